@@ -1,0 +1,33 @@
+"""Control, adapt and measure generative models, as diffusers pipelines, ComfyUI nodes and checkpoints.
+
+Public names load on first use, so that importing the package costs neither torch nor diffusers.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "AutoWMPipeline": "wm_pipelines.pipeline",
+    "Condition": "wm_pipelines.flexecontrol.condition",
+    "DioramaDataset": "wm_pipelines.diorama.datasets",
+    "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",
+    "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
+    "KroneckerConfig": "wm_pipelines.adapters.kronecker",
+    "SceneGraph": "wm_pipelines.scene_graph",
+    "WMConfig": "wm_pipelines.config",
+    "WMPipeline": "wm_pipelines.pipeline",
+    "embedded": "wm_pipelines.hub",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,1 @@
+"""Parameter-efficient adapters shared by several methods."""

@@ -1,0 +1,1 @@
+"""The miniature world: scenes, motion, renderer, language and data sets whose truth is exact."""
