@@ -1,0 +1,376 @@
+"""The state of a miniature world: a few solids on a floor, a camera, a light (our design).
+
+Conventions, fixed here and never moved: right-handed world in metres, z up, floor z = 0; camera with OpenCV axes (x right,
+y down, z forward); time in frames. Everything that the renderer, the language and the data sets say comes from these values.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import permutations
+
+import numpy as np
+
+from wm_pipelines.random import keyed
+
+SHAPES = ("sphere", "cube", "cylinder", "cone")
+# sRGB; every pair is at least 25 apart in CIELAB (a test holds this)
+COLOURS = {
+    "red": (0.86, 0.10, 0.12),
+    "green": (0.10, 0.58, 0.16),
+    "blue": (0.12, 0.26, 0.88),
+    "yellow": (0.96, 0.86, 0.10),
+    "purple": (0.56, 0.14, 0.66),
+    "cyan": (0.12, 0.80, 0.86),
+    "orange": (0.97, 0.50, 0.06),
+    "white": (0.95, 0.95, 0.95),
+}
+SIZES = {"small": 0.5, "large": 0.78}  # bounding radius in metres
+PATTERNS = ("plain", "striped")
+MATERIALS = ("matte", "shiny")
+FLOOR_ALBEDO = (0.46, 0.45, 0.43)
+# local proportions of each solid, as multiples of the radius: (half width or base radius, height)
+PROPORTIONS = {"sphere": (1.0, 2.0), "cube": (0.82, 1.64), "cylinder": (0.76, 1.7), "cone": (0.92, 1.9)}
+
+# A fixed quarter of the colour x shape pairs, two per shape and one per colour, and two relations over ordered shape
+# pairs: none of them occurs in the training composition.
+HELD_OUT = frozenset(
+    {
+        ("red", "cone"),
+        ("green", "cube"),
+        ("blue", "cylinder"),
+        ("yellow", "sphere"),
+        ("purple", "cube"),
+        ("cyan", "cone"),
+        ("orange", "sphere"),
+        ("white", "cylinder"),
+    }
+)
+HELD_OUT_RELATIONS = frozenset({("left of", "cube", "sphere"), ("behind", "cylinder", "cone")})
+RELATION_MARGIN = 0.15  # of the frame, in the image plane
+DEPTH_MARGIN = 0.3  # metres, along the optical axis
+SCHEMA_VERSION = 1
+
+
+def _one_of(name: str, value: str, allowed) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` is {value!r}; allowed: {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One solid.
+
+    Args:
+        id: 1 or more, unique in the scene and stable over time (0 is the background).
+        shape, colour, size, pattern, material: words of `SHAPES`, `COLOURS`, `SIZES`, `PATTERNS`, `MATERIALS`.
+        position: (x, y, z) of the centre of the base at t = 0, metres.
+        yaw: rotation about z at t = 0, radians, counter-clockwise seen from above.
+        motion: primitives of `wm_pipelines.diorama.motion`.
+    """
+
+    id: int
+    shape: str
+    colour: str
+    size: str = "large"
+    pattern: str = "plain"
+    material: str = "matte"
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw: float = 0.0
+    motion: tuple = ()
+
+    def __post_init__(self):
+        if not isinstance(self.id, int) or self.id < 1:
+            raise ValueError(f"`id` is {self.id!r}; it must be an integer of 1 or more (0 is the background)")
+        _one_of("shape", self.shape, SHAPES)
+        _one_of("colour", self.colour, COLOURS)
+        _one_of("size", self.size, SIZES)
+        _one_of("pattern", self.pattern, PATTERNS)
+        _one_of("material", self.material, MATERIALS)
+        if len(self.position) != 3 or not all(math.isfinite(v) for v in (*self.position, self.yaw)):
+            raise ValueError(f"`position` is {self.position!r}, `yaw` {self.yaw!r}; three finite metres and radians")
+
+    @property
+    def radius(self) -> float:
+        return SIZES[self.size]
+
+    @property
+    def half_width(self) -> float:
+        """Half side of a cube, base radius of the others, metres."""
+        return PROPORTIONS[self.shape][0] * self.radius
+
+    @property
+    def height(self) -> float:
+        return PROPORTIONS[self.shape][1] * self.radius
+
+    @property
+    def centre(self) -> tuple[float, float, float]:
+        x, y, z = self.position
+        return (x, y, z + self.height / 2)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: it stands at `eye` and looks at `target` (metres); `fov_deg` is the vertical field of view."""
+
+    eye: tuple[float, float, float] = (0.0, -5.6, 3.4)
+    target: tuple[float, float, float] = (0.0, 0.0, 0.35)
+    fov_deg: float = 42.0
+    motion: tuple = ()
+
+    def __post_init__(self):
+        if not 1.0 <= self.fov_deg <= 150.0:
+            raise ValueError(f"`fov_deg` is {self.fov_deg!r}; allowed: 1 to 150 degrees")
+        if math.dist(self.eye[:2], self.target[:2]) < 1e-6:
+            raise ValueError("`eye` is straight above or below `target`; the camera's up direction is undefined there")
+
+
+@dataclass(frozen=True)
+class Light:
+    """A directional light; `direction` points from the scene to the light. `ambient` in [0, 1]."""
+
+    direction: tuple[float, float, float] = (-0.45, -0.55, 1.0)
+    ambient: float = 0.45
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The whole state. `duration` in frames, `fps` frames a second."""
+
+    objects: tuple[SceneObject, ...] = ()
+    camera: Camera = field(default_factory=Camera)
+    light: Light = field(default_factory=Light)
+    floor: bool = True
+    duration: int = 16
+    fps: float = 8.0
+
+    def __post_init__(self):
+        ids = [o.id for o in self.objects]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"`objects` have ids {ids}; each id must be unique")
+
+    def object(self, id: int) -> SceneObject:
+        for o in self.objects:
+            if o.id == id:
+                return o
+        raise ValueError(f"no object {id}; this scene has {[o.id for o in self.objects]}")
+
+    def to_json(self) -> str:
+        return json.dumps({"diorama": SCHEMA_VERSION, **asdict(self)}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Scene":
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("a scene is a JSON object")
+        version = data.pop("diorama", None)
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"`diorama` version is {version!r}; this package reads version {SCHEMA_VERSION}")
+        return _build(
+            cls,
+            data,
+            objects=lambda v: tuple(_build(SceneObject, o, motion=_motion) for o in v),
+            camera=lambda v: _build(Camera, v, motion=_motion),
+            light=lambda v: _build(Light, v),
+        )
+
+
+def _motion(primitives) -> tuple:
+    if not primitives:
+        return ()
+    from wm_pipelines.diorama.motion import motion_from_dict
+
+    return tuple(motion_from_dict(p) for p in primitives)
+
+
+def _build(cls, data: dict, **convert):
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r} in {cls.__name__}; known: {', '.join(sorted(known))}")
+    values = {k: tuple(v) if isinstance(v, list) and k not in convert else v for k, v in data.items()}
+    return cls(**{k: convert[k](v) if k in convert else v for k, v in values.items()})
+
+
+def look_at(eye, target) -> np.ndarray:
+    """World-to-camera rotation, float64 (3, 3): rows are the camera's x (right), y (down) and z (forward) axes."""
+    forward = np.subtract(target, eye).astype(np.float64)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, (0.0, 0.0, 1.0))
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(forward, right), forward])
+
+
+def focal(camera: Camera, height: int) -> float:
+    """Focal length in pixels of a picture `height` pixels high."""
+    return 0.5 * height / math.tan(math.radians(camera.fov_deg) / 2)
+
+
+def intrinsics(camera: Camera, height: int, width: int) -> np.ndarray:
+    """K, float64 (3, 3), pixels; the principal point is the middle of the picture."""
+    f = focal(camera, height)
+    return np.array([[f, 0.0, width / 2], [0.0, f, height / 2], [0.0, 0.0, 1.0]])
+
+
+def project(points, camera: Camera, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Projects world points (N, 3) of a camera at rest to frame coordinates in [0, 1].
+
+    Returns:
+        (N, 2) positions (x right, y down; outside [0, 1] when outside the frame) and (N,) depth in metres.
+    """
+    q = (np.asarray(points, dtype=np.float64).reshape(-1, 3) - np.asarray(camera.eye)) @ look_at(
+        camera.eye, camera.target
+    ).T
+    scale = focal(camera, 1)
+    z = q[:, 2]
+    safe = np.where(np.abs(z) < 1e-9, 1e-9, z)
+    return np.stack([0.5 + scale / aspect * q[:, 0] / safe, 0.5 + scale * q[:, 1] / safe], axis=1), z
+
+
+def rough_boxes(scene: Scene) -> np.ndarray:
+    """Frame boxes (N, 4) around each solid's bounding prism at t = 0: never smaller than its silhouette."""
+    corners = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (0, 1)], dtype=np.float64)
+    boxes = np.empty((len(scene.objects), 4))
+    for i, o in enumerate(scene.objects):
+        c, s = math.cos(o.yaw), math.sin(o.yaw)
+        local = corners * (o.half_width, o.half_width, o.height)
+        turned = np.stack(
+            [c * local[:, 0] - s * local[:, 1], s * local[:, 0] + c * local[:, 1], local[:, 2]], axis=1
+        )
+        xy, _ = project(turned + o.position, scene.camera)
+        boxes[i, :2], boxes[i, 2:] = xy.min(0), xy.max(0)
+    return boxes
+
+
+def clear_relations(scene: Scene) -> set[tuple[str, int, int]]:
+    """Relations at t = 0 that hold by a clear margin, as (predicate, subject id, object id).
+
+    left of, right of: centres at least 0.15 of the frame apart in x. behind, in front of: 0.3 m apart in depth.
+    above, below: 0.15 apart in y while the depth differs by less than its margin (else it is the perspective of the floor).
+    """
+    if len(scene.objects) < 2:
+        return set()
+    xy, z = project([o.centre for o in scene.objects], scene.camera)
+    found = set()
+    for i, j in permutations(range(len(scene.objects)), 2):
+        a, b = scene.objects[i].id, scene.objects[j].id
+        if xy[j, 0] - xy[i, 0] >= RELATION_MARGIN:
+            found |= {("left of", a, b), ("right of", b, a)}
+        if z[i] - z[j] >= DEPTH_MARGIN:
+            found |= {("behind", a, b), ("in front of", b, a)}
+        elif abs(z[i] - z[j]) < DEPTH_MARGIN and xy[j, 1] - xy[i, 1] >= RELATION_MARGIN:
+            found |= {("above", a, b), ("below", b, a)}
+    return found
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether the scene shows a pair or a relation that the training composition never shows."""
+    if any((o.colour, o.shape) in HELD_OUT for o in scene.objects):
+        return True
+    shape = {o.id: o.shape for o in scene.objects}
+    return any((p, shape[a], shape[b]) in HELD_OUT_RELATIONS for p, a, b in clear_relations(scene))
+
+
+def sample_scene(
+    *key: str | int,
+    num_objects: int | tuple[int, ...] = (1, 2, 3, 4),
+    composition: str = "train",
+    min_pixels: float = 6.0,
+    min_visible: float = 0.6,
+    same_shape: bool = False,
+    patterns: tuple[str, ...] = PATTERNS,
+) -> Scene:
+    """Draws the scene that belongs to `key`, the same on every machine.
+
+    Args:
+        key: any strings and integers, for example (data set name, split, index).
+        num_objects: 1 to 4, or several counts to choose from with equal chance.
+        composition: "train" (held-out pairs and relations never occur), "held_out" (every object is of a held-out
+            pair) or "all".
+        min_pixels: least projected width and height in pixels of a 64 x 64 picture.
+        min_visible: least visible share of each silhouette, guaranteed by a conservative bound on boxes.
+        same_shape: all objects have one shape, with different colours.
+        patterns: patterns to choose from.
+    """
+    _one_of("composition", composition, ("train", "held_out", "all"))
+    counts = (num_objects,) if isinstance(num_objects, int) else tuple(num_objects)
+    if not counts or any(not 0 <= n <= 4 for n in counts):
+        raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4")
+    rng = keyed("scene", *key)
+    count = int(rng.choice(counts))
+    pairs = [
+        (c, s)
+        for c in COLOURS
+        for s in SHAPES
+        if composition == "all" or ((c, s) in HELD_OUT) == (composition == "held_out")
+    ]
+    while True:
+        chosen = _choose_looks(rng, pairs, count, same_shape)
+        objects = tuple(
+            SceneObject(
+                id=i + 1,
+                shape=shape,
+                colour=colour,
+                size=str(rng.choice(tuple(SIZES))),
+                pattern=str(rng.choice(patterns)) if rng.random() < 0.5 else patterns[0],
+                material=str(rng.choice(MATERIALS)),
+                yaw=float(np.float32(rng.uniform(0, 2 * math.pi))),
+            )
+            for i, (colour, shape) in enumerate(chosen)
+        )
+        scene = _place(objects, rng, min_pixels / 64, min_visible)
+        if scene is not None and not (composition == "train" and is_held_out(scene)):
+            return scene
+
+
+def _choose_looks(rng, pairs, count, same_shape):
+    if same_shape:
+        shape = SHAPES[rng.integers(len(SHAPES))]
+        pairs = [p for p in pairs if p[1] == shape]
+    order = rng.permutation(len(pairs))[:count]
+    return [pairs[i] for i in order]
+
+
+def _floor_position(rng) -> tuple[float, float, float]:
+    return (float(np.float32(rng.uniform(-1.9, 1.9))), float(np.float32(rng.uniform(-1.5, 1.9))), 0.0)
+
+
+def _place(objects, rng, min_side: float, min_visible: float) -> Scene | None:
+    """Puts the objects down one after the other; None when one finds no room in 40 tries."""
+    placed: list[SceneObject] = []
+    boxes = np.empty((0, 4))
+    depths = np.empty(0)
+    for o in objects:
+        for _ in range(40):
+            o = replace(o, position=_floor_position(rng))
+            if any(_touch(o, other) for other in placed):
+                continue
+            alone = Scene((o,))
+            box = rough_boxes(alone)
+            if box.min() < 0.01 or box.max() > 0.99 or 0.8 * (box[0, 2:] - box[0, :2]).min() < min_side:
+                continue
+            depth = project(o.centre, alone.camera)[1]
+            if _visible_enough(np.vstack([boxes, box]), np.append(depths, depth), min_visible):
+                placed.append(o)
+                boxes, depths = np.vstack([boxes, box]), np.append(depths, depth)
+                break
+        else:
+            return None
+    return Scene(tuple(placed))
+
+
+def _touch(a: SceneObject, b: SceneObject) -> bool:
+    reach = 1.42 if "cube" in (a.shape, b.shape) else 1.0
+    return math.dist(a.position[:2], b.position[:2]) < reach * (a.half_width + b.half_width)
+
+
+def _visible_enough(boxes: np.ndarray, depths: np.ndarray, min_visible: float) -> bool:
+    # silhouettes fill at least half of these boxes, so box overlap with nearer solids bounds the hidden share
+    for i, box in enumerate(boxes):
+        near = boxes[depths < depths[i]]
+        w = np.minimum(box[2], near[:, 2]) - np.maximum(box[0], near[:, 0])
+        h = np.minimum(box[3], near[:, 3]) - np.maximum(box[1], near[:, 1])
+        hidden = (w.clip(0) * h.clip(0)).sum()
+        if hidden > 0.5 * (1 - min_visible) * (box[2] - box[0]) * (box[3] - box[1]):
+            return False
+    return True
