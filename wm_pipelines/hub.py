@@ -1,0 +1,269 @@
+"""Where checkpoints come from and how they are trusted: embedded folders, hashes, the Hub.
+
+Nothing here imports torch. Only safetensors, JSON and text are ever fetched or loaded.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+
+EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+ALLOW_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$", re.ASCII)
+MAX_HEADER_BYTES = 100_000_000
+
+
+class HubError(OSError):
+    """The Hub could not serve a request; `status` is its HTTP status, or None when it was not reached."""
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
+
+
+def embedded_names() -> list[str]:
+    """Names of the checkpoints that ship with the package and are complete."""
+    return sorted(path.parent.name for path in EMBEDDED_ROOT.glob(f"*/{CONFIG_NAME}"))
+
+
+def embedded(name: str, *, check: bool = True) -> Path:
+    """Folder of a checkpoint shipped with the package.
+
+    Args:
+        name (`str`): for example `"diorama-sd"`.
+        check (`bool`): compare every file with its recorded hash first.
+
+    Raises:
+        ValueError: no checkpoint of that name, or a file that differs from its record.
+    """
+    if name not in embedded_names():
+        known = embedded_names()
+        nearest = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"no embedded checkpoint {name!r}; there are {', '.join(known) or 'none'}{hint}")
+    folder = EMBEDDED_ROOT / name
+    if check:
+        verify(folder)
+    return folder
+
+
+def hash_files(folder: str | os.PathLike) -> dict[str, str]:
+    """sha256 of every file that loading may read, by POSIX path relative to the folder.
+
+    The record itself, pictures, cards and dot folders are left out: the Hub download never brings them.
+    """
+    root = Path(folder)
+    return {name: _sha256(root / name) for name in sorted(_loadable(root))}
+
+
+def fingerprint(config: WMConfig) -> str:
+    """sha256 over the recorded file hashes: one value that names the weights of a checkpoint."""
+    return hashlib.sha256(json.dumps(sorted(config.files.items())).encode()).hexdigest()
+
+
+def base_ref(source: str | os.PathLike) -> BaseModelRef:
+    """Reference to a base for an adapter's record: its name, commit sha, fingerprint of its files and licence.
+
+    Raises:
+        ValueError: `source` is neither an embedded name nor a Hub id, so that no one else could find it.
+    """
+    text = os.fspath(source)
+    folder = resolve(text)
+    record = WMConfig.load(folder) if (folder / CONFIG_NAME).is_file() else None
+    if text in embedded_names():
+        name = {"embedded": text}
+    elif REPO_ID.match(text) and resolved_revision(folder):
+        name = {"repo_id": text, "revision": resolved_revision(folder)}
+    else:
+        raise ValueError(f"a base must be an embedded name or a Hub id, got {text!r}")
+    if record is None:
+        return BaseModelRef(**name)
+    return BaseModelRef(**name, fingerprint=fingerprint(record), licence=record.licence)
+
+
+def seal(folder: str | os.PathLike, config: WMConfig) -> WMConfig:
+    """Hash the folder as it is, write `wm_config.json` with those hashes and return the completed record."""
+    complete = config.model_copy(update={"files": hash_files(folder)})
+    complete.save(folder)
+    return complete
+
+
+def verify(folder: str | os.PathLike) -> WMConfig:
+    """Check every loadable file against the record, before any tensor is read.
+
+    Raises:
+        ValueError: names the first file that is truncated, altered, missing or not in the record.
+    """
+    root = Path(folder)
+    config = WMConfig.load(root)
+    present = _loadable(root)
+    for name in sorted(config.files):
+        if name not in present:
+            raise ValueError(f"{root / name} is missing, but {CONFIG_NAME} lists it; download the checkpoint again")
+    for name in sorted(present):
+        if name not in config.files:
+            raise ValueError(f"{root / name} is not listed in {CONFIG_NAME}; remove it, or seal the folder again")
+        if name.endswith(".safetensors"):
+            check_safetensors(root / name)
+        found = _sha256(root / name)
+        if found != config.files[name]:
+            raise ValueError(
+                f"{root / name} differs from its record: sha256 {found[:12]}…, expected {config.files[name][:12]}…; "
+                "download the checkpoint again (verify=False loads it as it is)"
+            )
+    return config
+
+
+def check_safetensors(path: str | os.PathLike) -> None:
+    """Check that a safetensors file is as long as its header says, without reading a tensor.
+
+    Raises:
+        ValueError: the file is truncated or has no valid header; names it.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
+        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+            raise ValueError(f"{path} is truncated or not a safetensors file ({size} bytes, header cut off)")
+        try:
+            header = json.loads(file.read(length))
+            end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise ValueError(f"{path} has a corrupt safetensors header") from None
+    if size != 8 + length + end:
+        state = "truncated" if size < 8 + length + end else "longer than its header says"
+        raise ValueError(f"{path} is {state}: {size} bytes, the header promises {8 + length + end}")
+
+
+def resolve(
+    source: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Local folder for an embedded name, a folder or a Hub id, tried in that order.
+
+    Args:
+        source: embedded name, path of a folder, or `owner/name` on the Hub.
+        revision: branch, tag or commit; only for a Hub id.
+
+    Raises:
+        ValueError: `source` is none of the three, or `revision` comes with something that has none.
+        HubError: the Hub refused or could not be reached and the cache does not have it.
+    """
+    text = os.fspath(source)
+    is_name = text in embedded_names()
+    if is_name or Path(text).is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} needs a Hub id, but {text!r} is a local checkpoint")
+        return EMBEDDED_ROOT / text if is_name else Path(text)
+    if not REPO_ID.match(text):
+        raise ValueError(
+            f"{text!r} is not an embedded checkpoint ({', '.join(embedded_names()) or 'none'}), not a folder, "
+            "and not a Hub id of the form owner/name"
+        )
+    return download(text, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+
+
+def download(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Fetch the loadable files of a repository into the Hub cache: never code, never pickle.
+
+    Raises:
+        HubError: with one message each for 401, 403, 404, an unknown revision and no connection.
+        ValueError: the repository holds no safetensors file.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+                allow_patterns=list(ALLOW_PATTERNS),
+            )
+        )
+    except (HTTPError, OSError) as error:
+        raise explain(error, repo_id, revision) from error
+    if not any(folder.rglob("*.safetensors")):
+        raise ValueError(
+            f"{repo_id} holds no safetensors weights; pickled weights are never loaded, "
+            "convert them offline first (`wm convert`)"
+        )
+    return folder
+
+
+def resolved_revision(folder: str | os.PathLike) -> str | None:
+    """Commit sha of a folder in the Hub cache, None for any other folder."""
+    path = Path(os.path.abspath(folder))
+    return path.name if path.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", path.name) else None
+
+
+def explain(error: BaseException, repo_id: str, revision: str | None = None) -> HubError:
+    """Turn an error of huggingface_hub into one that says which of the usual reasons it is."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    chain, link = [], error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    responses = [item.response for item in chain if getattr(item, "response", None) is not None]
+    status = responses[0].status_code if responses else None
+    if any(isinstance(item, RevisionNotFoundError) for item in chain):
+        return HubError(f"{repo_id} has no revision {revision!r} on the Hub ({status})", status)
+    if status == 401:
+        return HubError(
+            f"the Hub refused {repo_id} (401): the token is missing or invalid, or there is no such repository; "
+            "log in with `hf auth login` or pass token=",
+            status,
+        )
+    if status == 403:
+        return HubError(
+            f"access to {repo_id} is forbidden (403): the repository is gated or the token lacks the permission; "
+            "accept its conditions on its page, or use another token",
+            status,
+        )
+    if status == 404:
+        return HubError(f"there is no repository {repo_id} on the Hub (404), or this token can't see it", status)
+    if status is not None:
+        return HubError(f"the Hub answered {status} for {repo_id}: {error}", status)
+    return HubError(f"{repo_id} is not in the local cache and the Hub was not reached: {error}")
+
+
+def _loadable(root: Path) -> set[str]:
+    """Relative paths of the files that loading may read."""
+    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {
+        name.as_posix()
+        for name in names
+        if name.as_posix() != CONFIG_NAME
+        and not any(part.startswith(".") for part in name.parts)
+        and any(fnmatch(name.name, pattern) for pattern in ALLOW_PATTERNS)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,216 @@
+"""The base class of every pipeline here, and the loader that reads `wm_config.json` to pick one.
+
+`WMPipeline` changes two things of `DiffusionPipeline`: what is fetched from the Hub (never code, never pickle) and
+what is saved (the record with the hashes, beside the weights).
+"""
+
+import os
+import shutil
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffusers import DiffusionPipeline
+
+from wm_pipelines import hub
+from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+
+MODEL_INDEX = "model_index.json"
+
+
+class WMPipeline(DiffusionPipeline):
+    """A `DiffusionPipeline` whose checkpoints are safetensors and JSON only, with a record beside them.
+
+    `wm_config` is the record of the checkpoint that the pipeline was loaded from (None without one); set it to have
+    `save_pretrained` write another.
+    """
+
+    _wm_config: WMConfig | None = None
+
+    @property
+    def wm_config(self) -> WMConfig | None:
+        if self._wm_config is None:
+            folder = self.source_folder
+            if folder is not None and (folder / CONFIG_NAME).is_file():
+                self._wm_config = WMConfig.load(folder)
+        return self._wm_config
+
+    @wm_config.setter
+    def wm_config(self, value: WMConfig | None) -> None:
+        self._wm_config = value
+
+    @property
+    def source_folder(self) -> Path | None:
+        """Local folder that the components were read from, in the Hub cache for a Hub id; None if built in memory."""
+        # diffusers keeps the Hub id as the pipeline's own path, but the folder as the path of each component.
+        paths = {"": self.config.get("_name_or_path")}
+        for name, component in self.components.items():
+            paths[name] = getattr(getattr(component, "config", None), "_name_or_path", None)
+        for name, path in paths.items():
+            if not path or (name and Path(path).name != name):
+                continue
+            folder = Path(path).parent if name else Path(path)
+            if (folder / MODEL_INDEX).is_file():
+                return folder
+        return None
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """Fetch a repository's JSON, text and safetensors files and return their folder.
+
+        Raises:
+            ValueError: remote code or pickled weights were asked for, or there are no safetensors.
+            HubError: the Hub refused or was not reached.
+        """
+        for name in ("custom_pipeline", "trust_remote_code", "use_onnx", "use_flashpack"):
+            if kwargs.get(name):
+                raise ValueError(f"{name}={kwargs[name]!r} is not allowed: nothing downloaded is ever executed")
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
+        folder = hub.download(
+            pretrained_model_name,
+            revision=kwargs.get("revision"),
+            token=kwargs.get("token"),
+            cache_dir=kwargs.get("cache_dir"),
+            local_files_only=bool(kwargs.get("local_files_only")),
+            force_download=bool(kwargs.get("force_download")),
+        )
+        return str(folder)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save all components as safetensors, and `wm_config.json` with their hashes if there is a record.
+
+        Everything is written beside the target first, so a run that dies leaves no half checkpoint under its name.
+
+        Raises:
+            ValueError: `safe_serialization=False` or `push_to_hub=True`; use `wm_pipelines.hub.publish` to upload.
+        """
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError("push_to_hub=True is not supported; save first, then wm_pipelines.hub.publish(folder)")
+        if not kwargs.pop("safe_serialization", True):
+            raise ValueError("safe_serialization=False is not supported: pickled weights are never written")
+        target = Path(save_directory)
+        config = self.wm_config
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            os.chmod(partial, 0o755)
+            super().save_pretrained(partial, **kwargs)
+            if config is not None:
+                hub.seal(partial, config.model_copy(update={"pipeline": type(self).__name__}))
+            _move_into(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_into(partial: Path, target: Path) -> None:
+    """Rename a finished folder into place; into an existing one file by file, the record last."""
+    if not target.exists():
+        os.rename(partial, target)
+        return
+    files = sorted((path for path in partial.rglob("*") if path.is_file()), key=lambda path: path.name == CONFIG_NAME)
+    for path in files:
+        destination = target / path.relative_to(partial)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, destination)
+
+
+class _Adapter(NamedTuple):
+    module: str
+    model_class: str
+    component: str
+
+
+# Where each pipeline class lives, so that a record can name one without naming code to import.
+PIPELINES = {
+    "StableDiffusionPipeline": "diffusers",
+    "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
+}
+ADAPTERS = {"flexecontrol": _Adapter("wm_pipelines.flexecontrol.modeling", "FlexEControlModel", "control")}
+
+
+class AutoWMPipeline:
+    """Loads the right pipeline for a checkpoint from its `wm_config.json`."""
+
+    def __init__(self) -> None:
+        raise OSError("AutoWMPipeline is not built directly; call AutoWMPipeline.from_pretrained(path_or_repo)")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        base: str | os.PathLike | None = None,
+        verify: bool = True,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> DiffusionPipeline:
+        """Load a whole pipeline, or an adapter together with the base that its record names.
+
+        Args:
+            source: embedded name, folder or Hub id of a checkpoint with a `wm_config.json`.
+            base: where to find the adapter's base instead of the name in the record; it must be the same base.
+            verify: compare every file with its recorded hash before any tensor is read.
+            revision: of `source`, for a Hub id.
+            kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
+
+        Raises:
+            ValueError: no record, unknown schema or pipeline, altered or truncated file, or another base.
+            HubError: the Hub refused or was not reached.
+        """
+        cache = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = hub.resolve(source, revision=revision, **cache)
+        config = hub.verify(folder) if verify else WMConfig.load(folder)
+        pipeline_class = _pipeline_class(config, folder)
+        if (folder / MODEL_INDEX).is_file():
+            if base is not None:
+                raise ValueError(f"{source} is a whole pipeline and takes no base, got base={os.fspath(base)!r}")
+            return pipeline_class.from_pretrained(folder, **kwargs)
+        if config.method not in ADAPTERS or config.base_model is None:
+            raise ValueError(f"{folder} has no {MODEL_INDEX} and its record names no base to put it on")
+        base_folder = hub.resolve(
+            base or config.base_model.name, revision=None if base else config.base_model.revision, **cache
+        )
+        _refuse_other_base(config.base_model, source, base or config.base_model.name, base_folder)
+        if verify and (base_folder / CONFIG_NAME).is_file():
+            hub.verify(base_folder)
+        adapter = ADAPTERS[config.method]
+        model_class = getattr(import_module(adapter.module), adapter.model_class)
+        dtype = {name: kwargs[name] for name in ("dtype", "torch_dtype") if name in kwargs}
+        model = model_class.from_pretrained(folder, **dtype)
+        pipe = pipeline_class.from_pretrained(base_folder, **{adapter.component: model}, **kwargs)
+        return pipe
+
+
+def _pipeline_class(config: WMConfig, folder: Path) -> type[DiffusionPipeline]:
+    if config.pipeline not in PIPELINES:
+        raise ValueError(
+            f"{folder / CONFIG_NAME} names the pipeline {config.pipeline!r}; known are {', '.join(sorted(PIPELINES))}"
+        )
+    return getattr(import_module(PIPELINES[config.pipeline]), config.pipeline)
+
+
+def _refuse_other_base(
+    wanted: BaseModelRef, source: str | os.PathLike, given: str | os.PathLike, folder: Path
+) -> None:
+    """Refuse a base that is not the one in the adapter's record; a stock local folder carries no name and passes."""
+    record = WMConfig.load(folder) if (folder / CONFIG_NAME).is_file() else None
+    given = os.fspath(given)
+    found = hub.fingerprint(record) if record else None
+    if wanted.fingerprint is not None:
+        same = found == wanted.fingerprint
+    elif wanted.embedded is not None:
+        same = given == wanted.embedded or (record is not None and record.method == wanted.embedded)
+    else:
+        same = given == wanted.repo_id or (Path(given).is_dir() and record is None)
+    if not same:
+        marks = [f"fingerprint {mark[:12]}" if mark else "no fingerprint" for mark in (wanted.fingerprint, found)]
+        raise ValueError(
+            f"{os.fspath(source)} is an adapter for {wanted.name!r} ({marks[0]}), but the base is {given!r} "
+            f"({record.method if record else 'without a record'}, {marks[1]}); "
+            "to try it there all the same, give both to the pipeline class yourself"
+        )
