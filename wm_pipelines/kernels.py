@@ -1,0 +1,19 @@
+"""The public face of `custom_kernels`: one function per operation, and its torch reference."""
+
+from custom_kernels.kronecker_linear import (
+    folding_pays,
+    kronecker_delta,
+    kronecker_linear,
+    kronecker_linear_reference,
+    kronecker_lora_factors,
+    kronecker_weight,
+)
+
+__all__ = [
+    "folding_pays",
+    "kronecker_delta",
+    "kronecker_linear",
+    "kronecker_linear_reference",
+    "kronecker_lora_factors",
+    "kronecker_weight",
+]
