@@ -1,0 +1,161 @@
+"""WM_ExtractCondition, WM_Condition and WM_StackConditions: pictures become WM_CONDITIONS."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .types import CATEGORY, Conditions, one_mask, one_picture, to_image
+
+# In slot order. A type is only ever appended; a test holds both lists against the library.
+TYPES = ("canny", "lines", "softedge", "sketch", "pose", "depth", "seg")
+EXTRACTABLE = ("canny", "lines", "softedge", "sketch", "seg")
+FITS = ("error", "crop", "pad", "stretch")
+
+
+class WM_ExtractCondition(io.ComfyNode):
+    """Makes a condition map from photos, offline."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_ExtractCondition",
+            display_name="WM Extract Condition",
+            category=CATEGORY,
+            description="Make a condition map from a photo. Runs offline and needs no model.",
+            inputs=[
+                io.Image.Input("image", tooltip="One photo or a batch."),
+                io.Combo.Input(
+                    "type",
+                    options=list(EXTRACTABLE),
+                    default="canny",
+                    tooltip="What to extract. Depth and pose need an estimator, so bring those maps ready-made.",
+                ),
+                io.Float.Input(
+                    "canny_low",
+                    default=100.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="Canny only: weakest edge that is kept when it continues a strong one.",
+                ),
+                io.Float.Input(
+                    "canny_high",
+                    default=200.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="Canny only: an edge above this is always kept. Must not be below canny_low.",
+                ),
+            ],
+            outputs=[io.Image.Output("map", tooltip="The condition map, as large as the photo.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, type: str, canny_low: float, canny_high: float) -> io.NodeOutput:
+        from wm_pipelines.conditions import extract
+
+        options = {"low": canny_low, "high": canny_high} if type == "canny" else {}
+        return io.NodeOutput(to_image(extract(type, image[..., :3].movedim(-1, 1), **options)))
+
+
+class WM_Condition(io.ComfyNode):
+    """One map with its strength, place, phrase and time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_Condition",
+            display_name="WM Condition",
+            category=CATEGORY,
+            description="A condition map, where and when it holds, and the words of the prompt that it shows.",
+            inputs=[
+                io.Image.Input("image", tooltip="One finished map: white on black for canny, lines, softedge, sketch."),
+                io.Combo.Input("type", options=list(TYPES), default="canny", tooltip="What the map is."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="How much it weighs; 0 removes it."
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Fraction of the sampling from which it acts.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Fraction of the sampling until which it acts; must be above start.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default="error",
+                    tooltip="What to do when the map has not the output's size: refuse, crop, pad or stretch.",
+                ),
+                io.String.Input(
+                    "phrase",
+                    default="",
+                    optional=True,
+                    tooltip="Words of the prompt, exactly as they stand there; they are bound to the region.",
+                ),
+                io.Mask.Input(
+                    "region", optional=True, tooltip="Where the condition holds; without it, everywhere."
+                ),
+            ],
+            outputs=[Conditions.Output("conditions", tooltip="A list of one condition.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Any,
+        type: str,
+        strength: float,
+        start: float,
+        end: float,
+        fit: str,
+        phrase: str = "",
+        region: Any = None,
+    ) -> io.NodeOutput:
+        from wm_pipelines import Condition
+
+        condition = Condition(
+            type,
+            one_picture(image, "image"),
+            strength=strength,
+            region=None if region is None else one_mask(region, "region"),
+            phrase=phrase.strip() or None,
+            start=start,
+            end=end,
+            fit=fit,
+        )
+        return io.NodeOutput((condition,))
+
+
+class WM_StackConditions(io.ComfyNode):
+    """Joins lists of conditions, in order."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        more = [
+            Conditions.Input(f"conditions_{index}", optional=True, tooltip="More conditions, in this order.")
+            for index in range(2, 7)
+        ]
+        return io.Schema(
+            node_id="WM_StackConditions",
+            display_name="WM Stack Conditions",
+            category=CATEGORY,
+            description="Join conditions into one list. Stack again for more than six.",
+            inputs=[Conditions.Input("conditions_1", tooltip="The first conditions of the list."), *more],
+            outputs=[Conditions.Output("conditions", tooltip="All conditions, in the order of the inputs.")],
+        )
+
+    @classmethod
+    def execute(cls, conditions_1: tuple, **more: tuple | None) -> io.NodeOutput:
+        # By name: ComfyUI passes linked inputs in no promised order.
+        lists = [conditions_1, *(more[name] for name in sorted(more) if more[name])]
+        return io.NodeOutput(tuple(condition for conditions in lists for condition in conditions))

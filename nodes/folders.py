@@ -1,0 +1,95 @@
+"""Which checkpoints the loader offers: embedded ones and folders under ComfyUI's `models/wm_pipelines`."""
+
+import json
+import os
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+KEY = "wm_pipelines"
+EMBEDDED = "embedded/"
+RECORD = "wm_config.json"
+MODEL_INDEX = "model_index.json"
+
+
+def register() -> None:
+    """Make `models/wm_pipelines` known to ComfyUI, beside the folders that `extra_model_paths.yaml` gave it."""
+    import folder_paths
+
+    # A key that a yaml file made has an empty set of extensions, which ComfyUI reads as "every file".
+    paths, _ = folder_paths.folder_names_and_paths.get(KEY, ([], set()))
+    default = os.path.join(folder_paths.models_dir, KEY)
+    folder_paths.folder_names_and_paths[KEY] = ([*paths, *([] if default in paths else [default])], {".safetensors"})
+
+
+def model_roots() -> list[Path]:
+    """The registered folders, in the order in which a name is looked up."""
+    import folder_paths
+
+    return [Path(path) for path in folder_paths.get_folder_paths(KEY)]
+
+
+def embedded_root() -> Path:
+    """Where the package keeps its own checkpoints."""
+    import wm_pipelines
+
+    return Path(wm_pipelines.__file__).parent / "embedded"
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether the folder holds a whole pipeline, or an adapter whose record names the pipeline it belongs to."""
+    if (folder / MODEL_INDEX).is_file():
+        return True
+    try:
+        return bool(json.loads((folder / RECORD).read_text(encoding="utf-8")).get("pipeline"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def list_models(roots: list[Path]) -> list[str]:
+    """Names for the loader's list: `embedded/<name>`, then local folders, one level deep (`a`) or two (`owner/a`)."""
+    names = [EMBEDDED + path.name for path in _subfolders(embedded_root()) if is_pipeline(path)]
+    for root in roots:
+        for folder in _subfolders(root):
+            inner = [folder] if is_pipeline(folder) else [path for path in _subfolders(folder) if is_pipeline(path)]
+            names += [path.relative_to(root).as_posix() for path in inner]
+    return list(dict.fromkeys(name for name in names if is_plain(name)))
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name stays inside its folder: relative, no `..`, no drive, no backslash, no control character."""
+    parts = PurePosixPath(name).parts
+    return (
+        bool(name.strip())
+        and name.isprintable()
+        and "\\" not in name
+        and not PureWindowsPath(name).drive
+        and not name.startswith(("/", "~"))
+        and ".." not in parts
+    )
+
+
+def resolve_model(name: str, roots: list[Path]) -> Path:
+    """The folder behind a name of the list.
+
+    Raises:
+        ValueError: the name would leave its folder, or no such checkpoint is there.
+    """
+    if not is_plain(name):
+        raise ValueError(f"model {name!r} is not a name from the list: paths, drives and '..' are refused")
+    offered = list_models(roots)
+    if name not in offered:
+        raise ValueError(f"model {name!r} is not there; found: {', '.join(offered) or 'none'}")
+    if name.startswith(EMBEDDED):
+        return embedded_root() / name.removeprefix(EMBEDDED)
+    return next(root / name for root in roots if is_pipeline(root / name))
+
+
+def fingerprint(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file in a checkpoint: changes when the checkpoint does."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

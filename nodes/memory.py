@@ -1,0 +1,90 @@
+"""A loaded pipeline under ComfyUI's memory manager.
+
+ComfyUI's `ModelPatcher` sets attributes such as `device` on the module it moves, which diffusers models refuse. So
+the handle gives it a plain container module that holds the pipeline's own modules: ComfyUI counts them, loads them
+before a run and moves them away when it needs room. Nothing here, nor in any node, moves weights by itself.
+The handle is referenced by ComfyUI's output cache only, so dropping that cache (`/free`) frees every tensor.
+"""
+
+import weakref
+from typing import Any
+
+import torch
+
+_handles: "weakref.WeakSet[PipelineHandle]" = weakref.WeakSet()
+
+
+class PipelineWeights(torch.nn.Module):
+    """The modules of a pipeline side by side; it is moved, never called."""
+
+
+class PipelineHandle:
+    """What travels on a WM_PIPELINE socket: a pipeline and the patcher through which ComfyUI moves its weights.
+
+    Args:
+        pipeline: a `DiffusionPipeline` on the CPU.
+        name: what the user chose in the loader, for messages.
+    """
+
+    def __init__(self, pipeline: Any, name: str):
+        import comfy.model_management
+        import comfy.model_patcher
+
+        self.pipeline = pipeline
+        self.name = name
+        self.weights = PipelineWeights()
+        for key, component in pipeline.components.items():
+            if isinstance(component, torch.nn.Module):
+                self.weights.add_module(key, component)
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            self.weights,
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+        _handles.add(self)
+
+    def load(self, pictures: int, height: int, width: int) -> Any:
+        """Have ComfyUI bring the weights to its device, with room for a run; returns the pipeline.
+
+        Args:
+            pictures: how many are made at once; height, width: of each, in pixels.
+        """
+        import comfy.model_management
+
+        # All of it or nothing: stock diffusers layers can't run with part of their weights elsewhere.
+        comfy.model_management.load_models_gpu(
+            [self.patcher], memory_required=self.memory_required(pictures, height, width), force_full_load=True
+        )
+        return self.pipeline
+
+    def memory_required(self, pictures: int, height: int, width: int) -> int:
+        """Bytes of activations to keep free: an estimate with room to spare, as ComfyUI asks of every model.
+
+        The UNet and its adapter see each picture twice (guidance) at a few kilobytes per latent cell and channel; the
+        VAE decodes at full size, a picture at a time.
+        """
+        element = next(self.weights.parameters()).element_size()
+        config = self.pipeline.vae.config
+        cells = height * width // 4 ** (len(config.block_out_channels) - 1)
+        unet = 2 * pictures * cells * sum(self.pipeline.unet.config.block_out_channels) * 8 * element
+        vae = height * width * max(config.block_out_channels) * 8 * element
+        return int(max(unet, vae))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights and buffers."""
+        tensors = [*self.weights.parameters(), *self.weights.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are now."""
+        return next(self.weights.parameters()).device
+
+
+def resident() -> list[str]:
+    """One line for each pipeline that is still in memory."""
+    return sorted(
+        f"{handle.name}: {type(handle.pipeline).__name__}, {handle.nbytes / 2**20:.1f} MiB on {handle.device}"
+        for handle in _handles
+    )

@@ -1,0 +1,119 @@
+"""WM_LoadPipeline: a checkpoint becomes a WM_PIPELINE."""
+
+import re
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import folders
+from .types import CATEGORY, Pipeline
+
+FROM_HUB = "from the Hub"
+AS_RECORDED = "as recorded"
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+class WM_LoadPipeline(io.ComfyNode):
+    """Loads a pipeline and hands its weights to ComfyUI's memory manager."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        models = folders.list_models(folders.model_roots())
+        preferred = folders.EMBEDDED + "flexecontrol"
+        return io.Schema(
+            node_id="WM_LoadPipeline",
+            display_name="WM Load Pipeline",
+            category=CATEGORY,
+            description="Load a checkpoint: embedded, from models/wm_pipelines, or by Hub id when you ask for it.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[*models, FROM_HUB],
+                    default=preferred if preferred in models else [*models, FROM_HUB][0],
+                    tooltip="An embedded checkpoint, a folder under models/wm_pipelines, or 'from the Hub' to download "
+                    "the repository named in hub_id. Nothing is downloaded otherwise.",
+                ),
+                io.Combo.Input(
+                    "base",
+                    options=[AS_RECORDED, *models],
+                    default=AS_RECORDED,
+                    tooltip="Where to find the base model of an adapter. 'as recorded' takes the one its wm_config.json "
+                    "names. Must stay 'as recorded' for a whole pipeline.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    tooltip="Number format of the weights. 'auto' is float16 where the device is good at it, "
+                    "else float32.",
+                ),
+                io.String.Input(
+                    "hub_id",
+                    default="",
+                    optional=True,
+                    placeholder="owner/name",
+                    tooltip="Hub repository as owner/name. Read only when model is 'from the Hub'.",
+                ),
+                io.String.Input(
+                    "revision",
+                    default="",
+                    optional=True,
+                    placeholder="main",
+                    tooltip="Branch, tag or commit of the Hub repository; empty takes its main branch.",
+                ),
+            ],
+            outputs=[Pipeline.Output("pipeline", tooltip="The loaded pipeline, for the sampling nodes.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, hub_id: str = "", revision: str = "") -> bool | str:
+        if hub_id and not HUB_ID.fullmatch(hub_id):
+            return f"hub_id {hub_id!r} is not of the form owner/name"
+        if revision and not re.fullmatch(r"[\w./-]+", revision, re.ASCII):
+            return f"revision {revision!r} is not a branch, tag or commit"
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, base: str, **_: Any) -> str:
+        roots = folders.model_roots()
+        local = [name for name in (model, base) if name not in (FROM_HUB, AS_RECORDED)]
+        return repr([folders.fingerprint(folders.resolve_model(name, roots)) for name in local])
+
+    @classmethod
+    def execute(cls, model: str, base: str, dtype: str, hub_id: str = "", revision: str = "") -> io.NodeOutput:
+        import torch
+
+        from wm_pipelines import AutoWMPipeline
+
+        from .memory import PipelineHandle
+
+        roots = folders.model_roots()
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}")
+        if model == FROM_HUB:
+            if not HUB_ID.fullmatch(hub_id):
+                raise ValueError(f"model is {FROM_HUB!r}, so hub_id must be owner/name, got {hub_id!r}")
+            source = hub_id
+        else:
+            source = folders.resolve_model(model, roots)
+        # ComfyUI runs nodes in inference mode; weights made there could never be trained or patched later.
+        with torch.inference_mode(False), torch.no_grad():
+            pipeline = AutoWMPipeline.from_pretrained(
+                source,
+                base=None if base == AS_RECORDED else folders.resolve_model(base, roots),
+                revision=revision or None if model == FROM_HUB else None,
+                local_files_only=model != FROM_HUB,
+                dtype=_torch_dtype(dtype),
+            )
+        return io.NodeOutput(PipelineHandle(pipeline, hub_id if model == FROM_HUB else model))
+
+
+def _torch_dtype(name: str) -> Any:
+    import comfy.model_management
+    import torch
+
+    if name == "auto":
+        good = comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())
+        name = "float16" if good else "float32"
+    return getattr(torch, name)

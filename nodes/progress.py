@@ -1,0 +1,55 @@
+"""Progress, previews and cancelling: what happens between two sampling steps."""
+
+import time
+from typing import Any
+
+import torch
+
+PREVIEW_SECONDS = 0.5
+SMALL_VAE = 5_000_000
+
+
+class StepReporter:
+    """A `callback_on_step_end` that moves ComfyUI's progress bar, shows a preview and obeys Cancel."""
+
+    def __init__(self) -> None:
+        import comfy.utils
+
+        self.bar = comfy.utils.ProgressBar(1)
+        self.last_preview = float("-inf")
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        import comfy.model_management
+
+        # Raises ComfyUI's own exception, which ends the run as "interrupted" and not as an error.
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        preview = None
+        now = time.monotonic()
+        if now - self.last_preview >= PREVIEW_SECONDS:
+            preview = preview_of(pipeline, tensors["latents"])
+            self.last_preview = now
+        self.bar.update_absolute(step + 1, pipeline.num_timesteps, preview)
+        return {}
+
+
+def preview_of(pipeline: Any, latents: torch.Tensor) -> tuple[str, Any, int] | None:
+    """A small picture of the first latent as ComfyUI's progress bar takes it; None where previews are turned off.
+
+    A small VAE decodes in an instant and tells the truth; for a large one ComfyUI's own estimate for Stable
+    Diffusion's latents is used.
+    """
+    import comfy.latent_formats
+    import latent_preview
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    if args.preview_method == LatentPreviewMethod.NoPreviews:
+        return None
+    if sum(parameter.numel() for parameter in pipeline.vae.parameters()) <= SMALL_VAE:
+        scaled = latents[:1].to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
+        picture = pipeline.vae.decode(scaled, return_dict=False)[0]
+        image = pipeline.image_processor.postprocess(picture, output_type="pil")[0]
+        return ("JPEG", image, args.preview_size)
+    if latents.shape[1] != 4:
+        return None
+    previewer = latent_preview.get_previewer(latents.device, comfy.latent_formats.SD15())
+    return previewer.decode_latent_to_preview_image("JPEG", latents[:1].float()) if previewer else None

@@ -1,0 +1,46 @@
+"""WM_SceneGraph: JSON becomes a WM_SCENE_GRAPH."""
+
+from comfy_api.latest import io
+
+from .types import CATEGORY, SceneGraph
+
+EXAMPLE = """{
+  "nodes": [
+    {"id": "a", "name": "cube", "attributes": ["red"]},
+    {"id": "b", "name": "sphere", "attributes": ["blue"]}
+  ],
+  "edges": [{"subject": "a", "predicate": "left of", "object": "b"}]
+}"""
+
+
+class WM_SceneGraph(io.ComfyNode):
+    """Reads a scene graph and shows the caption that it compiles to."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_SceneGraph",
+            display_name="WM Scene Graph",
+            category=CATEGORY,
+            description="Objects, their attributes and relations. Compiles to a caption, boxes and a depth order.",
+            inputs=[
+                io.String.Input(
+                    "graph",
+                    default=EXAMPLE,
+                    multiline=True,
+                    tooltip="JSON with nodes (id, name, attributes, optional box in fractions) and edges (subject, "
+                    "predicate, object). Predicates: left of, right of, in front of, behind, above, below, on, in.",
+                ),
+            ],
+            outputs=[
+                SceneGraph.Output("scene_graph", tooltip="For the sampler."),
+                io.String.Output("caption", tooltip="The caption that the graph compiles to."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, graph: str) -> io.NodeOutput:
+        from wm_pipelines import SceneGraph as Graph
+
+        parsed = Graph.from_json(graph)
+        return io.NodeOutput(parsed, parsed.compile(64, 64).caption)

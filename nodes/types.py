@@ -1,0 +1,43 @@
+"""The sockets of this pack, and ComfyUI's tensors as the library wants them."""
+
+import torch
+from comfy_api.latest import io
+
+Pipeline = io.Custom("WM_PIPELINE")
+"""A `memory.PipelineHandle`."""
+
+Conditions = io.Custom("WM_CONDITIONS")
+"""A tuple of `wm_pipelines.flexecontrol.condition.Condition`."""
+
+SceneGraph = io.Custom("WM_SCENE_GRAPH")
+"""A `wm_pipelines.scene_graph.SceneGraph`."""
+
+CATEGORY = "WM"
+
+
+def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
+    """The only picture of an IMAGE `(1, H, W, C)` as `(3, H, W)` in [0, 1].
+
+    Raises:
+        ValueError: the batch holds another number of pictures.
+    """
+    if image.shape[0] != 1:
+        raise ValueError(f"{name} holds {image.shape[0]} pictures; it must hold one")
+    return image[0, ..., :3].movedim(-1, 0).float().contiguous()
+
+
+def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:
+    """The only mask of a MASK `(1, H, W)` or `(H, W)` as `(1, H, W)` in [0, 1].
+
+    Raises:
+        ValueError: the batch holds another number of masks.
+    """
+    mask = mask if mask.ndim == 3 else mask[None]
+    if mask.shape[0] != 1:
+        raise ValueError(f"{name} holds {mask.shape[0]} masks; it must hold one")
+    return mask.float()
+
+
+def to_image(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures `(B, 3, H, W)` in [0, 1] on any device as a ComfyUI IMAGE: float32 `(B, H, W, 3)` on the CPU."""
+    return pictures.detach().float().cpu().movedim(1, -1).clamp(0, 1).contiguous()

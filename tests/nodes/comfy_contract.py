@@ -1,0 +1,123 @@
+"""Describe our nodes as a real ComfyUI sees them. Run by its Python, with COMFYUI_PATH set:
+
+    python tests/nodes/comfy_contract.py           prints the description as JSON
+    python tests/nodes/comfy_contract.py --write   updates the files made from it; refuses to break saved workflows
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOT = Path(__file__).parent / "schema_snapshot.json"
+LISTED_AT_RUN_TIME = {("WM_LoadPipeline", "model"), ("WM_LoadPipeline", "base")}
+
+
+def describe() -> dict:
+    """Node schemas in ComfyUI's own form, the seconds it took to list them, and what was imported on the way."""
+    import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
+
+    before = set(sys.modules)
+    started = time.perf_counter()
+    spec = spec_from_file_location("custom_nodes_x_wm", ROOT / "__init__.py")
+    package = module_from_spec(spec)
+    sys.modules[spec.name] = package
+    spec.loader.exec_module(package)
+
+    async def listed() -> list:
+        return await (await package.comfy_entrypoint()).get_node_list()
+
+    infos = [node.GET_NODE_INFO_V1() for node in asyncio.run(listed())]
+    seconds = time.perf_counter() - started
+    for info in infos:
+        del info["python_module"]
+        for group in ("required", "optional"):
+            for name, (_, options) in info["input"].get(group, {}).items():
+                if (info["name"], name) in LISTED_AT_RUN_TIME:
+                    options["options"], options["default"] = ["<listed at run time>"], "<listed at run time>"
+    return {
+        "nodes": json.loads(json.dumps({info["name"]: info for info in infos})),
+        "seconds": seconds,
+        "imported": sorted({name.split(".")[0] for name in set(sys.modules) - before}),
+        "failed": dict(sys.modules[spec.name + ".nodes"].FAILED),
+        "is_ours": Path(sys.modules[spec.name + ".nodes"].__file__).parent == ROOT / "nodes",
+        "on_path": [entry for entry in sys.path if entry and Path(entry).resolve() == ROOT],
+    }
+
+
+def inputs_of(info: dict) -> list[str]:
+    """Names of the inputs, in the order that saved workflows rely on."""
+    return [*info["input_order"].get("required", []), *info["input_order"].get("optional", [])]
+
+
+def breaking_changes(old: dict, new: dict) -> list[str]:
+    """What would break a saved workflow: a lost node, input, output or choice, or another order of them."""
+    problems = []
+    for node_id, before in old.items():
+        if node_id not in new:
+            problems.append(f"{node_id} is gone")
+            continue
+        after = new[node_id]
+        if inputs_of(after)[: len(inputs_of(before))] != inputs_of(before):
+            problems.append(f"{node_id}: inputs were {inputs_of(before)}, now {inputs_of(after)}")
+        if after["output"][: len(before["output"])] != before["output"]:
+            problems.append(f"{node_id}: outputs were {before['output']}, now {after['output']}")
+        for group in ("required", "optional"):
+            for name, (kind, options) in before["input"].get(group, {}).items():
+                now = after["input"].get(group, {}).get(name)
+                if now is None or now[0] != kind:
+                    problems.append(f"{node_id}.{name} was a {group} {kind}")
+                elif not set(options.get("options", [])) <= set(now[1].get("options", [])):
+                    problems.append(f"{node_id}.{name} lost a choice")
+    return problems
+
+
+def locale_of(nodes: dict) -> dict:
+    """The English texts in the form that the front end reads, `locales/en/nodeDefs.json`."""
+    texts = {}
+    for node_id, info in nodes.items():
+        inputs = {
+            name: {"name": name.replace("_", " "), "tooltip": options["tooltip"]}
+            for group in ("required", "optional")
+            for name, (_, options) in info["input"].get(group, {}).items()
+        }
+        outputs = {
+            str(index): {"name": name, "tooltip": tooltip}
+            for index, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True))
+        }
+        texts[node_id] = {
+            "display_name": info["display_name"],
+            "description": info["description"],
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+    return texts
+
+
+def write(nodes: dict) -> None:
+    """Update the snapshot, `node_list.json` (read by ComfyUI-Manager without running code) and the English texts."""
+    for path, value in (
+        (SNAPSHOT, nodes),
+        (ROOT / "node_list.json", {node_id: info["description"] for node_id, info in nodes.items()}),
+        (ROOT / "locales" / "en" / "nodeDefs.json", locale_of(nodes)),
+    ):
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    writing = "--write" in sys.argv
+    sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
+    found = describe()
+    if writing:
+        old = json.loads(SNAPSHOT.read_text(encoding="utf-8")) if SNAPSHOT.exists() else {}
+        problems = breaking_changes(old, found["nodes"])
+        if problems or found["failed"]:
+            sys.exit("\n".join([*problems, *map(str, found["failed"].items())]))
+        write(found["nodes"])
+    else:
+        print(json.dumps(found))
