@@ -9,15 +9,30 @@ import json
 import os
 import re
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 ALLOW_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000
+
+# The other half of this module's names: cards and publishing, which loading never needs.
+_ELSEWHERE = {
+    "render_card": "wm_pipelines.cards",
+    "write_card": "wm_pipelines.cards",
+    "validate": "wm_pipelines.publishing",
+    "publish": "wm_pipelines.publishing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ELSEWHERE[name]), name)
 
 
 class HubError(OSError):
@@ -60,7 +75,7 @@ def hash_files(folder: str | os.PathLike) -> dict[str, str]:
     The record itself, pictures, cards and dot folders are left out: the Hub download never brings them.
     """
     root = Path(folder)
-    return {name: _sha256(root / name) for name in sorted(_loadable(root))}
+    return {name: _sha256(root / name) for name in sorted(loadable(root))}
 
 
 def fingerprint(config: WMConfig) -> str:
@@ -103,7 +118,7 @@ def verify(folder: str | os.PathLike) -> WMConfig:
     """
     root = Path(folder)
     config = WMConfig.load(root)
-    present = _loadable(root)
+    present = loadable(root)
     for name in sorted(config.files):
         if name not in present:
             raise ValueError(f"{root / name} is missing, but {CONFIG_NAME} lists it; download the checkpoint again")
@@ -249,11 +264,11 @@ def explain(error: BaseException, repo_id: str, revision: str | None = None) -> 
         return HubError(f"there is no repository {repo_id} on the Hub (404), or this token can't see it", status)
     if status is not None:
         return HubError(f"the Hub answered {status} for {repo_id}: {error}", status)
-    return HubError(f"{repo_id} is not in the local cache and the Hub was not reached: {error}")
+    return HubError(f"the Hub was not reached for {repo_id}, and the local cache does not have it all: {error}")
 
 
-def _loadable(root: Path) -> set[str]:
-    """Relative paths of the files that loading may read."""
+def loadable(root: Path) -> set[str]:
+    """Relative POSIX paths of the files that loading may read."""
     names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return {
         name.as_posix()

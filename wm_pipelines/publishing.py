@@ -1,0 +1,127 @@
+"""What leaves the machine: checks of a checkpoint folder, and its upload to the Hub."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wm_pipelines import cards, hub
+from wm_pipelines.config import CONFIG_NAME, WMConfig
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
+EXTRA_SUFFIXES = (".yaml", *cards.PICTURE_SUFFIXES)
+
+
+def validate(folder: str | os.PathLike) -> list[str]:
+    """Everything that keeps a folder from being published; an empty list means that it is ready.
+
+    Checks the record against the schema, every hash, that nothing is pickled or executable, that the weights load
+    plainly (class names agree, transformers parts state float32), and that the card says what the record says.
+    """
+    root = Path(folder)
+    try:
+        config = WMConfig.load(root)
+    except ValueError as error:
+        return [str(error)]
+    problems = []
+    try:
+        hub.verify(root)
+    except ValueError as error:
+        problems.append(str(error))
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        if path.suffix.lower() in PICKLE_SUFFIXES:
+            problems.append(f"{path} is a pickle format; only safetensors are published")
+        elif path.suffix.lower() in CODE_SUFFIXES:
+            problems.append(f"{path} is code; a checkpoint holds none")
+    return problems + _index_problems(root, config) + cards.stale_card(root)
+
+
+class Publication(NamedTuple):
+    """What `publish` sent, or would send: sizes in bytes by relative path, and the commit once there is one."""
+
+    repo_id: str
+    files: dict[str, int]
+    commit: str | None = None
+
+
+def publish(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    dry_run: bool = True,
+    private: bool = False,
+    token: str | bool | None = None,
+) -> Publication:
+    """Upload a validated checkpoint to the Hub; by default only say what would go.
+
+    Files of the repository that loading would read and that the folder does not have are removed by the same upload,
+    so what is there is what the record lists.
+
+    Raises:
+        ValueError: the folder has problems (all are named) or `repo_id` is not owner/name.
+        HubError: the Hub refused or was not reached.
+    """
+    if not hub.REPO_ID.match(repo_id):
+        raise ValueError(f"repo_id must have the form owner/name, got {repo_id!r}")
+    problems = validate(folder)
+    if problems:
+        raise ValueError(f"{folder} can't be published:\n" + "\n".join(f"- {problem}" for problem in problems))
+    root = Path(folder)
+    files = {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(_published(root))}
+    if dry_run:
+        return Publication(repo_id, files)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=root,
+            allow_patterns=list(files),
+            delete_patterns=list(hub.ALLOW_PATTERNS),
+            commit_message=f"Publish {WMConfig.load(root).method} with wm-pipelines",
+        )
+    except (HTTPError, OSError) as error:
+        raise hub.explain(error, repo_id) from error
+    return Publication(repo_id, files, commit.oid)
+
+
+def _published(root: Path) -> Iterator[Path]:
+    """Files that an upload takes: what loading reads, the record, the card with its figures, recipes and pictures."""
+    loadable = hub.loadable(root)
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        hidden = any(part.startswith(".") for part in name.removeprefix(".eval_results/").split("/"))
+        wanted = name in loadable or name in (CONFIG_NAME, cards.CARD_NAME)
+        if path.is_file() and not hidden and (wanted or path.suffix.lower() in EXTRA_SUFFIXES):
+            yield path
+
+
+def _index_problems(root: Path, config: WMConfig) -> list[str]:
+    """What makes a plain `from_pretrained` fail: another class in the index, or parts that would load as fp16."""
+    problems = []
+    index = root / "model_index.json"
+    if index.is_file():
+        name = _read_json(index, problems).get("_class_name")
+        if name != config.pipeline:
+            problems.append(f"{index} names {name!r}, but {CONFIG_NAME} names {config.pipeline!r}")
+    elif config.pipeline is not None and config.base_model is None:
+        problems.append(f"{index} is missing, and the record names no base_model that would make this an adapter")
+    for path in sorted(root.glob("*/config.json")):
+        data = _read_json(path, problems)
+        dtype = data.get("dtype", data.get("torch_dtype"))
+        if "transformers_version" in data and dtype != "float32":
+            problems.append(f"{path} has dtype {dtype!r}, needs 'float32', or it loads as fp16 beside fp32 parts")
+    return problems
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        problems.append(f"{path} is not valid JSON: {error}")
+        return {}
