@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Picture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
+Picture: TypeAlias = Image.Image | np.ndarray | torch.Tensor
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from wm_pipelines import conditions as kinds
 from wm_pipelines.flexecontrol import fit as fitting
 from wm_pipelines.media import Picture, open_image, to_mask, to_tensor
 
-Source: TypeAlias = "str | Path | Picture"
-Region: TypeAlias = "str | Path | Picture | tuple[float, float, float, float]"
+Source: TypeAlias = str | Path | Picture
+Region: TypeAlias = Source | tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
