@@ -1,0 +1,538 @@
+"""FlexEControlModel: one adapter on a frozen Stable-Diffusion UNet for any number of spatial conditions.
+
+Carrier: Uni-ControlNet's local adapter (arXiv 2305.16322), a copy of the UNet's encoder and middle block whose first
+residual block of each level takes condition features by feature denormalisation. Decomposition: FlexEControl (arXiv
+2405.04834). The path of this module is part of the file format.
+
+Relation to LoRA and PEFT. A decomposed layer is a plain `nn.Linear` subclass whose base weight keeps its name, so PEFT
+(`model.add_adapter(LoraConfig(...))`) can be stacked on top of it. Its update has rank up to min(in, out, n^2 r); as a
+LoRA it is exact only at that rank (`wm_pipelines.adapters.kronecker` exports it), which is why it is kept factored.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import BaseOutput
+from diffusers.utils import logging as diffusers_logging
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import nn
+
+from wm_pipelines.conditions import BACKGROUND, TYPES
+from wm_pipelines.flexecontrol.blocks import FeatureDownBlock, FeatureExtractor, GlobalAdapter, max_pool_to, zero_conv
+from wm_pipelines.flexecontrol.decomposition import (
+    KroneckerLinear,
+    TypeWeights,
+    inject,
+    kronecker_layers,
+    mixture,
+    target_names,
+)
+from wm_pipelines.random import keyed
+
+PRESETS, FAST, SHARE_H = ("paper", "uni", "transformer", "carrier"), ("shared", "per_type"), ("layer", "model")
+SD_WIDTHS, SD_FEATURES, SD_PRE = (320, 640, 1280, 1280), (192, 256, 384, 512), (32, 64, 128)
+COPY_PREFIXES = ("conv_in.", "time_embedding.", "down_blocks.", "mid_block.")
+NEW_MARKS = ("conv_gamma.", "conv_beta.", "kronecker_", "lora_")
+
+
+@dataclasses.dataclass
+class SlotInput:
+    """One condition as the network takes it.
+
+    Attributes:
+        type: one of the model's types. image: (B,3,H,W) float in [0, 1], or (1,3,H,W) for the whole batch.
+        strength: float, or (B,) for one value per sample; 0 removes the condition exactly.
+        region: (B,1,H,W) in [0, 1] where it acts; None: everywhere.
+    """
+
+    type: str
+    image: torch.Tensor
+    strength: float | torch.Tensor = 1.0
+    region: torch.Tensor | None = None
+
+
+@dataclasses.dataclass
+class FlexEControlOutput(BaseOutput):
+    """Residuals for `UNet2DConditionModel`: one per skip (finest first), and one for the middle block."""
+
+    down_block_res_samples: tuple[torch.Tensor, ...]
+    mid_block_res_sample: torch.Tensor
+
+
+class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+    """See the module's docstring; made by `from_unet`, loaded by `from_pretrained`.
+
+    Presets: `paper` trains extractor, FDN, zero convolutions and Kronecker factors on the attn2 linears of the frozen
+    copy; `transformer` puts factors on all linears of its transformer blocks; `uni` trains the whole adapter without
+    factors (Uni-ControlNet); `carrier` freezes the copy and has no factors (to carry a LoRA in a comparison).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "FeatureResnet"]
+    _skip_layerwise_casting_patterns = ["norm", "conv_gamma", "conv_beta", "zero_conv"]
+
+    @register_to_config
+    def __init__(
+        self,
+        unet_config: dict[str, Any],
+        preset: str = "paper",
+        types: Sequence[str] = TYPES,
+        backgrounds: Sequence[float] | None = None,
+        n: int = 4,
+        r: int = 8,
+        scale: float = 1.0,
+        fast: str = "shared",
+        share_h: str = "layer",
+        condition_stride: int = 8,
+        map_stride: int = 4,
+        feature_channels: Sequence[int] = SD_FEATURES,
+        pre_channels: Sequence[int] = SD_PRE,
+        global_adapter: bool = False,
+        global_embed_dim: int = 768,
+        slim: bool = False,
+    ):
+        super().__init__()
+        choices = {"preset": (preset, PRESETS), "fast": (fast, FAST), "share_h": (share_h, SHARE_H)}
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        if len(set(types)) != len(types) or not types:
+            raise ValueError(f"types must be distinct and not empty, got {list(types)}")
+        if r < 1:
+            raise ValueError(f"r must be at least 1, got {r}")
+        unet = UNet2DConditionModel(**unet_config)
+        check_base(unet)
+        levels = len(unet.down_blocks)
+        self._check_channels(levels, condition_stride, feature_channels, pre_channels)
+
+        self.conv_in, self.time_proj, self.time_embedding = unet.conv_in, unet.time_proj, unet.time_embedding
+        self.time_embed_act = unet.time_embed_act
+        self.center_input_sample = unet.config.center_input_sample
+        self.down_blocks = nn.ModuleList(
+            FeatureDownBlock(block, width) for block, width in zip(unet.down_blocks, feature_channels, strict=True)
+        )
+        self.mid_block = unet.mid_block
+        self.feature_extractor = FeatureExtractor(3 * len(types), pre_channels, feature_channels, condition_stride)
+        widths = [self.conv_in.out_channels]
+        for block in self.down_blocks:
+            widths += [resnet.conv2.out_channels for resnet in block.resnets]
+            widths += [block.resnets[-1].conv2.out_channels] * len(block.downsamplers or ())
+        self.zero_convs = nn.ModuleList(zero_conv(width, 1) for width in widths)
+        self.zero_conv_mid = zero_conv(widths[-1], 1)
+        self.global_projection = (
+            GlobalAdapter(global_embed_dim, unet.config.cross_attention_dim) if global_adapter else None
+        )
+        per_type = len(types) if fast == "per_type" else None
+        inject(self, target_names(self, preset), n, r, scale, per_type, share_h == "model")
+        self._backgrounds = list(backgrounds) if backgrounds is not None else default_backgrounds(types)
+        self._merged: dict[str, KroneckerLinear] = {}
+        self.set_trainable()
+
+    # ---- making, saving, loading ----
+
+    @classmethod
+    def from_unet(
+        cls,
+        unet: UNet2DConditionModel,
+        preset: str = "paper",
+        n: int = 4,
+        r: int = 8,
+        condition_stride: int = 8,
+        feature_channels: Sequence[int] | None = None,
+        pre_channels: Sequence[int] | None = None,
+        map_stride: int = 4,
+        global_adapter: bool = False,
+        types: Sequence[str] = TYPES,
+        fast: str = "shared",
+        scale: float = 1.0,
+        share_h: str = "layer",
+        seed: int = 0,
+        backgrounds: Sequence[float] | None = None,
+        global_embed_dim: int = 768,
+    ) -> "FlexEControlModel":
+        """A new adapter for `unet`, on its device (meta included) and in its dtype; its residuals are zero.
+
+        Args:
+            preset, n, r, fast, scale, share_h: the decomposition; n must divide every target's widths.
+            condition_stride: pixels per latent cell (the VAE's factor; 1 in pixel space), a power of two.
+            feature_channels: one width per UNet level; pre_channels: log2(condition_stride) widths (at least one).
+                Both default to Stable Diffusion's values only for widths (320, 640, 1280, 1280) and stride 8.
+            map_stride: attention maps for L_ca are read where latent / map_stride. types: slot order.
+            backgrounds: value of each type where nothing is drawn. seed: of the keyed initialisation.
+
+        Raises:
+            ValueError: a base that cannot carry the adapter (SDXL, inpainting, DiT, ...), or impossible sizes.
+        """
+        check_base(unet)
+        config = {k: v for k, v in dict(unet.config).items() if not k.startswith("_")}
+        if feature_channels is None or pre_channels is None:
+            widths = tuple(config["block_out_channels"])
+            if widths != SD_WIDTHS or condition_stride != 8:
+                raise ValueError(
+                    f"feature_channels and pre_channels must be given for widths {widths} at condition_stride "
+                    f"{condition_stride}; defaults exist only for {SD_WIDTHS} at 8"
+                )
+        with torch.device("meta"):
+            model = cls(
+                unet_config=config, preset=preset, types=list(types), n=n, r=r, scale=scale, fast=fast,
+                backgrounds=list(backgrounds) if backgrounds is not None else default_backgrounds(types),
+                condition_stride=condition_stride, map_stride=map_stride, share_h=share_h,
+                feature_channels=list(feature_channels or SD_FEATURES), pre_channels=list(pre_channels or SD_PRE),
+                global_adapter=global_adapter, global_embed_dim=global_embed_dim,
+            )  # fmt: skip
+        model._take_copy(unet)
+        model._initialise(unet.device, unet.dtype, seed)
+        model.set_trainable()
+        return model.eval()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, slim: bool = False, **kwargs: Any) -> None:
+        """As ModelMixin. `slim=True` leaves the frozen copy out: such a folder loads only with `unet=`."""
+        if self._merged:
+            raise ValueError("the adapter is merged; call unmerge() before saving it")
+        if slim and self.config.preset == "uni":
+            raise ValueError("slim=True needs a frozen copy; preset 'uni' trains it")
+        self.register_to_config(slim=bool(slim))
+        full = self.state_dict
+        try:
+            if slim:
+                self.state_dict = lambda *a, **k: {x: t for x, t in full(*a, **k).items() if not is_copy(x)}
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.__dict__.pop("state_dict", None)
+            self.register_to_config(slim=False)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike, unet: UNet2DConditionModel | None = None, **kwargs: Any):
+        """As ModelMixin; `unet` gives the frozen copy of a slim checkpoint and, for any, is checked to be its base.
+
+        Raises:
+            ValueError: slim without `unet`, a `unet` of another architecture, or a checkpoint that lacks tensors.
+        """
+        level = diffusers_logging.get_verbosity()
+        diffusers_logging.set_verbosity_error()  # a slim file's missing keys are expected; real gaps are errors below
+        try:
+            loaded = super().from_pretrained(path, **kwargs)
+        finally:
+            diffusers_logging.set_verbosity(level)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if unet is not None:
+            model.check_compatible(unet)
+        if model.config.slim:
+            if unet is None:
+                raise ValueError(f"{path} is a slim checkpoint (no copy of the base's encoder): pass unet=")
+            model._take_copy(unet)
+            model.register_to_config(slim=False)
+        missing = [name for name, p in model.named_parameters() if p.is_meta]
+        if missing:
+            raise ValueError(f"{path} lacks {len(missing)} tensors of its own config, first {missing[0]!r}")
+        model.set_trainable()
+        return loaded
+
+    def check_compatible(self, unet: UNet2DConditionModel) -> None:
+        """Refuse a base whose encoder, skips or text width differ from the one this adapter was made for."""
+        check_base(unet)
+        for key in (
+            "in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "down_block_types",
+            "transformer_layers_per_block", "norm_num_groups", "attention_head_dim", "use_linear_projection",
+        ):  # fmt: skip
+            mine, theirs = _plain(self.config.unet_config.get(key)), _plain(unet.config.get(key))
+            if mine != theirs:
+                raise ValueError(f"this adapter is for another base: its {key} is {mine}, this base's {theirs}")
+
+    def _take_copy(self, unet: UNet2DConditionModel) -> None:
+        state = unet.state_dict()
+        wanted = [name for name in self.state_dict() if is_copy(name)]
+        gone = [name for name in wanted if name not in state]
+        if gone:
+            raise ValueError(f"base has no {gone[0]!r} (and {len(gone) - 1} more): unload its adapters (LoRA) first")
+        # A slim file's own tensors decide the dtype and device; a new adapter takes the base's.
+        like = next(
+            (p for name, p in self.named_parameters() if not p.is_meta and not is_copy(name)), unet.conv_in.weight
+        )
+        copies = {name: state[name].detach().to(like, copy=True) for name in wanted}
+        self.load_state_dict(copies, strict=False, assign=True)
+
+    def _initialise(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+        """Fill every tensor that is not copied, keyed by (seed, name): independent of order and of global state."""
+        fresh = {}
+        for name, p in self.named_parameters():
+            if is_copy(name):
+                continue
+            if device.type == "meta":
+                value = torch.empty(p.shape, device="meta")
+            elif "zero_conv" in name or name.endswith("kronecker_u"):
+                value = torch.zeros(p.shape)
+            elif "norm" in name and "conv_" not in name:
+                value = torch.full(p.shape, float(name.endswith("weight")))
+            else:
+                generator = keyed(seed, "flexecontrol", name)
+                if name.endswith("kronecker_a"):
+                    array = generator.standard_normal(p.shape, dtype="float32") * p.shape[-1] ** -0.5
+                else:
+                    if name.endswith("kronecker_v"):  # unit variance of V^T x for unit x
+                        bound = (3 / p.shape[-2]) ** 0.5
+                    else:  # torch's own default for convolutions and linears
+                        fan_in = self.get_parameter(name.rsplit(".", 1)[0] + ".weight")[0].numel()
+                        bound = fan_in**-0.5
+                    array = (2 * generator.random(p.shape, dtype="float32") - 1) * bound
+                value = torch.from_numpy(array.astype("float32"))
+            fresh[name] = value.to(device=device, dtype=dtype)
+        self.load_state_dict(fresh, strict=False, assign=True)
+
+    @staticmethod
+    def _check_channels(levels: int, stride: int, features: Sequence[int], pre: Sequence[int]) -> None:
+        if stride < 1 or stride & (stride - 1):
+            raise ValueError(f"condition_stride must be a power of two, got {stride}")
+        if len(features) != levels:
+            raise ValueError(f"feature_channels needs one width per UNet level ({levels}), got {list(features)}")
+        needed = max(stride.bit_length() - 1, 1)
+        if len(pre) != needed:
+            raise ValueError(f"pre_channels needs {needed} widths for condition_stride {stride}, got {list(pre)}")
+
+    # ---- what trains ----
+
+    def trainable_parameters(self, part: str = "local") -> dict[str, nn.Parameter]:
+        """Parameters that training optimises, by name. `local`: by preset; `global`: the global adapter, apart."""
+        if part not in ("local", "global"):
+            raise ValueError(f"part must be 'local' or 'global', got {part!r}")
+        if part == "global" and self.global_projection is None:
+            raise ValueError("this model has no global adapter; make it with global_adapter=True")
+        chosen = {}
+        for name, p in self.named_parameters():
+            if name.startswith("global_projection."):
+                wanted = part == "global"
+            else:
+                wanted = part == "local" and (self.config.preset == "uni" or not is_copy(name))
+            if wanted:
+                chosen[name] = p
+        return chosen
+
+    def set_trainable(self, part: str = "local") -> None:
+        """Set `requires_grad` to exactly `trainable_parameters(part)`."""
+        self.requires_grad_(False)
+        for p in self.trainable_parameters(part).values():
+            p.requires_grad_(True)
+
+    def check_can_learn(self) -> None:
+        """Refuse to train factors that cannot move: with U and V both zero, every gradient of the layer is zero."""
+        for name, layer in kronecker_layers(self):
+            try:
+                layer.check_can_learn()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
+    # ---- per-type mixture, merging ----
+
+    def set_type_weights(self, weights: TypeWeights) -> None:
+        """For `fast="per_type"`: strengths of the active types; they are divided by their sum. None: dW = 0.
+
+        A tensor (batch, types) gives each sample its own mixture. With `fast="shared"` this has no effect.
+        """
+        mixed = mixture(weights, self.config.types)
+        for _, layer in kronecker_layers(self):
+            if layer.types is not None:
+                layer.set_mix(mixed)
+
+    def merge(self, types: Mapping[str, float] | Sequence[str] | None = None) -> None:
+        """Replace every decomposed layer by a plain `nn.Linear` with W0 + dW, so that inference costs nothing.
+
+        Args:
+            types: needed with `fast="per_type"`, where the mixture is frozen: a list, or {type: strength}.
+        """
+        if self._merged:
+            raise ValueError("the adapter is already merged; call unmerge() first")
+        per_type = self.config.fast == "per_type"
+        if per_type and not types:
+            raise ValueError(f"merge() of a per_type adapter needs types=[...] from {', '.join(self.config.types)}")
+        if per_type:
+            self.set_type_weights(types)
+        layers = dict(kronecker_layers(self))
+        plain = {name: layer.to_linear() for name, layer in layers.items()}
+        for name, linear in plain.items():
+            self.set_submodule(name, linear)
+        self._merged = layers
+
+    def unmerge(self) -> None:
+        """Put the decomposed layers back; the base weights were kept, so this is exact."""
+        for name, layer in self._merged.items():
+            now = self.get_submodule(name).weight
+            self.set_submodule(name, layer.to(device=now.device, dtype=now.dtype))
+        self._merged = {}
+
+    # ---- inference ----
+
+    @property
+    def multiple(self) -> int:
+        """Condition heights and widths must be multiples of this."""
+        return self.config.condition_stride * 2 ** (len(self.down_blocks) - 1)
+
+    @apply_forward_hook
+    def condition_features(
+        self, slots: Sequence[SlotInput], normalise_overlap: bool = False, mask_features: bool = False
+    ) -> list[torch.Tensor]:
+        """Features f_l of all conditions together, finest first; they do not depend on the timestep.
+
+        The first convolution is linear, so images of one type are summed in their slot before it:
+        a = bias + sum_j strength_j * conv(x_j, K_type(j)), x = region * (region * image + (1 - region) * background).
+        Cost does not depend on the number of conditions, and their order does not matter.
+
+        Args:
+            normalise_overlap: where k regions of one type meet, divide by k.
+            mask_features: multiply f_l by the max-pooled union of regions: nothing where nothing is asked.
+        """
+        if not slots:
+            raise ValueError("condition_features needs at least one slot; without conditions do not run the adapter")
+        weight = self.feature_extractor.pre_extractor[0].weight
+        batch = max(
+            max(s.image.shape[0], s.strength.numel() if isinstance(s.strength, torch.Tensor) else 1) for s in slots
+        )
+        height, width = slots[0].image.shape[-2:]
+        types = list(self.config.types)
+        maps = torch.zeros(batch, len(types), 3, height, width, device=weight.device, dtype=torch.float32)
+        count = torch.zeros(batch, len(types), 1, height, width, device=weight.device)
+        union = torch.zeros(batch, 1, height, width, device=weight.device)
+        for i, slot in enumerate(slots):
+            index = self._check_slot(slot, i, batch, (height, width))
+            image = slot.image.to(maps)
+            strength = torch.as_tensor(slot.strength, dtype=torch.float32, device=weight.device).reshape(-1, 1, 1, 1)
+            region = torch.ones_like(image[:, :1]) if slot.region is None else slot.region.to(maps)
+            if slot.region is not None:
+                image = region * (region * image + (1 - region) * self._backgrounds[index])
+            maps[:, index] += strength * image
+            active = ((region > 0) & (strength != 0)).float()
+            count[:, index] += active
+            union = torch.maximum(union, active)
+        if normalise_overlap:
+            maps = maps / count.clamp(min=1)
+        features = self.feature_extractor(maps.flatten(1, 2).to(weight.dtype))
+        if mask_features:
+            features = [f * max_pool_to(union, tuple(f.shape[-2:])).to(f) for f in features]
+        return features
+
+    def _check_slot(self, slot: SlotInput, i: int, batch: int, size: tuple[int, int]) -> int:
+        if slot.type not in self.config.types:
+            raise ValueError(f"unknown condition type {slot.type!r}; known: {', '.join(self.config.types)}")
+        shape, label = tuple(slot.image.shape), f"condition {slot.type!r} #{i + 1}"
+        if len(shape) != 4 or shape[1] != 3 or shape[0] not in (1, batch):
+            raise ValueError(f"{label} has shape {shape}; allowed: (1 or {batch}, 3, H, W)")
+        if shape[-2:] != size or size[0] % self.multiple or size[1] % self.multiple:
+            raise ValueError(
+                f"{label} is {shape[-1]}x{shape[-2]}; height and width must be multiples of {self.multiple} "
+                f"and equal to the others' {size[1]}x{size[0]}"
+            )
+        if slot.region is not None and tuple(slot.region.shape) not in ((1, 1, *size), (batch, 1, *size)):
+            came = tuple(slot.region.shape)
+            raise ValueError(f"region of {label} has shape {came}; allowed: (1 or {batch}, 1, {size[0]}, {size[1]})")
+        if isinstance(slot.strength, torch.Tensor) and slot.strength.numel() not in (1, batch):
+            raise ValueError(f"strength of {label} has {slot.strength.numel()} values; allowed: 1 or {batch}")
+        return list(self.config.types).index(slot.type)
+
+    @apply_forward_hook
+    def global_tokens(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Image vectors (B, D) -> text tokens (B, 4, C), to be appended for the UNet and for this adapter."""
+        if self.global_projection is None:
+            raise ValueError("this model has no global adapter; global_image needs one made with global_adapter=True")
+        if embeds.ndim != 2 or embeds.shape[1] != self.config.global_embed_dim:
+            raise ValueError(f"embeds must be (B, {self.config.global_embed_dim}), got {tuple(embeds.shape)}")
+        return self.global_projection(embeds)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+        encoder_hidden_states: torch.Tensor,
+        features: Sequence[torch.Tensor],
+        conditioning_scale: float | Sequence[float] = 1.0,
+        return_dict: bool = True,
+    ) -> FlexEControlOutput | tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Residuals for the UNet's skips and middle block.
+
+        Args:
+            sample: (N,C,h,w) noisy latents. timestep: scalar or (N,). encoder_hidden_states: (N,T,D) text tokens.
+            features: of `condition_features`; their batch must divide N (both halves of guidance share them).
+            conditioning_scale: of all residuals, or one per residual (skips, then middle).
+        """
+        expected = tuple(sample.shape[-2:])
+        if tuple(features[0].shape[-2:]) != expected or sample.shape[0] % features[0].shape[0]:
+            raise ValueError(
+                f"features are for a latent of {tuple(features[0].shape[-2:])} in batches of {features[0].shape[0]}; "
+                f"the sample is {expected} in a batch of {sample.shape[0]}"
+            )
+        if self.center_input_sample:
+            sample = 2 * sample - 1.0
+        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(sample.shape[0])
+        temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+        if self.time_embed_act is not None:
+            temb = self.time_embed_act(temb)
+
+        hidden = self.conv_in(sample)
+        skips: tuple[torch.Tensor, ...] = (hidden,)
+        for block, feature in zip(self.down_blocks, features, strict=True):
+            hidden, new = block(hidden, temb, encoder_hidden_states, feature)
+            skips += new
+        if getattr(self.mid_block, "has_cross_attention", False):
+            hidden = self.mid_block(hidden, temb, encoder_hidden_states=encoder_hidden_states)
+        else:
+            hidden = self.mid_block(hidden, temb)
+
+        residuals = [zero(x) for zero, x in zip(self.zero_convs, skips, strict=True)] + [self.zero_conv_mid(hidden)]
+        scales = conditioning_scale
+        if isinstance(scales, int | float):
+            scales = [scales] * len(residuals)
+        if len(scales) != len(residuals):
+            raise ValueError(f"conditioning_scale has {len(scales)} values; allowed: one, or {len(residuals)}")
+        residuals = [r if s == 1 else r * s for r, s in zip(residuals, scales, strict=True)]
+        down, mid = tuple(residuals[:-1]), residuals[-1]
+        return FlexEControlOutput(down, mid) if return_dict else (down, mid)
+
+
+def is_copy(name: str) -> bool:
+    """Whether a parameter of the adapter is a copy of the UNet's of the same name."""
+    return name.startswith(COPY_PREFIXES) and not any(mark in name for mark in NEW_MARKS)
+
+
+def default_backgrounds(types: Sequence[str]) -> list[float]:
+    """Value of each type where nothing is drawn."""
+    return [float(BACKGROUND.get(t, 0.0)) for t in types]
+
+
+def check_base(unet: nn.Module) -> None:
+    """Refuse a base that cannot carry this adapter, by name."""
+    if not isinstance(unet, UNet2DConditionModel):
+        raise ValueError(
+            f"base is {type(unet).__name__}; FlexEControl copies the encoder of a UNet2DConditionModel (Stable "
+            "Diffusion 1.x or 2.x), and a DiT or another denoiser has none"
+        )
+    config = unet.config
+    if config.addition_embed_type is not None:
+        raise ValueError(
+            f"base has addition_embed_type={config.addition_embed_type!r} (SDXL and its kin need pooled text and "
+            "sizes); allowed: Stable Diffusion 1.x or 2.x"
+        )
+    if config.in_channels != config.out_channels:
+        kind = {9: "an inpainting", 8: "an image-editing"}.get(config.in_channels, "a concatenating")
+        raise ValueError(f"base has {config.in_channels} input channels ({kind} UNet); allowed: {config.out_channels}")
+    for key, allowed in (
+        ("class_embed_type", None), ("num_class_embeds", None), ("encoder_hid_dim_type", None),
+        ("resnet_time_scale_shift", "default"), ("attention_type", "default"),
+    ):  # fmt: skip
+        if config[key] != allowed:
+            raise ValueError(f"base has {key}={config[key]!r}; allowed: {allowed!r}")
+    known = ("CrossAttnDownBlock2D", "DownBlock2D")
+    for block in config.down_block_types:
+        if block not in known:
+            raise ValueError(f"base has a {block}; allowed down blocks: {', '.join(known)}")
+    if config.mid_block_type not in ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"):
+        raise ValueError(f"base has mid_block_type={config.mid_block_type!r}; allowed: UNetMidBlock2DCrossAttn")
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
