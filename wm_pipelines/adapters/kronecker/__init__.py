@@ -1,5 +1,43 @@
-"""The Kronecker adapter that KAdaptation and FlexEControl share."""
+"""The Kronecker adapter that KAdaptation and FlexEControl share, as a PEFT method (`peft_type: KRONECKER`).
 
-from .layer import KroneckerLinear
+Importing this package makes PEFT know the method, so that `PeftModel.from_pretrained` reads its files.
+"""
 
-__all__ = ["KroneckerLinear"]
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils import PeftType, register_peft_method
+
+__all__ = ["KroneckerConfig", "KroneckerLinear", "KroneckerModel", "register"]
+
+
+def _extend_peft_type(name: str) -> None:
+    """Adds a member to PEFT's enum of methods, which it consults by name, by value and by attribute.
+
+    An Enum can't be subclassed once it has members and PEFT offers no other way in (huggingface/peft#2273).
+    """
+    if name in PeftType.__members__:
+        return
+    member = str.__new__(PeftType, name)
+    member._name_ = member._value_ = name
+    member.__objclass__ = PeftType
+    member._sort_order_ = len(PeftType._member_names_)
+    PeftType._member_names_.append(name)
+    PeftType._member_map_[name] = PeftType._value2member_map_[name] = member
+    type.__setattr__(PeftType, name, member)
+
+
+def register() -> None:
+    """Makes PEFT know the method; does nothing the second time, or where PEFT itself brings it."""
+    if "KRONECKER" in PEFT_TYPE_TO_TUNER_MAPPING:
+        return
+    _extend_peft_type("KRONECKER")
+    from .config import KroneckerConfig
+    from .model import KroneckerModel
+
+    register_peft_method(name="kronecker", config_cls=KroneckerConfig, model_cls=KroneckerModel)
+
+
+register()
+
+from .config import KroneckerConfig  # noqa: E402
+from .linear import KroneckerLinear  # noqa: E402
+from .model import KroneckerModel  # noqa: E402

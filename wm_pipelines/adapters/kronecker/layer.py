@@ -8,8 +8,355 @@ Outside PEFT (FlexEControl) use
         .set_mix((K,) floats | (B, K) tensor | None)      only with types=K; unset or all zero: ΔW = 0
         .delta_weight() .lora_factors() .merge() .unmerge() .to_linear() .check_can_learn() .slow_weights
     share_with=<another KroneckerLinear> borrows that layer's A, which then exists, counts and is saved only there.
+
+Inside PEFT a shared A is a Parameter of the first layer of its set; the other layers hold a reference to that layer.
+So it is counted, saved, loaded, cast and deleted once, and nothing has to be tied again.
 """
 
-from .linear import KroneckerLinear
+from __future__ import annotations
 
-__all__ = ["KroneckerLinear"]
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import nn
+
+from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_lora_factors, kronecker_weight
+
+from .linear import KroneckerLinear, init_factors, merge_weight
+
+__all__ = ["AdapterSpec", "AdaptedLinear", "KroneckerLinear"]
+
+_DEAD = "kronecker_u and kronecker_v are both zero: adapter cannot learn (dead initialisation)"
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """One adapter on one layer. `slices` are the row ranges of a fused layer's adapted parts, or None."""
+
+    terms: int
+    r: int
+    n_out: int
+    n_in: int
+    factored: bool
+    alpha: float
+    dropout: float
+    bias: str
+    init: str
+    slices: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / math.sqrt(self.terms * self.r)
+
+
+class AdaptedLinear(nn.Module, BaseTunerLayer):
+    """A linear layer with any number of named Kronecker adapters (PEFT's tuner layer).
+
+    Parameters of adapter `name`, with a leading (parts,) dimension in a fused layer: `kronecker_u[name]`
+    (m, out/n_out, r), `kronecker_v[name]` (m, in/n_in, r), `kronecker_a[name]` or `kronecker_a_out[name]` and
+    `kronecker_a_in[name]` where this layer owns the set, `kronecker_bias[name]` (out,).
+    """
+
+    adapter_layer_names = (
+        "kronecker_u",
+        "kronecker_v",
+        "kronecker_a",
+        "kronecker_a_out",
+        "kronecker_a_in",
+        "kronecker_bias",
+    )
+    other_param_names = ("spec", "scaling", "slow_owner", "bias_owner")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
+        super().__init__()
+        self._active_adapter = adapter_name
+        self.base_layer = base_layer
+        base = self.get_base_layer()
+        self.in_features, self.out_features = base.in_features, base.out_features
+        for name in self.adapter_layer_names:
+            setattr(self, name, nn.ParameterDict())
+        self.spec: dict[str, AdapterSpec] = {}
+        self.scaling: dict[str, float] = {}
+        # plain dicts: an owner must not become a child of the layers that borrow from it
+        self.slow_owner: dict[str, AdaptedLinear] = {}
+        self.bias_owner: dict[str, AdaptedLinear] = {}
+        self._unmerged: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+
+    def update_layer(
+        self,
+        adapter_name: str,
+        spec: AdapterSpec,
+        slow_owner: AdaptedLinear | None = None,
+        bias_owner: AdaptedLinear | None = None,
+        inference_mode: bool = False,
+    ) -> None:
+        """Adds an adapter; with owners given, its A or bias is borrowed from them instead of created."""
+        lead = () if spec.slices is None else (len(spec.slices),)
+        rows = self.out_features if spec.slices is None else spec.slices[0][1] - spec.slices[0][0]
+        shapes = {
+            "kronecker_u": (*lead, spec.terms, rows // spec.n_out, spec.r),
+            "kronecker_v": (*lead, spec.terms, self.in_features // spec.n_in, spec.r),
+        }
+        if slow_owner is None:
+            if spec.factored:
+                shapes["kronecker_a_out"] = (*lead, spec.terms, spec.n_out)
+                shapes["kronecker_a_in"] = (*lead, spec.terms, spec.n_in)
+            else:
+                shapes["kronecker_a"] = (*lead, spec.terms, spec.n_out, spec.n_in)
+        if spec.bias != "none" and bias_owner is None:
+            shapes["kronecker_bias"] = (*lead, rows)
+        self.spec[adapter_name], self.scaling[adapter_name] = spec, spec.scale
+        self.slow_owner[adapter_name] = slow_owner or self
+        self.bias_owner[adapter_name] = bias_owner or self
+        for name, shape in shapes.items():
+            getattr(self, name)[adapter_name] = nn.Parameter(torch.empty(shape))
+        self._init_adapter(adapter_name)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _init_adapter(self, name: str) -> None:
+        owned = {key: getattr(self, f"kronecker_{key}") for key in ("a", "a_out", "a_in")}
+        owned = {key: factor[name] for key, factor in owned.items() if name in factor}
+        init_factors(self.kronecker_u[name], self.kronecker_v[name], **owned)
+        if self.spec[name].init == "authors_release":
+            nn.init.zeros_(self.kronecker_v[name])
+        if name in self.kronecker_bias:
+            nn.init.zeros_(self.kronecker_bias[name])
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # only the device: factors stay fp32 beside a half-precision or quantised base
+        device = device or self.get_base_layer().weight.device
+        for layer_name in self.adapter_layer_names:
+            factors = getattr(self, layer_name)
+            if adapter_name in factors and not factors[adapter_name].is_meta and device.type != "meta":
+                factors[adapter_name] = factors[adapter_name].to(device)
+
+    def slow_weights(self, adapter_name: str, device: torch.device) -> dict[str, torch.Tensor]:
+        """{"a": …} or {"a_out": …, "a_in": …} of the adapter's set, wherever they are stored."""
+        owner = self.slow_owner[adapter_name]
+        keys = ("a_out", "a_in") if self.spec[adapter_name].factored else ("a",)
+        return {key: getattr(owner, f"kronecker_{key}")[adapter_name].to(device) for key in keys}
+
+    def delta_bias(self, adapter_name: str) -> torch.Tensor | None:
+        """The adapter's bias (out,), or (parts, rows) in a fused layer, at the current scale; None without one."""
+        spec = self.spec[adapter_name]
+        if spec.bias == "none":
+            return None
+        bias = self.bias_owner[adapter_name].kronecker_bias[adapter_name]
+        return bias * (self.scaling[adapter_name] / spec.scale)
+
+    def _parts(self, adapter_name: str, device: torch.device) -> list[tuple]:
+        """Per part: (rows, u, v, slow weights); a layer that is not fused has one part, all its rows."""
+        spec, u, v = self.spec[adapter_name], self.kronecker_u[adapter_name], self.kronecker_v[adapter_name]
+        slow = self.slow_weights(adapter_name, device)
+        if spec.slices is None:
+            return [(slice(0, self.out_features), u, v, slow)]
+        parts = enumerate(spec.slices)
+        return [(slice(lo, hi), u[j], v[j], {key: a[j] for key, a in slow.items()}) for j, (lo, hi) in parts]
+
+    def _delta(self, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
+        """scale·x ΔWᵀ + bias for one adapter, in the wider of x's and the factors' dtype."""
+        spec, scale = self.spec[adapter_name], self.scaling[adapter_name]
+        x = x.to(torch.promote_types(x.dtype, self.kronecker_u[adapter_name].dtype))
+        bias = self.delta_bias(adapter_name)
+        dropout = spec.dropout if self.training else 0.0
+        parts = [
+            (rows, kronecker_delta(x, u, v, scale=scale, dropout=dropout, **slow))
+            for rows, u, v, slow in self._parts(adapter_name, x.device)
+        ]
+        if bias is not None:
+            bias = bias.to(x.device).view(len(parts), -1)
+            parts = [(rows, delta + bias[j]) for j, (rows, delta) in enumerate(parts)]
+        if spec.slices is None:
+            return parts[0][1]
+        delta = parts[0][1].new_zeros(*x.shape[:-1], self.out_features)
+        for rows, part in parts:
+            delta[..., rows] = part
+        return delta
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """x (..., in) -> (..., out). `adapter_names` (one a sample, "__base__" for none) mixes adapters in a batch."""
+        adapter_names = kwargs.pop("adapter_names", None)
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(x, *args, **kwargs)
+        if adapter_names is not None:
+            return self._forward_per_sample(x, adapter_names, *args, **kwargs)
+        active = [name for name in self.active_adapters if name in self.kronecker_u and self.scaling[name] != 0]
+        if self.merged or not active:
+            return self.base_layer(x, *args, **kwargs)
+        if len(active) == 1 and self._may_fuse(active[0]) and not args and not kwargs:
+            name, base = active[0], self.base_layer
+            slow, spec = self.slow_weights(name, x.device), self.spec[name]
+            return kronecker_linear(
+                x,
+                base.weight,
+                base.bias,
+                slow.get("a_out"),
+                slow.get("a_in"),
+                self.kronecker_u[name],
+                self.kronecker_v[name],
+                a=slow.get("a"),
+                scale=self.scaling[name],
+                delta_bias=self.delta_bias(name),
+                dropout=spec.dropout if self.training else 0.0,
+            )
+        result = self.base_layer(x, *args, **kwargs)
+        dtype = result.dtype
+        for name in active:
+            result = result + self._delta(name, x)
+        return result.to(dtype)
+
+    def _may_fuse(self, adapter_name: str) -> bool:
+        """Whether the op may read the base's weight itself: an untouched nn.Linear whose call has no side effects."""
+        base = self.base_layer
+        hooked = "forward" in base.__dict__ or base._forward_hooks or base._forward_pre_hooks
+        return type(base) is nn.Linear and not hooked and self.spec[adapter_name].slices is None
+
+    def _forward_per_sample(self, x: torch.Tensor, names: list[str], *args: Any, **kwargs: Any) -> torch.Tensor:
+        if len(names) != len(x):
+            raise ValueError(f"`adapter_names` has {len(names)} entries, the batch {len(x)} samples")
+        if self.merged:
+            raise ValueError("`adapter_names` can't be used while adapters are merged; call unmerge_adapter() first")
+        result = self.base_layer(x, *args, **kwargs)
+        for name in sorted(set(names) & set(self.kronecker_u)):
+            rows = torch.tensor([i for i, other in enumerate(names) if other == name], device=x.device)
+            result = result.index_add(0, rows, self._delta(name, x[rows]).to(result.dtype))
+        return result
+
+    @torch.no_grad()
+    def get_delta_weight(self, adapter: str) -> torch.Tensor:
+        """scale·ΔW (out, in), in fp32 or wider whatever the factors' dtype."""
+        device = self.kronecker_u[adapter].device
+        wide = torch.promote_types(self.kronecker_u[adapter].dtype, torch.float32)
+        weight = torch.zeros(self.out_features, self.in_features, dtype=wide, device=device)
+        for rows, u, v, slow in self._parts(adapter, device):
+            slow = {key: a.to(wide) for key, a in slow.items()}
+            weight[rows] = kronecker_weight(u.to(wide), v.to(wide), scale=self.scaling[adapter], **slow)
+        return weight
+
+    @torch.no_grad()
+    def get_lora_factors(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Exact (B (out, k), A (k, in), bias (out,) or None) with scale·ΔW = B A, in fp32 or wider."""
+        device = self.kronecker_u[adapter].device
+        wide = torch.promote_types(self.kronecker_u[adapter].dtype, torch.float32)
+        up, down = [], []
+        for rows, u, v, slow in self._parts(adapter, device):
+            slow = {key: a.to(wide) for key, a in slow.items()}
+            b, a = kronecker_lora_factors(u.to(wide), v.to(wide), scale=self.scaling[adapter], **slow)
+            up.append(b.new_zeros(self.out_features, b.shape[1]))
+            up[-1][rows] = b
+            down.append(a)
+        return torch.cat(up, 1), torch.cat(down, 0), self._full_bias(adapter)
+
+    def _full_bias(self, adapter: str) -> torch.Tensor | None:
+        bias = self.delta_bias(adapter)
+        if bias is None or self.spec[adapter].slices is None:
+            return bias
+        full = bias.new_zeros(self.out_features)
+        for j, (lo, hi) in enumerate(self.spec[adapter].slices):
+            full[lo:hi] = bias[j]
+        return full
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Adds the adapters to the base weight in fp32, rounded once; `unmerge` puts the very bits back.
+
+        Raises:
+            ValueError: the base weight is quantised, or `safe_merge` finds a value that is not finite.
+        """
+        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.kronecker_u]
+        if not names:
+            return
+        base = self.get_base_layer()
+        if base.weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ValueError(f"base weight is {base.weight.dtype}: merging disabled, using side path")
+        merged, lost = merge_weight(base.weight.data, sum(self.get_delta_weight(name) for name in names))
+        biases = [bias for name in names if (bias := self._full_bias(name)) is not None]
+        if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases)):
+            raise ValueError(f"merging {names} would give weights that are not finite; the base is unchanged")
+        if lost > 0.1:
+            warnings.warn(
+                f"rounding to {base.weight.dtype} loses more than 10% of the adapter's update when merged; keep it "
+                "unmerged, or merge into a float32 base",
+                stacklevel=2,
+            )
+        if self._unmerged is None:
+            self._unmerged = (base.weight.data, None if base.bias is None else base.bias.data)
+        base.weight.data = merged
+        if biases:
+            if base.bias is None:
+                base.bias = nn.Parameter(sum(biases).to(base.weight), requires_grad=False)
+            else:
+                base.bias.data = merge_weight(base.bias.data, sum(biases))[0]
+        self.merged_adapters.extend(names)
+
+    def unmerge(self) -> None:
+        """Restores weight and bias of before the first merge, bit for bit."""
+        if self._unmerged is None:
+            warnings.warn("already unmerged, nothing to do", stacklevel=2)
+            return
+        base = self.get_base_layer()
+        weight, bias = self._unmerged
+        base.weight.data = weight.to(base.weight)
+        if bias is None:
+            base.bias = None
+        else:
+            base.bias.data = bias.to(base.bias)
+        self._unmerged, self.merged_adapters = None, []
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Weight of the adapter, 1 being as trained; ignored where the layer does not have it."""
+        if adapter in self.scaling:
+            self.scaling[adapter] = scale * self.spec[adapter].scale
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiplies the active adapters' scale (diffusers' `cross_attention_kwargs={"scale": …}`)."""
+        for name in self.active_adapters:
+            if name in self.scaling:
+                self.scaling[name] *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Undoes `scale_layer(scale)`; with None or 0 the active adapters return to the scale of training."""
+        for name in self.active_adapters:
+            if name in self.scaling:
+                self.scaling[name] = self.scaling[name] / scale if scale else self.spec[name].scale
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """PEFT's own converter drops biases, so an adapter with one is refused there; `to_lora` keeps it."""
+        return adapter_name not in self.spec or self.spec[adapter_name].bias == "none"
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for adapter in self.kronecker_u:
+            self._check_incoming(state_dict, prefix, adapter)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_incoming(self, state_dict: dict[str, torch.Tensor], prefix: str, adapter: str) -> None:
+        """ValueError for factors of other sizes than the config's, or that can't learn."""
+        where = prefix.rstrip(".")
+        for name in ("kronecker_a", "kronecker_a_out", "kronecker_a_in", "kronecker_u", "kronecker_v"):
+            factors, new = getattr(self, name), state_dict.get(f"{prefix}{name}.{adapter}")
+            if adapter not in factors or new is None or new.shape == factors[adapter].shape:
+                continue
+            has, wants = new.shape, factors[adapter].shape
+            if name.startswith("kronecker_a") and len(has) == len(wants):
+                terms = 0 if self.spec[adapter].slices is None else 1
+                has, wants = (f"n={shape[-1]}, terms={shape[terms]}" for shape in (has, wants))
+            else:
+                has, wants = (f"shape {tuple(shape)}" for shape in (has, wants))
+            raise ValueError(f"`{where}.{name}`: adapter was trained with {has}, config says {wants}")
+        pair = [state_dict.get(f"{prefix}{name}.{adapter}") for name in ("kronecker_u", "kronecker_v")]
+        if self.spec[adapter].init == "authors_release" or any(t is None or t.is_meta for t in pair):
+            return
+        if not any(t.any() for t in pair):
+            raise ValueError(f"`{where}`: {_DEAD}")
+
+    def __repr__(self) -> str:
+        return "kronecker." + super().__repr__()

@@ -1,0 +1,91 @@
+"""Configuration of the Kronecker adapter: what `adapter_config.json` holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from peft import PeftConfig
+from peft.utils import PeftType
+
+__all__ = ["KroneckerConfig"]
+
+
+@dataclass
+class KroneckerConfig(PeftConfig):
+    """ΔW = alpha/√(terms·r) · Σ_i A_i ⊗ U_i V_iᵀ on chosen linear layers; A is shared, U and V belong to a layer.
+
+    With rank-one A (`factored=True`, the released KAdaptation) the update is a LoRA of rank terms·r at the cost of a
+    LoRA of rank r. With dense A its rank is up to n²r.
+
+    Args:
+        n: size of each A_i; must divide the sizes of every target.
+        r: rank of each U_i V_iᵀ.
+        terms: number of terms m; n when None.
+        n_in, n_out: sizes of A_i when they differ (A_i is n_out × n_in); n when None.
+        factored: A_i = a_out_i a_in_iᵀ instead of a dense matrix.
+        alpha: scale numerator; α = 1 gives an output variance that does not depend on n, r or the width.
+        dropout: probability on the rank-sized intermediate, in [0, 1).
+        bias: "none", "own" (one trained bias a target), or "shared" (one for all targets of a parent module).
+        shared_sets: which layers share their A: "target" (one set per entry of `target_modules`; a regex is one
+            entry), "all", "none", or {regex of the module name: name of the set}.
+        init: "default", or "authors_release", which starts U and V at zero as the published code does: every gradient
+            of U, V and A is then zero for ever and only the bias learns. For documentation; it warns.
+        fused: linear layers whose rows are several projections of equal size, by last name: the parts in order.
+        fused_targets: the parts to adapt in such a layer.
+        target_modules: names (suffixes) or one regex of the linear layers; "all-linear" as in PEFT.
+        exclude_modules, modules_to_save, layers_to_transform: as in PEFT's LoRA.
+        rank_pattern, alpha_pattern: {regex of the module name: r} and {…: alpha} that differ.
+    """
+
+    n: int = 32
+    r: int = 1
+    terms: int | None = None
+    n_in: int | None = None
+    n_out: int | None = None
+    factored: bool = True
+    alpha: float = 1.0
+    dropout: float = 0.0
+    bias: Literal["none", "own", "shared"] = "none"
+    shared_sets: str | dict[str, str] = "target"
+    init: Literal["default", "authors_release"] = "default"
+    fused: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"to_qkv": ("q", "k", "v")})
+    fused_targets: tuple[str, ...] = ("q", "v")
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    layers_to_transform: list[int] | int | None = None
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType.KRONECKER
+        self.terms, self.n_in, self.n_out = self.terms or self.n, self.n_in or self.n, self.n_out or self.n
+        for name in ("n", "r", "terms", "n_in", "n_out"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
+        for name, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
+            if not math.isfinite(alpha) or alpha <= 0:
+                raise ValueError(f"`{name}`: alpha must be finite and above 0, got {alpha!r}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout!r}")
+        for name, allowed in (("bias", ("none", "own", "shared")), ("init", ("default", "authors_release"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
+        if isinstance(self.shared_sets, dict):
+            for pattern in self.shared_sets:
+                re.compile(pattern)
+        elif self.shared_sets not in ("target", "all", "none"):
+            raise ValueError(
+                f"`shared_sets` must be 'target', 'all', 'none' or a dict regex -> set, got {self.shared_sets!r}"
+            )
+        self.fused = {name: tuple(parts) for name, parts in self.fused.items()}
+        self.fused_targets = tuple(self.fused_targets)
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)

@@ -1,0 +1,182 @@
+"""The PEFT tuner: wraps the target layers and lets layers of one set share their slow weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from torch import nn
+
+from .config import KroneckerConfig
+from .layer import AdaptedLinear, AdapterSpec
+from .linear import check_divides
+from .targets import check_targets, row_slices, set_name, supported_base
+
+__all__ = ["KroneckerModel"]
+
+
+def _pass_adapter_names(module: nn.Module, args: tuple, kwargs: dict, adapter_names: list[str]) -> tuple:
+    return args, {**kwargs, "adapter_names": adapter_names}
+
+
+class KroneckerModel(BaseTuner):
+    """A model whose targeted linear layers carry Kronecker adapters; made by `get_peft_model`.
+
+    Example:
+
+    ```py
+    >>> from peft import get_peft_model
+    >>> from torch import nn
+    >>> from wm_pipelines.adapters.kronecker import KroneckerConfig
+    >>> layers = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
+    >>> model = get_peft_model(layers, KroneckerConfig(n=8, target_modules=["0", "1"]))
+    >>> model.print_trainable_parameters()
+    trainable params: 480 || all params: 6,720 || trainable%: 7.1429
+    ```
+    """
+
+    prefix = "kronecker_"
+    tuner_layer_cls = AdaptedLinear
+    target_module_mapping = {
+        **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+        "clip_vision_model": ["q_proj", "v_proj"],
+    }
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """As in PEFT; who owns a set of slow weights is decided anew for every adapter, in module order."""
+        self._slow_owners: dict[tuple, AdaptedLinear] = {}
+        self._bias_owners: dict[tuple, AdaptedLinear] = {}
+        self._named_by_file = kwargs.get("state_dict") is not None
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        self._slow_owners, self._bias_owners = {}, {}
+        if self.peft_config[adapter_name].init == "authors_release":
+            warnings.warn(
+                "init='authors_release' starts U and V at zero: their gradients and A's are zero for ever, so only "
+                "biases learn",
+                stacklevel=2,
+            )
+
+    def _check_new_adapter_config(self, config: KroneckerConfig) -> None:
+        """Nothing: unlike PEFT's, our biases belong to an adapter, so any number of adapters may have one."""
+
+    def _prepare_adapter_config(self, peft_config: KroneckerConfig, model_config: dict) -> KroneckerConfig:
+        if peft_config.target_modules is None:
+            kind = model_config.get("model_type")
+            if kind not in self.target_module_mapping:
+                raise ValueError(f"`target_modules` must be given: there is no default for model type {kind!r}")
+            peft_config.target_modules = set(self.target_module_mapping[kind])
+        return peft_config
+
+    def _prepare_model(self, peft_config: KroneckerConfig, model: nn.Module) -> None:
+        if self._named_by_file or peft_config.target_modules == DUMMY_TARGET_MODULES:
+            return
+        _maybe_include_all_linear_layers(peft_config, model)
+        check_targets(peft_config, model, self._check_target_module_exists)
+
+    def _create_and_replace(
+        self,
+        peft_config: KroneckerConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        base = supported_base(self.model, current_key)
+        slices = row_slices(peft_config, current_key, base)
+        rows = base.out_features if slices is None else slices[0][1] - slices[0][0]
+        check_divides(peft_config.n_in, peft_config.n_out, base.in_features, rows, current_key)
+        ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
+        spec = AdapterSpec(
+            terms=peft_config.terms,
+            r=ranks.get(get_pattern_key(ranks, current_key), peft_config.r),
+            n_out=peft_config.n_out,
+            n_in=peft_config.n_in,
+            factored=peft_config.factored,
+            alpha=alphas.get(get_pattern_key(alphas, current_key), peft_config.alpha),
+            dropout=peft_config.dropout,
+            bias=peft_config.bias,
+            init=peft_config.init,
+            slices=slices,
+        )
+        layer = target if isinstance(target, AdaptedLinear) else AdaptedLinear(target, adapter_name)
+        # parts of a fused layer are stacked, so only layers of equally many parts can share a set or a bias
+        parts = 1 if slices is None else len(slices)
+        slow_key = (set_name(peft_config, current_key), parts)
+        bias_key = (current_key.rpartition(".")[0] if peft_config.bias == "shared" else current_key, parts, rows)
+        layer.update_layer(
+            adapter_name,
+            spec,
+            slow_owner=self._slow_owners.get(slow_key),
+            bias_owner=self._bias_owners.get(bias_key),
+            inference_mode=peft_config.inference_mode,
+        )
+        self._slow_owners.setdefault(slow_key, layer)
+        self._bias_owners.setdefault(bias_key, layer)
+        if layer is not target:
+            if adapter_name not in self.active_adapters:
+                layer.requires_grad_(False)
+            self._replace_module(parent, target_name, layer, target)
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        # PEFT's own version knows only the biases of the base layers; ours are factors like the others
+        managed = {
+            id(parameter)
+            for module in model.modules()
+            if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+            for name, parameter in module.named_parameters()
+            if isinstance(module, AuxiliaryTrainingWrapper) or not name.startswith("base_layer.")
+        }
+        for parameter in model.parameters():
+            if id(parameter) not in managed:
+                parameter.requires_grad = False
+
+    def disable_adapter_layers(self) -> None:
+        """The output becomes the base model's, biases included (PEFT's warning about them does not apply)."""
+        for module in self.model.modules():
+            if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+                module.enable_adapters(False)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call."""
+        names = kwargs.pop("adapter_names", None)
+        if names is None:
+            yield
+            return
+        if self.training:
+            raise ValueError("`adapter_names` is for inference; call model.eval() first")
+        if (kwargs.get("num_beams") or 1) > 1:
+            raise ValueError("`adapter_names` can't be combined with beam search: samples are repeated")
+        unknown = sorted(set(names) - {"__base__"} - set(self.peft_config))
+        if unknown:
+            raise ValueError(f"`adapter_names` has unknown adapters {unknown}; known: {sorted(self.peft_config)}")
+        hook = partial(_pass_adapter_names, adapter_names=list(names))
+        modules = [m for m in self.modules() if isinstance(m, (AdaptedLinear, AuxiliaryTrainingWrapper))]
+        handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        svd_rank: int | None = None,
+    ) -> None:
+        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `combine.add_weighted_adapter`."""
+        from .combine import add_weighted_adapter
+
+        add_weighted_adapter(self.model, adapters, weights, adapter_name, combination_type, svd_rank, tuner=self)

@@ -1,0 +1,121 @@
+"""Which layers a KroneckerConfig adapts: checked as a whole before any of them is replaced."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from .config import KroneckerConfig
+from .linear import check_divides, divisors
+
+__all__ = ["check_targets", "row_slices", "set_name", "supported_base"]
+
+
+def _base_of(module: nn.Module) -> nn.Module:
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # quantised layers do not all subclass nn.Linear, but they are named so and have both sizes
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    named = "Linear" in type(module).__name__ and all(isinstance(size, int) for size in sizes)
+    return isinstance(module, nn.Linear) or named
+
+
+def supported_base(model: nn.Module, name: str) -> nn.Module:
+    """The linear layer at `name`, looked up through adapters that wrap it.
+
+    Raises:
+        ValueError: it is not a linear layer, or its module reads the weight without calling the layer.
+    """
+    base = _base_of(model.get_submodule(name))
+    parent = _base_of(model.get_submodule(name.rpartition(".")[0]))
+    if isinstance(base, nn.MultiheadAttention) or isinstance(parent, nn.MultiheadAttention):
+        raise ValueError(
+            f"`{name}`: nn.MultiheadAttention reads in_proj_weight and out_proj.weight directly, so an adapter there "
+            "would never run; use an attention module with separate linear layers"
+        )
+    if not _is_linear(base):
+        raise ValueError(f"`{name}` is a {type(base).__name__}; Kronecker adapters take linear layers only")
+    return base
+
+
+def row_slices(config: KroneckerConfig, name: str, base: nn.Module) -> tuple[tuple[int, int], ...] | None:
+    """Row ranges [start, stop) of the adapted parts of a fused layer; None for a layer that is not fused.
+
+    Raises:
+        ValueError: the rows do not split evenly, or no part is in `fused_targets`.
+    """
+    parts = config.fused.get(name.rpartition(".")[2])
+    if parts is None:
+        return None
+    if base.out_features % len(parts):
+        raise ValueError(f"`{name}`: {base.out_features} rows do not split into the {len(parts)} parts {parts}")
+    chosen = [j for j, part in enumerate(parts) if part in config.fused_targets]
+    if not chosen:
+        raise ValueError(f"`{name}`: none of its parts {parts} is in fused_targets={config.fused_targets}")
+    rows = base.out_features // len(parts)
+    return tuple((j * rows, (j + 1) * rows) for j in chosen)
+
+
+def set_name(config: KroneckerConfig, name: str) -> str:
+    """Name of the set of slow weights that layer `name` uses.
+
+    Raises:
+        ValueError: `shared_sets` is a dict and none of its patterns matches the whole name.
+    """
+    if isinstance(config.shared_sets, dict):
+        for pattern, group in config.shared_sets.items():
+            if re.fullmatch(pattern, name):
+                return group
+        raise ValueError(f"`shared_sets` has no pattern for `{name}`; patterns: {list(config.shared_sets)}")
+    if config.shared_sets == "none":
+        return name
+    if config.shared_sets == "all" or isinstance(config.target_modules, str):
+        return "all"
+    # the longest entry that matches, so that overlapping entries give one answer whatever the order of the set
+    entries = [e for e in config.target_modules if name == e or name.endswith(f".{e}")]
+    return max(entries, key=lambda entry: (len(entry), entry), default=name)
+
+
+def check_targets(
+    config: KroneckerConfig, model: nn.Module, matches: Callable[[KroneckerConfig, str], object]
+) -> None:
+    """ValueError for anything that would stop the injection half way.
+
+    Args:
+        matches: PEFT's rule for one module name; true, false, or a false object for a module that is excluded.
+    """
+    inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    names = [name for name, _ in model.named_modules() if name and not name.startswith(inside)]
+    results = {name: matches(config, name) for name in names}
+    targets = [name for name, result in results.items() if result]
+    if not targets:
+        if all(result is False or result is None for result in results.values()):
+            _raise_no_match(config, model, names)
+        return  # some were excluded: PEFT says so better than we could
+    sizes: dict[str, tuple[int, int]] = {}
+    for name in targets:
+        base = supported_base(model, name)
+        slices = row_slices(config, name, base)
+        sizes[name] = (base.in_features, base.out_features if slices is None else slices[0][1] - slices[0][0])
+        set_name(config, name)
+    for name, pair in sizes.items():
+        try:
+            check_divides(config.n_in, config.n_out, *pair, name)
+        except ValueError as error:
+            common = divisors(*(size for pair in sizes.values() for size in pair))
+            raise ValueError(f"{error}; common divisors of all {len(sizes)} targets: {common}") from None
+
+
+def _raise_no_match(config: KroneckerConfig, model: nn.Module, names: list[str]) -> None:
+    wanted = [config.target_modules] if isinstance(config.target_modules, str) else sorted(config.target_modules)
+    linear = [name for name in names if _is_linear(_base_of(model.get_submodule(name)))]
+    known = sorted({name.rpartition(".")[2] for name in linear} | set(linear))
+    near = dict.fromkeys(n for w in wanted for n in difflib.get_close_matches(w, known, n=3, cutoff=0.4))
+    shown = list(near) or known[:8]
+    raise ValueError(f"target_modules {wanted} matched 0 Linear layers; nearest names: {', '.join(shown) or 'none'}")
