@@ -39,6 +39,7 @@ class PhraseAttention:
         token_index: (B,P,T) bool, the text positions of each phrase; B counts conditional rows only. A phrase without
             tokens (a dropped caption) has an all-zero map. Positions past T (appended image tokens) belong to none.
         regions: (B,P,H,W), non-zero where a phrase may act; None: everywhere.
+        held: (B,P) bool, the phrases that binding speaks about; None: all. The others are only recorded.
         bind: whether cells outside a phrase's region are kept from its tokens.
         record_stride: maps are recorded in layers whose grid is the latent divided by this; None: nowhere.
         latent_hw: height and width of the latent.
@@ -51,6 +52,7 @@ class PhraseAttention:
     bind: bool
     record_stride: int | None
     latent_hw: tuple[int, int]
+    held: torch.Tensor | None = None
     maps: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,11 @@ class PhraseAttention:
         if self.regions is not None and self.regions.ndim != 4:
             raise ValueError(f"regions must be (B, P, H, W), got {tuple(self.regions.shape)}")
         self._biases: dict[tuple, torch.Tensor] = {}
+
+    def hold(self, regions: torch.Tensor, held: torch.Tensor) -> None:
+        """Bind from now on by other `regions` (B,P,H,W) and `held` (B,P), as conditions come and go."""
+        self.regions, self.held = regions, held
+        self._biases.clear()
 
     @property
     def rows(self) -> int:
@@ -91,6 +98,8 @@ class PhraseAttention:
         key = (grid, length, like.dtype, like.device)
         if key not in self._biases:
             tokens = self._tokens(length).to(like.device)
+            if self.held is not None:
+                tokens = tokens & self.held.to(like.device)[..., None]
             inside = max_pool_to(self.regions.to(like.device), grid).flatten(2) > 0  # (B,P,cells)
             bound = tokens.any(1)  # (B,T)
             allowed = torch.einsum("bpl,bpt->blt", inside.float(), tokens.float()) > 0
