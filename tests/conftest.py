@@ -69,3 +69,21 @@ def tiny_sd(tmp_path_factory):
         "tokenizer": tokenizer,
         "scheduler": scheduler,
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_control(tiny_sd):
+    """A FlexEControl adapter for `tiny_sd` whose zero convolutions and factors are awake, as after training."""
+    import torch
+
+    from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+    from wm_pipelines.random import randn
+
+    control = FlexEControlModel.from_unet(
+        tiny_sd["unet"], n=4, r=2, condition_stride=4, feature_channels=(8, 12, 12), pre_channels=(8, 8), map_stride=2
+    )
+    with torch.no_grad():
+        for name, parameter in control.trainable_parameters().items():
+            if "zero_conv" in name or name.endswith("kronecker_u"):
+                parameter.add_(0.1 * randn(tuple(parameter.shape), "awake", name))
+    return control.requires_grad_(False).eval()
