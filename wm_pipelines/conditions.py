@@ -5,10 +5,12 @@ accepted as aliases; what each map holds is fixed by flexecontrol.md, section 12
 """
 
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 
 from wm_pipelines.random import keyed
 
@@ -196,15 +198,74 @@ def _as_uint8(photo: object) -> tuple[np.ndarray, bool]:
     return (tensor.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()[None], False
 
 
+def box_mask(box: Sequence[float], height: int, width: int) -> torch.Tensor:
+    """A box (x0, y0, x1, y1) in fractions of the picture as a mask, float32 `(1, H, W)`; at least one pixel.
+
+    Raises:
+        ValueError: not four numbers with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1.
+    """
+    try:
+        x0, y0, x1, y1 = (float(value) for value in box)
+    except (TypeError, ValueError):
+        raise ValueError(f"a box must be four numbers (x0, y0, x1, y1), got {box!r}") from None
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise ValueError(f"box {(x0, y0, x1, y1)} must satisfy 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+    # A pixel belongs to the box if its centre does; one thinner than a pixel gets the pixel it lies in.
+    top, left = min(round(y0 * height), height - 1), min(round(x0 * width), width - 1)
+    mask = torch.zeros(1, height, width)
+    mask[:, top : max(round(y1 * height), top + 1), left : max(round(x1 * width), left + 1)] = 1
+    return mask
+
+
+_WANTED = {
+    "depth": "near = white; an estimator takes a PIL image and returns (h, w), larger = nearer, for instance a model "
+    "made from your copy of Depth-Anything-V2-Small-hf or dpt-hybrid-midas (model.safetensors)",
+    "pose": "an OpenPose drawing; an estimator takes a PIL image and returns (people, 18, 3): x, y, confidence, for "
+    "instance a model made from your copy of OpenPose (body_pose_model.pth) or DWPose (dw-ll_ucoco_384.onnx)",
+}
+
+EXTRACTABLE: tuple[str, ...] = tuple(type for type in TYPES if type not in _WANTED)
+"""Types that `extract` makes from a photo with nothing else given."""
+
+
+def check_extractable(type: str, options: Mapping[str, object]) -> None:
+    """Refuse before any work what `extract` could not do.
+
+    Raises:
+        ValueError: an unknown type or option, or a type that needs a model while none is given.
+    """
+    from wm_pipelines import extractors
+
+    type = canonical_type(type)
+    if type in _WANTED:
+        if not callable(options.get("estimator")):
+            raise ValueError(
+                f"{type} needs a {type} map or a loaded estimator; this package downloads nothing ({_WANTED[type]})"
+            )
+        known = ["estimator"]
+    else:
+        known = list(inspect.signature(getattr(extractors, type)).parameters)[1:]
+        known += ["palette_seed"] if type == "seg" else []
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]!r} for {type}; known: {', '.join(known)}")
+
+
 def extract(type: str, photo: object, **options: object) -> torch.Tensor:
     """Make a condition map from a picture with an offline extractor.
 
+    The maps for softedge and seg are not those of HED and ADE20K models: to weights trained on these, such as an
+    imported Uni-ControlNet, they are a distribution shift.
+
     Args:
-        type: canny (options `low`, `high`).
+        type: canny (options `low`, `high`), lines (`min_length`), softedge (`sigmas`, `quantile`), sketch (`sigma`,
+            `sharpness`, `threshold`, `polarity`), seg (`regions`, `method`, `palette_seed`), or with
+            `estimator=` depth and pose.
         photo: one picture as `media.to_tensor` takes it, or a batch: float `(B, 3, H, W)` or uint8 `(B, H, W, 3)`.
+        options: see `wm_pipelines.extractors`.
 
     Returns:
-        float32 `(3, H, W)`, or `(B, 3, H, W)` for a batch.
+        float32 `(3, H, W)` in [0, 1], or `(B, 3, H, W)` for a batch.
 
     Raises:
         ValueError: an unknown type or option, a bad picture, or a type that needs a model.
@@ -212,10 +273,30 @@ def extract(type: str, photo: object, **options: object) -> torch.Tensor:
     from wm_pipelines import extractors
 
     type = canonical_type(type)
+    check_extractable(type, options)
     pictures, batched = _as_uint8(photo)
-    extractor: Callable[..., np.ndarray] = getattr(extractors, type)
-    maps = [extractor(picture, **options) for picture in pictures]
-    stacked = torch.from_numpy(np.stack(maps))  # (B, H, W) or (B, H, W, 3)
-    stacked = stacked.unsqueeze(1).expand(-1, 3, -1, -1) if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
-    stacked = stacked.contiguous()
-    return stacked if batched else stacked[0]
+    if type in _WANTED:
+        maps = torch.stack([_estimate(type, picture, options["estimator"]) for picture in pictures])
+        return maps if batched else maps[0]
+    seed = options.pop("palette_seed", 0)
+    extractor = getattr(extractors, type)
+    found = torch.from_numpy(np.stack([extractor(picture, **options) for picture in pictures]))  # (B, H, W)
+    maps = seg_from_ids(found, seed) if type == "seg" else found.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
+    return maps if batched else maps[0]
+
+
+def _estimate(type: str, picture: np.ndarray, estimator: Callable[[Image.Image], object]) -> torch.Tensor:
+    from wm_pipelines import extractors
+
+    height, width = picture.shape[:2]
+    found = estimator(Image.fromarray(picture))
+    if type == "pose":
+        return torch.from_numpy(extractors.draw_pose(found, height, width)).permute(2, 0, 1).contiguous()
+    # transformers' depth-estimation pipeline returns a dict.
+    found = found["predicted_depth"] if isinstance(found, Mapping) else found
+    nearness = torch.as_tensor(np.asarray(found), dtype=torch.float32).squeeze()
+    if nearness.ndim != 2 or not torch.isfinite(nearness).all():
+        raise ValueError(f"the depth estimator returned shape {tuple(nearness.shape)}; it must be finite (h, w)")
+    nearness = torch.nn.functional.interpolate(nearness[None, None], (height, width), mode="bilinear")[0]
+    span = nearness.max() - nearness.min()
+    return ((nearness - nearness.min()) / span.clamp_min(1e-12)).expand(3, -1, -1).contiguous()

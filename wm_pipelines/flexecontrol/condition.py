@@ -12,6 +12,7 @@ import torch
 
 from wm_pipelines import conditions as kinds
 from wm_pipelines.flexecontrol import fit as fitting
+from wm_pipelines.flexecontrol.condition_text import parse_fields
 from wm_pipelines.media import Picture, open_image, to_mask, to_tensor
 
 Source: TypeAlias = str | Path | Picture
@@ -70,7 +71,12 @@ class Condition:
         if self.span is not None:
             object.__setattr__(self, "span", _checked_span(self.span))
         if _is_box(self.region):
-            object.__setattr__(self, "region", _checked_box(self.region))
+            try:
+                kinds.box_mask(self.region, 1, 1)
+            except ValueError as error:
+                raise ValueError(f"region: {error}") from None
+        if self.source == "photo":
+            kinds.check_extractable(self.type, self.options)
         for name in ("image", "region"):
             value = getattr(self, name)
             if isinstance(value, str | Path) and not Path(value).is_file():
@@ -97,6 +103,11 @@ class Condition:
         """
         return cls(type, photo, fit=fit, source="photo", options=dict(options or {}), **fields)
 
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """A condition as the command line writes it: `canny=photo.jpg,from=photo,fit=crop`; see `condition_text`."""
+        return cls(**parse_fields(text))
+
 
 def _is_box(region: object) -> bool:
     return isinstance(region, Sequence) and not isinstance(region, str | bytes)
@@ -110,16 +121,6 @@ def _checked_span(span: object) -> tuple[int, int]:
     if not 0 <= start < end:
         raise ValueError(f"span=({start}, {end}); it must satisfy 0 <= start < end")
     return start, end
-
-
-def _checked_box(box: Sequence[float]) -> tuple[float, float, float, float]:
-    try:
-        x0, y0, x1, y1 = (float(value) for value in box)
-    except (TypeError, ValueError):
-        raise ValueError(f"a region box must be four numbers (x0, y0, x1, y1), got {box!r}") from None
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-        raise ValueError(f"region box {(x0, y0, x1, y1)}; it must satisfy 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
-    return x0, y0, x1, y1
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,12 +244,7 @@ def _region(condition: Condition, given: tuple[int, int], size: tuple[int, int])
     if condition.region is None:
         return None
     if _is_box(condition.region):
-        x0, y0, x1, y1 = condition.region
-        region = torch.zeros(1, *size)
-        # Floor and ceiling: a box thinner than a pixel still holds one.
-        region[:, math.floor(y0 * size[0]) : math.ceil(y1 * size[0]),
-               math.floor(x0 * size[1]) : math.ceil(x1 * size[1])] = 1  # fmt: skip
-        return region
+        return kinds.box_mask(condition.region, *size)
     try:
         region = _load(condition.region, to_mask)
     except ValueError as error:
