@@ -69,7 +69,7 @@ class WM_Condition(io.ComfyNode):
             category=CATEGORY,
             description="A condition map, where and when it holds, and the words of the prompt that it shows.",
             inputs=[
-                io.Image.Input("image", tooltip="One finished map: white on black for canny, lines, softedge, sketch."),
+                io.Image.Input("image", tooltip="One finished map; edges, lines and sketches are white on black."),
                 io.Combo.Input("type", options=list(TYPES), default="canny", tooltip="What the map is."),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="How much it weighs; 0 removes it."

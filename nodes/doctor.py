@@ -33,12 +33,15 @@ class WM_Doctor(io.ComfyNode):
 
     @classmethod
     def execute(cls, verify: bool) -> io.NodeOutput:
+        from wm_pipelines.doctor import describe, doctor
+
         from . import FAILED, NODES, folders, memory, version_mismatch
 
         mismatch = version_mismatch()
         lines = [
             *([f"PROBLEM {mismatch}"] if mismatch else []),
             *(f"PROBLEM node {node_id}: {reason}" for node_id, reason in FAILED.items()),
+            *describe(doctor(verify)),
             f"nodes: {len(NODES) - len(FAILED)} of {len(NODES)} available",
             f"models offered: {', '.join(folders.list_models(folders.model_roots())) or 'none'}",
             *(f"in memory: {line}" for line in memory.resident() or ["no pipeline"]),

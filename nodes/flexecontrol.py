@@ -38,7 +38,7 @@ class WM_FlexEControlSample(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Start of the noise; the same seed gives the same noise on every device.",
                 ),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps."),
+                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps; more take longer."),
                 io.Float.Input(
                     "guidance_scale",
                     default=7.5,
@@ -117,9 +117,9 @@ class WM_FlexEControlSample(io.ComfyNode):
             raise ValueError(
                 f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; load a FlexEControl checkpoint"
             )
-        own = pipeline.pipeline.unet.config.sample_size * pipeline.pipeline.vae_scale_factor
-        result = pipeline.load(batch_size, height or own, width or own)(
-            prompt=prompt.strip() or None,
+        prompt = prompt.strip()
+        result = pipeline.load(batch_size, height, width)(
+            prompt=None if scene_graph is not None and not prompt else prompt,
             negative_prompt=negative_prompt,
             conditions=list(conditions or ()) or None,
             scene_graph=scene_graph,
@@ -139,10 +139,6 @@ class WM_FlexEControlSample(io.ComfyNode):
             callback_on_step_end=StepReporter(),
         )
         overlays, labels = attention_overlays(result.images, result.attention_maps)
-        return io.NodeOutput(to_image(result.images), to_image(overlays), report_text(result.conflicts, labels))
-
-
-def report_text(conflicts: list[Any] | None, labels: list[str]) -> str:
-    """Conflicts first, then what each overlay shows."""
-    lines = [f"{conflict.kind}: {conflict.message}" for conflict in conflicts or []] or ["no conflict"]
-    return "\n".join([*lines, *(f"attention {index + 1} = {label}" for index, label in enumerate(labels))])
+        lines = [f"{conflict.kind}: {conflict.message}" for conflict in result.conflicts or []] or ["no conflict"]
+        lines += [f"attention {index + 1} = {label}" for index, label in enumerate(labels)]
+        return io.NodeOutput(to_image(result.images), to_image(overlays), "\n".join(lines))

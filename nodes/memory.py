@@ -47,7 +47,8 @@ class PipelineHandle:
         """Have ComfyUI bring the weights to its device, with room for a run; returns the pipeline.
 
         Args:
-            pictures: how many are made at once; height, width: of each, in pixels.
+            pictures: how many are made at once.
+            height, width: of each, in pixels; 0 for the model's own size.
         """
         import comfy.model_management
 
@@ -64,11 +65,13 @@ class PipelineHandle:
         VAE decodes at full size, a picture at a time.
         """
         element = next(self.weights.parameters()).element_size()
-        config = self.pipeline.vae.config
-        cells = height * width // 4 ** (len(config.block_out_channels) - 1)
-        unet = 2 * pictures * cells * sum(self.pipeline.unet.config.block_out_channels) * 8 * element
-        vae = height * width * max(config.block_out_channels) * 8 * element
-        return int(max(unet, vae))
+        unet, vae = self.pipeline.unet.config, self.pipeline.vae.config
+        own = unet.sample_size if isinstance(unet.sample_size, int) else max(unet.sample_size)
+        factor = 2 ** (len(vae.block_out_channels) - 1)
+        area = (height or own * factor) * (width or own * factor)
+        steps = 2 * pictures * area // factor**2 * sum(unet.block_out_channels) * 8 * element
+        decoding = area * max(vae.block_out_channels) * 8 * element
+        return max(steps, decoding)
 
     @property
     def nbytes(self) -> int:

@@ -31,15 +31,15 @@ class WM_LoadPipeline(io.ComfyNode):
                     "model",
                     options=[*models, FROM_HUB],
                     default=preferred if preferred in models else [*models, FROM_HUB][0],
-                    tooltip="An embedded checkpoint, a folder under models/wm_pipelines, or 'from the Hub' to download "
-                    "the repository named in hub_id. Nothing is downloaded otherwise.",
+                    tooltip="An embedded checkpoint, a folder under models/wm_pipelines, or 'from the Hub' to "
+                    "download the repository named in hub_id. Nothing is downloaded otherwise.",
                 ),
                 io.Combo.Input(
                     "base",
                     options=[AS_RECORDED, *models],
                     default=AS_RECORDED,
-                    tooltip="Where to find the base model of an adapter. 'as recorded' takes the one its wm_config.json "
-                    "names. Must stay 'as recorded' for a whole pipeline.",
+                    tooltip="Where to find the base model of an adapter. 'as recorded' takes the one that its "
+                    "wm_config.json names. Must stay 'as recorded' for a whole pipeline.",
                 ),
                 io.Combo.Input(
                     "dtype",

@@ -45,10 +45,8 @@ def preview_of(pipeline: Any, latents: torch.Tensor) -> tuple[str, Any, int] | N
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return None
     if sum(parameter.numel() for parameter in pipeline.vae.parameters()) <= SMALL_VAE:
-        scaled = latents[:1].to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
-        picture = pipeline.vae.decode(scaled, return_dict=False)[0]
-        image = pipeline.image_processor.postprocess(picture, output_type="pil")[0]
-        return ("JPEG", image, args.preview_size)
+        pictures, _ = pipeline.decode(latents[:1], "pil", None)
+        return ("JPEG", pictures[0], args.preview_size)
     if latents.shape[1] != 4:
         return None
     previewer = latent_preview.get_previewer(latents.device, comfy.latent_formats.SD15())

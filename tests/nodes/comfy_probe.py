@@ -1,0 +1,40 @@
+"""A custom node for the live test only, copied into its own ComfyUI: which tensors are alive in that process?
+
+It asks Python's collector and knows nothing of our code, so it can't be fooled by our own bookkeeping.
+"""
+
+import gc
+import json
+
+import torch
+
+
+class WMTestProbe:
+    """Counts live tensors and the model modules that diffusers, transformers or we have made."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"round": ("INT", {"default": 0})}}
+
+    RETURN_TYPES = ()
+    FUNCTION = "count"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+
+    def count(self, round):
+        gc.collect()
+        everything = gc.get_objects()
+        tensors = [thing for thing in everything if type(thing) in (torch.Tensor, torch.nn.Parameter)]
+        # By type, not isinstance: asking some objects for their class runs their code.
+        modules = [type(thing) for thing in everything if torch.nn.Module in type(thing).__mro__]
+        makers = ("diffusers", "transformers", "wm_pipelines")
+        ours = [kind for kind in modules if kind.__module__.split(".")[0] in makers]
+        found = {
+            "modules": len(ours),
+            "parameters": sum(type(tensor) is torch.nn.Parameter for tensor in tensors),
+            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        }
+        return {"ui": {"text": (json.dumps(found),)}}
+
+
+NODE_CLASS_MAPPINGS = {"WMTestProbe": WMTestProbe}

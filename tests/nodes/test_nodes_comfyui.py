@@ -1,0 +1,242 @@
+"""The nodes in a real ComfyUI: queue the examples over its HTTP API, fetch pictures, cancel, see memory given back.
+
+Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+"""
+
+import copy
+import io
+import json
+import os
+import subprocess
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
+)
+
+HERE = Path(__file__).parent
+EMBEDDED = HERE.parents[1] / "wm_pipelines" / "embedded" / "flexecontrol" / "wm_config.json"
+
+
+@pytest.fixture(scope="module")
+def server_module():
+    spec = spec_from_file_location("wm_comfy_server", HERE / "comfy_server.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def comfy(server_module, tiny_sd, tmp_path_factory):
+    """A ComfyUI whose models/wm_pipelines holds one whole FlexEControl pipeline, small and untrained."""
+    from wm_pipelines import FlexEControlModel, FlexEControlPipeline, WMConfig
+
+    base = tmp_path_factory.mktemp("comfyui")
+    control = FlexEControlModel.from_unet(
+        tiny_sd["unet"], n=4, r=1, condition_stride=4, feature_channels=(4, 4, 4), pre_channels=(4, 4), map_stride=2
+    )
+    pipeline = FlexEControlPipeline(**tiny_sd, control=control)
+    pipeline.wm_config = WMConfig(method="flexecontrol", pipeline="FlexEControlPipeline")
+    pipeline.save_pretrained(base / "models" / "wm_pipelines" / "tiny")
+    server = server_module.Comfy(base)
+    server.baseline = server.probe()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def example(workflows):
+    """An example in API form, with the small checkpoint and few steps."""
+
+    def make(name, **sampler):
+        prompt = copy.deepcopy(workflows[name][1])
+        for node in prompt.values():
+            if node["class_type"] == "WM_LoadPipeline":
+                node["inputs"]["model"] = "tiny"
+            if node["class_type"] == "WM_FlexEControlSample":
+                node["inputs"].update({"steps": 4, **sampler})
+        return prompt
+
+    return make
+
+
+def only(prompt, kind):
+    """Key of the only node of a kind, or of the first."""
+    return next(key for key, node in prompt.items() if node["class_type"] == kind)
+
+
+def outputs(entry, prompt, kind):
+    return [entry["outputs"][key] for key, node in prompt.items() if node["class_type"] == kind]
+
+
+def succeeded(comfy, entry):
+    assert entry["status"]["status_str"] == "success", (entry["status"], comfy.tail())
+
+
+def failure(entry):
+    """What the user reads when a run dies."""
+    assert entry["status"]["status_str"] == "error"
+    return next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+
+
+def test_node_list_is_quick_and_light(server_module):
+    """Within 0.3 s over ComfyUI's own, and nothing heavy is imported for it."""
+    python = os.environ.get("COMFYUI_PYTHON", server_module.sys.executable)
+    done = subprocess.run([python, str(HERE / "comfy_contract.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["is_ours"] and not found["failed"] and not found["on_path"]
+    assert found["seconds"] < 0.3
+    assert not {"diffusers", "transformers", "peft", "kornia", "cv2"} & set(found["imported"])
+
+
+def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
+    info = comfy.get("/object_info")
+    live = {node_id: info[node_id] for node_id in snapshot}
+    for node_id, name in contract.LISTED_AT_RUN_TIME:
+        options = live[node_id]["input"]["required"][name][1]
+        assert "tiny" in options["options"]
+        options["options"], options["default"] = ["<listed at run time>"], "<listed at run time>"
+    for entry in live.values():
+        del entry["python_module"]
+    assert live == snapshot
+
+
+def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
+    info = comfy.get("/object_info")
+    sockets = {"IMAGE", "MASK", "*"}
+    for saved, _ in workflows.values():
+        for node in saved["nodes"]:
+            if node["type"].startswith("WM_") or node["type"] == "MarkdownNote":
+                continue
+            declared = {**info[node["type"]]["input"]["required"], **info[node["type"]]["input"].get("optional", {})}
+            widgets = [name for name, spec in declared.items() if spec[0] not in sockets]
+            assert len(node["widgets_values"]) == len(widgets), node["type"]
+            assert [socket["name"] for socket in node["inputs"]] == [n for n in declared if n not in widgets]
+
+
+def test_help_texts_and_templates_are_served(comfy, server_module, snapshot, workflows):
+    for node_id in snapshot:
+        page = comfy.request(f"/extensions/{server_module.PACK}/docs/{node_id}.md").decode()
+        assert page.startswith("# WM ")
+    assert set(comfy.get("/i18n")["en"]["nodeDefs"]) >= set(snapshot)
+    assert set(comfy.get("/workflow_templates")[server_module.PACK]) == set(workflows)
+
+
+def test_two_phrases_run_to_the_end(comfy, example):
+    """The first example: picture, one attention overlay for each phrase, report; progress and previews on the way."""
+    prompt = example("wm_two_phrases", steps=12)
+    del comfy.messages[:]
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    (saved,) = outputs(entry, prompt, "SaveImage")
+    picture = Image.open(io.BytesIO(comfy.picture(saved["images"][0])))
+    assert picture.size == (64, 64) and picture.mode == "RGB"
+    (overlays,) = outputs(entry, prompt, "PreviewImage")
+    assert len(overlays["images"]) == 2
+    (report,) = outputs(entry, prompt, "PreviewAny")
+    assert "red cube" in report["text"][0] and "blue cube" in report["text"][0]
+    sampler = only(prompt, "WM_FlexEControlSample")
+    steps = [m["data"] for m in comfy.messages if m["type"] == "progress" and m["data"]["node"] == sampler]
+    assert [step["value"] for step in steps] == list(range(1, 13)) and {step["max"] for step in steps} == {12}
+    assert [m for m in comfy.messages if m["type"] == "preview" and m["bytes"] > 100]
+
+
+def test_scene_graph_runs_to_the_end(comfy, example):
+    prompt = example("wm_scene_graph")
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    texts = [found["text"][0] for found in outputs(entry, prompt, "PreviewAny")]
+    assert any("red cube" in text and "blue sphere" in text for text in texts)
+    assert outputs(entry, prompt, "SaveImage")[0]["images"]
+
+
+def test_seed_and_condition_decide_the_picture(comfy, example):
+    def picture(**sampler):
+        entry = comfy.run(example("wm_two_phrases", **sampler))
+        succeeded(comfy, entry)
+        return comfy.picture(outputs(entry, example("wm_two_phrases"), "SaveImage")[0]["images"][0])
+
+    def pixels(data):
+        return Image.open(io.BytesIO(data)).tobytes()
+
+    first = pixels(picture(seed=1))
+    assert pixels(picture(seed=2)) != first
+    assert pixels(picture(seed=1)) == first
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc", "C:/x", "embedded/../tiny"])
+def test_path_traversal_is_refused_before_anything_runs(comfy, server_module, example, name):
+    prompt = example("wm_scene_graph")
+    prompt[only(prompt, "WM_LoadPipeline")]["inputs"]["model"] = name
+    with pytest.raises(server_module.Refused) as refused:
+        comfy.queue(prompt)
+    assert refused.value.status == 400
+    assert "value_not_in_list" in json.dumps(refused.value.body)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("hub_id", "../../etc/x"), ("hub_id", "https://x/y"), ("revision", "a b")]
+)
+def test_bad_hub_names_are_refused_before_anything_runs(comfy, server_module, example, field, value):
+    prompt = example("wm_scene_graph")
+    prompt[only(prompt, "WM_LoadPipeline")]["inputs"][field] = value
+    with pytest.raises(server_module.Refused) as refused:
+        comfy.queue(prompt)
+    assert value in json.dumps(refused.value.body)
+
+
+def test_a_bad_condition_is_one_clear_error_and_no_picture(comfy, example):
+    before = sorted(comfy.base.glob("output/**/*"))
+    prompt = example("wm_two_phrases", width=96, height=96)
+    error = failure(comfy.run(prompt))
+    assert error["node_id"] == only(prompt, "WM_FlexEControlSample")
+    assert "condition 'canny' #1 is 64x64" in error["exception_message"]
+    assert sorted(comfy.base.glob("output/**/*")) == before
+
+
+def test_doctor_finds_no_problem(comfy, workflows):
+    entry = comfy.run(workflows["wm_doctor"][1])
+    succeeded(comfy, entry)
+    text = outputs(entry, workflows["wm_doctor"][1], "WM_Doctor")[0]["text"][0]
+    assert "nodes: 7 of 7" in text and "tiny" in text and "PROBLEM node" not in text
+
+
+def test_cancel_stops_between_steps_and_free_gives_all_memory_back(comfy, example, workflows):
+    prompt = example("wm_two_phrases", steps=1000, seed=5)
+    before = sorted(comfy.base.glob("output/**/*"))
+    del comfy.messages[:]
+    run = comfy.queue(prompt)
+    comfy.wait_for(lambda: [m for m in comfy.messages if m["type"] == "progress"][3:], 120, "the fourth step")
+    comfy.request("/interrupt", {})
+    entry = comfy.result(run, 30)
+    kinds = [kind for kind, _ in entry["status"]["messages"]]
+    assert "execution_interrupted" in kinds and "execution_error" not in kinds
+    assert max(m["data"]["value"] for m in comfy.messages if m["type"] == "progress") < 900
+    assert sorted(comfy.base.glob("output/**/*")) == before
+
+    # A cancelled run must leave the pipeline fit for the next one, which still finds it in memory.
+    succeeded(comfy, comfy.run(example("wm_two_phrases", seed=6)))
+    loaded = comfy.probe()
+    assert loaded["modules"] > 50 and loaded["parameters"] > comfy.baseline["parameters"] + 100
+
+    comfy.request("/free", {"unload_models": True, "free_memory": True})
+    freed = comfy.wait_for(lambda: (found := comfy.probe())["modules"] == 0 and found, 30, "memory to be given back")
+    assert freed["parameters"] == comfy.baseline["parameters"]
+    assert freed["bytes"] <= comfy.baseline["bytes"] + 4096
+    entry = comfy.run(workflows["wm_doctor"][1])
+    assert "in memory: no pipeline" in outputs(entry, workflows["wm_doctor"][1], "WM_Doctor")[0]["text"][0]
+
+
+@pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded flexecontrol checkpoint is not there")
+@pytest.mark.parametrize("name", ["wm_two_phrases", "wm_scene_graph"])
+def test_examples_run_as_they_are_shipped(comfy, workflows, name):
+    prompt = workflows[name][1]
+    entry = comfy.run(prompt, 300)
+    succeeded(comfy, entry)
+    picture = Image.open(io.BytesIO(comfy.picture(outputs(entry, prompt, "SaveImage")[0]["images"][0])))
+    assert picture.size == (64, 64) and len(set(picture.getdata())) > 100

@@ -1,0 +1,169 @@
+"""What ComfyUI, its Manager and its front end rely on, checked without ComfyUI on the files made from a real one.
+
+`test_nodes_comfyui.py` compares those files with a live ComfyUI.
+"""
+
+import ast
+import copy
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+IDS = [
+    "WM_LoadPipeline",
+    "WM_ExtractCondition",
+    "WM_Condition",
+    "WM_StackConditions",
+    "WM_SceneGraph",
+    "WM_FlexEControlSample",
+    "WM_Doctor",
+]
+
+
+def inputs_of(info):
+    return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+
+
+def test_ids_are_permanent(wm_nodes, snapshot):
+    assert list(wm_nodes.NODES)[: len(IDS)] == IDS
+    assert list(snapshot) == list(wm_nodes.NODES)
+
+
+def test_every_input_and_output_has_a_tooltip(snapshot):
+    for node_id, info in snapshot.items():
+        assert info["description"].endswith("."), node_id
+        for name, (_, options) in inputs_of(info).items():
+            assert len(options.get("tooltip", "")) > 15, f"{node_id}.{name}"
+        assert all(info["output_tooltips"]), node_id
+
+
+@pytest.mark.parametrize("node_id", IDS)
+def test_help_page_names_every_input_and_output(repo, snapshot, node_id):
+    page = (repo / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {snapshot[node_id]['display_name']}\n")
+    bold = set(re.findall(r"\*\*([^*]+)\*\*", page))
+    if node_id == "WM_StackConditions":
+        bold |= {f"conditions_{index}" for index in range(2, 6)}  # the page says "conditions_1 to conditions_6"
+    missing = {*inputs_of(snapshot[node_id]), *snapshot[node_id]["output_name"]} - bold
+    assert not missing
+
+
+def test_no_help_page_without_a_node(repo):
+    assert {path.stem for path in (repo / "web" / "docs").iterdir()} == set(IDS)
+
+
+def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contract, snapshot):
+    listed = json.loads((repo / "node_list.json").read_text(encoding="utf-8"))
+    assert listed == {node_id: info["description"] for node_id, info in snapshot.items()}
+    texts = json.loads((repo / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert texts == contract.locale_of(snapshot)
+    main = json.loads((repo / "locales" / "en" / "main.json").read_text(encoding="utf-8"))
+    assert {info["category"] for info in snapshot.values()} == set(main["nodeCategories"])
+
+
+def test_choices_are_those_of_the_library(snapshot):
+    from wm_pipelines.conditions import TYPES
+    from wm_pipelines.flexecontrol.fit import FITS
+
+    def choices(node_id, name):
+        return inputs_of(snapshot[node_id])[name][1]["options"]
+
+    assert choices("WM_Condition", "type") == list(TYPES)
+    assert choices("WM_Condition", "fit") == list(FITS)
+    assert set(choices("WM_ExtractCondition", "type")) < set(TYPES)
+
+
+@pytest.mark.parametrize("change", ["order", "lost input", "lost choice", "lost output", "lost node", "kind"])
+def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, change):
+    new = copy.deepcopy(snapshot)
+    condition = new["WM_Condition"]
+    if change == "order":
+        condition["input_order"]["required"].reverse()
+    elif change == "lost input":
+        del condition["input"]["required"]["strength"]
+    elif change == "lost choice":
+        condition["input"]["required"]["fit"][1]["options"].remove("crop")
+    elif change == "lost output":
+        condition["output"] = []
+    elif change == "lost node":
+        del new["WM_Doctor"]
+    else:
+        condition["input"]["required"]["strength"][0] = "INT"
+    assert contract.breaking_changes(snapshot, new)
+
+
+def test_appending_an_input_breaks_nothing(contract, snapshot):
+    new = copy.deepcopy(snapshot)
+    new["WM_Condition"]["input"]["optional"]["later"] = ["INT", {"default": 0}]
+    new["WM_Condition"]["input_order"]["optional"].append("later")
+    assert contract.breaking_changes(snapshot, new) == []
+
+
+def test_nodes_import_nothing_heavy_and_move_nothing_themselves(repo):
+    """Only ComfyUI's memory manager moves weights; no node runs code, shells out or opens the network."""
+    paths = sorted((repo / "nodes").glob("*.py"))
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") < 250, path
+        tree = ast.parse(text)
+        for statement in tree.body:
+            names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) and not statement.level else []
+            heavy = {"diffusers", "transformers", "peft", "cv2", "kornia", "wm_pipelines"}
+            assert not heavy & {name.split(".")[0] for name in names}, path
+        called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        names = {func.id for func in called if isinstance(func, ast.Name)}
+        attributes = {func.attr for func in called if isinstance(func, ast.Attribute)}
+        assert not names & {"eval", "exec", "compile", "open", "__import__"}, path
+        assert not attributes & {"cuda", "to", "system", "popen", "urlopen", "run"}, path
+        assert not {name for name in attributes if name.startswith("enable_")}, path
+    assert len(paths) >= 8
+
+
+def test_requirements_are_ours_and_leave_torch_alone(repo):
+    project = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (repo / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    assert set(wanted) <= set(project["dependencies"])
+    assert not [line for line in wanted if re.match(r"torch|triton|nvidia", line)]
+
+
+def test_entry_is_short_and_inert_outside_comfyui(repo):
+    text = (repo / "__init__.py").read_text(encoding="utf-8")
+    assert text.count("\n") < 30
+    names = {"__package__": "", "__name__": "__init__"}
+    exec(compile(text, "__init__.py", "exec"), names)
+    assert "comfy_entrypoint" not in names
+
+
+def test_entry_makes_the_library_importable_without_touching_the_path(repo):
+    """In a Python with no site-packages, so that the library can only come from beside the entry."""
+    script = f"""
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+before = list(sys.path)
+spec = spec_from_file_location("custom_nodes_x_wm", {str(repo / "__init__.py")!r})
+module = module_from_spec(spec)
+sys.modules[spec.name] = module
+spec.loader.exec_module(module)
+import wm_pipelines
+assert wm_pipelines.__file__ == {str(repo / "wm_pipelines" / "__init__.py")!r}, wm_pipelines.__file__
+assert sys.path == before
+assert "nodes" not in sys.modules
+assert callable(module.comfy_entrypoint) and module.WEB_DIRECTORY == "./web"
+assert not {{"torch", "diffusers"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_installed_version_is_named(wm_nodes, monkeypatch):
+    import wm_pipelines
+
+    assert wm_nodes.version_mismatch() is None
+    monkeypatch.setattr(wm_pipelines, "__version__", "0.0.1")
+    assert "0.0.1" in wm_nodes.version_mismatch()

@@ -1,0 +1,87 @@
+"""The loader's list: what it offers, and that no name leaves its folder."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def folders(wm_nodes):
+    from importlib import import_module
+
+    return import_module(f"{wm_nodes.__name__}.folders")
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "models" / "wm_pipelines"
+    for name in ("plain", "owner/nested", ".hidden"):
+        (root / name).mkdir(parents=True)
+        (root / name / "model_index.json").write_text("{}")
+    (root / "adapter").mkdir()
+    (root / "adapter" / "wm_config.json").write_text(json.dumps({"pipeline": "FlexEControlPipeline"}))
+    (root / "judge").mkdir()
+    (root / "judge" / "wm_config.json").write_text(json.dumps({"pipeline": None}))
+    (root / "broken").mkdir()
+    (root / "broken" / "wm_config.json").write_text("{")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "model_index.json").write_text("{}")
+    return root
+
+
+def test_lists_whole_pipelines_and_adapters_only(folders, root):
+    local = [name for name in folders.list_models([root]) if not name.startswith("embedded/")]
+    assert local == ["adapter", "owner/nested", "plain"]
+
+
+def test_resolves_what_it_lists_first_root_first(folders, root, tmp_path):
+    second = tmp_path / "more"
+    (second / "plain").mkdir(parents=True)
+    (second / "plain" / "model_index.json").write_text("{}")
+    assert folders.resolve_model("plain", [root, second]) == root / "plain"
+    assert folders.resolve_model("plain", [second, root]) == second / "plain"
+    assert folders.resolve_model("owner/nested", [root]) == root / "owner" / "nested"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret",
+        "plain/../../../secret",
+        "/etc",
+        "~/x",
+        "C:/windows",
+        "C:x",
+        "..\\secret",
+        "embedded/../../secret",
+        "",
+        " ",
+        "plain\n",
+        "a\0b",
+    ],
+)
+def test_path_traversal_is_refused(folders, root, name):
+    with pytest.raises(ValueError, match="refused"):
+        folders.resolve_model(name, [root])
+
+
+def test_absolute_path_of_a_real_checkpoint_is_refused(folders, root, tmp_path):
+    with pytest.raises(ValueError, match="refused"):
+        folders.resolve_model(str(tmp_path / "secret"), [root])
+
+
+@pytest.mark.parametrize("name", ["nothing", "judge", ".hidden", "embedded/nothing", "owner"])
+def test_a_name_that_is_not_offered_is_an_error_that_lists_the_offer(folders, root, name):
+    with pytest.raises(ValueError, match="is not there; found: .*plain"):
+        folders.resolve_model(name, [root])
+
+
+def test_fingerprint_follows_the_files(folders, root):
+    before = folders.fingerprint(root / "plain")
+    assert folders.fingerprint(root / "plain") == before
+    (root / "plain" / "model_index.json").write_text('{"a": 1}')
+    assert folders.fingerprint(root / "plain") != before
+
+
+def test_missing_root_is_empty(folders, tmp_path):
+    assert [name for name in folders.list_models([tmp_path / "none"]) if not name.startswith("embedded/")] == []
