@@ -35,9 +35,12 @@ from typing import Any
 
 import torch
 
+from wm_pipelines.config import TrainingRecord
+
 from .engine import load_state, train
 from .recipe import Recipe, check_keys, load_recipe
-from .task import KeyedNoise, Task, learning_rate
+from .task import KeyedNoise, Task
+from .trainer import learning_rate
 
 __all__ = [
     "TASKS", "KeyedNoise", "Recipe", "Task", "build", "check_keys", "learning_rate", "load_recipe", "load_state",
@@ -73,7 +76,7 @@ def train_main(
     recipe_path_or_none: str | Path | None,
     out: str | Path,
     overrides: Mapping[str, Any] | Iterable[str] | None = None,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """What `wm train NAME --recipe FILE --out DIR --set key=value` runs; without a file, the recipe that ships."""
     check_keys([name], TASKS, "task")
     recipe = load_recipe(recipe_path_or_none or recipe_path(name), overrides)

@@ -2,11 +2,7 @@
 
 import fcntl
 import json
-import os
-import shutil
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,120 +13,15 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, gather_object, reduce
 
+from wm_pipelines.config import TrainingRecord
 from wm_pipelines.random import keyed
 
 from . import record as facts
 from . import state as states
+from .console import Log, append_log, progress, stop_signals, trim_log
 from .recipe import Recipe, changed_fields
-from .task import DataOrder, KeyedNoise, Task, learning_rate
-
-Log = dict[str, float]
-
-
-class Trainer:
-    """Parameters, gradients, optimiser and averaged weights of one run, and how they become tensors on disk.
-
-    All gradients are views of one flat buffer: one operation clears, clips or reduces them over processes, and a
-    parameter that a step does not touch has a gradient of zero on every process (never None on one of them).
-    """
-
-    def __init__(self, task: Task, recipe: Recipe, device: torch.device) -> None:
-        self.task, self.recipe, self.device = task, recipe, device
-        self.modules = task.modules()
-        for module in self.modules.values():
-            module.to(device)
-        task.device = device
-        named = task.trainable()
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
-        if not named:
-            raise ValueError(f"task {recipe.task!r} has no trainable parameter")
-        if len(set(self.names)) != len(named) or len({id(p) for p in self.parameters}) != len(named):
-            raise ValueError(f"task {recipe.task!r} lists a trainable parameter twice")
-        for name, parameter in named:
-            if parameter.dtype != torch.float32:
-                raise ValueError(f"trainable {name!r} is {parameter.dtype}; only float32 is trained (see precision)")
-        # One element more than there are gradients: it carries the wish to stop from any process to all.
-        self.flat = torch.zeros(sum(p.numel() for p in self.parameters) + 1, device=device)
-        self.gradients, at = self.flat[:-1], 0
-        for parameter in self.parameters:
-            parameter.grad = self.gradients[at : at + parameter.numel()].view_as(parameter)
-            at += parameter.numel()
-        decayed = [p for p in self.parameters if p.ndim >= 2]
-        plain = [p for p in self.parameters if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
-        )
-        self.ema = [p.detach().clone() for p in self.parameters] if recipe.ema else None
-
-    def model_tensors(self) -> dict[str, torch.Tensor]:
-        """All persistent state of all modules, `<module>.<key>`."""
-        return {f"{key}.{name}": t for key, module in self.modules.items() for name, t in module.state_dict().items()}
-
-    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What a state folder holds."""
-        moments = {
-            f"{kind}.{name}": self.optimizer.state[parameter][kind]
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-            for kind in ("exp_avg", "exp_avg_sq")
-        }
-        averaged = {"ema": dict(zip(self.names, self.ema, strict=True))} if self.ema else {}
-        return {"model": self.model_tensors(), "optimizer": moments, **averaged}
-
-    def load_model(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Put saved tensors into the modules.
-
-        Raises:
-            ValueError: names or shapes differ from the task's modules.
-        """
-        own = self.model_tensors()
-        for name in own.keys() ^ tensors.keys():
-            raise ValueError(f"state and task differ: {name!r} is only in the {'task' if name in own else 'state'}")
-        for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape:
-                raise ValueError(f"{name!r}: state has {tuple(tensors[name].shape)}, task has {tuple(tensor.shape)}")
-            tensor.copy_(tensors[name])
-
-    def load(self, tensors: dict[str, dict[str, torch.Tensor]], step: int) -> None:
-        """Restore a state of `step`."""
-        self.load_model(tensors["model"])
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=self.device),
-                **{kind: tensors["optimizer"][f"{kind}.{name}"].to(self.device) for kind in ("exp_avg", "exp_avg_sq")},
-            }
-        if self.ema:
-            self.ema = [tensors["ema"][name].to(self.device) for name in self.names]
-
-    def update(self, step: int) -> torch.Tensor:
-        """Clip, step the optimiser, average. Returns the gradient norm before clipping, a scalar tensor."""
-        norm = torch.linalg.vector_norm(self.gradients)
-        if self.recipe.clip:
-            self.gradients.mul_((self.recipe.clip / (norm + 1e-6)).clamp(max=1.0))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.recipe)
-        self.optimizer.step()
-        if self.ema:
-            # The decay rises with the step, or the random start would weigh on the average for 1 / (1 - decay) steps.
-            decay = min(self.recipe.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(self.ema, self.parameters, 1 - decay)
-        return norm
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Averaged weights in place of the trained ones, where the recipe asks for averaging."""
-        if not self.ema:
-            yield
-            return
-        with torch.no_grad():
-            kept = [p.detach().clone() for p in self.parameters]
-            torch._foreach_copy_(self.parameters, self.ema)
-            try:
-                yield
-            finally:
-                torch._foreach_copy_(self.parameters, kept)
+from .task import DataOrder, KeyedNoise, Task
+from .trainer import Trainer, learning_rate
 
 
 def train(
@@ -139,14 +30,15 @@ def train(
     folder: str | Path,
     resume: bool = True,
     on_log: Callable[[int, Log], None] | None = None,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """Train `task` by `recipe` in `folder`, going on from the newest whole state there.
 
     Leaves `export/` (what `Task.export` wrote), `record.json`, `log.jsonl` and `state/`. SIGTERM and the first Ctrl-C
     finish the step, save, and raise `SystemExit` with 128 + signal number.
 
     Args:
-        on_log: called on the main process every `log_every` steps with the step and the means since the last call.
+        on_log: called on the main process with the step and the means since the last call, every `log_every` steps
+            and whenever a state is saved.
 
     Raises:
         ValueError: the folder holds a run with another recipe, task or number of processes, or a run at all with
@@ -155,9 +47,9 @@ def train(
     """
     place = PartialState()
     root = Path(folder)
-    with _locked(root, place), _torch_generator_kept():
-        trainer = Trainer(task, recipe, place.device)
-        run = _begin(trainer, root, resume, place)
+    devices = [place.device] if place.device.type == "cuda" else []
+    with _locked(root, place), torch.random.fork_rng(devices):
+        trainer, run = _begin(task, recipe, root, resume, place)
         _loop(trainer, run, root, place, on_log)
         return _finish(trainer, run, root, place)
 
@@ -178,160 +70,164 @@ def load_state(task: Task, recipe: Recipe, folder: str | Path, averaged: bool = 
         raise ValueError(f"folder {str(folder)!r} holds no saved state yet")
     tensors, scalars = found
     trainer = Trainer(task, recipe, torch.device("cpu"))
-    with torch.no_grad():
-        trainer.load_model(tensors["model"])
-        if averaged and "ema" in tensors:
-            for name, parameter in zip(trainer.names, trainer.parameters, strict=True):
-                parameter.copy_(tensors["ema"][name])
+    trainer.load_model(tensors["model"])
     for parameter in trainer.parameters:
         parameter.grad = None
+    if averaged and "ema" in tensors:
+        with torch.no_grad():
+            for name, parameter in zip(trainer.names, trainer.parameters, strict=True):
+                parameter.copy_(tensors["ema"][name])
     return scalars["step"]
 
 
-def _begin(trainer: Trainer, root: Path, resume: bool, place: PartialState) -> dict[str, Any]:
-    """Restore or start. Returns the scalars of the run."""
-    recipe, wanted = trainer.recipe, trainer.recipe.model_dump(mode="json")
+def _begin(
+    task: Task, recipe: Recipe, root: Path, resume: bool, place: PartialState
+) -> tuple[Trainer, dict[str, Any]]:
+    """Restore or start. Returns the trainer and the scalars of the run, which are what `state.json` keeps."""
+    wanted = json.loads(recipe.model_dump_json())
+    threads = torch.get_num_threads()
     found = states.newest_state(root / "state")
-    if found and not resume:
-        raise ValueError(f"folder {str(root)!r} holds a run at step {found[1]['step']}; resume it or choose another")
     if found:
         tensors, run = found
-        for field in changed_fields(run["recipe"], wanted):
-            raise ValueError(
-                f"recipe field {field!r} changed: the state in {str(root)!r} has {run['recipe'].get(field)!r}, "
-                f"the recipe has {wanted.get(field)!r}; use the same value or another folder"
+        if not resume:
+            raise ValueError(f"folder {str(root)!r} holds a run at step {run['step']}; resume it or choose another")
+        _check_same(run, wanted, root, place)
+        trainer = Trainer(task, recipe, place.device)
+        trainer.load(tensors, run["step"])
+        if run["step"] < recipe.steps:
+            note = f"{threads} threads instead of {run['threads']}: not bit-equal"
+            run["stages"].append(
+                {"event": "resumed", "step": run["step"]} | ({"note": note} if threads != run["threads"] else {})
             )
-        if run["processes"] != place.num_processes:
-            raise ValueError(f"the state was made by {run['processes']} processes, not {place.num_processes}")
-        with torch.no_grad():
-            trainer.load(tensors, run["step"])
-        event = {"event": "resumed", "step": run["step"]}
-        if run["threads"] != torch.get_num_threads():
-            event["note"] = f"{torch.get_num_threads()} threads instead of {run['threads']}: not bit-equal"
-        run["stages"].append(event)
-        run["recipe"], run["threads"] = wanted, torch.get_num_threads()
+        run |= {"recipe": wanted, "threads": threads}
     else:
-        event = {"event": "started", "step": 0}
+        stage = {"event": "started", "step": 0}
         if recipe.init_from:
-            trainer.task.load_weights(recipe.init_from)
-            event = {"event": "resumed from weights with fresh optimiser", "step": 0, "from": recipe.init_from}
-            if trainer.ema:
-                trainer.ema = [p.detach().clone() for p in trainer.parameters]
-        run = {
-            "step": 0, "recipe": wanted, "processes": place.num_processes, "threads": torch.get_num_threads(),
-            "wall_time_s": 0.0, "stages": [event],
-        }  # fmt: skip
+            told = task.load_weights(recipe.init_from)
+            event = "resumed from weights with fresh optimiser"
+            stage = {"event": event, "step": 0, "from": recipe.init_from, **(told or {})}
+        trainer = Trainer(task, recipe, place.device)
         if place.num_processes > 1:
             with torch.no_grad():
-                for tensor in [*trainer.model_tensors().values(), *(trainer.ema or [])]:
+                for tensor in [*trainer.model_tensors().values(), *trainer.ema]:
                     tensor.copy_(broadcast(tensor))
-    run["stages"][-1] |= {"code_commit": facts.code_commit(), "hardware": facts.hardware(place.num_processes)}
+        run = {"step": 0, "recipe": wanted, "processes": place.num_processes, "threads": threads}
+        run |= {"wall_time_s": 0.0, "stages": [stage]}
+    if run["step"] < recipe.steps:
+        run["stages"][-1] |= {"code_commit": facts.code_commit(), "hardware": facts.hardware(place.num_processes)}
     place.wait_for_everyone()
     if place.is_main_process:
-        states.clean(root / "state", run["step"] if found else None)
-        _trim_log(root / "log.jsonl", run["step"])
+        states.clean(root)
+        states.clean(root / "state", keep=run["step"] if found else None)
+        trim_log(root / "log.jsonl", run["step"])
     place.wait_for_everyone()
-    return run
+    return trainer, run
+
+
+def _check_same(run: dict[str, Any], wanted: dict[str, Any], root: Path, place: PartialState) -> None:
+    for field in changed_fields(run["recipe"], wanted):
+        raise ValueError(
+            f"recipe field {field!r} changed: the state in {str(root)!r} has {run['recipe'].get(field)!r}, "
+            f"the recipe has {wanted.get(field)!r}; use the same value or another folder"
+        )
+    if wanted["steps"] < run["step"]:
+        raise ValueError(f"steps is {wanted['steps']}, but the state in {str(root)!r} is already at {run['step']}")
+    if run["processes"] != place.num_processes:
+        raise ValueError(f"the state was made by {run['processes']} processes, this run has {place.num_processes}")
 
 
 def _loop(
     trainer: Trainer, run: dict[str, Any], root: Path, place: PartialState, on_log: Callable[[int, Log], None] | None
 ) -> None:
-    recipe, task = trainer.recipe, trainer.task
-    micro = recipe.batch_size
-    order = DataOrder(recipe.seed, task.length, micro * recipe.grad_accum * place.num_processes)
-    autocast = torch.autocast(place.device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
+    recipe, start, spent = trainer.recipe, run["step"], run["wall_time_s"]
+    samples = recipe.batch_size * recipe.grad_accum * place.num_processes
+    order = DataOrder(recipe.seed, trainer.task.length, samples)
     window: list[dict[str, torch.Tensor]] = []
-    saved, since = run["step"], time.monotonic()
-    spent = run["wall_time_s"]
-    with _signals() as stop, _progress(recipe, run["step"], place) as show:
-        for step in range(run["step"], recipe.steps):
-            batch, noise = order(step), KeyedNoise(recipe.seed, step)
-            trainer.flat.zero_()
-            sums: dict[str, torch.Tensor] = {}
-            for part in range(recipe.grad_accum):
-                number = place.process_index * recipe.grad_accum + part
-                torch.manual_seed(int(keyed("torch", recipe.seed, step, number).integers(2**63)))
-                with autocast:
-                    losses = task.loss(batch[number * micro : (number + 1) * micro], step, noise)
-                (losses["loss"] / recipe.grad_accum).backward()
-                for key, value in losses.items():
-                    value = value.detach() / recipe.grad_accum
-                    sums[key] = sums[key] + value if key in sums else value
+    began = time.monotonic()
+    with stop_signals() as stop, progress(recipe, start, not place.is_main_process) as show:
+        for step in range(start, recipe.steps):
+            losses = _backward(trainer, order(step), step, place)
+            stopping = bool(stop)
             if place.num_processes > 1:
-                trainer.flat[-1] = float(bool(stop))
+                trainer.flat[-1] = float(stopping)
                 trainer.flat.copy_(reduce(trainer.flat, "mean"))
-                if trainer.flat[-1] > 0 and not stop:
-                    stop.append(signal.SIGTERM)
-            window.append({**sums, "grad_norm": trainer.update(step)})
-            done = run["step"] = step + 1
-            last = done == recipe.steps or bool(stop)
-            saving = last or done % recipe.save_every == 0
+                stopping = bool(trainer.flat[-1] > 0)
+            window.append({**losses, "grad_norm": trainer.update(step)})
+            done = step + 1
+            saving = stopping or done == recipe.steps or done % recipe.save_every == 0
+            line = None
+            # Averages start anew at every save, so that a resumed run logs what an unbroken one does.
             if saving or done % recipe.log_every == 0:
-                _check_finite(window, done, saved)
-            if done % recipe.log_every == 0 or last:
-                means = _means(window, place)
+                _check_finite(window, done, run["step"])
+                elapsed = round(spent + time.monotonic() - began, 3)
+                line = {"step": done, "lr": learning_rate(step, recipe), "time": elapsed, **_means(window, place)}
                 window = []
-                run["wall_time_s"] = spent + time.monotonic() - since
-                line = {"step": done, "lr": learning_rate(step, recipe), "time": run["wall_time_s"], **means}
                 if place.is_main_process:
-                    with open(root / "log.jsonl", "a", encoding="utf-8") as file:
-                        file.write(json.dumps(line) + "\n")
+                    append_log(root / "log.jsonl", line)
                     if on_log:
                         on_log(done, line)
-                show(done, line)
-            else:
-                show(done, None)
+            show(done, line)
             if saving:
-                run["wall_time_s"] = spent + time.monotonic() - since
+                run |= {"step": done, "wall_time_s": spent + time.monotonic() - began}
                 if place.is_main_process:
-                    scalars = {key: value for key, value in run.items() if key not in ("step", "format", "files")}
-                    states.save_state(root / "state", done, trainer.tensors(), scalars)
+                    states.save_state(root / "state", done, trainer.tensors(), run)
                 place.wait_for_everyone()
-                saved = done
-            if stop:
-                raise SystemExit(128 + int(stop[0]))
+            if stopping:
+                raise SystemExit(128 + (stop[0] if stop else signal.SIGTERM))
 
 
-def _finish(trainer: Trainer, run: dict[str, Any], root: Path, place: PartialState) -> dict[str, Any]:
-    recipe = trainer.recipe
-    result = {
-        "recipe": recipe.model_dump(mode="json"),
-        "data": trainer.task.data,
-        "seed": recipe.seed,
-        "steps": run["step"],
-        "hardware": run["stages"][-1]["hardware"],
-        "wall_time_s": round(run["wall_time_s"], 3),
-        "code_commit": run["stages"][-1]["code_commit"],
-        "versions": facts.versions(),
-        "stages": run["stages"],
-    }
+def _backward(trainer: Trainer, batch: list[int], step: int, place: PartialState) -> dict[str, torch.Tensor]:
+    """Gradients of this process's share of the global batch, divided by its micro-batches. Returns mean losses."""
+    recipe, size = trainer.recipe, trainer.recipe.batch_size
+    noise = KeyedNoise(recipe.seed, step)
+    sums: dict[str, torch.Tensor] = {}
+    trainer.flat.zero_()
+    for part in range(recipe.grad_accum):
+        # Micro-batches are numbered over all processes, so a share has the same number wherever it is computed.
+        number = place.process_index * recipe.grad_accum + part
+        torch.manual_seed(int(keyed("torch", recipe.seed, step, number).integers(2**63)))
+        bf16 = recipe.precision == "bf16"
+        with torch.autocast(place.device.type, torch.bfloat16) if bf16 else nullcontext():
+            losses = trainer.task.loss(batch[number * size : (number + 1) * size], step, noise)
+        if "loss" not in losses or losses["loss"].ndim:
+            raise ValueError(f"Task.loss must return a scalar under 'loss', got {list(losses)}")
+        (losses["loss"] / recipe.grad_accum).backward()
+        for key, value in losses.items():
+            value = torch.as_tensor(value).detach().float() / recipe.grad_accum
+            sums[key] = sums[key] + value if key in sums else value
+    return sums
+
+
+def _finish(trainer: Trainer, run: dict[str, Any], root: Path, place: PartialState) -> TrainingRecord:
+    stages = run["stages"]
+    record = TrainingRecord(
+        recipe=run["recipe"],
+        data=trainer.task.data,
+        seed=trainer.recipe.seed,
+        steps=run["step"],
+        hardware=stages[-1]["hardware"],
+        wall_time_s=round(run["wall_time_s"], 3),
+        code_commit=stages[-1]["code_commit"],
+        versions=facts.versions(),
+        stages=stages,
+    )
     if place.is_main_process:
-        export(trainer, root / "export")
-        states.write_json(root / "record.json", result)
+        temporary = root / "export.tmp"
+        temporary.mkdir()
+        with trainer.averaged():
+            trainer.task.export(temporary)
+        states.replace(temporary, root / "export")
+        states.write_json(root / "record.json", record.model_dump(mode="json"))
     place.wait_for_everyone()
-    return result
-
-
-def export(trainer: Trainer, folder: Path) -> None:
-    """Write the task's checkpoint with averaged weights; the folder appears whole or not at all."""
-    temporary = folder.with_name(folder.name + ".tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir(parents=True)
-    with trainer.averaged():
-        trainer.task.export(temporary)
-    states.replace(temporary, folder)
+    return record
 
 
 def _check_finite(window: list[dict[str, torch.Tensor]], done: int, saved: int) -> None:
-    if not window:
-        return
     for key in ("loss", "grad_norm"):
-        finite = torch.stack([entry[key].float() for entry in window]).isfinite()
-        if not finite.all():
-            first = done - len(window) + int((~finite).nonzero()[0]) + 1
-            raise FloatingPointError(f"{key} is not finite at step {first}; the state of step {saved} is kept")
+        bad = torch.stack([entry[key] for entry in window]).isfinite().logical_not()
+        if bad.any():
+            first = done - len(window) + int(bad.nonzero()[0]) + 1
+            raise FloatingPointError(f"{key} is not finite at step {first}; the last saved state is of step {saved}")
 
 
 def _means(window: list[dict[str, torch.Tensor]], place: PartialState) -> Log:
@@ -339,27 +235,11 @@ def _means(window: list[dict[str, torch.Tensor]], place: PartialState) -> Log:
     columns: dict[str, list[torch.Tensor]] = {}
     for entry in window:
         for key, value in entry.items():
-            columns.setdefault(key, []).append(value.float())
+            columns.setdefault(key, []).append(value)
     own = {key: float(torch.stack(values).mean()) for key, values in columns.items()}
     every = gather_object([own]) if place.num_processes > 1 else [own]
     keys = {key: None for means in every for key in means}
     return {k: sum(m[k] for m in every if k in m) / sum(k in m for m in every) for k in keys}
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Drop lines that a killed run wrote after its last saved state, and a line cut in half."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            break
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 @contextmanager
@@ -375,63 +255,3 @@ def _locked(root: Path, place: PartialState) -> Iterator[None]:
         except OSError:
             raise ValueError(f"folder {str(root)!r} is in use by another training process") from None
         yield
-
-
-@contextmanager
-def _torch_generator_kept() -> Iterator[None]:
-    """Leave PyTorch's global generator as it was."""
-    before = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that becomes non-empty when the run shall stop. A second signal acts as usual."""
-    stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python delivers signals to the main thread only
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def handle(number: int, _frame: Any) -> None:
-        stop.append(number)
-        signal.signal(number, before[number] or signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-
-@contextmanager
-def _progress(recipe: Recipe, start: int, place: PartialState) -> Iterator[Callable[[int, Log | None], None]]:
-    """A bar on a terminal, else one line per log entry; `WM_PROGRESS=0` silences both."""
-    if not place.is_main_process or os.environ.get("WM_PROGRESS") == "0":
-        yield lambda step, line: None
-        return
-    if not sys.stderr.isatty():
-        def lines(step: int, line: Log | None) -> None:
-            if line:
-                print(f"{recipe.task} {step}/{recipe.steps} {_short(line)}", file=sys.stderr, flush=True)
-
-        yield lines
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=recipe.steps, initial=start, desc=recipe.task, unit="step") as bar:
-        def advance(step: int, line: Log | None) -> None:
-            bar.update(1)
-            if line:
-                bar.set_postfix_str(_short(line))
-
-        yield advance
-
-
-def _short(line: Log) -> str:
-    return " ".join(f"{key} {value:.4g}" for key, value in line.items() if key != "step")

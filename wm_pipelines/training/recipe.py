@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from wm_pipelines.config import Record, explain
 
 
-class Recipe(BaseModel):
+class Recipe(Record):
     """Everything that decides the numbers of a run.
 
     One optimiser step sees `batch_size * grad_accum * processes` samples: `batch_size` is what one process puts
     through `Task.loss` at once.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: str
     seed: int = Field(0, ge=0)
@@ -31,7 +31,7 @@ class Recipe(BaseModel):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 switches clipping off")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 switches averaging off")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, reached gradually; 0: none")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; weights and optimiser stay fp32")
     init_from: str | None = Field(None, description="weights to start from, given to Task.load_weights")
     save_every: int = Field(500, ge=1)
@@ -116,7 +116,6 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | Iterable[str] |
         raise ValueError(f"recipe {str(path)!r} is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise ValueError(f"recipe {str(path)!r} must be a mapping of keys to values, got {type(data).__name__}")
-    check_keys(data, Recipe.model_fields, f"recipe {path.name}")
     for key, value in parse_overrides(overrides).items():
         head, *rest = key.split(".")
         check_keys([head], Recipe.model_fields, "override")
@@ -131,5 +130,4 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | Iterable[str] |
     try:
         return Recipe(**data)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-        raise ValueError(f"recipe {path.name}: " + "; ".join(lines)) from None
+        raise ValueError(f"recipe {path.name}: {explain(error)}") from None

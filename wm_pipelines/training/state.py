@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 FORMAT = 1
 
@@ -61,8 +63,6 @@ def save_state(root: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]
         tensors: file stem to named tensors, for example {"model": {...}, "optimizer": {...}}.
         scalars: JSON values kept in `state.json`.
     """
-    from safetensors.torch import save_file
-
     final = root / f"step-{step:08d}"
     temporary = final.with_name(final.name + ".tmp")
     if temporary.exists():
@@ -74,7 +74,7 @@ def save_state(root: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]
         save_file(_unshared(named), path)
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    write_json(temporary / "state.json", {"format": FORMAT, "step": step, "files": files, **scalars})
+    write_json(temporary / "state.json", {**scalars, "format": FORMAT, "step": step, "files": files})
     sync(temporary)
     replace(temporary, final)
     for other in _steps(root):
@@ -89,8 +89,6 @@ def read_state(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[s
     Raises:
         ValueError: a file is missing, truncated or altered, or the format is another one.
     """
-    from safetensors.torch import load_file
-
     try:
         scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         version, files = scalars["format"], scalars["files"]
@@ -114,21 +112,23 @@ def newest_state(root: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[s
     Raises:
         ValueError: there are states, and all of them are damaged.
     """
-    errors = []
+    errors: list[str] = []
     for folder in reversed(_steps(root)):
         try:
-            return read_state(folder)
+            found = read_state(folder)
         except ValueError as error:
             errors.append(str(error))
+            continue
+        for error in errors:
+            warnings.warn(f"{error}; going back to step {found[1]['step']}", stacklevel=2)
+        return found
     if errors:
         raise ValueError("no state can be resumed: " + "; ".join(errors) + f". Remove {str(root)!r} to start again.")
     return None
 
 
-def clean(root: Path, keep: int | None) -> None:
+def clean(root: Path, keep: int | None = None) -> None:
     """Remove leftovers of a killed run, and every state but that of step `keep` (all states stay for None)."""
-    if not root.is_dir():
-        return
     for path in root.glob("*.tmp"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for folder in _steps(root):
@@ -137,8 +137,6 @@ def clean(root: Path, keep: int | None) -> None:
 
 
 def _steps(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
     return sorted(path for path in root.glob("step-*") if path.is_dir() and path.suffix != ".tmp")
 
 

@@ -97,8 +97,11 @@ class Task:
         """Write the checkpoint to publish (fp16 safetensors) into the empty `folder`; averaged weights are in."""
         raise NotImplementedError
 
-    def load_weights(self, source: str) -> None:
-        """Load exported weights (`Recipe.init_from`) before a run starts with a fresh optimiser."""
+    def load_weights(self, source: str) -> dict[str, Any] | None:
+        """Load exported weights (`Recipe.init_from`) before a run starts with a fresh optimiser.
+
+        Returns facts about them for the record (hashes, steps they had), if any.
+        """
         raise ValueError(f"init_from: {type(self).__name__} cannot start from weights, got {source!r}")
 
 
@@ -126,15 +129,3 @@ class DataOrder:
         if epoch != self._epoch:
             self._epoch, self._permutation = epoch, keyed("order", self.seed, epoch).permutation(self.length)
         return self._permutation[batch * self.global_batch : (batch + 1) * self.global_batch].tolist()
-
-
-def learning_rate(step: int, recipe: Any) -> float:
-    """Learning rate of step `step` (from 0): linear warm-up, then constant or half a cosine down to 0."""
-    import math
-
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    if recipe.schedule == "constant":
-        return recipe.lr
-    progress = (step - recipe.warmup) / (recipe.steps - recipe.warmup)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))

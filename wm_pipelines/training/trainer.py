@@ -1,0 +1,150 @@
+"""One run's parameters, gradients, optimiser and averaged weights, and how they become tensors on disk."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .recipe import Recipe
+from .task import Task
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Learning rate of step `step` (from 0): linear warm-up, then constant, or half a cosine towards 0."""
+    if step < recipe.warmup:
+        return recipe.lr * (step + 1) / recipe.warmup
+    if recipe.schedule == "constant":
+        return recipe.lr
+    progress = (step - recipe.warmup) / (recipe.steps - recipe.warmup)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def ema_decay(step: int, recipe: Recipe) -> float:
+    """Decay of the averaged weights at step `step` (from 0).
+
+    It rises with the step; were it constant, the random start would weigh on the average for 1 / (1 - decay) steps.
+    """
+    return min(recipe.ema, (1 + step) / (10 + step))
+
+
+class Trainer:
+    """What a step changes.
+
+    All gradients are views of one flat buffer: one operation clears, clips or reduces them over processes, and a
+    parameter that a step does not touch has a gradient of zero on every process (never None on one of them).
+
+    Raises:
+        ValueError: nothing to train, a parameter listed twice, or one that is not float32.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, device: torch.device) -> None:
+        self.task, self.recipe, self.device = task, recipe, device
+        self.modules = task.modules()
+        for module in self.modules.values():
+            module.to(device)
+        task.device = device
+        named = task.trainable()
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        if not named:
+            raise ValueError(f"task {recipe.task!r} has no trainable parameter")
+        if len(set(self.names)) != len(named) or len({id(p) for p in self.parameters}) != len(named):
+            raise ValueError(f"task {recipe.task!r} lists a trainable parameter twice")
+        for name, parameter in named:
+            if parameter.dtype != torch.float32:
+                raise ValueError(f"trainable {name!r} is {parameter.dtype}; only float32 is trained (see precision)")
+        # One element more than there are gradients: it carries the wish to stop from any process to all.
+        self.flat = torch.zeros(sum(p.numel() for p in self.parameters) + 1, device=device)
+        self.gradients = self.flat[:-1]
+        pieces = self.gradients.split([p.numel() for p in self.parameters])
+        self.views = [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            parameter.grad = view
+        decayed = [p for p in self.parameters if p.ndim >= 2]
+        plain = [p for p in self.parameters if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
+        )
+        self.ema = [p.detach().clone() for p in self.parameters] if recipe.ema else []
+
+    def update(self, step: int) -> torch.Tensor:
+        """Clip, step the optimiser, average. Returns the gradient norm before clipping, a scalar tensor."""
+        if any(p.grad is not view for p, view in zip(self.parameters, self.views, strict=True)):
+            raise RuntimeError("the task replaced a parameter's .grad; gradients belong to the engine")
+        norm = torch.linalg.vector_norm(self.gradients)
+        if self.recipe.clip:
+            self.gradients.mul_((self.recipe.clip / (norm + 1e-6)).clamp(max=1.0))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.recipe)
+        self.optimizer.step()
+        if self.ema:
+            with torch.no_grad():
+                torch._foreach_lerp_(self.ema, self.parameters, 1 - ema_decay(step, self.recipe))
+        return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Averaged weights in place of the trained ones, where the recipe asks for averaging."""
+        if not self.ema:
+            yield
+            return
+        with torch.no_grad():
+            kept = [p.detach().clone() for p in self.parameters]
+            torch._foreach_copy_(self.parameters, self.ema)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, kept)
+
+    def model_tensors(self) -> dict[str, torch.Tensor]:
+        """All persistent state of all modules, `<module>.<key>`; they share memory with the modules."""
+        return {f"{key}.{name}": t for key, module in self.modules.items() for name, t in module.state_dict().items()}
+
+    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What a state folder holds, by file: model, optimizer, and ema where the recipe asks for it."""
+        moments = {
+            f"{kind}.{name}": self.optimizer.state[parameter][kind]
+            for name, parameter in zip(self.names, self.parameters, strict=True)
+            for kind in ("exp_avg", "exp_avg_sq")
+        }
+        averaged = {"ema": dict(zip(self.names, self.ema, strict=True))} if self.ema else {}
+        return {"model": self.model_tensors(), "optimizer": moments, **averaged}
+
+    def load_model(self, saved: dict[str, torch.Tensor]) -> None:
+        """Put saved tensors into the modules.
+
+        Raises:
+            ValueError: names or shapes differ from the task's modules; nothing is changed then.
+        """
+        own = self.model_tensors()
+        for name in sorted(own.keys() ^ saved.keys()):
+            raise ValueError(f"state and task differ: {name!r} is only in the {'task' if name in own else 'state'}")
+        for name, tensor in own.items():
+            if tensor.shape != saved[name].shape:
+                raise ValueError(f"{name!r}: state has {tuple(saved[name].shape)}, task has {tuple(tensor.shape)}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(saved[name])
+
+    def load(self, saved: dict[str, dict[str, torch.Tensor]], step: int) -> None:
+        """Restore what `tensors` gave after `step` steps.
+
+        Raises:
+            ValueError: the task trains other parameters than the state's.
+        """
+        moments = saved["optimizer"]
+        trained = {key.removeprefix("exp_avg.") for key in moments if key.startswith("exp_avg.")}
+        for name in sorted(trained ^ set(self.names)):
+            raise ValueError(f"state and task differ in what they train: {name!r}")
+        self.load_model(saved["model"])
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            # AdamW counts steps per parameter; here all have stepped equally often, so the run's count will do.
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(step), device=self.device),
+                **{k: moments[f"{k}.{name}"].to(self.device, copy=True) for k in ("exp_avg", "exp_avg_sq")},
+            }
+        if self.ema:
+            self.ema = [saved["ema"][name].to(self.device, copy=True) for name in self.names]
