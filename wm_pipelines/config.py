@@ -208,7 +208,7 @@ class WMConfig(Record):
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `wm_config.json` atomically and return its path."""
-        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         return write_atomic(Path(folder) / CONFIG_NAME, text)
 
 

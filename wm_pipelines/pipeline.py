@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
@@ -31,9 +31,7 @@ class WMPipeline(DiffusionPipeline):
     @property
     def wm_config(self) -> WMConfig | None:
         if self._wm_config is None:
-            folder = self.source_folder
-            if folder is not None and (folder / CONFIG_NAME).is_file():
-                self._wm_config = WMConfig.load(folder)
+            self._wm_config = self._read_record()
         return self._wm_config
 
     @wm_config.setter
@@ -42,18 +40,35 @@ class WMPipeline(DiffusionPipeline):
 
     @property
     def source_folder(self) -> Path | None:
-        """Local folder that the components were read from, in the Hub cache for a Hub id; None if built in memory."""
-        # diffusers keeps the Hub id as the pipeline's own path, but the folder as the path of each component.
-        paths = {"": self.config.get("_name_or_path")}
-        for name, component in self.components.items():
-            paths[name] = getattr(getattr(component, "config", None), "_name_or_path", None)
-        for name, path in paths.items():
-            if not path or (name and Path(path).name != name):
-                continue
-            folder = Path(path).parent if name else Path(path)
-            if (folder / MODEL_INDEX).is_file():
-                return folder
-        return None
+        """Local folder that the pipeline was read from, in the Hub cache for a Hub id; None if built in memory."""
+        # diffusers keeps the Hub id as the pipeline's own path, but a folder as the path of each component.
+        own = self.config.get("_name_or_path")
+        folders = [Path(own)] if own else []
+        folders += [path.parent for name, path in self._component_folders().items() if path.name == name]
+        return next((folder for folder in folders if (folder / MODEL_INDEX).is_file()), None)
+
+    @property
+    def source_revision(self) -> str | None:
+        """Commit sha on the Hub that the pipeline was read from; None if it was not read from the Hub."""
+        folder = self.source_folder
+        return hub.resolved_revision(folder) if folder else None
+
+    def _component_folders(self) -> dict[str, Path]:
+        paths = {
+            name: getattr(getattr(component, "config", None), "_name_or_path", None)
+            for name, component in self.components.items()
+        }
+        return {name: Path(path) for name, path in paths.items() if path}
+
+    def _read_record(self) -> WMConfig | None:
+        """The adapter's record with the base's vocabulary where a component is an adapter, else the base's own."""
+        folder = self.source_folder
+        base = WMConfig.load(folder) if folder and (folder / CONFIG_NAME).is_file() else None
+        for path in self._component_folders().values():
+            if (path / CONFIG_NAME).is_file():
+                vocabulary = base.vocabulary if base else None
+                return WMConfig.load(path).model_copy(update={"vocabulary": vocabulary})
+        return base
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
@@ -181,9 +196,11 @@ class AutoWMPipeline:
         adapter = ADAPTERS[config.method]
         model_class = getattr(import_module(adapter.module), adapter.model_class)
         dtype = {name: kwargs[name] for name in ("dtype", "torch_dtype") if name in kwargs}
-        model = model_class.from_pretrained(folder, **dtype)
-        pipe = pipeline_class.from_pretrained(base_folder, **{adapter.component: model}, **kwargs)
-        return pipe
+        parts = {}
+        if model_class.load_config(folder).get("slim"):
+            parts["unet"] = UNet2DConditionModel.from_pretrained(base_folder, subfolder="unet", **dtype)
+        parts[adapter.component] = model_class.from_pretrained(folder, **parts, **dtype)
+        return pipeline_class.from_pretrained(base_folder, **parts, **kwargs)
 
 
 def _pipeline_class(config: WMConfig, folder: Path) -> type[DiffusionPipeline]:

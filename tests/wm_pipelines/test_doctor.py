@@ -1,0 +1,58 @@
+"""`doctor()` on this machine, and what it says of damage."""
+
+import json
+import shutil
+
+import pytest
+
+from wm_pipelines import hub
+from wm_pipelines.config import WMConfig
+from wm_pipelines.doctor import describe, doctor
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """One embedded checkpoint, sealed, in a folder of its own."""
+    folder = tmp_path / "diorama-judge"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    hub.seal(folder, WMConfig(method="diorama-judge", method_config={"colours": ["red"], "shapes": ["cube"]}))
+    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path)
+    return folder
+
+
+def test_doctor_finds_nothing_wrong_with_a_sound_installation(shipped, monkeypatch):
+    monkeypatch.delenv("WM_KERNELS", raising=False)
+    report = doctor()
+    assert report["problems"] == []
+    assert report["embedded"] == {"diorama-judge": "ok"}
+    assert report["versions"]["torch"] and report["versions"]["opencv-python"]
+    assert report["kernels"]["switch"] == "auto"
+    assert json.loads(json.dumps(report)) == report
+    assert not any(line.startswith("PROBLEM") for line in describe(report))
+
+
+def test_doctor_names_a_damaged_checkpoint(shipped):
+    (shipped / "config.json").write_text('{"other": 1}')
+    report = doctor()
+    assert any("config.json differs from its record" in problem for problem in report["problems"])
+    assert describe(report)[0].startswith("PROBLEM embedded checkpoint diorama-judge")
+    assert doctor(verify=False)["embedded"] == {"diorama-judge": "not checked"}
+
+
+def test_doctor_says_that_no_checkpoint_is_there(shipped):
+    shutil.rmtree(shipped)
+    assert any("no embedded checkpoint" in problem for problem in doctor()["problems"])
+
+
+def test_doctor_refuses_an_unknown_kernel_switch(shipped, monkeypatch):
+    monkeypatch.setenv("WM_KERNELS", "fast")
+    assert any("WM_KERNELS='fast' is unknown" in problem for problem in doctor()["problems"])
+    monkeypatch.setenv("WM_KERNELS", "off")
+    assert doctor()["kernels"]["backend"] == "torch"
+
+
+def test_doctor_reports_the_hub_it_would_ask(shipped, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert describe(doctor())[-1] == "Hub: http://mirror.example (offline)"
