@@ -233,6 +233,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         missing = [name for name, p in model.named_parameters() if p.is_meta]
         if missing:
             raise ValueError(f"{path} lacks {len(missing)} tensors of its own config, first {missing[0]!r}")
+        align(model)
         model.set_trainable()
         return loaded
 
@@ -497,6 +498,17 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
 def is_copy(name: str) -> bool:
     """Whether a parameter of the adapter is a copy of the UNet's of the same name."""
     return name.startswith(COPY_PREFIXES) and not any(mark in name for mark in NEW_MARKS)
+
+
+def align(module: nn.Module) -> None:
+    """Copy CPU parameters that do not start at a 64-byte boundary to ones that do.
+
+    A safetensors file is mapped into memory at whatever offset a tensor has in it, and CPU kernels sum in another
+    order there: without this, a loaded model differs from the saved one in the last bits.
+    """
+    for p in module.parameters():
+        if p.device.type == "cpu" and p.data_ptr() % 64:
+            p.data = p.data.clone()
 
 
 def default_backgrounds(types: Sequence[str]) -> list[float]:
