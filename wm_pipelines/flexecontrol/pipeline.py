@@ -19,34 +19,22 @@ from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixi
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from wm_pipelines.flexecontrol import checks
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
 from wm_pipelines.flexecontrol.base import check_base, refuse_index
-from wm_pipelines.flexecontrol.binding import Binding, PhraseSpec, bind, graph_conditions
-from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition, prepare
-from wm_pipelines.flexecontrol.conflicts import Conflict, find_conflicts
-from wm_pipelines.flexecontrol.modeling import FlexEControlModel, default_backgrounds
-from wm_pipelines.flexecontrol.outputs import (
-    FlexEControlPipelineOutput,
-    MapRecorder,
-    report_prompts,
-)
+from wm_pipelines.flexecontrol.binding import Binding
+from wm_pipelines.flexecontrol.checks import Texts
+from wm_pipelines.flexecontrol.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, report_prompts
+from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
 from wm_pipelines.flexecontrol.prompts import check_length, check_vocabulary, token_index
 from wm_pipelines.flexecontrol.steering import Steering
 from wm_pipelines.pipeline import WMPipeline
-from wm_pipelines.scene_graph import CompiledGraph, SceneGraph
-
-logger = logging.get_logger(__name__)
-
-CHOICES = {
-    "binding": ("attention", "none"),
-    "on_conflict": ("warn", "error", "ignore"),
-    "variant": ("paper", "released"),
-    "output_type": ("pil", "np", "pt", "latent"),
-}
+from wm_pipelines.scene_graph import SceneGraph
 
 
 class FlexEControlPipeline(
@@ -146,111 +134,48 @@ class FlexEControlPipeline(
 
     def check_inputs(
         self,
-        prompt: str | list[str] | None,
-        negative_prompt: str | list[str] | None,
+        prompt: Texts | None,
+        negative_prompt: Texts | None,
         prompt_embeds: torch.Tensor | None,
         negative_prompt_embeds: torch.Tensor | None,
-        height: int,
-        width: int,
+        clip_skip: int | None,
+        size: tuple[int, int],
         controlled: bool,
         callback_on_step_end_tensor_inputs: Sequence[str],
         **options: Any,
     ) -> None:
-        """Refuse what cannot work before any model runs; every message names the argument and what is allowed.
+        """Refuse what can't work before any model runs.
 
         Raises:
-            ValueError: on the first problem found.
+            ValueError: on the first problem found, naming the argument, what came and what is allowed.
         """
-        factor = self.control.multiple if controlled else self.vae_scale_factor
-        if height < 1 or width < 1 or height % factor or width % factor:
-            raise ValueError(f"output is {height}x{width}; height and width must be multiples of {factor}")
-        if (prompt is None) == (prompt_embeds is None):
-            came = "neither" if prompt is None else "both"
-            raise ValueError(f"pass exactly one of prompt, prompt_embeds (or a scene_graph alone); got {came}")
-        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-            if text is not None and not isinstance(text, str) and not _list_of(text, str):
-                raise ValueError(f"{name} must be a str or a non-empty list of str, got {text!r}")
-        if negative_prompt is not None and negative_prompt_embeds is not None:
-            raise ValueError("pass negative_prompt or negative_prompt_embeds, not both")
-        batch = _count(prompt, prompt_embeds)
-        if isinstance(negative_prompt, list) and len(negative_prompt) != batch:
-            raise ValueError(f"negative_prompt has {len(negative_prompt)} entries for {batch} prompts")
-        if prompt_embeds is not None and negative_prompt_embeds is not None:
-            if prompt_embeds.shape != negative_prompt_embeds.shape:
-                raise ValueError(
-                    f"prompt_embeds {tuple(prompt_embeds.shape)} and negative_prompt_embeds"
-                    f" {tuple(negative_prompt_embeds.shape)} must have one shape"
-                )
+        checks.check_options(options)
+        checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
+        layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
+        checks.check_texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip, layers)
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {unknown}; allowed are {self._callback_tensor_inputs}"
             )
-        for name, allowed in CHOICES.items():
-            if options[name] not in allowed:
-                raise ValueError(f"{name}={options[name]!r}; choose from {', '.join(allowed)}")
-        for name in ("num_inference_steps", "num_images_per_prompt"):
-            if not isinstance(options[name], int) or options[name] < 1:
-                raise ValueError(f"{name} must be a positive integer, got {options[name]!r}")
-        for name in ("controlnet_conditioning_scale", "global_strength", "guidance_scale", "eta"):
-            if not isinstance(options[name], int | float) or not abs(options[name]) < float("inf"):
-                raise ValueError(f"{name} must be a finite number, got {options[name]!r}")
-        self._check_text(prompt, "prompt")
-        self._check_text(negative_prompt, "negative_prompt")
-
-    def _check_text(self, text: str | list[str] | None, name: str) -> None:
-        texts = [text] if isinstance(text, str) else text or []
-        record = self.wm_config
-        if record is not None and record.vocabulary:
-            extra = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
-            check_vocabulary(record.vocabulary, texts, name, allowed=extra)
-        check_length(self.tokenizer, [self.maybe_convert_prompt(t, self.tokenizer) for t in texts], name)
-
-    def prepare_conditions(
-        self,
-        conditions: Condition | Sequence[Condition] | Sequence[Sequence[Condition]] | None,
-        graphs: list[CompiledGraph] | None,
-        batch: int,
-        height: int,
-        width: int,
-    ) -> list[list[PreparedCondition]]:
-        """The conditions of each prompt at the output's size, a graph's own maps behind the explicit ones.
-
-        Returns:
-            one list per prompt; the same list object for all prompts if they share their conditions.
-        """
-        if isinstance(conditions, Condition):
-            conditions = [conditions]
-        rows = list(conditions or [])
-        per_prompt = _nested(rows, "conditions")
-        if per_prompt and len(rows) != batch:
-            raise ValueError(f"conditions has {len(rows)} lists for {batch} prompts; pass one list, or one per prompt")
-        if not per_prompt:
-            rows = [rows] * batch
-        types = self.control.config.types
-        if graphs is not None:
-            rows = [[*row, *graph_conditions(g, types, row)] for row, g in zip(rows, graphs, strict=True)]
-        unknown = {c.type for row in rows for c in row if isinstance(c, Condition)} - set(types)
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise ValueError(f"conditions of type {names} are unknown to this adapter; it has {', '.join(types)}")
-        multiple = self.control.multiple if any(rows) else self.vae_scale_factor
-        grounds = dict(zip(types, self.control.config.backgrounds or default_backgrounds(types), strict=True))
-        if not per_prompt and graphs is None:
-            return [prepare(rows[0], height, width, multiple, grounds)] * batch
-        return [prepare(row, height, width, multiple, grounds) for row in rows]
+        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            texts = [text] if isinstance(text, str) else text or []
+            if self.wm_config is not None and self.wm_config.vocabulary:
+                known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
+                check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
+            check_length(self.tokenizer, [self.maybe_convert_prompt(t, self.tokenizer) for t in texts], name)
 
     def encode_prompt(
         self,
-        prompt: str | list[str] | None,
-        negative_prompt: str | list[str] | None = None,
+        prompt: Texts | None,
+        negative_prompt: Texts | None = None,
         num_images_per_prompt: int = 1,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         clip_skip: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Text embeddings `(B, 77, C)`, and those of the negative prompt if guidance is on, else None."""
-        batch = _count(prompt, prompt_embeds)
+        batch = checks.count_prompts(prompt, prompt_embeds)
         if prompt_embeds is None:
             prompt_embeds = self._encode_text(prompt, clip_skip)
         if not self.do_classifier_free_guidance:
@@ -284,7 +209,7 @@ class FlexEControlPipeline(
         return getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm(hidden[-(clip_skip + 1)])
 
     def encode_global_image(
-        self, image: Any, batch: int, num_images_per_prompt: int, strength: float, variant: str, guided: bool
+        self, image: Any, batch: int, num_images_per_prompt: int, strength: float, variant: str
     ) -> torch.Tensor | None:
         """Extra text tokens `(2B or B, 4, C)` from an image, unconditional half first; None if none are appended.
 
@@ -293,38 +218,19 @@ class FlexEControlPipeline(
                 un-normalised vectors `(D,)`, `(1, D)` or `(prompts, D)`.
             variant: "paper": no image, no tokens. "released": as Uni-ControlNet's code, which always appends
                 tokens, those of the zero vector if there is no image.
-            guided: whether an unconditional half, which gets the zero vector's tokens, comes first.
         """
-        if not self.control.config.global_adapter:
-            if image is not None:
-                raise ValueError("global_image needs an adapter made with global_adapter=True; this one has none")
+        config, device = self.control.config, self._execution_device
+        if image is not None and not config.global_adapter:
+            raise ValueError("global_image needs an adapter made with global_adapter=True; this one has none")
+        vectors = None
+        if image is not None:
+            encoder = self.image_encoder, self.feature_extractor
+            vectors = image_vectors(image, *encoder, config.global_dim, batch, device)
+        absent = image is None or strength == 0
+        if not config.global_adapter or (absent and variant == "paper"):
             return None
-        if variant == "paper" and (image is None or strength == 0):
-            return None
-        device, dtype = self._execution_device, self.control.dtype
-        if image is None:
-            embeds = torch.zeros(batch, self.control.config.global_dim)
-        elif isinstance(image, torch.Tensor) and image.ndim <= 2:
-            embeds = image if image.ndim == 2 else image[None]
-        else:
-            pictures = image if isinstance(image, list) else [image]
-            if self.image_encoder is None or self.feature_extractor is None:
-                raise ValueError(
-                    "global_image needs the components image_encoder and feature_extractor"
-                    " (or pass the projected CLIP vector itself)"
-                )
-            pixels = self.feature_extractor(pictures, return_tensors="pt").pixel_values
-            embeds = self.image_encoder(pixels.to(device, self.image_encoder.dtype)).image_embeds
-        width = self.control.config.global_dim
-        if embeds.shape[1] != width or len(embeds) not in (1, batch) or not torch.isfinite(embeds).all():
-            raise ValueError(
-                f"global_image gives vectors of shape {tuple(embeds.shape)};"
-                f" they must be finite and ({batch}, {width}) or (1, {width})"
-            )
-        embeds = embeds.to(device, dtype).expand(batch, -1).repeat_interleave(num_images_per_prompt, dim=0)
-        if guided:
-            embeds = torch.cat([torch.zeros_like(embeds), embeds])
-        return self.control.global_tokens(embeds) * strength
+        pictures = batch * num_images_per_prompt
+        return strength * global_tokens(self.control, vectors, pictures, self.do_classifier_free_guidance, device)
 
     def prepare_latents(
         self, batch: int, height: int, width: int, dtype: torch.dtype, generator: Any, latents: torch.Tensor | None
@@ -344,68 +250,6 @@ class FlexEControlPipeline(
         """`eta` and `generator`, for the schedulers whose step takes them."""
         known = inspect.signature(self.scheduler.step).parameters
         return {name: value for name, value in (("eta", eta), ("generator", generator)) if name in known}
-
-    def prepare_bindings(
-        self,
-        prompt: str | list[str] | None,
-        rows: list[list[PreparedCondition]],
-        phrases: Sequence[PhraseSpec] | Sequence[list[PhraseSpec]] | None,
-        graphs: list[CompiledGraph] | None,
-    ) -> list[Binding]:
-        """The phrases of each prompt, found in its text.
-
-        Raises:
-            ValueError: phrases without a text to find them in, or one that is absent, ambiguous or cut off.
-        """
-        specs = list(phrases or [])
-        per_prompt = _nested(specs, "phrases", list)
-        if per_prompt and len(specs) != len(rows):
-            raise ValueError(f"phrases has {len(specs)} lists for {len(rows)} prompts")
-        wanted = specs if per_prompt else [specs] * len(rows)
-        if prompt is None:
-            if any(wanted) or graphs or any(c.phrase is not None or c.span is not None for row in rows for c in row):
-                raise ValueError("phrases need the text of the prompt, but prompt_embeds was given; pass prompt")
-            return [Binding([], [None] * len(row)) for row in rows]
-        texts = [prompt] if isinstance(prompt, str) else prompt
-        return [
-            bind(
-                self.tokenizer,
-                text,
-                row,
-                want,
-                graphs[i] if graphs else None,
-                lambda t: self.maybe_convert_prompt(t, self.tokenizer),
-            )
-            for i, (text, row, want) in enumerate(zip(texts, rows, wanted, strict=True))
-        ]
-
-    def find_conflicts(
-        self,
-        on_conflict: str,
-        prompt: str | list[str] | None,
-        rows: list[list[PreparedCondition]],
-        bindings: list[Binding],
-        graphs: list[CompiledGraph] | None,
-    ) -> list[Conflict]:
-        """What conditions, phrases and graph disagree about, over all prompts, each once.
-
-        Raises:
-            ValueError: there is any, and `on_conflict` is "error".
-        """
-        if on_conflict == "ignore":
-            return []
-        texts = [prompt] if isinstance(prompt, str) else prompt or [""] * len(rows)
-        found: list[Conflict] = []
-        for i, (text, row, bound) in enumerate(zip(texts, rows, bindings, strict=True)):
-            names = [phrase.text for phrase in bound.phrases]
-            for conflict in find_conflicts(row, text, names, graphs[i] if graphs else None):
-                if conflict not in found:
-                    found.append(conflict)
-        if found and on_conflict == "error":
-            raise ValueError("conditions disagree: " + "; ".join(conflict.message for conflict in found))
-        for conflict in found:
-            logger.warning("conditions disagree: %s", conflict.message)
-        return found
 
     def prepare_attention(
         self,
@@ -433,11 +277,11 @@ class FlexEControlPipeline(
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
-        conditions: Condition | Sequence[Condition] | Sequence[Sequence[Condition]] | None = None,
+        prompt: Texts | None = None,
+        conditions: Conditions | None = None,
         scene_graph: SceneGraph | list[SceneGraph] | None = None,
         global_image: Any = None,
-        negative_prompt: str | list[str] | None = None,
+        negative_prompt: Texts | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
@@ -450,7 +294,7 @@ class FlexEControlPipeline(
         negative_prompt_embeds: torch.Tensor | None = None,
         controlnet_conditioning_scale: float = 1.0,
         global_strength: float = 1.0,
-        phrases: Sequence[PhraseSpec] | Sequence[list[PhraseSpec]] | None = None,
+        phrases: Phrases | None = None,
         binding: str = "attention",
         on_conflict: str = "warn",
         output_attention: bool = True,
@@ -502,8 +346,8 @@ class FlexEControlPipeline(
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
         # 1. Size, and a graph's caption where there is no prompt
-        height = height or _side(self.unet.config.sample_size, 0) * self.vae_scale_factor
-        width = width or _side(self.unet.config.sample_size, 1) * self.vae_scale_factor
+        height = _side(self.unet.config.sample_size, 0) * self.vae_scale_factor if height is None else height
+        width = _side(self.unet.config.sample_size, 1) * self.vae_scale_factor if width is None else width
         graphs = [scene_graph] if isinstance(scene_graph, SceneGraph) else scene_graph
         compiled = None if graphs is None else [graph.compile(height, width) for graph in graphs]
         if compiled is not None and prompt is None and prompt_embeds is None:
@@ -515,8 +359,8 @@ class FlexEControlPipeline(
             negative_prompt,
             prompt_embeds,
             negative_prompt_embeds,
-            height,
-            width,
+            clip_skip,
+            (height, width),
             bool(conditions) or compiled is not None,
             callback_on_step_end_tensor_inputs,
             binding=binding,
@@ -533,7 +377,7 @@ class FlexEControlPipeline(
         self._guidance_scale = guidance_scale
         self._clip_skip = clip_skip
         self._interrupt = False
-        batch = _count(prompt, prompt_embeds)
+        batch = checks.count_prompts(prompt, prompt_embeds)
         pictures = batch * num_images_per_prompt
         if compiled is not None and len(compiled) != batch:
             if len(compiled) > 1:
@@ -541,9 +385,19 @@ class FlexEControlPipeline(
             compiled = compiled * batch
 
         # 3. Conditions, phrases and what they disagree about
-        rows = self.prepare_conditions(conditions, compiled, batch, height, width)
-        bindings = self.prepare_bindings(prompt, rows, phrases, compiled)
-        conflicts = self.find_conflicts(on_conflict, prompt, rows, bindings, compiled)
+        plan = make_plan(
+            self.control,
+            self.tokenizer,
+            lambda words: self.maybe_convert_prompt(words, self.tokenizer),
+            prompt,
+            batch,
+            conditions,
+            phrases,
+            compiled,
+            (height, width),
+            on_conflict,
+        )
+        bindings = plan.bindings
 
         # 4. Text, and the global image's tokens behind it
         text, negative = self.encode_prompt(
@@ -552,7 +406,7 @@ class FlexEControlPipeline(
         guided = self.do_classifier_free_guidance
         prompt_embeds = torch.cat([negative, text]) if guided else text
         negative_prompt_embeds = negative
-        tokens = self.encode_global_image(global_image, batch, num_images_per_prompt, global_strength, variant, guided)
+        tokens = self.encode_global_image(global_image, batch, num_images_per_prompt, global_strength, variant)
         if tokens is not None:
             prompt_embeds = torch.cat([prompt_embeds, tokens.to(prompt_embeds.dtype)], dim=1)
 
@@ -560,7 +414,7 @@ class FlexEControlPipeline(
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         timesteps = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
-        seeds = _seeds(generator)
+        seeds = checks.seeds_of(generator)
         latents = self.prepare_latents(pictures, height, width, prompt_embeds.dtype, generator, latents)
         step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
@@ -569,7 +423,7 @@ class FlexEControlPipeline(
         state = self.prepare_attention(bindings, num_images_per_prompt, binding, output_attention, size, text.shape[1])
         steering = Steering(
             self.control,
-            rows,
+            plan.rows,
             bindings,
             state,
             pictures,
@@ -629,11 +483,11 @@ class FlexEControlPipeline(
             "binding": binding,
             "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 3),
-            "prompts": report_prompts(prompt, rows, bindings, steering, maps),
+            "prompts": report_prompts(prompt, plan.rows, bindings, steering, maps),
         }
         if not return_dict:
-            return images, flags, maps, conflicts, report
-        return FlexEControlPipelineOutput(images, flags, maps, conflicts, report)
+            return images, flags, maps, plan.conflicts, report
+        return FlexEControlPipelineOutput(images, flags, maps, plan.conflicts, report)
 
     def decode(
         self, latents: torch.Tensor, output_type: str, generator: Any
@@ -651,29 +505,5 @@ class FlexEControlPipeline(
         return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=denormalise), flags
 
 
-def _list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
-
-
-def _nested(items: list[Any], name: str, kind: type | tuple[type, ...] = (list, tuple)) -> bool:
-    nested = [isinstance(item, kind) for item in items]
-    if any(nested) and not all(nested):
-        raise ValueError(f"{name} mixes lists and single entries; pass one list for all prompts, or one per prompt")
-    return any(nested)
-
-
-def _count(prompt: str | list[str] | None, prompt_embeds: torch.Tensor | None) -> int:
-    if prompt is None:
-        return len(prompt_embeds)
-    return 1 if isinstance(prompt, str) else len(prompt)
-
-
 def _side(sample_size: int | Sequence[int], axis: int) -> int:
     return sample_size if isinstance(sample_size, int) else sample_size[axis]
-
-
-def _seeds(generator: torch.Generator | list[torch.Generator] | None) -> list[int] | None:
-    if generator is None:
-        return None
-    generators = generator if isinstance(generator, list) else [generator]
-    return [g.initial_seed() for g in generators]

@@ -31,7 +31,7 @@ def locate(prompt: str, phrase: str, span: Span | None = None) -> Span:
     if span is not None:
         start, end = span
         if not 0 <= start < end <= len(prompt):
-            raise ValueError(f"span {tuple(span)} of phrase {phrase!r} is outside the prompt, {len(prompt)} characters")
+            raise ValueError(f"span {tuple(span)} of phrase {phrase!r} is outside the prompt ({len(prompt)} letters)")
         if phrase and prompt[start:end].lower() != phrase.lower():
             raise ValueError(f"span {tuple(span)} holds {prompt[start:end]!r}, not the phrase {phrase!r}")
         return (int(start), int(end))

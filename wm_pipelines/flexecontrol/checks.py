@@ -1,0 +1,101 @@
+"""What a call of the pipeline may be given; every refusal names the argument, what came and what is allowed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+Texts = str | list[str]
+
+CHOICES = {
+    "binding": ("attention", "none"),
+    "on_conflict": ("warn", "error", "ignore"),
+    "variant": ("paper", "released"),
+    "output_type": ("pil", "np", "pt", "latent"),
+}
+COUNTS = ("num_inference_steps", "num_images_per_prompt")
+NUMBERS = ("guidance_scale", "controlnet_conditioning_scale", "global_strength", "eta")
+
+
+def check_size(height: int, width: int, multiple: int) -> None:
+    """ValueError unless both are positive multiples of `multiple`."""
+    if not all(isinstance(side, Integral) and side > 0 and side % multiple == 0 for side in (height, width)):
+        raise ValueError(f"output is {height}x{width}; height and width must be positive multiples of {multiple}")
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """ValueError on an unknown choice, a count below 1, or a number that is not finite."""
+    for name, allowed in CHOICES.items():
+        if options[name] not in allowed:
+            raise ValueError(f"{name}={options[name]!r}; choose from {', '.join(allowed)}")
+    for name in COUNTS:
+        if not isinstance(options[name], Integral) or options[name] < 1:
+            raise ValueError(f"{name} must be a positive integer, got {options[name]!r}")
+    for name in NUMBERS:
+        if not isinstance(options[name], Real) or not math.isfinite(options[name]):
+            raise ValueError(f"{name} must be a finite number, got {options[name]!r}")
+
+
+def check_texts(
+    prompt: Texts | None,
+    negative_prompt: Texts | None,
+    prompt_embeds: torch.Tensor | None,
+    negative_prompt_embeds: torch.Tensor | None,
+    clip_skip: int | None,
+    layers: int,
+) -> None:
+    """ValueError unless there is one prompt or one embedding of it, and a negative one that goes with it."""
+    if (prompt is None) == (prompt_embeds is None):
+        came = "neither" if prompt is None else "both"
+        raise ValueError(f"pass exactly one of prompt, prompt_embeds (or a scene_graph alone); got {came}")
+    for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        whole = isinstance(text, list) and text and all(isinstance(item, str) for item in text)
+        if text is not None and not isinstance(text, str) and not whole:
+            raise ValueError(f"{name} must be a str or a non-empty list of str, got {text!r}")
+    if negative_prompt is not None and negative_prompt_embeds is not None:
+        raise ValueError("pass negative_prompt or negative_prompt_embeds, not both")
+    batch = count_prompts(prompt, prompt_embeds)
+    if isinstance(negative_prompt, list) and len(negative_prompt) != batch:
+        raise ValueError(f"negative_prompt has {len(negative_prompt)} entries for {batch} prompts")
+    if prompt_embeds is not None and negative_prompt_embeds is not None:
+        if prompt_embeds.shape != negative_prompt_embeds.shape:
+            shapes = f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}"
+            raise ValueError(f"prompt_embeds and negative_prompt_embeds must have one shape, got {shapes}")
+    if clip_skip is not None and not (isinstance(clip_skip, Integral) and 0 <= clip_skip < layers):
+        raise ValueError(f"clip_skip must be None or 0 to {layers - 1}, got {clip_skip!r}")
+
+
+def count_prompts(prompt: Texts | None, prompt_embeds: torch.Tensor | None) -> int:
+    """How many prompts there are, as text or as embeddings `(prompts, T, C)`."""
+    if prompt is None:
+        return len(prompt_embeds)
+    return 1 if isinstance(prompt, str) else len(prompt)
+
+
+def per_prompt(items: Sequence[Any] | None, batch: int, name: str, kind: type | tuple[type, ...]) -> list[list[Any]]:
+    """One list per prompt, from one list for all (then the same list object each time) or one list per prompt.
+
+    Args:
+        kind: what an inner list is, if there is one per prompt.
+    """
+    items = [] if items is None else items
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        raise ValueError(f"{name} must be a list, got {items!r}")
+    nested = [isinstance(item, kind) for item in items]
+    if not any(nested):
+        return [list(items)] * batch
+    if not all(nested):
+        raise ValueError(f"{name} mixes lists and single entries; pass one list for all prompts, or one per prompt")
+    if len(items) != batch:
+        raise ValueError(f"{name} has {len(items)} lists for {batch} prompts; pass one list, or one per prompt")
+    return [list(item) for item in items]
+
+
+def seeds_of(generator: torch.Generator | list[torch.Generator] | None) -> list[int] | None:
+    """The seeds that generators were made with; None without a generator."""
+    if generator is None:
+        return None
+    generators = generator if isinstance(generator, list) else [generator]
+    return [one.initial_seed() for one in generators]
