@@ -1,0 +1,107 @@
+"""What the judge finds in pictures, and how well pictures obey a prompt."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from wm_pipelines.diorama.judge import DioramaJudge
+from wm_pipelines.diorama.scene import COLOURS, SHAPES
+
+LEAST_AREA = 0.003  # of the picture: 12 pixels of 64 x 64
+
+
+@dataclass(frozen=True)
+class Found:
+    """One connected region that the judge sees. `box` (x0, y0, x1, y1) and `centre` (x, y) in [0, 1]; `area` is a share of the picture."""
+
+    colour: str
+    shape: str
+    area: float
+    box: tuple[float, float, float, float]
+    centre: tuple[float, float]
+
+
+@torch.no_grad()
+def look(judge: DioramaJudge, pictures: torch.Tensor, batch: int = 32) -> list[list[Found]]:
+    """The solids in each picture, largest first.
+
+    Args:
+        pictures: (B, 3, H, W) float in [0, 1].
+    """
+    found = []
+    for start in range(0, len(pictures), batch):
+        out = judge(pictures[start : start + batch].to(judge.device, judge.dtype))
+        colours, shapes = out.colour.argmax(1).cpu().numpy(), out.shape.float().softmax(1).cpu().numpy()
+        found += [_regions(c, s) for c, s in zip(colours, shapes, strict=True)]
+    return found
+
+
+def _regions(colours: np.ndarray, shapes: np.ndarray) -> list[Found]:
+    height, width = colours.shape
+    found = []
+    for c in np.unique(colours[colours > 0]):
+        count, labels = cv2.connectedComponents((colours == c).astype(np.uint8), connectivity=8)
+        for label in range(1, count):
+            y, x = np.nonzero(labels == label)
+            area = len(x) / colours.size
+            if area < LEAST_AREA:
+                continue
+            shape = SHAPES[int(shapes[:, y, x].sum(1).argmax())]
+            box = (x.min() / width, y.min() / height, (x.max() + 1) / width, (y.max() + 1) / height)
+            centre = ((x.mean() + 0.5) / width, (y.mean() + 0.5) / height)
+            found.append(Found(list(COLOURS)[c - 1], shape, area, tuple(map(float, box)), tuple(map(float, centre))))
+    return sorted(found, key=lambda f: -f.area)
+
+
+def obedience(wanted: Sequence[dict], found: Sequence[Found], relations: Sequence[tuple[int, str, int]] = ()) -> dict:
+    """How much of a caption a picture shows, over its n largest solids when the caption names n.
+
+    Args:
+        wanted: one dict per object with `colour` and `shape`, as `parse_caption(text).objects` gives them.
+        relations: (subject index, predicate, object index) into `wanted`.
+
+    Returns:
+        colour, shape, joint: share of the objects whose colour, shape, or both are there (as multisets); count: 1.0 if as
+        many solids are seen as named; all: 1.0 if every object is there jointly; relations: share of the relations that hold
+        between the objects found (NaN where the caption has none).
+    """
+    n = len(wanted)
+    if n == 0:
+        empty = float(not found)
+        return dict.fromkeys(("colour", "shape", "joint", "count", "all"), empty) | {"relations": float("nan")}
+    top = list(found[:n])
+
+    def share(key):
+        there = Counter(key(f.colour, f.shape) for f in top)
+        asked = Counter(key(w["colour"], w["shape"]) for w in wanted)
+        return sum((there & asked).values()) / n
+
+    joint = share(lambda c, s: (c, s))
+    held = [_holds(wanted, top, *r) for r in relations]
+    return {
+        "colour": share(lambda c, s: c),
+        "shape": share(lambda c, s: s),
+        "joint": joint,
+        "count": float(len(found) == n),
+        "all": float(joint == 1.0),
+        "relations": float(np.mean(held)) if held else float("nan"),
+    }
+
+
+def _holds(wanted, top, subject: int, predicate: str, other: int) -> bool:
+    def all_of(index):
+        return [f for f in top if (f.colour, f.shape) == (wanted[index]["colour"], wanted[index]["shape"])]
+
+    return any(a is not b and _relation(predicate, a, b) for a in all_of(subject) for b in all_of(other))
+
+
+def _relation(predicate: str, a: Found, b: Found) -> bool:
+    """On a floor seen from above, what stands lower in the picture is nearer."""
+    if predicate in ("left of", "right of"):
+        return (a.centre[0] < b.centre[0]) == (predicate == "left of")
+    lower = a.box[3] > b.box[3]
+    return lower == (predicate in ("in front of", "below"))

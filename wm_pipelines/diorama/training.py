@@ -1,0 +1,254 @@
+"""How the base checkpoints of the miniature world are trained: the VAE, then text encoder and UNet together, and the judge."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
+from wm_pipelines.diorama.language import caption
+from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+
+SIZE = 64
+EMPTY_PROMPT = 0.1  # share of captions that become "", for classifier-free guidance
+# how captions are worded while training: (share, detail, relations)
+WORDINGS = ((0.3, "objects", False), (0.4, "objects", True), (0.3, "full", True))
+
+
+def _options(recipe: Recipe, defaults: dict) -> dict:
+    check_keys(recipe.options, defaults, "options")
+    return {**defaults, **recipe.options}
+
+
+def _pictures(options: dict, composition: str = "iid") -> RenderedImages:
+    return RenderedImages(DioramaDataset(composition=composition, length=options["length"]), options["cache"])
+
+
+class VAETask(Task):
+    """AutoencoderKL on 64 x 64 pictures: absolute error of values and of their differences, and a small KL term."""
+
+    def __init__(self, recipe: Recipe):
+        from diffusers import AutoencoderKL
+
+        self.options = _options(recipe, {"length": 6000, "cache": None, "kl": 1e-4, "channels": [24, 48, 64]})
+        self.images = _pictures(self.options)
+        self.length = len(self.images)
+        self.data = f"Diorama images, train split, {self.length} scenes"
+        self.vae = AutoencoderKL(
+            block_out_channels=tuple(self.options["channels"]),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+            sample_size=SIZE,
+        ).to(memory_format=torch.channels_last)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"vae": self.vae}
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        pictures = (self.images.pictures(indices) * 2 - 1).to(self.device, memory_format=torch.channels_last)
+        posterior = self.vae.encode(pictures).latent_dist
+        drawn = noise.randn(indices, posterior.mean.shape[1:], "posterior").to(self.device)
+        out = self.vae.decode(posterior.mean + posterior.std * drawn).sample
+        error = (out - pictures).abs().mean()
+        edges = sum((out.diff(dim=d) - pictures.diff(dim=d)).abs().mean() for d in (-1, -2))
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return {"loss": error + 0.5 * edges + self.options["kl"] * kl, "l1": error, "edges": edges, "kl": kl}
+
+    def export(self, folder: Path) -> None:
+        """Writes the VAE in fp16, with scaling_factor = 1 / std of its latents."""
+        with torch.no_grad():
+            means = [
+                self.vae.encode(self.images.pictures(range(i, i + 64)) * 2 - 1).latent_dist.mean
+                for i in range(0, min(1024, self.length - 63), 64)
+            ]
+        self.vae.register_to_config(scaling_factor=round(1 / torch.cat(means).std().item(), 6))
+        save_half(self.vae, folder)
+
+
+def save_half(model: nn.Module, folder: str | Path) -> None:
+    """Saves a diffusers or transformers model as fp16 safetensors that plain loading reads as float32."""
+    import copy
+    import json
+
+    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
+    config = Path(folder) / "config.json"
+    values = json.loads(config.read_text())
+    if "transformers_version" in values:
+        values.pop("torch_dtype", None)
+        values["dtype"] = "float32"
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+class SDTask(Task):
+    """UNet2DConditionModel and CLIPTextModel trained together on VAE latents, velocity prediction."""
+
+    def __init__(self, recipe: Recipe):
+        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        self.options = _options(recipe, {"length": 28000, "cache": None, "vae": None})
+        if self.options["vae"] is None:
+            raise ValueError("options.vae is missing: the folder of the trained VAE (`wm train diorama-vae` exports it)")
+        self.seed = recipe.seed
+        self.vae = AutoencoderKL.from_pretrained(self.options["vae"]).requires_grad_(False).eval()
+        images = _pictures(self.options)
+        self.scenes, self.length = images.scenes, len(images)
+        self.data = f"Diorama images, train split, {self.length} scenes"
+        self.mean, self.std = self._encode(images)
+        self.tokenizer = _tokenizer()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(self.tokenizer),
+                hidden_size=128,
+                intermediate_size=512,
+                projection_dim=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=77,
+                bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=SIZE // 4,
+            block_out_channels=(64, 96, 128),
+            layers_per_block=1,
+            norm_num_groups=8,
+            cross_attention_dim=128,
+            attention_head_dim=(2, 3, 4),
+            down_block_types=("CrossAttnDownBlock2D",) * 3,
+            up_block_types=("CrossAttnUpBlock2D",) * 3,
+        ).to(memory_format=torch.channels_last)
+        self.schedule = DDPMScheduler(**SCHEDULE)
+
+    @torch.no_grad()
+    def _encode(self, images: RenderedImages) -> tuple[torch.Tensor, torch.Tensor]:
+        from tqdm import tqdm
+
+        dists = [
+            self.vae.encode(images.pictures(range(i, min(i + 64, len(images)))) * 2 - 1).latent_dist
+            for i in tqdm(range(0, len(images), 64), desc="encode")
+        ]
+        scale = self.vae.config.scaling_factor
+        return torch.cat([d.mean for d in dists]) * scale, torch.cat([d.std for d in dists]) * scale
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    def words(self, index: int, noise: KeyedNoise) -> str:
+        """The caption of scene `index` as this step words it; "" in a tenth of the cases."""
+        rng = noise.generator(index, "caption")
+        chance = rng.random()
+        if chance < EMPTY_PROMPT:
+            return ""
+        chance = rng.random()
+        for share, detail, relations in WORDINGS:
+            if chance < share or (share, detail, relations) == WORDINGS[-1]:
+                break
+            chance -= share
+        return caption(self.scenes[index], detail, seed=int(rng.integers(1 << 30)), relations=relations).text
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        shape = self.mean.shape[1:]
+        draws = noise.randn(indices, (2, *shape), "noise")
+        latents = (self.mean[indices] + self.std[indices] * draws[:, 0]).to(self.device)
+        eps = draws[:, 1].to(self.device)
+        t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(self.device)
+        tokens = self.tokenizer(
+            [self.words(i, noise) for i in indices], padding="max_length", max_length=77, return_tensors="pt"
+        ).input_ids.to(self.device)
+        context = self.text_encoder(tokens).last_hidden_state
+        noisy = self.schedule.add_noise(latents, eps, t).to(memory_format=torch.channels_last)
+        target = self.schedule.get_velocity(latents, eps, t)
+        error = functional.mse_loss(self.unet(noisy, t, context).sample, target)
+        return {"loss": error}
+
+    def export(self, folder: Path) -> None:
+        """Writes a whole Stable-Diffusion-shaped pipeline folder in fp16."""
+        import json
+
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(folder)
+        for name in ("vae", "text_encoder", "unet"):
+            for file in (folder / name).glob("*.safetensors"):
+                file.unlink()
+            save_half(getattr(self, name), folder / name)
+        index = folder / "model_index.json"
+        index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
+
+
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "steps_offset": 1,
+}
+
+
+def _tokenizer():
+    import tempfile
+
+    from wm_pipelines.diorama.tokenizer import build_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        return build_tokenizer(folder)
+
+
+class JudgeTask(Task):
+    """`DioramaJudge` on every colour x shape pair of the train keys; pixels are weighted so that solids count as much as floor."""
+
+    def __init__(self, recipe: Recipe):
+        from wm_pipelines.diorama.judge import DioramaJudge
+
+        self.options = _options(recipe, {"length": 8000, "cache": None})
+        self.images = _pictures(self.options, composition="all")
+        self.length = len(self.images)
+        self.data = f"Diorama images, train split, all pairs, {self.length} scenes"
+        self.judge = DioramaJudge()
+        self.colour = torch.zeros(self.length, 5, dtype=torch.long)
+        self.shape = torch.full((self.length, 5), -1)
+        for i, scene in enumerate(self.images.scenes):
+            for o in scene.objects:
+                self.colour[i, o.id] = 1 + list(COLOURS).index(o.colour)
+                self.shape[i, o.id] = SHAPES.index(o.shape)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"judge": self.judge}
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        ids = self.images.ids[indices].long()
+        colour = self.colour[indices].gather(1, ids.flatten(1)).view_as(ids).to(self.device)
+        shape = self.shape[indices].gather(1, ids.flatten(1)).view_as(ids).to(self.device)
+        pictures = self.images.pictures(indices)
+        # generated pictures are a little soft and noisy; so are these
+        soft = functional.avg_pool2d(functional.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        mix = noise.uniform(indices, (1, 1, 1), "soft")
+        grain = noise.randn(indices, pictures.shape[1:], "grain") * noise.uniform(indices, (1, 1, 1), "amount") * 0.06
+        out = self.judge((pictures + (soft - pictures) * mix + grain).clamp(0, 1).to(self.device))
+        weight = torch.where(colour > 0, 1.0, (colour > 0).float().mean())
+        colour_loss = (functional.cross_entropy(out.colour, colour, reduction="none") * weight).sum() / weight.sum()
+        shape_loss = functional.cross_entropy(out.shape, shape, ignore_index=-1)
+        return {"loss": colour_loss + shape_loss, "colour": colour_loss, "shape": shape_loss}
+
+    def export(self, folder: Path) -> None:
+        save_half(self.judge, folder)
