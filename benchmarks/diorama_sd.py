@@ -1,5 +1,5 @@
-"""Does diorama-sd draw what the prompt names? 500 prompts each of one and two objects, seen pairs and held-out pairs, read by
-diorama-judge; the same reading of ground-truth renders beside it as the ceiling.
+"""Does diorama-sd draw what the prompt names? 500 prompts each of one and two objects, seen pairs and held-out pairs,
+read by diorama-judge; the same reading of ground-truth renders beside it as the ceiling.
 
     python benchmarks/diorama_sd.py --out benchmarks/results/diorama_sd.jsonl
 """

@@ -24,19 +24,21 @@ class DioramaDataset(Dataset):
     Args:
         kind: "image" (t = 0) or "video" (`frames` frames).
         split: "train", "val" or "test"; keys are disjoint, so no state occurs in two of them.
-        composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never occur
+        composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never
+        occur
             there (not for split "train"); "all" draws every pair (for judges, never for models under test).
         length: number of items.
         size: side of the square pictures, pixels.
-        num_objects: fixed counts to choose from; None draws one or two objects of at least 12 pixels (at 64 x 64), and in a
+        num_objects: fixed counts to choose from; None draws one or two objects of at least 12 pixels (at 64 x 64),
+        and in a
             fifth of the scenes three or four.
         same_shape: all objects of a scene share one shape.
         detail, relations: how captions are worded, as `wm_pipelines.diorama.language.caption` takes them.
         patterns: patterns to choose from.
         frames: frames of a video.
 
-    Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres, `caption`,
-    `spans` (object id -> character span); a video has a leading T axis on the maps.
+    Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres,
+    `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps.
     """
 
     def __init__(
@@ -115,7 +117,9 @@ class RenderedImages:
     Attributes: `scenes` (list), `rgb` (N, 3, H, W) uint8, `ids` (N, H, W) uint8, `depth` (N, H, W) float16.
     """
 
-    def __init__(self, dataset: DioramaDataset, cache: str | Path | None = None, batch: int = 64, progress: bool = True):
+    def __init__(
+        self, dataset: DioramaDataset, cache: str | Path | None = None, batch: int = 64, progress: bool = True
+    ):
         if dataset.kind != "image":
             raise ValueError(f"`dataset` is of kind {dataset.kind!r}; only 'image' can be held as pictures")
         self.dataset = dataset

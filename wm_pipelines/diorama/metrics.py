@@ -16,7 +16,8 @@ LEAST_AREA = 0.003  # of the picture: 12 pixels of 64 x 64
 
 @dataclass(frozen=True)
 class Found:
-    """One connected region that the judge sees. `box` (x0, y0, x1, y1) and `centre` (x, y) in [0, 1]; `area` is a share of the picture."""
+    """One connected region that the judge sees. `box` (x0, y0, x1, y1) and `centre` (x, y) in [0, 1]; `area` is a
+    share of the picture."""
 
     colour: str
     shape: str
@@ -65,9 +66,9 @@ def obedience(wanted: Sequence[dict], found: Sequence[Found], relations: Sequenc
         relations: (subject index, predicate, object index) into `wanted`.
 
     Returns:
-        colour, shape, joint: share of the objects whose colour, shape, or both are there (as multisets); count: 1.0 if as
-        many solids are seen as named; all: 1.0 if every object is there jointly; relations: share of the relations that hold
-        between the objects found (NaN where the caption has none).
+        colour, shape, joint: share of the objects whose colour, shape, or both are there (as multisets); count: 1.0
+        if as many solids are seen as named; all: 1.0 if every object is there jointly; relations: share of the
+        relations that hold between the objects found (NaN where the caption has none).
     """
     n = len(wanted)
     if n == 0:

@@ -1,7 +1,8 @@
-"""Analytic ray casting of Diorama scenes in torch (our design): pictures and every exact map, batched over scenes and times.
+"""Analytic ray casting of Diorama scenes in torch (our design): pictures and every exact map, over scenes and times.
 
-Elementwise arithmetic only, so a scene renders bit-equal alone and in any batch. Differentiable in poses and colours through
-shading and geometry, not through visibility. One pass finds, for each ray, the nearest of four kinds of solids and the floor.
+Elementwise arithmetic only, so a scene renders bit-equal alone and in any batch. Differentiable in poses and colours
+through shading and geometry, not through visibility. One pass finds, for each ray, the nearest of the solids and the
+floor.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ class RenderOutput:
     depth: (B, T, H, W) float32 metres along the optical axis (inf where there is nothing).
     normals: (B, T, 3, H, W) float32, world axes, unit (0 where there is nothing).
     flow: (B, T, 2, H, W) float32 pixels from t to t + 1, (right, down). occlusion: (B, T, H, W) bool: the point is not
-    visible at t + 1. boxes, amodal_boxes: (B, T, N, 4) float32 (x0, y0, x1, y1) in [0, 1], of the visible pixels (NaN when
-    none) and of the whole silhouette, unclipped. visible: (B, T, N) float32 visible share of the silhouette in the frame.
-    object_ids: (B, N) int64, 0 = no object.
+    visible at t + 1. boxes, amodal_boxes: (B, T, N, 4) float32 (x0, y0, x1, y1) in [0, 1], of the visible pixels (NaN
+    when none) and of the whole silhouette, unclipped. visible: (B, T, N) float32 visible share of the silhouette in the
+    frame. object_ids: (B, N) int64, 0 = no object.
     """
 
     rgb: torch.Tensor | None = None
@@ -326,7 +327,7 @@ def _rays(world: _World, height: int, width: int, offset: tuple[float, float]) -
 
 
 def _solid_distance(world: _World, origin: torch.Tensor, ray: torch.Tensor) -> torch.Tensor:
-    """Distance (F, N, P) from `origin` (F, 3) or (F, P, 3) along unit `ray` (F, P, 3) or (F, 1, 3) to each solid; FAR = none."""
+    """Distance (F, N, P) to each solid from `origin` (F, 3) or (F, P, 3) along unit `ray` (F, P or 1, 3); FAR = none."""
     points = max(ray.shape[1], origin.shape[1] if origin.dim() == 3 else 1)
     frames, count = world.kind.shape
     out = torch.full((frames, count, points), FAR, device=ray.device)

@@ -1,7 +1,8 @@
 """The state of a miniature world: a few solids on a floor, a camera, a light (our design).
 
-Conventions, fixed here and never moved: right-handed world in metres, z up, floor z = 0; camera with OpenCV axes (x right,
-y down, z forward); time in frames. Everything that the renderer, the language and the data sets say comes from these values.
+Conventions, fixed here and never moved: right-handed world in metres, z up, floor z = 0; camera with OpenCV axes (x
+right, y down, z forward); time in frames. Everything that the renderer, the language and the data sets say comes from
+these values.
 """
 
 import json
@@ -234,9 +235,7 @@ def rough_boxes(scene: Scene) -> np.ndarray:
     for i, o in enumerate(scene.objects):
         c, s = math.cos(o.yaw), math.sin(o.yaw)
         local = corners * (o.half_width, o.half_width, o.height)
-        turned = np.stack(
-            [c * local[:, 0] - s * local[:, 1], s * local[:, 0] + c * local[:, 1], local[:, 2]], axis=1
-        )
+        turned = np.stack([c * local[:, 0] - s * local[:, 1], s * local[:, 0] + c * local[:, 1], local[:, 2]], axis=1)
         xy, _ = project(turned + o.position, scene.camera)
         boxes[i, :2], boxes[i, 2:] = xy.min(0), xy.max(0)
     return boxes
@@ -246,7 +245,8 @@ def clear_relations(scene: Scene) -> set[tuple[str, int, int]]:
     """Relations at t = 0 that hold by a clear margin, as (predicate, subject id, object id).
 
     left of, right of: centres at least 0.15 of the frame apart in x. behind, in front of: 0.3 m apart in depth.
-    above, below: 0.15 apart in y while the depth differs by less than its margin (else it is the perspective of the floor).
+    above, below: 0.15 apart in y while the depth differs by less than its margin (else it is the perspective of the
+    floor).
     """
     if len(scene.objects) < 2:
         return set()

@@ -1,4 +1,5 @@
-"""How the base checkpoints of the miniature world are trained: the VAE, then text encoder and UNet together, and the judge."""
+"""How the base checkpoints of the miniature world are trained: the VAE, then text encoder and UNet together, and the
+judge."""
 
 from pathlib import Path
 
@@ -94,7 +95,9 @@ class SDTask(Task):
 
         self.options = _options(recipe, {"length": 28000, "cache": None, "vae": None})
         if self.options["vae"] is None:
-            raise ValueError("options.vae is missing: the folder of the trained VAE (`wm train diorama-vae` exports it)")
+            raise ValueError(
+                "options.vae is missing: the folder of the trained VAE (`wm train diorama-vae` exports it)"
+            )
         self.seed = recipe.seed
         self.vae = AutoencoderKL.from_pretrained(self.options["vae"]).requires_grad_(False).eval()
         images = _pictures(self.options)
@@ -215,7 +218,8 @@ def _tokenizer():
 
 
 class JudgeTask(Task):
-    """`DioramaJudge` on every colour x shape pair of the train keys; pixels are weighted so that solids count as much as floor."""
+    """`DioramaJudge` on every colour x shape pair of the train keys; pixels are weighted so that solids count as much
+    as floor."""
 
     def __init__(self, recipe: Recipe):
         from wm_pipelines.diorama.judge import DioramaJudge
