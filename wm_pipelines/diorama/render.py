@@ -28,8 +28,8 @@ class RenderOutput:
     normals: (B, T, 3, H, W) float32, world axes, unit (0 where there is nothing).
     flow: (B, T, 2, H, W) float32 pixels from t to t + 1, (right, down). occlusion: (B, T, H, W) bool: the point is not
     visible at t + 1. boxes, amodal_boxes: (B, T, N, 4) float32 (x0, y0, x1, y1) in [0, 1], of the visible pixels (NaN
-    when none) and of the whole silhouette, unclipped. visible: (B, T, N) float32 visible share of the silhouette in the
-    frame. object_ids: (B, N) int64, 0 = no object.
+    when none) and of the whole silhouette, unclipped. visible: (B, T, N) float32 visible share of the silhouette in
+    the frame. object_ids: (B, N) int64, 0 = no object.
     """
 
     rgb: torch.Tensor | None = None
@@ -327,7 +327,7 @@ def _rays(world: _World, height: int, width: int, offset: tuple[float, float]) -
 
 
 def _solid_distance(world: _World, origin: torch.Tensor, ray: torch.Tensor) -> torch.Tensor:
-    """Distance (F, N, P) to each solid from `origin` (F, 3) or (F, P, 3) along unit `ray` (F, P or 1, 3); FAR = none."""
+    """Distance (F, N, P) to each solid from `origin` (F, 3) or (F, P, 3) along unit `ray`; FAR = none."""
     points = max(ray.shape[1], origin.shape[1] if origin.dim() == 3 else 1)
     frames, count = world.kind.shape
     out = torch.full((frames, count, points), FAR, device=ray.device)
