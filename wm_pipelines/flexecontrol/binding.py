@@ -63,7 +63,7 @@ def bind(
     if graph is not None:
         for node, (start, end) in graph.spans.items():
             text = graph.caption[start:end]
-            span = (start, end) if prompt == graph.caption else locate(prompt, text)
+            span = (start, end) if prompt == graph.caption else _locate_node(prompt, text)
             if not any(span[0] < other[1] and other[0] < span[1] for other in bound):
                 masks[span] = graph.masks[node]
                 wanted.append((text, span))
@@ -74,14 +74,22 @@ def bind(
     return Binding(found, owners, {index[span]: mask for span, mask in masks.items()})
 
 
+def _locate_node(prompt: str, text: str) -> Span:
+    """A node's phrase in a prompt that is not the graph's own caption: any article will do."""
+    words = text.split(" ", 1)[1]
+    return locate(prompt, text if text.lower() in prompt.lower() else words)
+
+
 def graph_conditions(graph: CompiledGraph, types: Sequence[str], explicit: Sequence[Condition]) -> list[Condition]:
     """The maps that a graph stands for: `seg` from the nodes' masks and `depth` from their order.
 
     Only types that the model has and that no explicit condition gives. Nearer nodes are drawn over farther ones; the
     palette says nothing about the nodes.
     """
-    given = {condition.type for condition in explicit}
+    given = {getattr(condition, "type", None) for condition in explicit}
     derived = []
+    if not graph.masks:
+        return derived
     if "seg" in types and "seg" not in given:
         ids = torch.zeros(graph.depth.shape, dtype=torch.long)
         numbers = {node: i + 1 for i, node in enumerate(graph.masks)}
@@ -89,7 +97,9 @@ def graph_conditions(graph: CompiledGraph, types: Sequence[str], explicit: Seque
             ids[graph.masks[node]] = numbers[node]
         derived.append(Condition("seg", seg_from_ids(ids)))
     if "depth" in types and "depth" not in given:
-        derived.append(Condition("depth", depth_to_map(graph.depth)))
+        depth = depth_to_map(graph.depth)
+        if depth.any():  # nodes at one depth have no order to show
+            derived.append(Condition("depth", depth))
     return derived
 
 

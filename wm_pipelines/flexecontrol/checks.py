@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from wm_pipelines.scene_graph import CompiledGraph, SceneGraph
+
 Texts = str | list[str]
 
 CHOICES = {
@@ -65,6 +67,13 @@ def check_texts(
             raise ValueError(f"prompt_embeds and negative_prompt_embeds must have one shape, got {shapes}")
     if clip_skip is not None and not (isinstance(clip_skip, Integral) and 0 <= clip_skip < layers):
         raise ValueError(f"clip_skip must be None or 0 to {layers - 1}, got {clip_skip!r}")
+
+
+def compile_graphs(graphs: Sequence[SceneGraph], height: int, width: int) -> list[CompiledGraph]:
+    """Every graph compiled for a picture of this size."""
+    if not isinstance(graphs, Sequence) or not graphs or not all(isinstance(graph, SceneGraph) for graph in graphs):
+        raise ValueError(f"scene_graph must be a SceneGraph or a non-empty list of them, got {graphs!r}")
+    return [graph.compile(height, width) for graph in graphs]
 
 
 def count_prompts(prompt: Texts | None, prompt_embeds: torch.Tensor | None) -> int:

@@ -349,7 +349,7 @@ class FlexEControlPipeline(
         height = _side(self.unet.config.sample_size, 0) * self.vae_scale_factor if height is None else height
         width = _side(self.unet.config.sample_size, 1) * self.vae_scale_factor if width is None else width
         graphs = [scene_graph] if isinstance(scene_graph, SceneGraph) else scene_graph
-        compiled = None if graphs is None else [graph.compile(height, width) for graph in graphs]
+        compiled = None if graphs is None else checks.compile_graphs(graphs, height, width)
         if compiled is not None and prompt is None and prompt_embeds is None:
             prompt = [graph.caption for graph in compiled]
 
