@@ -77,6 +77,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "FeatureResnet"]
+    _group_offload_block_modules = ["feature_extractor", "global_adapter"]  # they run before `forward` does
     _skip_layerwise_casting_patterns = ["norm", "conv_gamma", "conv_beta", "zero_conv"]
 
     @register_to_config
@@ -391,19 +392,21 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         """
         if not slots:
             raise ValueError("condition_features needs at least one slot; without conditions do not run the adapter")
-        weight = self.feature_extractor.pre_extractor[0].weight
+        # sequential offload keeps weights on meta between calls
+        device = self.feature_extractor.pre_extractor[0].weight.device
+        device = slots[0].image.device if device.type == "meta" else device
         batch = max(
             max(s.image.shape[0], s.strength.numel() if isinstance(s.strength, torch.Tensor) else 1) for s in slots
         )
         height, width = slots[0].image.shape[-2:]
         types = list(self.config.types)
-        maps = torch.zeros(batch, len(types), 3, height, width, device=weight.device, dtype=torch.float32)
-        count = torch.zeros(batch, len(types), 1, height, width, device=weight.device)
-        union = torch.zeros(batch, 1, height, width, device=weight.device)
+        maps = torch.zeros(batch, len(types), 3, height, width, device=device, dtype=torch.float32)
+        count = torch.zeros(batch, len(types), 1, height, width, device=device)
+        union = torch.zeros(batch, 1, height, width, device=device)
         for i, slot in enumerate(slots):
             index = self._check_slot(slot, i, batch, (height, width))
             image = slot.image.to(maps)
-            strength = torch.as_tensor(slot.strength, dtype=torch.float32, device=weight.device).reshape(-1, 1, 1, 1)
+            strength = torch.as_tensor(slot.strength, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
             region = torch.ones_like(image[:, :1]) if slot.region is None else slot.region.to(maps)
             if slot.region is not None:
                 image = region * (region * image + (1 - region) * self._backgrounds[index])
@@ -413,7 +416,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
             union = torch.maximum(union, active)
         if normalise_overlap:
             maps = maps / count.clamp(min=1)
-        features = self.feature_extractor(maps.flatten(1, 2).to(weight.dtype))
+        features = self.feature_extractor(maps.flatten(1, 2).to(self.dtype))
         if mask_features:
             features = [f * max_pool_to(union, tuple(f.shape[-2:])).to(f) for f in features]
         return features
