@@ -6,7 +6,15 @@ Importing this package makes PEFT know the method, so that `PeftModel.from_pretr
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType, register_peft_method
 
-__all__ = ["KroneckerConfig", "KroneckerLinear", "KroneckerModel", "register"]
+__all__ = [
+    "KroneckerConfig",
+    "KroneckerLinear",
+    "KroneckerModel",
+    "add_weighted_adapter",
+    "register",
+    "save_lora",
+    "to_lora",
+]
 
 
 def _extend_peft_type(name: str) -> None:
@@ -38,6 +46,8 @@ def register() -> None:
 
 register()
 
+from .combine import add_weighted_adapter  # noqa: E402
 from .config import KroneckerConfig  # noqa: E402
+from .export import save_lora, to_lora  # noqa: E402
 from .linear import KroneckerLinear  # noqa: E402
 from .model import KroneckerModel  # noqa: E402

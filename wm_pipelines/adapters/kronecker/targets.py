@@ -66,13 +66,17 @@ def set_name(config: KroneckerConfig, name: str) -> str:
     """Name of the set of slow weights that layer `name` uses.
 
     Raises:
-        ValueError: `shared_sets` is a dict and none of its patterns matches the whole name.
+        ValueError: `shared_sets` is a dict, and its patterns name no set for the whole name, or several.
     """
     if isinstance(config.shared_sets, dict):
-        for pattern, group in config.shared_sets.items():
-            if re.fullmatch(pattern, name):
-                return group
-        raise ValueError(f"`shared_sets` has no pattern for `{name}`; patterns: {list(config.shared_sets)}")
+        # "the first that matches" would not do: PEFT sorts the keys when it writes the file
+        groups = {group for pattern, group in config.shared_sets.items() if re.fullmatch(pattern, name)}
+        if len(groups) != 1:
+            raise ValueError(
+                f"`shared_sets` gives `{name}` {len(groups)} sets {sorted(groups)}, it must be one; patterns: "
+                f"{list(config.shared_sets)}"
+            )
+        return groups.pop()
     if config.shared_sets == "none":
         return name
     if config.shared_sets == "all" or isinstance(config.target_modules, str):

@@ -1,0 +1,138 @@
+"""Kronecker adapters as plain LoRA: exact, and loadable where nobody has heard of Kronecker products."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import nn
+
+from .layer import AdaptedLinear
+
+__all__ = ["LoraFactors", "save_lora", "to_lora"]
+
+_FILES = {
+    "peft": "adapter_model.safetensors",
+    "diffusers": "pytorch_lora_weights.safetensors",
+    "kohya": "kohya_lora.safetensors",
+}
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """ΔW = B A with the scale inside B: `down` A (k, in), `up` B (out, k), `bias` (out,) or None; fp32 or wider."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def to_lora(model: nn.Module, adapter_name: str = "default") -> dict[str, LoraFactors]:
+    """The exact LoRA form of one adapter, per module name of the unwrapped model, at its current scale.
+
+    The rank is m·r for rank-one A, and min(m·n·r, in, out) for dense A. `modules_to_save` are not part of it.
+
+    Raises:
+        ValueError: the model has no such adapter.
+    """
+    layers = {
+        name.removeprefix("base_model.model."): module
+        for name, module in model.named_modules()
+        if isinstance(module, AdaptedLinear) and adapter_name in module.kronecker_u
+    }
+    if not layers:
+        raise ValueError(
+            f"no Kronecker adapter {adapter_name!r} in the model; it has {sorted(getattr(model, 'peft_config', {}))}"
+        )
+    factors = {}
+    for name, layer in layers.items():
+        up, down, bias = layer.get_lora_factors(adapter_name)
+        factors[name] = LoraFactors(down.contiguous(), up.contiguous(), bias)
+    return factors
+
+
+def save_lora(
+    model: nn.Module,
+    folder: str | os.PathLike,
+    adapter_name: str = "default",
+    format: Literal["peft", "diffusers", "kohya"] = "peft",
+    prefix: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Writes `to_lora` as a LoRA file; every tool that reads the format then has the same ΔW up to `dtype`.
+
+    Args:
+        format: "peft" (`adapter_model.safetensors` and `adapter_config.json`, for `PeftModel.from_pretrained`),
+            "diffusers" (`pytorch_lora_weights.safetensors`, for `load_lora_weights`), or "kohya"
+            (`kohya_lora.safetensors`, for ComfyUI and the web UIs, with module names as in diffusers).
+        prefix: component in front of the keys: "unet" by default for diffusers, "lora_unet" for Kohya.
+        dtype: of the file; the alpha equals the rank, so the reader's scale is 1.
+
+    Returns:
+        The path of the weights file. It is written whole under a temporary name, then renamed.
+
+    Raises:
+        ValueError: unknown format, no such adapter, or a folder that is a file.
+    """
+    if format not in _FILES:
+        raise ValueError(f"`format` must be one of {sorted(_FILES)}, got {format!r}")
+    folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"`folder` must be a folder, {folder} is a file")
+    factors = to_lora(model, adapter_name)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, lora in factors.items():
+        if format == "kohya":
+            key = f"{prefix or 'lora_unet'}_{name.replace('.', '_')}"
+            tensors[f"{key}.lora_down.weight"] = lora.down.to(dtype)
+            tensors[f"{key}.lora_up.weight"] = lora.up.to(dtype)
+            tensors[f"{key}.alpha"] = torch.tensor(float(len(lora.down)))
+            if lora.bias is not None:
+                tensors[f"{key}.diff_b"] = lora.bias.to(dtype)
+            continue
+        key = f"base_model.model.{name}" if format == "peft" else f"{prefix or 'unet'}.{name}"
+        tensors[f"{key}.lora_A.weight"] = lora.down.to(dtype)
+        tensors[f"{key}.lora_B.weight"] = lora.up.to(dtype)
+        if lora.bias is not None:
+            tensors[f"{key}.lora_B.bias"] = lora.bias.to(dtype)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    if format == "peft":
+        text = json.dumps(_lora_config(factors), indent=2, sort_keys=True)
+        _replace(folder / "adapter_config.json", lambda path: path.write_text(text))
+    target = folder / _FILES[format]
+    _replace(target, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    return target
+
+
+def _lora_config(factors: dict[str, LoraFactors]) -> dict:
+    ranks = {name: len(lora.down) for name, lora in factors.items()}
+    rank = max(ranks.values())
+    # a pattern is matched at the end of a module's name, so the caret keeps it from other modules
+    other = {f"^{re.escape(name)}": r for name, r in ranks.items() if r != rank}
+    config = LoraConfig(  # the regex, unlike a list of suffixes, matches these modules and no others
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=other,
+        alpha_pattern=other,
+        target_modules="|".join(map(re.escape, factors)),
+        lora_bias=any(lora.bias is not None for lora in factors.values()),
+        inference_mode=True,
+    )
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+
+
+def _replace(target: Path, write) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
