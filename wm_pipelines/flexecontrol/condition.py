@@ -16,6 +16,7 @@ from wm_pipelines.flexecontrol.condition_text import parse_fields
 from wm_pipelines.media import Picture, open_image, to_mask, to_tensor
 
 Source: TypeAlias = str | Path | Picture
+SOURCES: tuple[str, ...] = ("map", "photo", "graph")
 Region: TypeAlias = Source | tuple[float, float, float, float]
 
 
@@ -33,7 +34,8 @@ class Condition:
         span: characters (start, end) of the phrase in the prompt, needed where the words occur twice.
         start, end: active from `start` to `end` of the sampling, fractions with 0 <= start < end <= 1.
         fit: "error" | "crop" | "pad" | "stretch", for map and region alike.
-        source: "map", or "photo" to run our extractor of this type (see `from_photo`).
+        source: "map"; "photo" to run our extractor of this type (see `from_photo`); "graph" for a map that a scene
+            graph stands for, so that messages can say so.
         options: options of that extractor.
 
     Raises:
@@ -64,8 +66,8 @@ class Condition:
             raise ValueError(f"start={self.start}, end={self.end}; they must satisfy 0 <= start < end <= 1")
         if self.fit not in fitting.FITS:
             raise ValueError(f"fit={self.fit!r}; choose from {', '.join(fitting.FITS)}")
-        if self.source not in ("map", "photo"):
-            raise ValueError(f"source={self.source!r}; choose from map, photo")
+        if self.source not in SOURCES:
+            raise ValueError(f"source={self.source!r}; choose from {', '.join(SOURCES)}")
         if self.phrase is not None and (not isinstance(self.phrase, str) or not self.phrase.strip()):
             raise ValueError(f"phrase must be words of the prompt, got {self.phrase!r}")
         if self.span is not None:
@@ -132,7 +134,7 @@ class PreparedCondition:
         region (`torch.Tensor` of shape `(1, H, W)`, float32 in [0, 1], or None): None = everywhere.
         index: its place in the user's list, from 0.
         background: the value of "no control" in `image`.
-        extracted: whether our extractor made `image` from a photo.
+        source: "map", "photo" (our extractor made `image`) or "graph".
     """
 
     type: str
@@ -145,12 +147,12 @@ class PreparedCondition:
     end: float
     index: int
     background: float = 0.0
-    extracted: bool = False
+    source: str = "map"
 
     @property
     def name(self) -> str:
         """How messages call it: type and place in the list, from 1."""
-        return f"condition {self.type!r} #{self.index + 1}"
+        return _name(self.type, self.index, self.source)
 
     @property
     def area(self) -> torch.Tensor:
@@ -158,6 +160,10 @@ class PreparedCondition:
         if self.region is not None:
             return self.region >= 0.5
         return kinds.support(self.type, self.image, self.background, fill=True)
+
+
+def _name(type: str, index: int, source: str) -> str:
+    return f"the graph's {type} map" if source == "graph" else f"condition {type!r} #{index + 1}"
 
 
 def prepare(
@@ -191,7 +197,7 @@ def prepare(
 def _prepare_one(
     condition: Condition, index: int, size: tuple[int, int], multiple: int, background: float
 ) -> PreparedCondition:
-    name = f"condition {condition.type!r} #{index + 1}"
+    name = _name(condition.type, index, condition.source)
     photo = condition.source == "photo"
     try:
         # A photo's transparency is read as white paper; a map's as "no control".
@@ -215,7 +221,7 @@ def _prepare_one(
     return PreparedCondition(
         type=condition.type, image=image, region=region, strength=float(condition.strength), phrase=condition.phrase,
         span=condition.span, start=float(condition.start), end=float(condition.end), index=index,
-        background=background, extracted=photo,
+        background=background, source=condition.source,
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ def parse_fields(text: str) -> dict[str, object]:
             raise ValueError(f"condition {text!r}: {key!r} is given twice")
         if not value:
             raise ValueError(f"condition {text!r}: {key!r} has no value")
+        if key == "from" and value not in ("map", "photo"):
+            raise ValueError(f"condition {text!r}: from={value!r}; choose from map, photo")
         fields[name] = _value(text, key, value)
     return fields
 

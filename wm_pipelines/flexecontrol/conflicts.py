@@ -26,6 +26,7 @@ EDGE_AGREEMENT = 0.3
 EDGE_RADIUS = 2
 APART = 0.1
 GRAPH_AGREEMENT = 0.25
+GRAPH_STEP = 0.3  # metres; nearer than this two nodes have no order
 # Fewer discontinuous pixels than this are a speck, and their share says nothing.
 _FEWEST = 8
 # Line segments leave out curves, and poses outline nothing: neither is expected to follow depth.
@@ -254,19 +255,24 @@ def _graph_place(prompt: str, condition: PreparedCondition, span: Span, graph: C
 
 
 def _graph_depth(condition: PreparedCondition, graph: CompiledGraph) -> Iterator[Conflict]:
-    """A depth map that turns the graph's order round, judged on the nodes' visible masks."""
+    """A depth map that turns the graph's order round, judged where the nodes are seen."""
     near = condition.image.mean(0)
-    seen = [n for n in graph.depth_order if graph.masks[n].any()]
-    for front, behind in combinations(seen, 2):
-        gap = float(near[graph.masks[behind]].mean() - near[graph.masks[front]].mean())
-        if gap > DISCONTINUITY and float(graph.depth[graph.masks[behind]].mean()) > float(
-            graph.depth[graph.masks[front]].mean()
-        ):
+    seen = {}
+    order = [node for node in graph.depth_order if graph.masks[node].any()]
+    for node in order:
+        depths = graph.depth.where(graph.masks[node], -torch.inf)
+        # Where nothing hides it the nearest thing is the node itself, and nothing in its mask is farther.
+        own = float(depths.max())
+        seen[node] = own, float(near[depths == own].mean())
+    for front, behind in combinations(order, 2):
+        ordered = seen[behind][0] - seen[front][0] >= GRAPH_STEP
+        gap = seen[behind][1] - seen[front][1]
+        if ordered and gap > DISCONTINUITY:
             yield _conflict(
                 "graph_depth",
                 (condition,),
-                f"{condition.name} shows the graph's node {behind!r} nearer than {front!r}, which the graph puts in "
-                "front of it",
+                f"{condition.name} is nearer at node {behind!r} of the graph than at {front!r}, which the graph puts "
+                "in front",
                 condition.name,
                 "the graph gives no depth map where a condition gives one; its boxes and masks keep the graph's order",
                 gap=gap,

@@ -1,0 +1,92 @@
+"""Boxes, masks, heat and tracks drawn over pictures, for people to look at."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from wm_pipelines.media import Picture, to_mask, to_pil, to_tensor
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """The index-th colour of a sequence whose neighbours differ clearly, 8-bit RGB."""
+    # Steps of the golden ratio never come back to a hue that was used.
+    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(index * 0.6180339887 % 1, 0.85, 1.0))
+
+
+def draw_boxes(
+    image: Picture, boxes: Sequence[Sequence[float]], labels: Sequence[str] | None = None, width: int = 1
+) -> Image.Image:
+    """Draw boxes (x0, y0, x1, y1), in fractions of the picture, each with its own colour and label."""
+    if labels is not None and len(labels) != len(boxes):
+        raise ValueError(f"labels has {len(labels)} entries for {len(boxes)} boxes")
+    picture = to_pil(image)
+    pen = ImageDraw.Draw(picture)
+    for index, (x0, y0, x1, y1) in enumerate(boxes):
+        corners = (x0 * picture.width, y0 * picture.height, x1 * picture.width - 1, y1 * picture.height - 1)
+        if corners[2] < corners[0] or corners[3] < corners[1]:
+            raise ValueError(f"boxes[{index}] is {(x0, y0, x1, y1)}; it must satisfy x0 < x1 and y0 < y1")
+        pen.rectangle(corners, outline=colour_of(index), width=width)
+        if labels is not None:
+            pen.text((corners[0] + width + 1, corners[1] + width), labels[index], fill=colour_of(index))
+    return picture
+
+
+def draw_heat(image: Picture, heat: torch.Tensor, opacity: float = 0.6) -> Image.Image:
+    """Lay a map over a picture: blue where it is low, red at its own maximum.
+
+    Args:
+        heat (`torch.Tensor` of shape `(h, w)`, not negative): resized bilinearly to the picture.
+        opacity: 0 to 1.
+    """
+    if heat.ndim != 2 or not torch.isfinite(heat).all():
+        raise ValueError(f"heat has shape {tuple(heat.shape)}; it must be a finite (h, w)")
+    picture = to_tensor(image)
+    heat = (heat.detach().cpu().float() / heat.max().clamp_min(1e-6).cpu()).clamp(0, 1)[None, None]
+    heat = torch.nn.functional.interpolate(heat, picture.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    # A plain blue, green, yellow, red ramp: each channel is a tent over the value.
+    colours = torch.stack([(1.5 - (4 * heat - centre).abs()).clamp(0, 1) for centre in (3, 2, 1)])
+    return to_pil((1 - opacity) * picture + opacity * colours)
+
+
+def draw_mask(image: Picture, mask: Picture, index: int = 0, opacity: float = 0.5) -> Image.Image:
+    """Tint the pixels of a mask with the index-th colour."""
+    picture, cover = to_tensor(image), opacity * to_mask(mask)
+    if cover.shape[1:] != picture.shape[1:]:
+        raise ValueError(f"mask is {tuple(cover.shape[1:])}, the picture {tuple(picture.shape[1:])}; sizes must agree")
+    colour = torch.tensor(colour_of(index)).view(3, 1, 1) / 255
+    return to_pil(picture * (1 - cover) + colour * cover)
+
+
+def draw_tracks(
+    frames: Sequence[Picture], tracks: torch.Tensor, visible: torch.Tensor | None = None, tail: int = 8
+) -> list[Image.Image]:
+    """Draw points and the way they came over the last `tail` frames.
+
+    Args:
+        frames: T pictures.
+        tracks (`torch.Tensor` of shape `(T, N, 2)`, pixels: x, y).
+        visible (bool `torch.Tensor` of shape `(T, N)`): hidden points are drawn as rings; None = all are visible.
+    """
+    if tracks.ndim != 3 or tracks.shape[0] != len(frames) or tracks.shape[2] != 2:
+        raise ValueError(f"tracks has shape {tuple(tracks.shape)} for {len(frames)} frames; it must be (T, N, 2)")
+    if visible is not None and visible.shape != tracks.shape[:2]:
+        raise ValueError(f"visible has shape {tuple(visible.shape)}; it must be {tuple(tracks.shape[:2])}")
+    points = tracks.detach().cpu().numpy()
+    seen = np.ones(points.shape[:2], bool) if visible is None else visible.cpu().numpy().astype(bool)
+    drawn = []
+    for t, frame in enumerate(frames):
+        picture = to_pil(frame)
+        pen = ImageDraw.Draw(picture)
+        for n in range(points.shape[1]):
+            way = [tuple(point) for point in points[max(0, t - tail) : t + 1, n].tolist()]
+            if not np.isfinite(way).all():
+                continue
+            if len(way) > 1:
+                pen.line(way, fill=colour_of(n), width=1)
+            (x, y), fill = way[-1], colour_of(n) if seen[t, n] else None
+            pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=fill, outline=colour_of(n))
+        drawn.append(picture)
+    return drawn
