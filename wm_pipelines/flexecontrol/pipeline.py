@@ -149,6 +149,8 @@ class FlexEControlPipeline(
         Raises:
             ValueError: on the first problem found, naming the argument, what came and what is allowed.
         """
+        if controlled and self.control.dtype != self.unet.dtype:
+            raise ValueError(f"control is {self.control.dtype}, unet is {self.unet.dtype}; use pipe.to(dtype)")
         checks.check_options(options)
         checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
         layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
@@ -274,6 +276,21 @@ class FlexEControlPipeline(
             latent_hw=latent_size,
         )
 
+    def decode(
+        self, latents: torch.Tensor, output_type: str, generator: Any
+    ) -> tuple[list[PIL.Image.Image] | Any, list[bool] | None]:
+        """Latents -> pictures in the asked form, and the safety checker's flags if there is one."""
+        if output_type == "latent":
+            return latents, None
+        images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, generator=generator)[0]
+        flags = None
+        if self.safety_checker is not None:
+            pictures = self.image_processor.postprocess(images, output_type="pil")
+            pixels = self.feature_extractor(pictures, return_tensors="pt").pixel_values
+            images, flags = self.safety_checker(images=images, clip_input=pixels.to(images.device, images.dtype))
+        denormalise = [flags is None or not flag for flag in flags or [False] * len(images)]
+        return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=denormalise), flags
+
     @torch.no_grad()
     def __call__(
         self,
@@ -361,7 +378,7 @@ class FlexEControlPipeline(
             negative_prompt_embeds,
             clip_skip,
             (height, width),
-            bool(conditions) or compiled is not None,
+            compiled is not None or not (isinstance(conditions, Sequence | None) and not conditions),
             callback_on_step_end_tensor_inputs,
             binding=binding,
             on_conflict=on_conflict,
@@ -463,7 +480,7 @@ class FlexEControlPipeline(
                         "negative_prompt_embeds": negative_prompt_embeds,
                     }
                     tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    replaced = callback_on_step_end(self, i, t, tensors)
+                    replaced = callback_on_step_end(self, i, t, tensors) or {}
                     latents = replaced.pop("latents", latents)
                     prompt_embeds = replaced.pop("prompt_embeds", prompt_embeds)
                     negative_prompt_embeds = replaced.pop("negative_prompt_embeds", negative_prompt_embeds)
@@ -488,21 +505,6 @@ class FlexEControlPipeline(
         if not return_dict:
             return images, flags, maps, plan.conflicts, report
         return FlexEControlPipelineOutput(images, flags, maps, plan.conflicts, report)
-
-    def decode(
-        self, latents: torch.Tensor, output_type: str, generator: Any
-    ) -> tuple[list[PIL.Image.Image] | Any, list[bool] | None]:
-        """Latents -> pictures in the asked form, and the safety checker's flags if there is one."""
-        if output_type == "latent":
-            return latents, None
-        images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, generator=generator)[0]
-        flags = None
-        if self.safety_checker is not None:
-            pictures = self.image_processor.postprocess(images, output_type="pil")
-            pixels = self.feature_extractor(pictures, return_tensors="pt").pixel_values
-            images, flags = self.safety_checker(images=images, clip_input=pixels.to(images.device, images.dtype))
-        denormalise = [flags is None or not flag for flag in flags or [False] * len(images)]
-        return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=denormalise), flags
 
 
 def _side(sample_size: int | Sequence[int], axis: int) -> int:

@@ -11,6 +11,14 @@ PROMPT = "a red cube left of a blue sphere"
 GRAPH = SceneGraph((Node("a", "cube", ("red",)), Node("b", "sphere", ("blue",))), (Edge("a", "left of", "b"),))
 
 
+def assert_in_place(maps, graph):
+    compiled = graph.compile(64, 64)
+    for node, (start, end) in compiled.spans.items():
+        cells = torch.nn.functional.adaptive_max_pool2d(compiled.masks[node][None].float(), 8)[0] > 0
+        attention = maps[compiled.caption[start:end]]
+        assert attention[~cells].max() == 0 and attention[cells].min() > 0
+
+
 def decode(tokenizer, prompt, phrase):
     ids = tokenizer(prompt).input_ids
     return tokenizer.decode(ids[phrase.tokens[0] : phrase.tokens[1]]).strip()
@@ -61,7 +69,7 @@ def test_recording_a_phrase_does_not_loosen_a_bound_one(sample, square):
     condition = Condition("canny", square(), phrase="red cube", region=(0, 0, 0.5, 0.5))
     alone = sample(conditions=condition).attention_maps[0]["red cube"]
     beside = sample(conditions=condition, phrases=["cube left"]).attention_maps[0]["red cube"]
-    assert torch.equal(alone, beside)
+    assert (alone - beside).abs().max() < 1e-6
 
 
 def test_binding_follows_the_window_of_its_condition(sample, square):
@@ -92,19 +100,20 @@ def test_a_graph_gives_caption_maps_and_places(sample, tiny_control):
     report = output.report["prompts"][0]
     assert report["prompt"] == PROMPT
     assert [condition["type"] for condition in report["conditions"]] == ["seg"]  # both stand at one depth
+    assert report["conditions"][0]["phrase"] is None
     assert [(phrase["phrase"], phrase["bound"]) for phrase in report["phrases"]] == [
         ("a red cube", True),
         ("a blue sphere", True),
     ]
-    cube, sphere = (output.attention_maps[0][name] for name in ("a red cube", "a blue sphere"))
-    assert cube[:, 4:].max() == 0 and sphere[:, :4].max() == 0
+    assert_in_place(output.attention_maps[0], GRAPH)
 
 
 def test_changing_the_graph_changes_the_picture_accordingly(sample):
     before = sample(None, scene_graph=GRAPH, num_inference_steps=1)
     after = sample(None, scene_graph=GRAPH.swap(0), num_inference_steps=1)
     assert (before.images - after.images).abs().max() > 1e-4
-    assert after.attention_maps[0]["a red cube"][:, :4].max() == 0
+    assert_in_place(before.attention_maps[0], GRAPH)
+    assert_in_place(after.attention_maps[0], GRAPH.swap(0))
 
 
 def test_depth_order_makes_the_depth_map():
