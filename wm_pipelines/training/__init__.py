@@ -24,8 +24,9 @@ A method writes a `Task`, a recipe file says how to train it, the engine does th
 - `load_state(task, recipe, folder, averaged=True)` reads the newest state in mid-training and returns its step.
 - `train_main(name, recipe_path, out, overrides)` is `wm train`; `TASKS` maps a name to `"module:Class"`.
 
-Several processes: `accelerate launch --num_processes 2 --cpu -m wm_pipelines.cli train ...`. A global batch is split
-by rank; two processes with `batch_size` b equal one process with `grad_accum` 2 of b.
+Several processes: `accelerate launch --multi_gpu --num_processes 2 -m wm_pipelines.cli train ...`, which also runs on
+two CPU processes where there is no GPU (accelerate's own `--cpu` starts a single one). A global batch is split by
+rank; two processes with `batch_size` b equal one process with `grad_accum` 2 of b.
 """
 
 from collections.abc import Iterable, Mapping

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, gather_object, reduce
+from accelerate.utils import broadcast, gather_object, parse_flag_from_env, reduce
 
 from wm_pipelines.config import TrainingRecord
 from wm_pipelines.random import keyed
@@ -45,7 +45,9 @@ def train(
             `resume=False`; another process trains in it; every state is damaged.
         FloatingPointError: a loss or gradient is not finite; the last saved state is kept.
     """
-    place = PartialState()
+    # accelerate makes a group of CPU processes only where it is told that the CPU is meant.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    place = PartialState(cpu=cpu)
     root = Path(folder)
     devices = [place.device] if place.device.type == "cuda" else []
     with _locked(root, place), torch.random.fork_rng(devices):

@@ -72,8 +72,8 @@ def check_keys(given: Iterable[str], allowed: Iterable[str], where: str) -> None
     for key in given:
         if key not in allowed:
             near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: unknown key {key!r}{hint} Allowed: {', '.join(allowed) or 'none'}.")
+            hint = f", did you mean {near[0]!r}?" if near else ";"
+            raise ValueError(f"{where}: unknown {key!r}{hint} allowed: {', '.join(allowed) or 'none'}.")
 
 
 class _Loader(yaml.SafeLoader):

@@ -22,10 +22,10 @@ def wave():
 def run_script():
     """Run a script of this folder in a process of its own, one thread, no progress."""
 
-    def run(name, *arguments, launcher=(), check=True):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "WM_PROGRESS": "0"}
+    def run(name, *arguments, launcher=(), check=True, **variables):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "WM_PROGRESS": "0", **variables}
         command = [sys.executable, *launcher, str(HERE / name), *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         if check and done.returncode:
             raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stderr[-3000:]}")
         return done
