@@ -1,8 +1,8 @@
 """Every wrong use of the adapter gives one clear ValueError, and leaves the model as it was."""
 
+import copy
 import json
-import subprocess
-import sys
+import pickle
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.utils import PeftType
 from torch import nn
 
-from wm_pipelines.adapters.kronecker import KroneckerConfig, KroneckerModel, register
+from wm_pipelines.adapters.kronecker import KroneckerConfig, register
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,9 @@ def test_config_file_round_trip(tmp_path):
     assert (loaded.terms, loaded.n_in, loaded.n_out) == (5, 4, 8)
 
 
-def test_registration_is_idempotent_and_happens_on_import():
+def test_registration_is_idempotent():
     register()
     register()
-    assert PeftType("KRONECKER") is PeftType.KRONECKER is PeftType["KRONECKER"] and "KRONECKER" in list(PeftType)
-    assert list(PeftType).count("KRONECKER") == 1 and KroneckerModel.prefix == "kronecker_"
-    code = (
-        "from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as m; assert 'KRONECKER' not in m;"
-        "import wm_pipelines; wm_pipelines.KroneckerConfig; assert 'KRONECKER' in m"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert PeftType("KRONECKER") is PeftType.KRONECKER is PeftType["KRONECKER"]
+    assert list(PeftType).count("KRONECKER") == 1 and copy.deepcopy(PeftType.KRONECKER) is PeftType.KRONECKER
+    assert pickle.loads(pickle.dumps(KroneckerConfig(n=8))) == KroneckerConfig(n=8)

@@ -11,7 +11,9 @@ __all__ = [
     "KroneckerLinear",
     "KroneckerModel",
     "add_weighted_adapter",
+    "load_adapter",
     "register",
+    "save_adapter",
     "save_lora",
     "to_lora",
 ]
@@ -49,5 +51,6 @@ register()
 from .combine import add_weighted_adapter  # noqa: E402
 from .config import KroneckerConfig  # noqa: E402
 from .export import save_lora, to_lora  # noqa: E402
+from .files import load_adapter, save_adapter  # noqa: E402
 from .linear import KroneckerLinear  # noqa: E402
 from .model import KroneckerModel  # noqa: E402

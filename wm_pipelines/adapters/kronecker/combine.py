@@ -67,11 +67,12 @@ def add_weighted_adapter(
         raise ValueError(f"combination_type must be 'cat' or 'svd', got {combination_type!r}{hint}")
 
     if tuner is None:
+        active = {name: layer.active_adapters for name, layer in layers.items()}
         with warnings.catch_warnings():  # PEFT warns about every second adapter that is injected
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             inject_adapter_in_model(config, model, adapter_name)
-        for layer in layers.values():
-            layer.set_adapter([name for name in layer.active_adapters if name != adapter_name])
+        for name, layer in layers.items():
+            layer.set_adapter(active[name])
     else:
         tuner.peft_config[adapter_name] = config
         tuner.inject_adapter(model, adapter_name)

@@ -14,6 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
 
+from .files import replace_file
 from .layer import AdaptedLinear
 
 __all__ = ["LoraFactors", "save_lora", "to_lora"]
@@ -106,9 +107,9 @@ def save_lora(
     folder.mkdir(parents=True, exist_ok=True)
     if format == "peft":
         text = json.dumps(_lora_config(factors), indent=2, sort_keys=True)
-        _replace(folder / "adapter_config.json", lambda path: path.write_text(text))
+        replace_file(folder / "adapter_config.json", lambda path: path.write_text(text))
     target = folder / _FILES[format]
-    _replace(target, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    replace_file(target, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     return target
 
 
@@ -127,12 +128,3 @@ def _lora_config(factors: dict[str, LoraFactors]) -> dict:
         inference_mode=True,
     )
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-
-
-def _replace(target: Path, write) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

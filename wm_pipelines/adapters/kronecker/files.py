@@ -1,0 +1,119 @@
+"""Adapter folders for models without a PEFT wrapper (diffusers): what `PeftModel` writes, it writes and reads too."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .config import KroneckerConfig
+from .layer import AdaptedLinear
+
+__all__ = ["load_adapter", "replace_file", "save_adapter"]
+
+_PREFIX = "base_model.model."
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def replace_file(target: Path, write: Callable[[Path], object]) -> None:
+    """Writes to a temporary name beside `target`, then renames; nothing is left when `write` fails."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_adapter(model: nn.Module, folder: str | os.PathLike, adapter_name: str = "default") -> Path:
+    """Writes one adapter as `adapter_model.safetensors` and `adapter_config.json`; shared factors once.
+
+    Returns:
+        The folder, which `load_adapter` and `PeftModel.from_pretrained` read.
+
+    Raises:
+        ValueError: the model has no such adapter, or `folder` is a file.
+    """
+    known = getattr(model, "peft_config", {})
+    if not isinstance(known.get(adapter_name), KroneckerConfig):
+        raise ValueError(f"no Kronecker adapter {adapter_name!r} in the model; it has {sorted(known)}")
+    folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"`folder` must be a folder, {folder} is a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name)
+    state = {_PREFIX + key.removeprefix(_PREFIX): t.detach().cpu().contiguous() for key, t in state.items()}
+    fields = {k: sorted(v) if isinstance(v, set) else v for k, v in known[adapter_name].to_dict().items()}
+    text = json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True)
+    replace_file(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    replace_file(folder / _CONFIG, lambda path: path.write_text(text))
+    return folder
+
+
+def load_adapter(
+    model: nn.Module, folder: str | os.PathLike, adapter_name: str = "default", low_cpu_mem_usage: bool = False
+) -> nn.Module:
+    """Injects the adapter of `folder` into `model`, in place, beside those it has, and makes it the active one.
+
+    Args:
+        low_cpu_mem_usage: create the factors on the meta device, so that they are allocated once.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: a file is missing or unreadable, the adapter is of another kind or for another base, or the name
+            is taken. The model then keeps no trace of it.
+    """
+    folder = Path(folder)
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"`folder` {folder} has no {name}")
+    if adapter_name in getattr(model, "peft_config", {}):
+        raise ValueError(f"adapter {adapter_name!r} exists already; delete it or choose another name")
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, KroneckerConfig):
+        raise ValueError(f"{folder / _CONFIG} is for {config.peft_type}, not for KRONECKER")
+    try:
+        state = load_file(folder / _WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / _WEIGHTS} can't be read: {error}") from error
+    active = {layer: layer.active_adapters for layer in model.modules() if isinstance(layer, AdaptedLinear)}
+    try:
+        with warnings.catch_warnings():  # PEFT warns about every second adapter that is injected
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            inject_adapter_in_model(config, model, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
+        result = set_peft_model_state_dict(model, state, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
+        missing = [k for k in result.missing_keys if ".kronecker_" in k and k.endswith(f".{adapter_name}")]
+        if missing or result.unexpected_keys:
+            raise ValueError(
+                f"{folder / _WEIGHTS} does not fit the model: missing {missing[:3]}, "
+                f"unexpected {list(result.unexpected_keys)[:3]}"
+            )
+    except Exception:
+        _remove(model, adapter_name, active)
+        raise
+    if hasattr(model, "_hf_peft_config_loaded"):
+        model._hf_peft_config_loaded = True  # diffusers and transformers ask this before they switch adapters
+    return model
+
+
+def _remove(model: nn.Module, adapter_name: str, active: dict[AdaptedLinear, list[str]]) -> None:
+    """Takes a half-loaded adapter out again: its factors, the wrappers made for it, and its config."""
+    getattr(model, "peft_config", {}).pop(adapter_name, None)
+    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, AdaptedLinear)]:
+        if layer in active:
+            layer.set_adapter(active[layer])
+            layer.delete_adapter(adapter_name)
+        else:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.base_layer)
+    if not getattr(model, "peft_config", True):
+        del model.peft_config
