@@ -1,0 +1,251 @@
+"""Training of a FlexEControl adapter on a frozen base: the task behind `wm train flexecontrol`.
+
+Recipe options (with their defaults in `DEFAULTS`):
+    base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline. length: scenes. cache: file that keeps
+    the rendered pictures between runs. same_shape: share of scenes whose objects have one shape, where edges alone
+    cannot say which is which. objects: numbers of objects in a scene. detail: wording of the captions (never with
+    relations: they would tell the layout).
+    preset, n, r, fast, share_h, feature_channels, pre_channels, map_stride: as `FlexEControlModel.from_unet`.
+    types: conditions that are trained. lora_rank: with preset "carrier", a LoRA of this rank on the attn2 linears.
+    lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, drop, split:
+    chances of an empty caption, of all conditions kept or dropped, of each dropped, of same-type augmentation.
+
+With a frozen base nothing before the skips needs a gradient, so its down and middle blocks keep no graph; the up
+blocks do, for the residuals enter there.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wm_pipelines.conditions import depth_to_map, extract, seg_from_ids
+from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
+from wm_pipelines.diorama.language import caption
+from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
+from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, usable_objects
+from wm_pipelines.flexecontrol.decomposition import target_names
+from wm_pipelines.flexecontrol.losses import (
+    attention_loss,
+    controlled_area,
+    diffusion_loss,
+    masked_noise_loss,
+    target_of,
+)
+from wm_pipelines.flexecontrol.modeling import FlexEControlModel, SlotInput
+from wm_pipelines.flexecontrol.prompts import token_span
+from wm_pipelines.hub import resolve
+from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+
+DEFAULTS: dict[str, Any] = {
+    "base": "diorama-sd", "length": 4000, "cache": None, "same_shape": 0.5, "objects": [2], "detail": "objects",
+    "preset": "paper", "n": 4, "r": 1, "fast": "shared", "share_h": "layer", "map_stride": 2,
+    "feature_channels": [16, 24, 24], "pre_channels": [16, 16], "lora_rank": 0,
+    "types": ["canny", "lines", "softedge", "sketch", "depth", "seg"],
+    "lambda_ca": 0.01, "lambda_mask": 0.01, "text_drop": 0.5,
+    "keep_all": 0.1, "drop_all": 0.1, "drop": 0.5, "split": 0.5,
+}  # fmt: skip
+
+
+class FlexEControlTask(Task):
+    """A new adapter on Diorama scenes, whose captions, spans, masks and depth are exact."""
+
+    def __init__(self, recipe: Recipe):
+        check_keys(recipe.options, DEFAULTS, "options")
+        self.options = {**DEFAULTS, **recipe.options}
+        self._load_base(Path(resolve(self.options["base"])))
+        options = self.options
+        self.control = FlexEControlModel.from_unet(
+            self.unet,
+            condition_stride=2 ** (len(self.vae.config.block_out_channels) - 1),
+            seed=recipe.seed,
+            **{
+                key: options[key]
+                for key in (
+                    "preset", "n", "r", "fast", "share_h", "map_stride", "feature_channels", "pre_channels",
+                )
+            },
+        ).train()  # fmt: skip
+        unknown = sorted(set(options["types"]) - set(self.control.config.types))
+        if unknown or "pose" in options["types"]:
+            raise ValueError(
+                f"options.types: Diorama gives no {(unknown or ['pose'])[0]!r}; it gives {DEFAULTS['types']}"
+            )
+        if options["lora_rank"]:
+            self._add_lora(options["lora_rank"])
+        self.control.check_can_learn()
+        self.control.set_trainable()
+        self._load_scenes()
+
+    def _load_base(self, folder: Path) -> None:
+        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+        self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+        for module in (self.vae, self.unet, self.text_encoder):
+            module.requires_grad_(False).eval()
+
+    def _add_lora(self, rank: int) -> None:
+        from peft import LoraConfig
+
+        if self.options["preset"] != "carrier":
+            raise ValueError(f"options.lora_rank needs preset 'carrier', got {self.options['preset']!r}")
+        self.control.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=target_names(self.control, "paper"))
+        )
+
+    def _load_scenes(self) -> None:
+        """Render and encode everything once; half of the scenes (or `same_shape` of them) share one shape."""
+        options = self.options
+        counts = {True: round(options["length"] * options["same_shape"])}
+        counts[False] = options["length"] - counts[True]
+        self.scenes, rgb, ids, depth = [], [], [], []
+        for same, count in counts.items():
+            if count:
+                name = f"flexecontrol-{'same' if same else 'any'}"
+                dataset = DioramaDataset(
+                    length=count, num_objects=tuple(options["objects"]), same_shape=same, name=name
+                )
+                cache = options["cache"] and f"{options['cache']}.{name}"
+                images = RenderedImages(dataset, cache)
+                self.scenes += images.scenes
+                rgb, ids, depth = [*rgb, images.rgb], [*ids, images.ids], [*depth, images.depth]
+        self.rgb, self.ids, self.depth = torch.cat(rgb), torch.cat(ids), torch.cat(depth)
+        self.length = len(self.scenes)
+        self.data = f"Diorama images, train split, {self.length} scenes, {counts[True]} with one shape"
+        with torch.no_grad():
+            dists = [
+                self.vae.encode(self._pictures(i) * 2 - 1).latent_dist for i in torch.arange(self.length).split(64)
+            ]
+        scale = self.vae.config.scaling_factor
+        self.mean = torch.cat([d.mean for d in dists]) * scale
+        self.std = torch.cat([d.std for d in dists]) * scale
+
+    def _pictures(self, indices: torch.Tensor | list[int]) -> torch.Tensor:
+        return self.rgb[indices].float() / 255
+
+    # ---- what a sample is ----
+
+    def _maps(self, kind: str, indices: list[int]) -> torch.Tensor:
+        """Whole condition maps (N,3,H,W). The palette of a scene says nothing about its objects."""
+        if kind == "depth":
+            return depth_to_map(self.depth[indices].float())
+        if kind == "seg":
+            return seg_from_ids(self.ids[indices], [f"flexecontrol-{i}" for i in indices])
+        return extract(kind, self._pictures(indices))
+
+    def _words(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """Captions (some empty), the tokens of each object (B,P,T) and the masks of the objects (B,P,H,W).
+
+        Row p of both is object id p + 1.
+        """
+        most = max(len(self.scenes[i].objects) for i in indices)
+        texts: list[str] = []
+        tokens = torch.zeros(len(indices), most, self.tokenizer.model_max_length, dtype=torch.bool)
+        for b, i in enumerate(indices):
+            rng = noise.generator(i, "caption")
+            dropped = rng.random() < self.options["text_drop"]
+            words = caption(self.scenes[i], self.options["detail"], seed=int(rng.integers(1 << 30)), relations=False)
+            texts.append("" if dropped else words.text)
+            if not dropped:
+                for obj, span in words.spans.items():
+                    first, last = token_span(self.tokenizer, words.text, span)
+                    tokens[b, obj - 1, first:last] = True
+        masks = self.ids[indices].long()[:, None] == torch.arange(1, most + 1)[None, :, None, None]
+        return texts, tokens, masks.float()
+
+    def _slots(
+        self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise
+    ) -> tuple[list[SlotInput], list[Shown]]:
+        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "drop", "split")}
+        types = self.options["types"]
+        shown = [
+            choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
+            for b, i in enumerate(indices)
+        ]
+        slots = build_slots(shown, types, lambda kind, rows: self._maps(kind, [indices[b] for b in rows]), masks)
+        if not slots:  # every sample of the batch dropped every condition
+            slots = [SlotInput(types[0], torch.zeros(len(indices), 3, *masks.shape[-2:]), 0.0)]
+        return slots, shown
+
+    # ---- the engine's side ----
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"control": self.control}
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        return [(f"control.{name}", p) for name, p in self.control.trainable_parameters().items()]
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        device, options = self.device, self.options
+        for module in (self.unet, self.text_encoder):
+            module.to(device)
+        texts, tokens, masks = self._words(indices, noise)
+        slots, shown = self._slots(indices, masks, noise)
+
+        draws = noise.randn(indices, (2, *self.mean.shape[1:]), "noise")
+        latents = (self.mean[indices] + self.std[indices] * draws[:, 0]).to(device)
+        epsilon = draws[:, 1].to(device)
+        t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(device)
+        noisy, target = self.schedule.add_noise(latents, epsilon, t), target_of(self.schedule, latents, epsilon, t)
+        encoded = self.tokenizer(
+            texts, padding="max_length", max_length=self.tokenizer.model_max_length, return_tensors="pt"
+        )
+        with torch.no_grad():
+            context = self.text_encoder(encoded.input_ids.to(device)).last_hidden_state
+
+        if options["fast"] == "per_type":
+            active = [[float(kind in sample.conditions) for kind in self.control.config.types] for sample in shown]
+            self.control.set_type_weights(torch.tensor(active))
+        state = PhraseAttention(tokens, None, False, options["map_stride"], tuple(latents.shape[-2:]))
+        # The UNet's own down and middle maps carry no gradient to the adapter, so they are left alone.
+        watched = {"adapter": self.control.down_blocks, "unet": self.unet.up_blocks} if options["lambda_ca"] else {}
+        with phrase_attention(watched, state):
+            residuals = self.control(noisy, t, context, self.control.condition_features(slots))
+            prediction = self.unet(
+                noisy,
+                t,
+                context,
+                down_block_additional_residuals=residuals.down_block_res_samples,
+                mid_block_additional_residual=residuals.mid_block_res_sample,
+            ).sample
+
+        parts = {"ldm": diffusion_loss(prediction, target)}
+        loss = parts["ldm"]
+        if options["lambda_ca"]:
+            maps = state.mean_map()
+            if maps is None:
+                raise ValueError(f"options.map_stride={options['map_stride']}: no cross-attention lies at that stride")
+            valid = tokens.any(-1) & masks.flatten(2).any(-1)
+            parts["ca"] = attention_loss(maps, masks.to(device), valid.to(device))
+            loss = loss + options["lambda_ca"] * parts["ca"]
+        if options["lambda_mask"]:
+            backgrounds = dict(zip(self.control.config.types, self.control.config.backgrounds, strict=True))
+            area = controlled_area(slots, backgrounds, masks[:, :1]).to(device)
+            parts["mask"] = masked_noise_loss(prediction, target, area)
+            loss = loss + options["lambda_mask"] * parts["mask"]
+        return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+    def export(self, folder: Path) -> None:
+        """Write the adapter in fp16, whole (it loads without its base); a LoRA is merged into the copy."""
+        model = copy.deepcopy(self.control).cpu().eval()
+        if self.options["lora_rank"]:
+            model.fuse_lora()
+            model.unload_lora()
+        model.set_type_weights(None)
+        model.to(torch.float16).save_pretrained(folder)
+
+    def load_weights(self, source: str) -> dict[str, Any]:
+        """Start from an exported adapter of the same settings: a folder or a Hub id."""
+        saved = FlexEControlModel.from_pretrained(resolve(source))
+        try:
+            self.control.load_state_dict(saved.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"init_from: {source!r} is an adapter of other settings: {error}") from error
+        return {"preset": saved.config.preset, "parameters": sum(p.numel() for p in saved.parameters())}
