@@ -11,14 +11,12 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from wm_pipelines.phrasing import EMPTY, NodeId, join_clauses
 from wm_pipelines.scene_graph_layout import AXES, find_cycle, relations_of, solve
 
 PREDICATES = ("left of", "right of", "in front of", "behind", "above", "below", "on", "in")
-ORDINALS = ("first", "second", "third", "fourth")
-EMPTY = "an empty scene"
 SCHEMA_VERSION = 1
 
-NodeId = int | str
 Box = tuple[float, float, float, float]
 
 
@@ -92,11 +90,6 @@ class Node:
                 raise ValueError(f"`mask` of node {self.id!r} is empty")
         if self.depth is not None and not (_is_number(self.depth) and self.depth > 0):
             raise ValueError(f"`depth` of node {self.id!r} is {self.depth!r}; metres above 0")
-
-    @property
-    def words(self) -> str:
-        """Attributes and name: "small red cube"."""
-        return " ".join((*self.attributes, self.name))
 
 
 @dataclass(frozen=True)
@@ -223,8 +216,11 @@ class SceneGraph:
         """Caption, boxes, masks and depth for a picture of `height` x `width` pixels.
 
         Nodes without a box get one from their mask or from the predicates. Exchanging subject and object of an edge
-        exchanges the boxes of two such nodes, what is derived from them (masks, depth) and the order of the phrases,
-        and nothing else, wherever the other edges still hold after that.
+        exchanges the boxes of two such nodes, what is derived from them (masks, depth) and the order of their phrases,
+        and nothing else. That is exact for an edge that shares no node with another, and for every edge of a graph
+        whose edges run along the order of its nodes as far as the other edges still hold after it. It can't be so in
+        every graph: "b left of a, c left of a" is one edge away from the chains b, a, c and c, a, b, whose exchanges
+        differ.
 
         Raises:
             ValueError: a size below 1, or edges that contradict each other or the given boxes and depths, by name.
@@ -257,71 +253,52 @@ class SceneGraph:
         )
 
 
-class Mentions:
-    """Noun phrases of a running text: "a red cube" first, "another red cube" for the next of the same words.
-
-    Later mentions are "the red cube", or "the second red cube" where several share the words.
-    """
-
-    def __init__(self):
-        self._words: dict[NodeId, str] = {}
-
-    def __contains__(self, id: NodeId) -> bool:
-        return id in self._words
-
-    def phrase(self, id: NodeId, words: str) -> str:
-        same = [other for other, said in self._words.items() if said == words]
-        if id in self._words:
-            if len(same) == 1:
-                return f"the {words}"
-            n = same.index(id)
-            return f"the {ORDINALS[n] if n < len(ORDINALS) else f'{n + 1}th'} {words}"
-        self._words[id] = words
-        if same:
-            return f"another {words}"
-        return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
-
-
 def describe(graph: SceneGraph) -> tuple[str, dict[NodeId, tuple[int, int]]]:
     """The caption of `graph`, and per node the (start, end) characters of its first noun phrase.
 
-    Edges are said in their order. An edge whose subject was just mentioned goes on from there ("a red cube left of a
-    blue sphere behind a green cone"), one that shares the subject of its clause is joined by "and", any other begins
-    a clause. Nodes without an edge come last.
+    Edges are said in their order, without those that follow from others (a left of c, when a is left of b and b left
+    of c). An edge whose subject was just mentioned goes on from there ("a red cube left of a blue sphere behind a
+    green cone"), one that shares the subject of its clause is joined by "and", any other begins a clause. Nodes
+    without an edge come last.
     """
     if not graph.nodes:
         return EMPTY, {}
-    # a clause is a list of (joint, node id), the joint of its first node empty
-    clauses: list[list[tuple[str, NodeId]]] = []
-    for edge in graph.edges:
+    clauses: list[list[str | tuple[NodeId]]] = []
+    for edge in _said_edges(graph):
         clause = clauses[-1] if clauses else None
-        if clause and clause[-1][1] == edge.subject:
-            clause.append((f" {edge.predicate} ", edge.object))
-        elif clause and clause[0][1] == edge.subject:
-            clause.append((f" and {edge.predicate} ", edge.object))
+        if clause and clause[-1] == (edge.subject,):
+            clause += [f" {edge.predicate} ", (edge.object,)]
+        elif clause and clause[0] == (edge.subject,):
+            clause += [f" and {edge.predicate} ", (edge.object,)]
         else:
-            clauses.append([("", edge.subject), (f" {edge.predicate} ", edge.object)])
-    said = {id for clause in clauses for _, id in clause}
-    clauses += [[("", node.id)] for node in graph.nodes if node.id not in said]
-    words = {node.id: node.words for node in graph.nodes}
-    return join_clauses([[(joint, id, words[id]) for joint, id in clause] for clause in clauses])
+            clauses.append([(edge.subject,), f" {edge.predicate} ", (edge.object,)])
+    said = {piece[0] for clause in clauses for piece in clause if not isinstance(piece, str)}
+    clauses += [[(node.id,)] for node in graph.nodes if node.id not in said]
+    return join_clauses(clauses, {node.id: (*node.attributes, node.name) for node in graph.nodes})
 
 
-def join_clauses(clauses: list[list[tuple[str, NodeId, str]]]) -> tuple[str, dict[NodeId, tuple[int, int]]]:
-    """Text and spans of clauses of (joint, id, words): commas, an "and" before the last, articles by mention."""
-    plain = all(len(clause) == 1 for clause in clauses)
-    text, spans, mentions = "", {}, Mentions()
-    for n, clause in enumerate(clauses):
-        if n:
-            last = n == len(clauses) - 1
-            text += (" and " if last else ", ") if plain else (", and " if last else ", ")
-        for joint, id, words in clause:
-            text += joint
-            new, phrase = id not in mentions, mentions.phrase(id, words)
-            if new:
-                spans[id] = (len(text), len(text) + len(phrase))
-            text += phrase
-    return text, spans
+def _said_edges(graph: SceneGraph) -> list[Edge]:
+    """The edges that do not follow from the others, each relation once."""
+    relations = relations_of(graph.edges, {n.id: i for i, n in enumerate(graph.nodes)})
+    said = []
+    for i, (axis, a, b) in enumerate(relations):
+        repeated = (axis, a, b) in relations[:i]
+        if not repeated and not (axis in ("x", "y", "z") and _follows(relations, axis, a, b)):
+            said.append(graph.edges[i])
+    return said
+
+
+def _follows(relations: list[tuple[str, int, int]], axis: str, a: int, b: int) -> bool:
+    """Whether a before b on `axis` is implied by a chain of two or more."""
+    reached, pending = set(), [v for kind, u, v in relations if kind == axis and u == a and v != b]
+    while pending:
+        u = pending.pop()
+        if u == b:
+            return True
+        if u not in reached:
+            reached.add(u)
+            pending += [v for kind, w, v in relations if kind == axis and w == u]
+    return False
 
 
 def _is_number(value) -> bool:

@@ -1,11 +1,11 @@
 """Boxes and depths for the nodes of a scene graph: a small predicate solver (our design).
 
-Each predicate is an order on an axis: x (first is left), y (first is above), z (first is nearer), or a contact: on, in.
-The layout is defined by exchange. First every order is taken along the order of the nodes, where all can hold at once: a
-column for each node (one column for a chain of things above each other, and for what is on or in something), a row and
-a depth. Then the two nodes of each edge that does not hold exchange their slots, box and depth together, until all hold.
-So reversing an edge exchanges two slots and moves nothing else, wherever the other edges allow it; where they do not,
-the graph is laid out anew, directly.
+Each predicate is an order on an axis: x (first is left), y (first is above), z (first is nearer), or a contact: on,
+in. The layout is defined by exchange. First every order is taken along the order of the nodes, where all can hold at
+once: a column for each node (one column for a chain of things above each other, and for what is on or in something), a
+row and a depth. Then the two nodes of each edge that does not hold exchange their slots, box and depth together, until
+all hold. So reversing an edge exchanges two slots and moves nothing else (`SceneGraph.compile` says when exactly);
+where exchanges lead nowhere, the graph is laid out directly.
 """
 
 from dataclasses import dataclass, replace
@@ -190,7 +190,17 @@ def _columns(count: int, relations: list[Relation], rows: list[int]) -> list[int
 
 def _place(count: int, relations: list[Relation]) -> list[Slot]:
     """Slots from scratch: columns, rows and depths of equal spacing, then contacts."""
-    rows, depths = _levels(count, _pairs(relations, "y")), _levels(count, _pairs(relations, "z"))
+    holder = {a: b for axis, a, b in relations if axis == "in"}
+
+    def outermost(i: int) -> int:
+        while i in holder:
+            i = holder[i]
+        return i
+
+    # what is in something goes where that goes, so its vertical orders are those of its outermost holder
+    vertical = [(outermost(a), outermost(b)) for a, b in _pairs(relations, "y")]
+    rows = _levels(count, [(a, b) for a, b in vertical if a != b])
+    depths = _levels(count, _pairs(relations, "z"))
     columns = _columns(count, relations, rows)
     across, down, deep = (max(v, default=0) + 1 for v in (columns, rows, depths))
     side = min(LARGEST, 0.8 / across, 0.8 / down)
@@ -206,28 +216,26 @@ def _place(count: int, relations: list[Relation]) -> list[Slot]:
 
 
 def _attach(slots: list[Slot], relations: list[Relation], given: set[int]) -> list[Slot]:
-    """Moves what is on or in something there, nearest to the ground and outermost first; `given` nodes stay."""
+    """Moves what is on or in something there, holders before what they hold; `given` nodes stay."""
     slots = list(slots)
-    lefts = [(a, b) for axis, a, b in relations if axis == "x"]
-    order = _levels(len(slots), lefts)
-    for contact in ("in", "on"):
-        pairs = [(b, a) for axis, a, b in relations if axis == contact]
-        height = _levels(len(slots), pairs)
-        for holder in sorted({b for b, _ in pairs}, key=lambda i: (height[i], i)):
-            held = sorted((a for b, a in pairs if b == holder and a not in given), key=lambda i: (order[i], i))
-            x0, y0, x1, y1 = slots[holder].box
-            for i, a in enumerate(held):
-                width = (x1 - x0) / len(held)
-                left = x0 + i * width
-                if contact == "in":
-                    dx, dy = 0.2 * width, 0.2 * (y1 - y0)
-                    box = (left + dx, y0 + dy, left + width - dx, y1 - dy)
-                else:
-                    b = slots[a].box
-                    half, tall = min(width, b[2] - b[0]) / 2, min(b[3] - b[1], y0)
-                    centre = left + width / 2
-                    box = (centre - half, y0 - tall, centre + half, y0)
-                slots[a] = replace(slots[a], box=box)
+    order = _levels(len(slots), _pairs(relations, "x"))
+    contacts = [(b, a, axis) for axis, a, b in relations if axis in ("on", "in")]
+    depth = _levels(len(slots), [(b, a) for b, a, _ in contacts])
+    for holder, contact in sorted({(b, axis) for b, _, axis in contacts}, key=lambda h: (depth[h[0]], *h)):
+        held = [a for b, a, axis in contacts if (b, axis) == (holder, contact) and a not in given]
+        x0, y0, x1, y1 = slots[holder].box
+        width = (x1 - x0) / max(len(held), 1)
+        for i, a in enumerate(sorted(held, key=lambda a: (order[a], a))):
+            left = x0 + i * width
+            if contact == "in":
+                dx, dy = 0.2 * width, 0.2 * (y1 - y0)
+                box = (left + dx, y0 + dy, left + width - dx, y1 - dy)
+            else:
+                b = slots[a].box
+                half, tall = min(width, b[2] - b[0]) / 2, min(b[3] - b[1], y0)
+                centre = left + width / 2
+                box = (centre - half, y0 - tall, centre + half, y0)
+            slots[a] = replace(slots[a], box=box)
     return slots
 
 
