@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# A Sobel magnitude (of a picture in [0, 1], scale 4 = a full step) below this is sensor noise, not an edge.
-_FLAT = 0.05
+# Sensor grain and compression noise: below this, on a scale where a step from 0 to 1 is about 3.2, nothing is an edge.
+_GRAIN = 0.1
 
 
 def canny(photo: np.ndarray, low: float = 100, high: float = 200) -> np.ndarray:
@@ -35,12 +35,12 @@ def softedge(photo: np.ndarray, sigmas: Sequence[float] = (1, 2, 4), quantile: f
         blurred = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
         across = cv2.Sobel(blurred, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REFLECT_101)
         down = cv2.Sobel(blurred, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REFLECT_101)
-        magnitude = np.hypot(across, down).max(-1)
-        total += magnitude / max(float(magnitude.max()), _FLAT)
-    total /= len(sigmas)
+        # Times sigma, a step has the same height at every scale.
+        magnitude = np.maximum(sigma * np.hypot(across, down).max(-1) - _GRAIN, 0)
+        total += magnitude / (magnitude.max() or 1)
     # In a mostly empty picture the quantile is 0; the maximum then serves.
-    scale = float(np.quantile(total, quantile)) or float(total.max())
-    return np.clip(total / scale, 0, 1) if total.max() > 0.1 else np.zeros_like(total)
+    scale = np.quantile(total, quantile) or total.max() or 1
+    return np.clip(total / scale, 0, 1).astype(np.float32)
 
 
 def lines(photo: np.ndarray, min_length: float = 0.06) -> np.ndarray:
@@ -180,12 +180,13 @@ def _kmeans(photo: np.ndarray, regions: int) -> np.ndarray:
     # Shadows change lightness more than they change what a thing is.
     features = np.stack([0.5 * colour[..., 0], colour[..., 1], colour[..., 2], rows, columns], -1).reshape(-1, 5)
     sample = features[:: max(1, len(features) // 16384)]
-    # Farthest-first seeds make the clustering deterministic; OpenCV's own seeds come from a global generator.
+    # Farthest-first seeds make the clustering deterministic; OpenCV's own seeds come from a global generator. They are
+    # apart in colour, so that place alone never splits an even ground.
     centres = [sample.mean(0)]
     distance = np.full(len(sample), np.inf, np.float32)
     for _ in range(regions):
-        distance = np.minimum(distance, ((sample - centres[-1]) ** 2).sum(-1))
-        if distance.max() < 1:
+        distance = np.minimum(distance, ((sample - centres[-1])[:, :3] ** 2).sum(-1))
+        if distance.max() < 36:
             break
         centres.append(sample[int(distance.argmax())])
     centres = np.stack(centres[1:] or centres)
