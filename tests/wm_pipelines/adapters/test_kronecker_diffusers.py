@@ -108,9 +108,9 @@ def test_folder_round_trip(unet, base, call, add, tmp_path, low_cpu_mem_usage):
 def test_diffusers_loads_the_exported_lora(unet, base, call, add, tmp_path, factored, bias):
     add(unet, factored=factored, bias=bias)
     expected = call(unet)
-    save_lora(unet, tmp_path, "style", format="diffusers")
+    path = save_lora(unet, tmp_path, "style", format="diffusers")
     plain = copy.deepcopy(base)
-    plain.load_lora_adapter(tmp_path, prefix="unet")
+    plain.load_lora_adapter(tmp_path, prefix="unet", weight_name=path.name)
     assert isinstance(plain.peft_config["default_0"], LoraConfig)
     torch.testing.assert_close(call(plain), expected, rtol=1e-4, atol=1e-5)
 
