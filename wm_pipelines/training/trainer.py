@@ -54,11 +54,18 @@ class Trainer:
         for name, parameter in named:
             if parameter.dtype != torch.float32:
                 raise ValueError(f"trainable {name!r} is {parameter.dtype}; only float32 is trained (see precision)")
+            if torch.empty_like(parameter).stride() != parameter.stride():
+                raise ValueError(f"trainable {name!r} is not dense in memory, its strides are {parameter.stride()}")
         # One element more than there are gradients: it carries the wish to stop from any process to all.
         self.flat = torch.zeros(sum(p.numel() for p in self.parameters) + 1, device=device)
         self.gradients = self.flat[:-1]
         pieces = self.gradients.split([p.numel() for p in self.parameters])
-        self.views = [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+        # Same strides as the parameter: fused AdamW walks through raw memory, so a channels_last weight with a plain
+        # gradient would be moved along the gradient of other elements.
+        self.views = [
+            piece.as_strided(p.shape, p.stride(), piece.storage_offset())
+            for piece, p in zip(pieces, self.parameters, strict=True)
+        ]
         for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.grad = view
         decayed = [p for p in self.parameters if p.ndim >= 2]
@@ -142,9 +149,10 @@ class Trainer:
         self.load_model(saved["model"])
         for name, parameter in zip(self.names, self.parameters, strict=True):
             # AdamW counts steps per parameter; here all have stepped equally often, so the run's count will do.
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=self.device),
-                **{k: moments[f"{k}.{name}"].to(self.device, copy=True) for k in ("exp_avg", "exp_avg_sq")},
-            }
+            kept = {kind: torch.empty_like(parameter.detach()) for kind in ("exp_avg", "exp_avg_sq")}
+            for kind, tensor in kept.items():
+                tensor.copy_(moments[f"{kind}.{name}"])
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.device), **kept}
         if self.ema:
-            self.ema = [saved["ema"][name].to(self.device, copy=True) for name in self.names]
+            for tensor, name in zip(self.ema, self.names, strict=True):
+                tensor.copy_(saved["ema"][name])

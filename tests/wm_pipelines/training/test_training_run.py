@@ -57,6 +57,42 @@ def test_update_equals_plain_pytorch(wave):
     torch.testing.assert_close(trainer.ema, averaged)
 
 
+def test_memory_layout_changes_nothing(wave, tmp_path):
+    """A channels_last network takes the same steps as a plain one, also after a resume."""
+
+    class Pictures(wave.WaveTask):
+        def __init__(self, recipe, layout):
+            super().__init__(recipe)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(1)
+                self.net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, (3, 2)))
+            self.net.to(memory_format=layout)
+
+        def loss(self, indices, step, noise):
+            return {"loss": self.net(noise.randn(indices, (3, 6, 6), "x")).sub(0.5).square().mean()}
+
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for steps in (5, 20):
+            recipe = wave.recipe(steps=steps, weight_decay=0.1, eps=1e-3)
+            task = Pictures(recipe, layout)
+            wave.train(task, recipe, tmp_path / str(layout))
+        assert task.net[0].weight.is_contiguous(memory_format=layout)
+        state = state_of(tmp_path / str(layout))
+        found.append({kind: load_file(state / f"{kind}.safetensors") for kind in ("model", "ema")})
+    for kind in ("model", "ema"):
+        for name, tensor in found[0][kind].items():
+            torch.testing.assert_close(found[1][kind][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_parameter_that_is_not_dense_is_refused(wave, tmp_path):
+    recipe = wave.recipe()
+    task = wave.WaveTask(recipe)
+    task.unused.weight = torch.nn.Parameter(torch.zeros(2, 4)[:, ::2])
+    with pytest.raises(ValueError, match="'unused.weight' is not dense"):
+        wave.train(task, recipe, tmp_path)
+
+
 def test_folder_after_a_run(wave, tmp_path):
     task, record = run(wave, tmp_path / "run")
     folder = tmp_path / "run"
