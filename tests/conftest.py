@@ -85,5 +85,7 @@ def tiny_control(tiny_sd):
     with torch.no_grad():
         for name, parameter in control.trainable_parameters().items():
             if "zero_conv" in name or name.endswith("kronecker_u"):
-                parameter.add_(0.1 * randn(tuple(parameter.shape), "awake", name))
+                parameter.add_(0.2 * randn(tuple(parameter.shape), "awake", name))
+            elif "feature_extractor" in name:
+                parameter.mul_(4)  # else the maps fade on their way through five layers
     return control.requires_grad_(False).eval()

@@ -66,7 +66,7 @@ def bind(
             span = (start, end) if prompt == graph.caption else _locate_node(prompt, text)
             if not any(span[0] < other[1] and other[0] < span[1] for other in bound):
                 masks[span] = graph.masks[node]
-                wanted.append((text, span))
+                wanted.append((prompt[slice(*span)], span))
     found = find_phrases(tokenizer, prompt, wanted, convert)
     index = {phrase.span: p for p, phrase in enumerate(found)}
     spans = iter(bound)

@@ -165,5 +165,5 @@ def test_bases_of_other_families_are_refused_by_name(tiny_sd, tiny_control, tmp_
 def test_an_adapter_of_another_shape_is_refused(tiny_sd, tiny_control):
     control = copy.deepcopy(tiny_control)
     control.register_to_config(unet_config={**control.config.unet_config, "layers_per_block": 2})
-    with pytest.raises(ValueError, match="this adapter is for another base: layers_per_block is 2, the base has 1"):
+    with pytest.raises(ValueError, match="this adapter is for another base: its layers_per_block is 2"):
         FlexEControlPipeline(**tiny_sd, control=control)
