@@ -48,10 +48,11 @@ class WMPipeline(DiffusionPipeline):
         return next((folder for folder in folders if (folder / MODEL_INDEX).is_file()), None)
 
     @property
-    def source_revision(self) -> str | None:
-        """Commit sha on the Hub that the pipeline was read from; None if it was not read from the Hub."""
-        folder = self.source_folder
-        return hub.resolved_revision(folder) if folder else None
+    def source_revisions(self) -> dict[str, str]:
+        """Commit shas on the Hub that the parts were read from: `"pipeline"`, and each adapter by its component."""
+        folders = {"pipeline": self.source_folder, **self._component_folders()}
+        found = {name: hub.resolved_revision(folder) for name, folder in folders.items() if folder}
+        return {name: sha for name, sha in found.items() if sha}
 
     def _component_folders(self) -> dict[str, Path]:
         paths = {
@@ -72,7 +73,7 @@ class WMPipeline(DiffusionPipeline):
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """Fetch a repository's JSON, text and safetensors files and return their folder.
+        """Fetch a repository's JSON, text and safetensors files and return their folder; takes embedded names too.
 
         Raises:
             ValueError: remote code or pickled weights were asked for, or there are no safetensors.
@@ -83,6 +84,8 @@ class WMPipeline(DiffusionPipeline):
                 raise ValueError(f"{name}={kwargs[name]!r} is not allowed: nothing downloaded is ever executed")
         if kwargs.get("use_safetensors") is False:
             raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
+        if not hub.REPO_ID.match(pretrained_model_name):
+            return str(hub.resolve(pretrained_model_name, revision=kwargs.get("revision")))
         folder = hub.download(
             pretrained_model_name,
             revision=kwargs.get("revision"),
@@ -177,9 +180,11 @@ class AutoWMPipeline:
             ValueError: no record, unknown schema or pipeline, altered or truncated file, or another base.
             HubError: the Hub refused or was not reached.
         """
+        if not kwargs.setdefault("use_safetensors", True):
+            raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
         cache = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(source, revision=revision, **cache)
-        config = hub.verify(folder) if verify else WMConfig.load(folder)
+        config = _checked(folder, verify)
         pipeline_class = _pipeline_class(config, folder)
         if (folder / MODEL_INDEX).is_file():
             if base is not None:
@@ -191,16 +196,26 @@ class AutoWMPipeline:
             base or config.base_model.name, revision=None if base else config.base_model.revision, **cache
         )
         _refuse_other_base(config.base_model, source, base or config.base_model.name, base_folder)
-        if verify and (base_folder / CONFIG_NAME).is_file():
-            hub.verify(base_folder)
+        if (base_folder / CONFIG_NAME).is_file():
+            _checked(base_folder, verify)
         adapter = ADAPTERS[config.method]
         model_class = getattr(import_module(adapter.module), adapter.model_class)
-        dtype = {name: kwargs[name] for name in ("dtype", "torch_dtype") if name in kwargs}
+        shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
         parts = {}
         if model_class.load_config(folder).get("slim"):
-            parts["unet"] = UNet2DConditionModel.from_pretrained(base_folder, subfolder="unet", **dtype)
-        parts[adapter.component] = model_class.from_pretrained(folder, **parts, **dtype)
+            parts["unet"] = UNet2DConditionModel.from_pretrained(base_folder, subfolder="unet", **shared)
+        parts[adapter.component] = model_class.from_pretrained(folder, **parts, **shared)
         return pipeline_class.from_pretrained(base_folder, **parts, **kwargs)
+
+
+def _checked(folder: Path, verify: bool) -> WMConfig:
+    """The record of a folder whose files are whole, and equal to the record if `verify`."""
+    if verify:
+        return hub.verify(folder)
+    for name in sorted(hub.loadable(folder)):
+        if name.endswith(".safetensors"):
+            hub.check_safetensors(folder / name)
+    return WMConfig.load(folder)
 
 
 def _pipeline_class(config: WMConfig, folder: Path) -> type[DiffusionPipeline]:

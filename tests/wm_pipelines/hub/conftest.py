@@ -60,7 +60,7 @@ def client(tmp_path: Path) -> Callable[..., Any]:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
