@@ -44,7 +44,7 @@ def global_tokens(
     Args:
         vectors: `(1, D)`, or one row per prompt, whose pictures stand together; None is the zero vector.
     """
-    zero = torch.zeros(1, control.config.global_dim, device=device, dtype=control.dtype)
+    zero = torch.zeros(1, control.config.global_embed_dim, device=device, dtype=control.dtype)
     vectors = zero if vectors is None else vectors.to(zero)
     vectors = vectors.repeat_interleave(pictures // len(vectors), dim=0)
     if guided:

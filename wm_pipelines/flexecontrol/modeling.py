@@ -77,7 +77,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "FeatureResnet"]
-    _group_offload_block_modules = ["feature_extractor", "global_adapter"]  # they run before `forward` does
+    _group_offload_block_modules = ["feature_extractor", "global_projection"]  # they run before `forward` does
     _skip_layerwise_casting_patterns = ["norm", "conv_gamma", "conv_beta", "zero_conv"]
 
     @register_to_config

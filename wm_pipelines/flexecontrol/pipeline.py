@@ -227,7 +227,7 @@ class FlexEControlPipeline(
         vectors = None
         if image is not None:
             encoder = self.image_encoder, self.feature_extractor
-            vectors = image_vectors(image, *encoder, config.global_dim, batch, device)
+            vectors = image_vectors(image, *encoder, config.global_embed_dim, batch, device)
         absent = image is None or strength == 0
         if not config.global_adapter or (absent and variant == "paper"):
             return None
