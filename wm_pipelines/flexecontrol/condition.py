@@ -216,6 +216,8 @@ def _prepare_one(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     warning = kinds.polarity_warning(condition.type, image, background)
+    if condition.type in kinds.SPARSE and not kinds.support(condition.type, image, background).any():
+        warning = "the map is empty, it controls nothing"
     if warning:
         warnings.warn(f"{name}: {warning}", stacklevel=4)
     return PreparedCondition(

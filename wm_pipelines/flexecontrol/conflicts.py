@@ -7,7 +7,7 @@ stands in several phrases may act in the places of all of them; a phrase bound b
 graph, and a graph gives no map of a type that a condition gives.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
@@ -69,19 +69,23 @@ def find_conflicts(
     Args:
         prepared: conditions of one size.
         prompt: the text that the phrases are part of.
-        phrases: further phrases, which no condition places.
+        phrases: all phrases asked for; those that no condition places matter where they share words with one.
         graph: compiled at the same size.
     """
     acting = [condition for condition in prepared if condition.strength > 0]
     pairs = [(a, b) for a, b in combinations(acting, 2) if a.start < b.end and b.start < a.end]
     found = [conflict for a, b in pairs for conflict in (*_same_type(a, b), *_edge_depth(a, b))]
-    bound = [(c, span) for c in acting if (span := _span(prompt, c)) is not None]
-    placed = {id(c): (c, span) for c, span in bound}
+    spans = {id(c): span for c in acting if (span := _span(prompt, c.phrase, c.span)) is not None}
     for a, b in pairs:
-        if id(a) in placed and id(b) in placed:
-            found += _phrases(prompt, *placed[id(a)], *placed[id(b)])
+        if id(a) in spans and id(b) in spans:
+            found += _phrases(prompt, a, spans[id(a)], b, spans[id(b)])
+    bound = [(c, spans[id(c)]) for c in acting if id(c) in spans]
+    others = {_span(prompt, *((spec, None) if isinstance(spec, str) else spec)) for spec in phrases}
+    for c, span in bound:
+        for other in sorted(others - set(spans.values()) - {None}):
+            found += _loose_words(prompt, c, span, other)
     if graph is not None:
-        found += [conflict for c, span in bound for conflict in _graph_place(prompt, c, span, graph)]
+        found += [conflict for c, span in bound for conflict in _graph_place(prompt, c, span, graph, spans.values())]
         found += [conflict for c in acting if c.type == "depth" for conflict in _graph_depth(c, graph)]
     return found
 
@@ -183,14 +187,33 @@ def _edge_depth(a: PreparedCondition, b: PreparedCondition) -> Iterator[Conflict
         )
 
 
-def _span(prompt: str, condition: PreparedCondition) -> Span | None:
-    """Where the condition's phrase stands; None if it has none or the prompt leaves it open (others refuse that)."""
-    if condition.phrase is None and condition.span is None:
+def _span(prompt: str, phrase: str | None, span: Span | None) -> Span | None:
+    """Where a phrase stands; None if there is none or the prompt leaves it open, which others refuse."""
+    if phrase is None and span is None:
         return None
     try:
-        return locate(prompt, condition.phrase or "", condition.span)
+        return locate(prompt, phrase or "", span)
     except ValueError:
         return None
+
+
+def _meet(a: Span, b: Span) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
+def _loose_words(prompt: str, condition: PreparedCondition, span: Span, other: Span) -> Iterator[Conflict]:
+    """A phrase that nothing places, with words of one that a condition does."""
+    if _meet(span, other):
+        shared = prompt[max(span[0], other[0]) : min(span[1], other[1])]
+        yield _conflict(
+            "shared_words",
+            (condition,),
+            f"the phrase {prompt[slice(*other)]!r} has no place but shares {shared!r} with the phrase of "
+            f"{condition.name}",
+            condition.name,
+            "words of a bound phrase act in its place only, whatever other phrase holds them",
+            shared_letters=len(shared),
+        )
 
 
 def _phrases(prompt: str, a: PreparedCondition, at: Span, b: PreparedCondition, bt: Span) -> Iterator[Conflict]:
@@ -230,28 +253,44 @@ def _phrases(prompt: str, a: PreparedCondition, at: Span, b: PreparedCondition, 
         )
 
 
-def _graph_place(prompt: str, condition: PreparedCondition, span: Span, graph: CompiledGraph) -> Iterator[Conflict]:
+def _graph_place(
+    prompt: str, condition: PreparedCondition, span: Span, graph: CompiledGraph, bound: Iterable[Span]
+) -> Iterator[Conflict]:
+    """A phrase far from its own node's box, or in the place of a node that the graph binds to another phrase."""
     area = condition.area
     for node, (start, end) in graph.spans.items():
-        try:
-            place = (start, end) if prompt == graph.caption else locate(prompt, graph.caption[start:end])
-        except ValueError:
+        place = (start, end)
+        if prompt != graph.caption:
+            text = graph.caption[start:end]
+            place = _span(prompt, text, None) or _span(prompt, text.partition(" ")[2], None)
+        if place is None or not area.any():
             continue
-        if not (span[0] < place[1] and place[0] < span[1]) or graph.boxes.get(node) is None or not area.any():
-            continue
-        box = box_mask(graph.boxes[node], *area.shape[1:]) > 0
-        inside = _share(area, box)
-        if inside < GRAPH_AGREEMENT:
-            yield _conflict(
-                "graph_place",
-                (condition,),
-                f"{condition.name} binds {prompt[slice(*span)]!r} to a place that shares {inside:.0%} with the box of "
-                f"the graph's node {node!r}",
-                condition.name,
-                "a phrase bound by a condition is not bound by the graph; maps that the graph itself gives (seg, "
-                "depth) still show the node at its box",
-                inside=inside,
-            )
+        words = prompt[slice(*span)]
+        if _meet(span, place):
+            inside = _share(area, box_mask(graph.boxes[node], *area.shape[1:]) > 0)
+            if inside < GRAPH_AGREEMENT:
+                yield _conflict(
+                    "graph_place",
+                    (condition,),
+                    f"{condition.name} binds {words!r} to a place that shares {inside:.0%} with the box of node "
+                    f"{node!r} of the graph",
+                    condition.name,
+                    "a phrase bound by a condition is not bound by the graph; maps that the graph itself gives (seg, "
+                    "depth) still show the node at its box",
+                    inside=inside,
+                )
+        elif not any(_meet(place, other) for other in bound):
+            overlap = _share(area, graph.masks[node][None])
+            if overlap > OVERLAP:
+                yield _conflict(
+                    "phrases_overlap",
+                    (condition,),
+                    f"the phrases {words!r} ({condition.name}) and {prompt[slice(*place)]!r} (node {node!r} of the "
+                    f"graph) claim the same place ({overlap:.0%})",
+                    "neither",
+                    "where places overlap both phrases may act, and the base model decides what appears; set regions",
+                    overlap=overlap,
+                )
 
 
 def _graph_depth(condition: PreparedCondition, graph: CompiledGraph) -> Iterator[Conflict]:
