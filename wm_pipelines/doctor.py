@@ -28,7 +28,7 @@ def doctor(verify: bool = True) -> dict[str, Any]:
 
     Returns:
         A dict that JSON can hold: `package`, `python`, `platform`, `versions` (distribution -> version or None),
-        `device` (name of the torch device), `kernels` (`backend`, `triton`, `switch`), `embedded` (name -> "ok",
+        `device` (name of the torch device), `kernels` (`backend`, `triton`), `embedded` (name -> "ok",
         "not checked" or the problem), `comfyui` (whether ComfyUI's modules can be imported here), `hub` (endpoint,
         offline) and `problems`, a list of sentences that is empty when all is well.
     """
@@ -43,7 +43,7 @@ def doctor(verify: bool = True) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
         "device": device,
-        "kernels": _kernels(device, problems),
+        "kernels": _kernels(device),
         "embedded": checkpoints,
         "comfyui": _can_import("comfy_api") and _can_import("comfy"),
         "hub": {
@@ -64,7 +64,7 @@ def describe(report: dict[str, Any]) -> list[str]:
         f"wm-pipelines {report['package']}, Python {report['python']}, {report['platform']}",
         f"libraries: {', '.join(found)}" + (f"; missing: {', '.join(missing)}" if missing else ""),
         f"device: {report['device'] or 'none'}",
-        f"kernels: {kernels['backend']} (triton {kernels['triton'] or 'missing'}, WM_KERNELS={kernels['switch']})",
+        f"kernels: {kernels['backend']} (triton {kernels['triton'] or 'not installed'})",
         *(f"checkpoint {name}: {state}" for name, state in report["embedded"].items()),
         f"ComfyUI: {'importable' if report['comfyui'] else 'not importable here'}",
         f"Hub: {report['hub']['endpoint']}" + (" (offline)" if report["hub"]["offline"] else ""),
@@ -108,16 +108,12 @@ def _device(problems: list[str]) -> str | None:
     return f"{accelerator.type} ({name})"
 
 
-def _kernels(device: str | None, problems: list[str]) -> dict[str, str | None]:
-    """Which code `backend="auto"` would take: Triton needs a GPU that it compiles for."""
-    switch = os.environ.get("WM_KERNELS", "auto")
-    if switch not in ("off", "auto", "force"):
-        problems.append(f"WM_KERNELS={switch!r} is unknown; choose off, auto or force")
+def _kernels(device: str | None) -> dict[str, str | None]:
+    """Which code `backend="auto"` takes: Triton where it is installed, has a GPU, and this version has kernels."""
     triton = _version("triton")
-    usable = triton is not None and device is not None and device.startswith(("cuda", "xpu"))
-    if switch == "force" and not usable:
-        problems.append("WM_KERNELS=force, but Triton has no GPU to run on here")
-    return {"backend": "triton" if usable and switch != "off" else "torch", "triton": triton, "switch": switch}
+    gpu = device is not None and device.startswith(("cuda", "xpu"))
+    usable = gpu and triton is not None and _can_import("custom_kernels._triton")
+    return {"backend": "triton" if usable else "torch", "triton": triton}
 
 
 def _checkpoint(name: str, verify: bool, problems: list[str]) -> str:
@@ -143,5 +139,5 @@ def _can_import(name: str) -> bool:
         return True
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # a parent that is missing, or half a module left by somebody else
         return False

@@ -189,7 +189,7 @@ class AutoWMPipeline:
         if (folder / MODEL_INDEX).is_file():
             if base is not None:
                 raise ValueError(f"{source} is a whole pipeline and takes no base, got base={os.fspath(base)!r}")
-            return pipeline_class.from_pretrained(folder, **kwargs)
+            return pipeline_class.from_pretrained(str(folder), **kwargs)
         if config.method not in ADAPTERS or config.base_model is None:
             raise ValueError(f"{folder} has no {MODEL_INDEX} and its record names no base to put it on")
         base_folder = hub.resolve(
@@ -205,7 +205,7 @@ class AutoWMPipeline:
         if model_class.load_config(folder).get("slim"):
             parts["unet"] = UNet2DConditionModel.from_pretrained(base_folder, subfolder="unet", **shared)
         parts[adapter.component] = model_class.from_pretrained(folder, **parts, **shared)
-        return pipeline_class.from_pretrained(base_folder, **parts, **kwargs)
+        return pipeline_class.from_pretrained(str(base_folder), **parts, **kwargs)
 
 
 def _checked(folder: Path, verify: bool) -> WMConfig:

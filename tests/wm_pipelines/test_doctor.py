@@ -21,13 +21,12 @@ def shipped(tmp_path, monkeypatch):
     return folder
 
 
-def test_doctor_finds_nothing_wrong_with_a_sound_installation(shipped, monkeypatch):
-    monkeypatch.delenv("WM_KERNELS", raising=False)
+def test_doctor_finds_nothing_wrong_with_a_sound_installation(shipped):
     report = doctor()
     assert report["problems"] == []
     assert report["embedded"] == {"diorama-judge": "ok"}
     assert report["versions"]["torch"] and report["versions"]["opencv-python"]
-    assert report["kernels"]["switch"] == "auto"
+    assert report["kernels"]["backend"] in ("torch", "triton")
     assert json.loads(json.dumps(report)) == report
     assert not any(line.startswith("PROBLEM") for line in describe(report))
 
@@ -45,11 +44,40 @@ def test_doctor_says_that_no_checkpoint_is_there(shipped):
     assert any("no embedded checkpoint" in problem for problem in doctor()["problems"])
 
 
-def test_doctor_refuses_an_unknown_kernel_switch(shipped, monkeypatch):
-    monkeypatch.setenv("WM_KERNELS", "fast")
-    assert any("WM_KERNELS='fast' is unknown" in problem for problem in doctor()["problems"])
-    monkeypatch.setenv("WM_KERNELS", "off")
-    assert doctor()["kernels"]["backend"] == "torch"
+def test_doctor_names_a_library_that_is_missing_or_too_old(shipped, monkeypatch):
+    from importlib import metadata
+
+    real = metadata.version
+
+    def version(name):
+        if name == "kornia":
+            raise metadata.PackageNotFoundError(name)
+        return "0.1" if name == "diffusers" else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    report = doctor()
+    problems = "\n".join(report["problems"])
+    assert "kornia is not installed; kornia>=" in problems
+    assert "diffusers 0.1 is installed; diffusers>=" in problems
+    assert report["versions"]["kornia"] is None
+    assert any("missing: kornia" in line for line in describe(report))
+
+
+def test_doctor_accepts_any_of_the_opencv_wheels(shipped, monkeypatch):
+    from importlib import metadata
+
+    real = metadata.version
+
+    def version(name):
+        if "opencv" not in name:
+            return real(name)
+        if name == "opencv-contrib-python-headless":
+            return "5.0.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    report = doctor()
+    assert report["versions"]["opencv-python"] == "5.0.0" and report["problems"] == []
 
 
 def test_doctor_reports_the_hub_it_would_ask(shipped, monkeypatch):

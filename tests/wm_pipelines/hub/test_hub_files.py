@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from safetensors.numpy import save_file
 
 from wm_pipelines import hub
-from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.config import CONFIG_NAME, METHOD_CONFIGS, BaseModelRef, WMConfig
 
 
 @pytest.fixture
@@ -194,6 +194,23 @@ def test_card_says_what_the_record_says_and_the_hub_can_read_it(checkpoint):
     entries = parse_eval_result_entries(yaml.safe_load(results))
     assert [(entry.value, entry.task_id) for entry in entries] == [(0.987, "per-pixel-classes-colour-accuracy")]
     assert "synthetic data" in entries[0].notes
+
+
+@pytest.mark.parametrize("method", METHOD_CONFIGS)
+def test_every_method_has_a_card(checkpoint, method):
+    settings = {"colours": ["red"], "shapes": ["cube"]} if method == "diorama-judge" else {}
+    hub.seal(checkpoint, WMConfig(method=method, method_config=settings, vocabulary=["a", "red"]))
+    hub.write_card(checkpoint)
+    assert hub.validate(checkpoint) == []
+    text = (checkpoint / "README.md").read_text()
+    assert "knows 2 words and no others" in text and "No training is on record" in text
+
+
+def test_card_of_a_stock_pipeline_shows_stock_code(checkpoint):
+    hub.seal(checkpoint, WMConfig(method="diorama-sd", pipeline="StableDiffusionPipeline"))
+    text = hub.render_card(checkpoint)
+    assert ModelCard(text).data.library_name == "diffusers"
+    assert "StableDiffusionPipeline.from_pretrained" in text
 
 
 def test_card_names_the_base_of_an_adapter_as_the_hub_wants_it(checkpoint):
