@@ -1,15 +1,18 @@
 """How the base checkpoints of the miniature world are trained: the VAE, then text encoder and UNet together, and the
 judge."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.media import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
 SIZE = 64
@@ -137,14 +140,25 @@ class SDTask(Task):
 
     @torch.no_grad()
     def _encode(self, images: RenderedImages) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled mean and width of every picture's latents; kept beside the pictures where these are kept."""
+        from safetensors.torch import load_file
         from tqdm import tqdm
 
+        weights = (Path(self.options["vae"]) / "diffusion_pytorch_model.safetensors").read_bytes()
+        cache = self.options["cache"] and Path(f"{self.options['cache']}.{sha256(weights).hexdigest()[:12]}")
+        if cache and cache.exists():
+            latents = load_file(cache)
+            return latents["mean"], latents["std"]
         dists = [
             self.vae.encode(images.pictures(range(i, min(i + 64, len(images)))) * 2 - 1).latent_dist
             for i in tqdm(range(0, len(images), 64), desc="encode")
         ]
         scale = self.vae.config.scaling_factor
-        return torch.cat([d.mean for d in dists]) * scale, torch.cat([d.std for d in dists]) * scale
+        latents = {name: torch.cat([getattr(d, name) for d in dists]) * scale for name in ("mean", "std")}
+        if cache:
+            with atomic(cache) as partial:
+                save_file(latents, partial)
+        return latents["mean"], latents["std"]
 
     def modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text_encoder": self.text_encoder}

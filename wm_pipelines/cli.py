@@ -1,0 +1,201 @@
+"""`wm`: run, train, look at and publish, from the command line. Bad input ends with one line and exit status 2."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+run_app = typer.Typer(no_args_is_help=True, help="Run a method on your own input.")
+app.add_typer(run_app, name="run")
+
+Out = Annotated[Path, typer.Option(help="folder for the results")]
+Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
+
+
+@run_app.command("flexecontrol")
+def run_flexecontrol(
+    prompt: Annotated[str | None, typer.Option(help="the text; may be left out with --scene-graph")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TYPE=FILE[,from=photo][,fit=crop|pad|stretch][,phrase=..][,strength=..][,region=..][,start=..][,end=..]"
+        ),
+    ] = None,
+    scene_graph: Annotated[Path | None, typer.Option(help="JSON file of a scene graph")] = None,
+    out: Out = Path("outputs/flexecontrol"),
+    base: Annotated[
+        str | None, typer.Option(help="embedded name, folder or Hub id; default: the adapter's own")
+    ] = None,
+    control: Annotated[str, typer.Option(help="embedded name, folder or Hub id")] = "flexecontrol",
+    negative_prompt: Annotated[str | None, typer.Option()] = None,
+    seed: Annotated[int, typer.Option(help="picture i uses seed + i")] = 0,
+    images: Annotated[int, typer.Option(min=1, help="number of pictures")] = 1,
+    steps: Annotated[int, typer.Option(min=1)] = 50,
+    guidance: Annotated[float, typer.Option(help="classifier-free guidance")] = 7.5,
+    height: Annotated[int | None, typer.Option()] = None,
+    width: Annotated[int | None, typer.Option()] = None,
+    binding: Annotated[str, typer.Option(help="attention | none")] = "attention",
+    on_conflict: Annotated[str, typer.Option(help="warn | error | ignore")] = "warn",
+) -> None:
+    """Text to picture under any number of conditions."""
+    from wm_pipelines.flexecontrol.run import run
+
+    report = run(
+        prompt,
+        condition or [],
+        out,
+        base,
+        control,
+        scene_graph,
+        seed,
+        images,
+        height,
+        width,
+        negative_prompt=negative_prompt,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        binding=binding,
+        on_conflict=on_conflict,
+    )
+    for conflict in report["conflicts"]:
+        typer.echo(f"conflict: {conflict['message']}", err=True)
+    typer.echo(f"{images} picture(s) and report.json in {out}")
+
+
+@app.command()
+def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
+    """Scenes under one, two and three conditions on the embedded checkpoints, with a page that shows them."""
+    from wm_pipelines.flexecontrol.demo import demo as make
+
+    typer.echo(make(out, seed))
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="diorama-vae, diorama-sd, diorama-judge, flexecontrol")],
+    out: Annotated[Path, typer.Option(help="run folder; a run that is there goes on")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file; default: the one that ships with the package")
+    ] = None,
+    set: Annotated[list[str] | None, typer.Option(help="key=value, also options.key=value")] = None,
+) -> None:
+    """Train by a recipe; kill it at any moment and start it again to go on."""
+    from wm_pipelines.training import train_main
+
+    train_main(task, recipe, out, set or [])
+
+
+@app.command()
+def extract(
+    type: Annotated[str, typer.Argument(help="canny, lines, softedge, sketch, seg")],
+    photo: Annotated[Path, typer.Argument()],
+    out: Annotated[Path, typer.Argument(help="PNG file of the map")],
+) -> None:
+    """Make a condition map from a photo. Nothing is downloaded."""
+    from wm_pipelines.conditions import extract as run_extractor
+    from wm_pipelines.media import load_image, save_image
+
+    typer.echo(save_image(run_extractor(type, load_image(photo)), out))
+
+
+@app.command("list")
+def list_checkpoints() -> None:
+    """The embedded checkpoints."""
+    from wm_pipelines.config import WMConfig
+    from wm_pipelines.hub import EMBEDDED_ROOT, embedded_names
+
+    for name in embedded_names():
+        config = WMConfig.load(EMBEDDED_ROOT / name)
+        base = f" on {config.base_model.name}" if config.base_model else ""
+        typer.echo(f"{name}: {config.pipeline or 'module'}{base}")
+
+
+@app.command()
+def card(folder: Folder) -> None:
+    """Write the model card from the record."""
+    from wm_pipelines.cards import write_card
+
+    for path in write_card(folder):
+        typer.echo(path)
+
+
+@app.command()
+def validate(folder: Folder) -> None:
+    """Check a checkpoint: record, hashes, formats, card."""
+    from wm_pipelines.publishing import validate as check
+
+    problems = check(folder)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: ready to publish")
+
+
+@app.command()
+def publish(
+    folder: Folder,
+    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
+    upload: Annotated[
+        bool, typer.Option("--upload", help="really upload; without it, only say what would go")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private")] = False,
+) -> None:
+    """Upload a validated checkpoint to the Hub; a dry run by default."""
+    from wm_pipelines.publishing import publish as send
+
+    result = send(folder, repo_id, dry_run=not upload, private=private)
+    for name, size in result.files.items():
+        typer.echo(f"{size:>12,} {name}")
+    typer.echo(f"commit {result.commit}" if result.commit else f"dry run: nothing was sent to {repo_id}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of wm_config.json."""
+    from wm_pipelines.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """What is installed, what works, what doesn't."""
+    from wm_pipelines.doctor import describe
+    from wm_pipelines.doctor import doctor as look
+
+    report = look()
+    typer.echo(json.dumps(report, indent=2) if as_json else "\n".join(describe(report)))
+    if report["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diorama(
+    out: Out = Path("outputs/diorama"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
+    from wm_pipelines.diorama.sheet import write_sheet
+
+    for path in write_sheet(out, seed, size):
+        typer.echo(path)
+
+
+def main() -> None:
+    """Entry point: user errors are one line on standard error."""
+    from wm_pipelines.hub import HubError
+
+    try:
+        app()
+    except (ValueError, HubError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
