@@ -77,7 +77,9 @@ def report_prompts(
     for i, (text, row, binding) in enumerate(zip(texts, rows, bindings, strict=True)):
         mine = maps[i * pictures : (i + 1) * pictures] if maps else None
         conditions = [condition_report(condition, steering.steps_of(i, c)) for c, condition in enumerate(row)]
-        reports.append({"prompt": text, "conditions": conditions, "phrases": phrase_reports(binding, row, mine)})
+        bind = steering.state is not None and steering.state.bind
+        phrases = phrase_reports(binding, row, mine, bind)
+        reports.append({"prompt": text, "conditions": conditions, "phrases": phrases})
     return reports
 
 
@@ -95,7 +97,7 @@ def condition_report(condition: PreparedCondition, active_steps: list[int]) -> d
 
 
 def phrase_reports(
-    binding: Binding, row: list[PreparedCondition], maps: list[dict[str, torch.Tensor]] | None
+    binding: Binding, row: list[PreparedCondition], maps: list[dict[str, torch.Tensor]] | None, bind: bool
 ) -> list[dict[str, Any]]:
     """Where each phrase was bound and how much of its attention fell there.
 
@@ -104,11 +106,12 @@ def phrase_reports(
 
     Args:
         maps: one dict for each picture of the prompt, or None if nothing was recorded.
+        bind: whether phrases with a place were kept to it.
     """
     places = binding.regions(row, [condition.strength > 0 for condition in row])
     reports = []
     for p, (phrase, key) in enumerate(zip(binding.phrases, phrase_keys(binding.phrases), strict=True)):
-        entry: dict[str, Any] = {"phrase": key, "span": list(phrase.span), "bound": p in places}
+        entry: dict[str, Any] = {"phrase": key, "span": list(phrase.span), "bound": bind and p in places}
         if p in places and maps:
             inside, cells = [], None
             for picture in maps:

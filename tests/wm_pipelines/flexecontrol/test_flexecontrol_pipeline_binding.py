@@ -63,6 +63,8 @@ def test_binding_keeps_a_phrase_in_its_place(sample, square):
     cube, sphere = bound.report["prompts"][0]["phrases"]
     assert cube["bound"] and cube["attention_inside"] == 1.0 and cube["region_share"] == 0.25
     assert not sphere["bound"] and "attention_inside" not in sphere
+    cube = free.report["prompts"][0]["phrases"][0]
+    assert not cube["bound"] and 0 < cube["attention_inside"] < 1
 
 
 def test_recording_a_phrase_does_not_loosen_a_bound_one(sample, square):

@@ -71,6 +71,16 @@ def test_group_offload_of_the_whole_pipeline_runs(own_pipe, sample, square):
     assert torch.equal(output.images, sample(conditions=condition, num_inference_steps=1).images)
 
 
+def test_model_offload_runs_in_sequence(own_pipe, sample, square):
+    # On a CPU the hooks move nothing, but their chain runs; sequential offload (accelerate) needs an accelerator.
+    condition = Condition("canny", square(), phrase="red cube")
+    expected = sample(conditions=condition, num_inference_steps=2).images
+    own_pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        output = sample(pipe=own_pipe, conditions=condition, num_inference_steps=2)
+        assert torch.equal(output.images, expected)
+
+
 def test_layerwise_casting_keeps_the_picture_near(own_pipe, sample, square):
     condition = Condition("canny", square(), phrase="red cube")
     expected = sample(conditions=condition, num_inference_steps=2).images
