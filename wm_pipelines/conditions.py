@@ -34,6 +34,9 @@ BACKGROUND: dict[str, float] = dict.fromkeys(TYPES, 0.0)
 UNI_CONTROLNET_BACKGROUND: dict[str, float] = {**BACKGROUND, "sketch": 1.0}
 """The same for imported Uni-ControlNet weights, whose sketches are black on white."""
 
+STAND_INS: dict[str, str] = {"lines": "M-LSD", "softedge": "HED", "seg": "ADE20K segmentation"}
+"""Types whose extractor here stands in for a model that the Uni-ControlNet weights were trained with."""
+
 SPARSE: frozenset[str] = frozenset({"canny", "lines", "softedge", "sketch", "pose"})
 """Types drawn as thin marks on the background; depth and seg speak about every pixel."""
 

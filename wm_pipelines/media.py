@@ -2,7 +2,8 @@
 
 Conventions: a picture is float32 `(3, H, W)` in [0, 1], sRGB. Greyscale is repeated to three channels, 16-bit
 samples are divided by 65535 (never clipped), EXIF orientation is applied, alpha is composited over a grey `matte`
-(1 = white, the default for photos; 0 for maps that are white on black).
+(1 = white, the default for photos; 0 for maps that are white on black). Pillow reads 16-bit colour files as
+8 bits a sample, and of several pictures in one file the first.
 """
 
 import os
@@ -146,6 +147,7 @@ def _planes(image: Picture) -> torch.Tensor:
 
 
 def _pil_array(image: Image.Image) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
         return np.asarray(image).astype(np.uint16)
     if image.mode == "I":

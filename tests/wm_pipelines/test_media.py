@@ -55,6 +55,9 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(np.zeros((4, 9, 3), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
     assert media.load_image(tmp_path / "turned.jpg").size == (4, 9)
+    # Once, however often the picture passes through.
+    assert media.to_tensor(media.open_image(tmp_path / "turned.jpg")).shape == (3, 9, 4)
+    assert media.to_tensor(Image.open(tmp_path / "turned.jpg")).shape == (3, 9, 4)
 
 
 def test_alpha_is_composited_over_the_matte(tmp_path):

@@ -95,11 +95,11 @@ def graph_conditions(graph: CompiledGraph, types: Sequence[str], explicit: Seque
         numbers = {node: i + 1 for i, node in enumerate(graph.masks)}
         for node in reversed(graph.depth_order):
             ids[graph.masks[node]] = numbers[node]
-        derived.append(Condition("seg", seg_from_ids(ids)))
+        derived.append(Condition("seg", seg_from_ids(ids), source="graph"))
     if "depth" in types and "depth" not in given:
         depth = depth_to_map(graph.depth)
         if depth.any():  # nodes at one depth have no order to show
-            derived.append(Condition("depth", depth))
+            derived.append(Condition("depth", depth, source="graph"))
     return derived
 
 

@@ -191,6 +191,10 @@ def prepare(
         if not isinstance(condition, Condition):
             raise ValueError(f"conditions[{index}] is a {type(condition).__name__}; it must be a Condition")
         prepared.append(_prepare_one(condition, index, (height, width), multiple, backgrounds[condition.type]))
+        # Only imported Uni-ControlNet weights have black-on-white sketches, and only they know the models' maps.
+        if condition.source == "photo" and condition.type in kinds.STAND_INS and backgrounds.get("sketch", 0) > 0.5:
+            model = kinds.STAND_INS[condition.type]
+            warnings.warn(f"{prepared[-1].name}: these weights were trained on {model} maps, not ours", stacklevel=2)
     return prepared
 
 
