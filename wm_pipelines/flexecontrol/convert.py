@@ -10,6 +10,7 @@ import argparse
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def read_adapters(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     if not os.path.isfile(path):
         raise ValueError(f"checkpoint {str(path)!r} does not exist or is not a file")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"checkpoint {str(path)!r} is not a plain torch file of tensors: {error}") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
@@ -173,7 +174,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     parser.add_argument("--types", default=",".join(TYPES), help="what the slots mean, in order")
     args = parser.parse_args(argv)
-    model = convert(args.checkpoint, args.folder, args.types.split(","), getattr(torch, args.dtype))
+    try:
+        model = convert(args.checkpoint, args.folder, args.types.split(","), getattr(torch, args.dtype))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"{args.folder}: {sum(p.numel() for p in model.parameters()):,} parameters, preset {model.config.preset}")
 
 

@@ -135,6 +135,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         inject(self, target_names(self, preset), n, r, scale, per_type, share_h == "model")
         self._backgrounds = list(backgrounds) if backgrounds is not None else default_backgrounds(types)
         self._merged: dict[str, KroneckerLinear] = {}
+        self._merged_mix: list[float] | None = None
         self.set_trainable()
 
     # ---- making, saving, loading ----
@@ -339,6 +340,8 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         A tensor (batch, types) gives each sample its own mixture. With `fast="shared"` this has no effect.
         """
         mixed = mixture(weights, self.config.types)
+        if self._merged and self.config.fast == "per_type" and mixed not in (None, self._merged_mix):
+            raise ValueError(f"the adapter is merged for the mixture {self._merged_mix}; call unmerge() to change it")
         for _, layer in kronecker_layers(self):
             if layer.types is not None:
                 layer.set_mix(mixed)
@@ -356,6 +359,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
             raise ValueError(f"merge() of a per_type adapter needs types=[...] from {', '.join(self.config.types)}")
         if per_type:
             self.set_type_weights(types)
+            self._merged_mix = mixture(types, self.config.types)
         layers = dict(kronecker_layers(self))
         plain = {name: layer.to_linear() for name, layer in layers.items()}
         for name, linear in plain.items():

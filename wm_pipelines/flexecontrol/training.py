@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wm_pipelines.conditions import depth_to_map, extract, seg_from_ids
+from wm_pipelines.conditions import TYPES, depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
@@ -55,11 +55,17 @@ class FlexEControlTask(Task):
     def __init__(self, recipe: Recipe):
         check_keys(recipe.options, DEFAULTS, "options")
         self.options = {**DEFAULTS, **recipe.options}
+        unknown = sorted(set(self.options["types"]) - set(DEFAULTS["types"]))
+        if unknown:
+            raise ValueError(
+                f"options.types: Diorama gives no {unknown[0]!r}; it gives {', '.join(DEFAULTS['types'])}"
+            )
         self._load_base(Path(resolve(self.options["base"])))
         options = self.options
         self.control = FlexEControlModel.from_unet(
             self.unet,
             condition_stride=2 ** (len(self.vae.config.block_out_channels) - 1),
+            types=[t for t in TYPES if t in options["types"]],  # a slot that is not trained would be noise
             seed=recipe.seed,
             **{
                 key: options[key]
@@ -68,11 +74,6 @@ class FlexEControlTask(Task):
                 )
             },
         ).train()  # fmt: skip
-        unknown = sorted(set(options["types"]) - set(self.control.config.types))
-        if unknown or "pose" in options["types"]:
-            raise ValueError(
-                f"options.types: Diorama gives no {(unknown or ['pose'])[0]!r}; it gives {DEFAULTS['types']}"
-            )
         if options["lora_rank"]:
             self._add_lora(options["lora_rank"])
         self.control.check_can_learn()
@@ -164,7 +165,7 @@ class FlexEControlTask(Task):
         self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise
     ) -> tuple[list[SlotInput], list[Shown]]:
         chances = {key: self.options[key] for key in ("keep_all", "drop_all", "drop", "split")}
-        types = self.options["types"]
+        types = self.control.config.types
         shown = [
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
             for b, i in enumerate(indices)
@@ -173,6 +174,21 @@ class FlexEControlTask(Task):
         if not slots:  # every sample of the batch dropped every condition
             slots = [SlotInput(types[0], torch.zeros(len(indices), 3, *masks.shape[-2:]), 0.0)]
         return slots, shown
+
+    def residuals(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor,
+        slots: list[SlotInput],
+        shown: list[Shown],
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """What is added to the UNet's skips and middle block; a comparison with another adapter overrides this."""
+        if self.control.config.fast == "per_type":
+            active = [[float(kind in sample.conditions) for kind in self.control.config.types] for sample in shown]
+            self.control.set_type_weights(torch.tensor(active))
+        features = self.control.condition_features(slots)
+        return self.control(noisy, timesteps, context, features, return_dict=False)
 
     # ---- the engine's side ----
 
@@ -200,20 +216,13 @@ class FlexEControlTask(Task):
         with torch.no_grad():
             context = self.text_encoder(encoded.input_ids.to(device)).last_hidden_state
 
-        if options["fast"] == "per_type":
-            active = [[float(kind in sample.conditions) for kind in self.control.config.types] for sample in shown]
-            self.control.set_type_weights(torch.tensor(active))
         state = PhraseAttention(tokens, None, False, options["map_stride"], tuple(latents.shape[-2:]))
         # The UNet's own down and middle maps carry no gradient to the adapter, so they are left alone.
         watched = {"adapter": self.control.down_blocks, "unet": self.unet.up_blocks} if options["lambda_ca"] else {}
         with phrase_attention(watched, state):
-            residuals = self.control(noisy, t, context, self.control.condition_features(slots))
+            down, mid = self.residuals(noisy, t, context, slots, shown)
             prediction = self.unet(
-                noisy,
-                t,
-                context,
-                down_block_additional_residuals=residuals.down_block_res_samples,
-                mid_block_additional_residual=residuals.mid_block_res_sample,
+                noisy, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid
             ).sample
 
         parts = {"ldm": diffusion_loss(prediction, target)}

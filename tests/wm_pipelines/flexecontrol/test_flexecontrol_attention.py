@@ -220,6 +220,21 @@ def test_checkpointing_keeps_the_maps_when_backward_runs_inside(tiny_sd, control
     assert torch.allclose(*grads, atol=1e-7) and grads[0].any()
 
 
+@pytest.mark.parametrize("record", [2, None])
+def test_half_precision(tiny_sd, record):
+    """The softmax of a recorded map is float32 whatever the model is."""
+    unet = copy.deepcopy(tiny_sd["unet"])
+    sample, text = seeded(2, 4, 16, 16), seeded(2, 7, 16, seed=1)
+    outputs = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        bound = state(bind=True, record=record, rows=2)
+        with torch.no_grad(), phrase_attention([unet.to(dtype)], bound):
+            outputs[dtype] = unet(sample.to(dtype), 10, text.to(dtype)).sample
+        assert all(m.dtype == torch.float32 for m in bound.maps.values())
+    got, expected = outputs[torch.bfloat16].float(), outputs[torch.float32]
+    assert (got - expected).norm() < 0.05 * expected.norm()
+
+
 def test_mean_map_selects_layers(tiny_sd, control):
     recorded = state()
     with torch.no_grad():

@@ -263,6 +263,7 @@ def test_training_moves_the_adapter_and_exports_it(base_folder, tmp_path):
     assert moved and not any(is_copy(name) for name in moved)
     loaded = FlexEControlModel.from_pretrained(tmp_path / "export")
     assert loaded.config.fast == "per_type" and loaded.config.map_stride == 2
+    assert loaded.config.types == ["canny", "depth", "seg"]  # no slot that was not trained
     state = run.control.state_dict()
     assert all(torch.equal(p, state[name].half().float()) for name, p in loaded.state_dict().items())
     again = build(recipe(base_folder, fast="per_type"))

@@ -154,6 +154,21 @@ def test_scale_and_tuple(awake):
         awake(sample, 5, text, features, conditioning_scale=[1, 1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fast", ["shared", "per_type"])
+def test_half_precision_stays_close(tiny_sd, dtype, fast):
+    model = waken(make(tiny_sd["unet"], fast=fast), scale=0.1)
+    model.set_type_weights({"canny": 1.0})
+    sample, text = latents()
+    expected = mid(model)
+    half = copy.deepcopy(model).to(dtype)
+    with torch.no_grad():
+        features = half.condition_features([SlotInput("canny", images())])
+        got = half(sample.to(dtype), 500, text.to(dtype), features).mid_block_res_sample
+    assert got.dtype == dtype
+    assert (got.float() - expected).norm() < 0.05 * expected.norm()
+
+
 # ---- slots ----
 
 
@@ -458,6 +473,12 @@ def test_per_type_merge_needs_types(tiny_sd):
     before = mid(model)
     model.merge({"canny": 3.0, "seg": 1.0})
     assert adapter_free(model) and torch.allclose(mid(model), before, atol=1e-5)
+    model.set_type_weights({"canny": 3.0, "seg": 1.0})  # what it is merged for
+    model.set_type_weights(None)
+    with pytest.raises(ValueError, match="merged for the mixture"):
+        model.set_type_weights({"canny": 1.0})
+    model.unmerge()
+    model.set_type_weights({"canny": 1.0})
 
 
 def test_one_h_for_the_whole_model(tiny_sd, tmp_path):
