@@ -243,9 +243,7 @@ def _fit(
     slots: list[Slot], relations: list[Relation], boxes: dict[int, tuple], depths: dict[int, float]
 ) -> list[Slot]:
     """Puts the given boxes and depths in and moves the other nodes as little as the orders ask."""
-    slots = [
-        Slot(tuple(boxes.get(i, s.box)), depths[i] if i in depths else s.depth) for i, s in enumerate(slots)
-    ]
+    slots = [Slot(tuple(boxes.get(i, s.box)), depths[i] if i in depths else s.depth) for i, s in enumerate(slots)]
     gap = min(MARGIN, 0.9 / (len(slots) + 1))
     x = _between([s.x for s in slots], _pairs(relations, "x"), set(boxes), gap, 0.0, 1.0)
     y = _between([s.y for s in slots], _pairs(relations, "y"), set(boxes), gap, 0.0, 1.0)

@@ -172,9 +172,7 @@ def test_motions_of_many_scenes_parse_back_to_the_state():
             assert [m.joint for m in motions] == ["", "then"][: len(state)]
             assert [None if m.about is None else ids[m.about] for m in motions] == [m.about for m in state]
             kinds |= {m.kind for m in motions}
-        assert [(m.kind, m.direction) for m in parsed.camera] == [
-            (m.kind, m.direction) for m in scene.camera.motion
-        ]
+        assert [(m.kind, m.direction) for m in parsed.camera] == [(m.kind, m.direction) for m in scene.camera.motion]
     assert kinds >= {"translate", "turn", "bounce", "stop"}
 
 

@@ -30,9 +30,7 @@ def test_translate_covers_speed_times_time_and_holds_before_and_after(easing):
     assert 0.2 < place(scene, 6)[1] < 0.7
 
 
-@pytest.mark.parametrize(
-    ("word", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
-)
+@pytest.mark.parametrize(("word", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
 @pytest.mark.parametrize("eye", [(0, -5.6, 3.4), (5, 3, 2), (-4, 4, 3)])
 def test_direction_words_are_those_of_the_picture(word, axis, sign, eye):
     scene = scene_of(Motion("translate", 0, 8, word, speed=0.6), camera=Camera(eye=eye))

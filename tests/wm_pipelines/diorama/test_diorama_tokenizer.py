@@ -106,3 +106,22 @@ def test_merges_make_whole_words_of_overlapping_words():
 def test_a_word_that_is_not_a_word_is_refused(tmp_path):
     with pytest.raises(ValueError, match="counter-clockwise"):
         build_tokenizer(tmp_path, ["red", "counter-clockwise"])
+
+
+def test_a_text_encoder_with_these_ids_pools_at_the_first_end_of_text(tokenizer):
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    out = CLIPTextModel(config).eval()(tokenizer("a red cube", padding="max_length", return_tensors="pt").input_ids)
+    distance = (out.pooler_output[:, None] - out.last_hidden_state).abs().amax(-1)[0]
+    assert torch.argmin(distance) == 4 and distance[4] == 0
