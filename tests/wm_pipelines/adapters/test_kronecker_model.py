@@ -138,6 +138,10 @@ def test_factors_stay_float32_beside_a_half_base(make_stack, inputs):
     model = inject_adapter_in_model(config(), make_stack().to(torch.bfloat16))
     assert {p.dtype for n, p in model.named_parameters() if "kronecker" in n} == {torch.float32}
     assert model(inputs.bfloat16()).dtype == torch.bfloat16
+    for upcast, dtype in ((True, torch.float32), (False, torch.bfloat16)):
+        model = get_peft_model(make_stack().to(torch.bfloat16), config(), autocast_adapter_dtype=upcast)
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {dtype}
+        assert model(inputs.bfloat16()).isfinite().all()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -139,6 +139,18 @@ class KroneckerModel(BaseTuner):
             if id(parameter) not in managed:
                 parameter.requires_grad = False
 
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
+        if autocast_adapter_dtype:
+            super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+            return
+        for layer in self.model.modules():
+            dtype = layer.get_base_layer().weight.dtype if isinstance(layer, AdaptedLinear) else None
+            for kind in layer.adapter_layer_names if dtype is not None and dtype.is_floating_point else ():
+                factors = getattr(layer, kind)
+                if adapter_name in factors:
+                    factors[adapter_name].data = factors[adapter_name].data.to(dtype)
+
     def disable_adapter_layers(self) -> None:
         """The output becomes the base model's, biases included (PEFT's warning about them does not apply)."""
         for module in self.model.modules():
