@@ -151,18 +151,18 @@ def thin(mask: np.ndarray) -> np.ndarray:
             return mask[1:-1, 1:-1]
 
 
-def seg(photo: np.ndarray, regions: int = 8, method: str = "kmeans") -> np.ndarray:
+def seg(photo: np.ndarray, regions: int = 8, method: str = "watershed") -> np.ndarray:
     """Class-free regions as ids 1 to `regions` (fewer if the picture has fewer), the largest first, int64 `(H, W)`.
 
     Args:
         regions: 1 to 12.
-        method: "kmeans" on colour and, weakly, place; "meanshift" smooths before that; "watershed" grows connected
-            regions from the flattest places.
+        method: "watershed" grows connected regions from the largest even places; "kmeans" clusters colour and, weakly,
+            place; "meanshift" smooths before that.
     """
     if isinstance(regions, bool) or not isinstance(regions, int) or not 1 <= regions <= 12:
         raise ValueError(f"seg regions={regions!r}; it must be an integer from 1 to 12")
-    if method not in ("kmeans", "meanshift", "watershed"):
-        raise ValueError(f"seg method={method!r}; choose from kmeans, meanshift, watershed")
+    if method not in ("watershed", "kmeans", "meanshift"):
+        raise ValueError(f"seg method={method!r}; choose from watershed, kmeans, meanshift")
     if method == "watershed":
         labels = _watershed(photo, regions)
     else:
