@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wm_pipelines.flexecontrol.modeling import SlotInput
+from wm_pipelines.flexecontrol.slots import SlotInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,25 @@ def widen(masks: torch.Tensor, pixels: int = 1) -> torch.Tensor:
     """Masks (...,H,W) grown by `pixels`: an object's edge is drawn on either side of its outline."""
     flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
     return F.max_pool2d(flat, 2 * pixels + 1, stride=1, padding=pixels).reshape(masks.shape)
+
+
+def box_layout(ids: torch.Tensor, depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a scene graph would draw of a scene: each object's visible box at its mean depth, nearer over farther.
+
+    Args:
+        ids: (H,W) integers, 0 = background. depth: (H,W) metres.
+
+    Returns:
+        ids of the same type, and depth with infinity where there is no box.
+    """
+    boxes, far = torch.zeros_like(ids), torch.full_like(depth, torch.inf)
+    present = [i for i in ids.unique().tolist() if i]
+    means = {i: float(depth[ids == i].mean()) for i in present}
+    for i in sorted(present, key=lambda i: -means[i]):
+        y, x = (ids == i).nonzero().unbind(1)
+        place = (slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1))
+        boxes[place], far[place] = i, means[i]
+    return boxes, far
 
 
 def build_slots(

@@ -9,6 +9,7 @@ Recipe options (with their defaults in `DEFAULTS`):
     types: conditions that are trained. lora_rank: with preset "carrier", a LoRA of this rank on the attn2 linears.
     lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, drop, split:
     chances of an empty caption, of all conditions kept or dropped, of each dropped, of same-type augmentation.
+    layout: chance that segmentation and depth are drawn from boxes, as a scene graph draws them.
 
 With a frozen base nothing before the skips needs a gradient, so its down and middle blocks keep no graph; the up
 blocks do, for the residuals enter there.
@@ -25,7 +26,7 @@ from wm_pipelines.conditions import TYPES, depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
-from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, usable_objects
+from wm_pipelines.flexecontrol.augment import Shown, box_layout, build_slots, choose, usable_objects
 from wm_pipelines.flexecontrol.decomposition import target_names
 from wm_pipelines.flexecontrol.losses import (
     attention_loss,
@@ -34,8 +35,9 @@ from wm_pipelines.flexecontrol.losses import (
     masked_noise_loss,
     target_of,
 )
-from wm_pipelines.flexecontrol.modeling import FlexEControlModel, SlotInput
+from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.prompts import token_span
+from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
@@ -45,7 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "feature_channels": [16, 24, 24], "pre_channels": [16, 16], "lora_rank": 0,
     "types": ["canny", "lines", "softedge", "sketch", "depth", "seg"],
     "lambda_ca": 0.01, "lambda_mask": 0.01, "text_drop": 0.5,
-    "keep_all": 0.1, "drop_all": 0.1, "drop": 0.5, "split": 0.5,
+    "keep_all": 0.1, "drop_all": 0.1, "drop": 0.5, "split": 0.5, "layout": 0.0,
 }  # fmt: skip
 
 
@@ -133,13 +135,21 @@ class FlexEControlTask(Task):
 
     # ---- what a sample is ----
 
-    def _maps(self, kind: str, indices: list[int]) -> torch.Tensor:
-        """Whole condition maps (N,3,H,W). The palette of a scene says nothing about its objects."""
+    def _maps(self, kind: str, indices: list[int], boxed: set[int]) -> torch.Tensor:
+        """Whole condition maps (N,3,H,W). The palette of a scene says nothing about its objects.
+
+        Args:
+            boxed: scenes whose segmentation and depth are drawn as a scene graph draws them, from boxes.
+        """
+        if kind not in ("depth", "seg"):
+            return extract(kind, self._pictures(indices))
+        layouts = {i: box_layout(self.ids[i], self.depth[i].float()) for i in boxed.intersection(indices)}
         if kind == "depth":
-            return depth_to_map(self.depth[indices].float())
-        if kind == "seg":
-            return seg_from_ids(self.ids[indices], [f"flexecontrol-{i}" for i in indices])
-        return extract(kind, self._pictures(indices))
+            return depth_to_map(
+                torch.stack([layouts[i][1] if i in layouts else self.depth[i] for i in indices]).float()
+            )
+        ids = torch.stack([layouts[i][0] if i in layouts else self.ids[i] for i in indices])
+        return seg_from_ids(ids, [f"flexecontrol-{i}" for i in indices])
 
     def _words(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
         """Captions (some empty), the tokens of each object (B,P,T) and the masks of the objects (B,P,H,W).
@@ -170,7 +180,10 @@ class FlexEControlTask(Task):
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
             for b, i in enumerate(indices)
         ]
-        slots = build_slots(shown, types, lambda kind, rows: self._maps(kind, [indices[b] for b in rows]), masks)
+        boxed = {i for i in indices if noise.uniform(i, (), "layout") < self.options["layout"]}
+        slots = build_slots(
+            shown, types, lambda kind, rows: self._maps(kind, [indices[b] for b in rows], boxed), masks
+        )
         if not slots:  # every sample of the batch dropped every condition
             slots = [SlotInput(types[0], torch.zeros(len(indices), 3, *masks.shape[-2:]), 0.0)]
         return slots, shown
