@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -154,7 +154,7 @@ class PreparedCondition:
         """How messages call it: type and place in the list, from 1."""
         return _name(self.type, self.index, self.source)
 
-    @property
+    @cached_property
     def area(self) -> torch.Tensor:
         """bool `(1, H, W)`: its region (>= 0.5), else what its map marks, insides of outlines included."""
         if self.region is not None:
