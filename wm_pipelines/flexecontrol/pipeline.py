@@ -23,16 +23,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from wm_pipelines.flexecontrol import checks
-from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
+from wm_pipelines.flexecontrol.attention import phrase_attention
 from wm_pipelines.flexecontrol.base import check_base, refuse_index
-from wm_pipelines.flexecontrol.binding import Binding
 from wm_pipelines.flexecontrol.checks import Texts
 from wm_pipelines.flexecontrol.global_image import global_tokens, image_vectors
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, report_prompts
 from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
-from wm_pipelines.flexecontrol.prompts import check_length, check_vocabulary, token_index
-from wm_pipelines.flexecontrol.steering import Steering
+from wm_pipelines.flexecontrol.prompts import check_length, check_vocabulary
+from wm_pipelines.flexecontrol.steering import Steering, attention_state
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.scene_graph import SceneGraph
 
@@ -253,29 +252,6 @@ class FlexEControlPipeline(
         known = inspect.signature(self.scheduler.step).parameters
         return {name: value for name, value in (("eta", eta), ("generator", generator)) if name in known}
 
-    def prepare_attention(
-        self,
-        bindings: list[Binding],
-        num_images_per_prompt: int,
-        binding: str,
-        output_attention: bool,
-        latent_size: tuple[int, int],
-        text_length: int,
-    ) -> PhraseAttention | None:
-        """State of the phrase attention, one row per picture; None if no phrase is to be bound or recorded."""
-        placed = any(b.fixed or any(owner is not None for owner in b.owners) for b in bindings)
-        bound = binding == "attention" and placed
-        if not any(b.phrases for b in bindings) or not (bound or output_attention):
-            return None
-        index = token_index([b.phrases for b in bindings], text_length)
-        return PhraseAttention(
-            index.repeat_interleave(num_images_per_prompt, dim=0).to(self._execution_device),
-            regions=None,
-            bind=bound,
-            record_stride=self.control.config.map_stride if output_attention else None,
-            latent_hw=latent_size,
-        )
-
     def decode(
         self, latents: torch.Tensor, output_type: str, generator: Any
     ) -> tuple[list[PIL.Image.Image] | Any, list[bool] | None]:
@@ -314,6 +290,7 @@ class FlexEControlPipeline(
         phrases: Phrases | None = None,
         binding: str = "attention",
         on_conflict: str = "warn",
+        normalise_overlap: bool = False,
         output_attention: bool = True,
         variant: str = "paper",
         clip_skip: int | None = None,
@@ -345,6 +322,7 @@ class FlexEControlPipeline(
                 one list for all prompts, or one `list` per prompt.
             binding: "attention" keeps the tokens of a phrase from cells outside its place, "none" lets them be.
             on_conflict: "warn" (also in the output), "error" (before sampling) or "ignore" (not looked for).
+            normalise_overlap: where k regions of one type meet, divide their sum by k.
             output_attention: record attention maps of all phrases.
             variant: "paper" or "released"; see `encode_global_image`.
             clip_skip: layers of the text encoder to leave out, from the end.
@@ -414,7 +392,6 @@ class FlexEControlPipeline(
             (height, width),
             on_conflict,
         )
-        bindings = plan.bindings
 
         # 4. Text, and the global image's tokens behind it
         text, negative = self.encode_prompt(
@@ -436,23 +413,31 @@ class FlexEControlPipeline(
         step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 6. Denoise
-        size = tuple(latents.shape[-2:])
-        state = self.prepare_attention(bindings, num_images_per_prompt, binding, output_attention, size, text.shape[1])
+        state = attention_state(
+            plan.bindings,
+            num_images_per_prompt,
+            binding == "attention",
+            self.control.config.map_stride if output_attention else None,
+            tuple(latents.shape[-2:]),
+            text.shape[1],
+            self._execution_device,
+        )
         steering = Steering(
             self.control,
             plan.rows,
-            bindings,
+            plan.bindings,
             state,
             pictures,
             (height, width),
             controlnet_conditioning_scale,
+            normalise_overlap,
             self._execution_device,
         )
         recorder = MapRecorder()
         warmup = len(timesteps) - num_inference_steps * self.scheduler.order
         with contextlib.ExitStack() as stack:
             if state is not None:
-                stack.enter_context(phrase_attention([self.unet, self.control], state))
+                stack.enter_context(phrase_attention({"unet": self.unet, "control": self.control}, state))
             stack.callback(self.control.set_type_weights, None)
             progress = stack.enter_context(self.progress_bar(total=num_inference_steps))
             for i, t in enumerate(timesteps):
@@ -489,7 +474,7 @@ class FlexEControlPipeline(
 
         # 7. Decode and account
         images, flags = self.decode(latents, output_type, generator)
-        maps = recorder.maps(bindings, num_images_per_prompt)
+        maps = recorder.maps(plan.bindings, num_images_per_prompt)
         self.maybe_free_model_hooks()
         report = {
             "size": [height, width],
@@ -500,7 +485,7 @@ class FlexEControlPipeline(
             "binding": binding,
             "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 3),
-            "prompts": report_prompts(prompt, plan.rows, bindings, steering, maps),
+            "prompts": report_prompts(prompt, plan.rows, plan.bindings, steering, maps),
         }
         if not return_dict:
             return images, flags, maps, plan.conflicts, report

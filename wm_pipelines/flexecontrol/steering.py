@@ -10,6 +10,7 @@ from wm_pipelines.flexecontrol.attention import PhraseAttention
 from wm_pipelines.flexecontrol.binding import Binding, stack_regions
 from wm_pipelines.flexecontrol.condition import PreparedCondition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.prompts import token_index
 
 
 class Steering:
@@ -22,6 +23,7 @@ class Steering:
         pictures: prompts times pictures per prompt; pictures of one prompt stand together.
         size: height and width in pixels.
         scale: factor on all residuals.
+        normalise_overlap: divide by the number of regions of one type that meet at a pixel.
         device: where the adapter runs.
     """
 
@@ -34,10 +36,12 @@ class Steering:
         pictures: int,
         size: tuple[int, int],
         scale: float,
+        normalise_overlap: bool,
         device: torch.device,
     ) -> None:
         self.control, self.rows, self.bindings, self.state = control, rows, bindings, state
         self.pictures, self.size, self.scale, self.device = pictures, size, scale, device
+        self.normalise_overlap = normalise_overlap
         # Prompts that share their conditions share one row of features.
         self.distinct = rows[:1] if all(row is rows[0] for row in rows) else rows
         self.history: list[windows.Active] = []
@@ -57,7 +61,7 @@ class Steering:
         self._strengths = windows.type_strengths(self.distinct, flags, self.control.config.types)
         if self.scale != 0 and bool(self._strengths.any()):
             slots = windows.build_slots(self.distinct, flags, self.device, self.control.dtype)
-            features = self.control.condition_features(slots)
+            features = self.control.condition_features(slots, normalise_overlap=self.normalise_overlap)
             self._features = [self._per_picture(feature) for feature in features]
         if self.state is not None and self.state.bind:
             self._hold_phrases(active)
@@ -105,3 +109,26 @@ class Steering:
             places.repeat_interleave(repeat, dim=0).to(self.device),
             which.repeat_interleave(repeat, dim=0).to(self.device),
         )
+
+
+def attention_state(
+    bindings: Sequence[Binding],
+    num_images_per_prompt: int,
+    bind: bool,
+    record_stride: int | None,
+    latent_size: tuple[int, int],
+    text_length: int,
+    device: torch.device,
+) -> PhraseAttention | None:
+    """State of the phrase attention, one row per picture; None if no phrase is to be bound or recorded.
+
+    Args:
+        bind: whether phrases with a place are kept to it.
+        record_stride: maps are recorded where the grid is the latent divided by this; None: nowhere.
+    """
+    bind = bind and any(b.fixed or any(owner is not None for owner in b.owners) for b in bindings)
+    if not any(b.phrases for b in bindings) or not (bind or record_stride):
+        return None
+    index = token_index([b.phrases for b in bindings], text_length).to(device)
+    index = index.repeat_interleave(num_images_per_prompt, dim=0)
+    return PhraseAttention(index, regions=None, bind=bind, record_stride=record_stride, latent_hw=latent_size)

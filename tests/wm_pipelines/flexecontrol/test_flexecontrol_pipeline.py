@@ -93,6 +93,20 @@ def test_strength_zero_beside_another_condition_is_removal(sample, square):
     assert torch.equal(sample(conditions=[kept, removed]).images, sample(conditions=kept).images)
 
 
+def test_overlaps_may_be_averaged(sample, square):
+    twice = [Condition("canny", square(), region=(0, 0, 1, 1))] * 2
+    once = sample(conditions=twice[:1]).images
+    assert (sample(conditions=twice, normalise_overlap=True).images - once).abs().max() < 1e-5
+    assert (sample(conditions=twice).images - once).abs().max() > 1e-3
+
+
+def test_without_guidance_conditions_and_phrases_act(sample, square):
+    condition = Condition("canny", square(), phrase="red cube", region=(0, 0, 0.5, 0.5))
+    output = sample(conditions=condition, guidance_scale=1.0)
+    assert output.attention_maps[0]["red cube"][4:].max() == 0
+    assert (output.images - sample(guidance_scale=1.0).images).abs().max() > 1e-3
+
+
 def test_a_region_moves_what_its_condition_says(sample, square):
     whole = sample(conditions=Condition("depth", torch.ones(3, 64, 64)))
     left = sample(conditions=Condition("depth", torch.ones(3, 64, 64), region=(0, 0, 0.5, 1)))
