@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from peft import LoraConfig, PeftModel
 
@@ -169,6 +169,23 @@ def test_layers_that_share_survive_group_offload(unet, call, add):
     torch.testing.assert_close(call(unet), expected)
 
 
+def test_fused_projections(unet, call, add):
+    """A fused UNet runs to_qkv (self) and to_kv (cross): adapters go there, and nowhere that is not called."""
+    unet.fuse_qkv_projections()
+    plain = call(unet)
+    for target, fused in (("attn1.to_q", "to_qkv"), ("attn1.to_v", "to_qkv"), ("attn2.to_v", "to_kv")):
+        with pytest.raises(ValueError, match=f"{target}`: this attention is fused and runs {fused} instead"):
+            unet.add_adapter(KroneckerConfig(n=4, target_modules=[target]))
+    assert torch.equal(call(unet), plain)
+    add(unet, target_modules=["to_qkv", "to_kv"], fused={"to_qkv": ("q", "k", "v"), "to_kv": ("k", "v")})
+    layers = {name: m for name, m in unet.named_modules() if hasattr(m, "spec")}
+    assert {name.rpartition(".")[2] for name in layers} == {"to_qkv", "to_kv"}
+    delta = next(m for name, m in layers.items() if name.endswith("to_qkv")).get_delta_weight("style")
+    q, k, v = delta.chunk(3)
+    assert q.any() and not k.any() and v.any()
+    assert not torch.allclose(call(unet), plain, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("targets", "count"),
     [(["to_q", "to_v"], 103_744), (["to_q", "to_k", "to_v", "to_out.0"], 207_488)],
@@ -179,3 +196,10 @@ def test_sd15_counts(targets, count):
         unet.requires_grad_(False)
         unet.add_adapter(KroneckerConfig(n=32, target_modules=targets))
     assert sum(p.numel() for p in unet.parameters() if p.requires_grad) == count
+
+
+def test_flux_count():
+    with torch.device("meta"):
+        flux = FluxTransformer2DModel().requires_grad_(False)
+        flux.add_adapter(KroneckerConfig(n=32, target_modules=["to_q", "to_v"]))
+    assert sum(p.numel() for p in flux.parameters() if p.requires_grad) == 704_512

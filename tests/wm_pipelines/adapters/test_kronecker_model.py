@@ -294,6 +294,14 @@ def test_hooks_on_the_base_layer_still_run(make_stack, randomise, inputs):
     assert seen
 
 
+def test_compiles_in_one_graph(make_stack, randomise, inputs):
+    model = adapted(make_stack, randomise, bias="own", shared_sets="all")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), model(inputs))
+    model.base_model.model.blocks[0].q.set_scale("default", 0.5)
+    torch.testing.assert_close(compiled(inputs), model(inputs))
+
+
 def test_exact_clip_counts():
     """ViT-B/32 as published: 24 targets, 40,960 with its two A sets, 50,176 with one bias for q and v."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection

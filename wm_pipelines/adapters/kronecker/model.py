@@ -54,7 +54,13 @@ class KroneckerModel(BaseTuner):
         self._slow_owners: dict[tuple, AdaptedLinear] = {}
         self._bias_owners: dict[tuple, AdaptedLinear] = {}
         self._named_by_file = kwargs.get("state_dict") is not None
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except Exception:
+            self.peft_config.pop(adapter_name, None)
+            if not self.peft_config and getattr(model, "_hf_peft_config_loaded", False):
+                model._hf_peft_config_loaded = False  # diffusers set it in advance, and would trip over it next time
+            raise
         self._slow_owners, self._bias_owners = {}, {}
         if self.peft_config[adapter_name].init == "authors_release":
             warnings.warn(

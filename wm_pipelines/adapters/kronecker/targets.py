@@ -30,7 +30,7 @@ def supported_base(model: nn.Module, name: str) -> nn.Module:
     """The linear layer at `name`, looked up through adapters that wrap it.
 
     Raises:
-        ValueError: it is not a linear layer, or its module reads the weight without calling the layer.
+        ValueError: it is not a linear layer, or it is one that its module never calls.
     """
     base = _base_of(model.get_submodule(name))
     parent = _base_of(model.get_submodule(name.rpartition(".")[0]))
@@ -38,6 +38,12 @@ def supported_base(model: nn.Module, name: str) -> nn.Module:
         raise ValueError(
             f"`{name}`: nn.MultiheadAttention reads in_proj_weight and out_proj.weight directly, so an adapter there "
             "would never run; use an attention module with separate linear layers"
+        )
+    fused, leaf = ("to_qkv" if hasattr(parent, "to_qkv") else "to_kv"), name.rpartition(".")[2]
+    if getattr(parent, "fused_projections", False) and leaf in ("to_q", "to_k", "to_v") and leaf[3:] in fused[3:]:
+        raise ValueError(
+            f"`{name}`: this attention is fused and runs {fused} instead, so an adapter here would never run; target "
+            f"{fused}, or call unfuse_qkv_projections() first"
         )
     if not _is_linear(base):
         raise ValueError(f"`{name}` is a {type(base).__name__}; Kronecker adapters take linear layers only")
