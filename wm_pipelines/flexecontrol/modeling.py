@@ -27,6 +27,15 @@ from torch import nn
 
 from wm_pipelines.conditions import BACKGROUND, TYPES
 from wm_pipelines.flexecontrol.blocks import FeatureDownBlock, FeatureExtractor, GlobalAdapter, max_pool_to, zero_conv
+from wm_pipelines.flexecontrol.carrier import (
+    align,
+    check_base,
+    check_channels,
+    check_same_base,
+    initialise,
+    is_copy,
+    take_copy,
+)
 from wm_pipelines.flexecontrol.decomposition import (
     KroneckerLinear,
     TypeWeights,
@@ -35,28 +44,10 @@ from wm_pipelines.flexecontrol.decomposition import (
     mixture,
     target_names,
 )
-from wm_pipelines.random import keyed
+from wm_pipelines.flexecontrol.slots import SlotInput, sum_slots
 
 PRESETS, FAST, SHARE_H = ("paper", "uni", "transformer", "carrier"), ("shared", "per_type"), ("layer", "model")
 SD_WIDTHS, SD_FEATURES, SD_PRE = (320, 640, 1280, 1280), (192, 256, 384, 512), (32, 64, 128)
-COPY_PREFIXES = ("conv_in.", "time_embedding.", "down_blocks.", "mid_block.")
-NEW_MARKS = ("conv_gamma.", "conv_beta.", "kronecker_", "lora_")
-
-
-@dataclasses.dataclass
-class SlotInput:
-    """One condition as the network takes it.
-
-    Attributes:
-        type: one of the model's types. image: (B,3,H,W) float in [0, 1], or (1,3,H,W) for the whole batch.
-        strength: float, or (B,) for one value per sample; 0 removes the condition exactly.
-        region: (B,1,H,W) in [0, 1] where it acts; None: everywhere.
-    """
-
-    type: str
-    image: torch.Tensor
-    strength: float | torch.Tensor = 1.0
-    region: torch.Tensor | None = None
 
 
 @dataclasses.dataclass
@@ -112,7 +103,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         unet = UNet2DConditionModel(**unet_config)
         check_base(unet)
         levels = len(unet.down_blocks)
-        self._check_channels(levels, condition_stride, feature_channels, pre_channels)
+        check_channels(levels, condition_stride, feature_channels, pre_channels)
 
         self.conv_in, self.time_proj, self.time_embedding = unet.conv_in, unet.time_proj, unet.time_embedding
         self.time_embed_act = unet.time_embed_act
@@ -190,8 +181,8 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
                 feature_channels=list(feature_channels or SD_FEATURES), pre_channels=list(pre_channels or SD_PRE),
                 global_adapter=global_adapter, global_embed_dim=global_embed_dim,
             )  # fmt: skip
-        model._take_copy(unet)
-        model._initialise(unet.device, unet.dtype, seed)
+        take_copy(model, unet)
+        initialise(model, unet.device, unet.dtype, seed)
         model.set_trainable()
         return model.eval()
 
@@ -230,7 +221,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         if model.config.slim:
             if unet is None:
                 raise ValueError(f"{path} is a slim checkpoint (no copy of the base's encoder): pass unet=")
-            model._take_copy(unet)
+            take_copy(model, unet)
             model.register_to_config(slim=False)
         missing = [name for name, p in model.named_parameters() if p.is_meta]
         if missing:
@@ -241,64 +232,7 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
 
     def check_compatible(self, unet: UNet2DConditionModel) -> None:
         """Refuse a base whose encoder, skips or text width differ from the one this adapter was made for."""
-        check_base(unet)
-        for key in (
-            "in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "down_block_types",
-            "transformer_layers_per_block", "norm_num_groups", "attention_head_dim", "use_linear_projection",
-        ):  # fmt: skip
-            mine, theirs = _plain(self.config.unet_config.get(key)), _plain(unet.config.get(key))
-            if mine != theirs:
-                raise ValueError(f"this adapter is for another base: its {key} is {mine}, this base's {theirs}")
-
-    def _take_copy(self, unet: UNet2DConditionModel) -> None:
-        state = unet.state_dict()
-        wanted = [name for name in self.state_dict() if is_copy(name)]
-        gone = [name for name in wanted if name not in state]
-        if gone:
-            raise ValueError(f"base has no {gone[0]!r} (and {len(gone) - 1} more): unload its adapters (LoRA) first")
-        # A slim file's own tensors decide the dtype and device; a new adapter takes the base's.
-        like = next(
-            (p for name, p in self.named_parameters() if not p.is_meta and not is_copy(name)), unet.conv_in.weight
-        )
-        copies = {name: state[name].detach().to(like, copy=True) for name in wanted}
-        self.load_state_dict(copies, strict=False, assign=True)
-
-    def _initialise(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        """Fill every tensor that is not copied, keyed by (seed, name): independent of order and of global state."""
-        fresh = {}
-        for name, p in self.named_parameters():
-            if is_copy(name):
-                continue
-            if device.type == "meta":
-                value = torch.empty(p.shape, device="meta")
-            elif "zero_conv" in name or name.endswith("kronecker_u"):
-                value = torch.zeros(p.shape)
-            elif "norm" in name and "conv_" not in name:
-                value = torch.full(p.shape, float(name.endswith("weight")))
-            else:
-                generator = keyed(seed, "flexecontrol", name)
-                if name.endswith("kronecker_a"):
-                    array = generator.standard_normal(p.shape, dtype="float32") * p.shape[-1] ** -0.5
-                else:
-                    if name.endswith("kronecker_v"):  # unit variance of V^T x for unit x
-                        bound = (3 / p.shape[-2]) ** 0.5
-                    else:  # torch's own default for convolutions and linears
-                        fan_in = self.get_parameter(name.rsplit(".", 1)[0] + ".weight")[0].numel()
-                        bound = fan_in**-0.5
-                    array = (2 * generator.random(p.shape, dtype="float32") - 1) * bound
-                value = torch.from_numpy(array.astype("float32"))
-            fresh[name] = value.to(device=device, dtype=dtype)
-        self.load_state_dict(fresh, strict=False, assign=True)
-
-    @staticmethod
-    def _check_channels(levels: int, stride: int, features: Sequence[int], pre: Sequence[int]) -> None:
-        if stride < 1 or stride & (stride - 1):
-            raise ValueError(f"condition_stride must be a power of two, got {stride}")
-        if len(features) != levels:
-            raise ValueError(f"feature_channels needs one width per UNet level ({levels}), got {list(features)}")
-        needed = max(stride.bit_length() - 1, 1)
-        if len(pre) != needed:
-            raise ValueError(f"pre_channels needs {needed} widths for condition_stride {stride}, got {list(pre)}")
+        check_same_base(self.config.unet_config, unet)
 
     # ---- what trains ----
 
@@ -394,54 +328,14 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
             normalise_overlap: where k regions of one type meet, divide by k.
             mask_features: multiply f_l by the max-pooled union of regions: nothing where nothing is asked.
         """
-        if not slots:
-            raise ValueError("condition_features needs at least one slot; without conditions do not run the adapter")
-        # sequential offload keeps weights on meta between calls
         device = self.feature_extractor.pre_extractor[0].weight.device
-        device = slots[0].image.device if device.type == "meta" else device
-        batch = max(
-            max(s.image.shape[0], s.strength.numel() if isinstance(s.strength, torch.Tensor) else 1) for s in slots
-        )
-        height, width = slots[0].image.shape[-2:]
-        types = list(self.config.types)
-        maps = torch.zeros(batch, len(types), 3, height, width, device=device, dtype=torch.float32)
-        count = torch.zeros(batch, len(types), 1, height, width, device=device)
-        union = torch.zeros(batch, 1, height, width, device=device)
-        for i, slot in enumerate(slots):
-            index = self._check_slot(slot, i, batch, (height, width))
-            image = slot.image.to(maps)
-            strength = torch.as_tensor(slot.strength, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
-            region = torch.ones_like(image[:, :1]) if slot.region is None else slot.region.to(maps)
-            if slot.region is not None:
-                image = region * (region * image + (1 - region) * self._backgrounds[index])
-            maps[:, index] += strength * image
-            active = ((region > 0) & (strength != 0)).float()
-            count[:, index] += active
-            union = torch.maximum(union, active)
-        if normalise_overlap:
-            maps = maps / count.clamp(min=1)
-        features = self.feature_extractor(maps.flatten(1, 2).to(self.dtype))
+        if device.type == "meta" and slots:  # sequential offload keeps weights there between calls
+            device = slots[0].image.device
+        maps, union = sum_slots(slots, self.config.types, self._backgrounds, self.multiple, device, normalise_overlap)
+        features = self.feature_extractor(maps.to(self.dtype))
         if mask_features:
             features = [f * max_pool_to(union, tuple(f.shape[-2:])).to(f) for f in features]
         return features
-
-    def _check_slot(self, slot: SlotInput, i: int, batch: int, size: tuple[int, int]) -> int:
-        if slot.type not in self.config.types:
-            raise ValueError(f"unknown condition type {slot.type!r}; known: {', '.join(self.config.types)}")
-        shape, label = tuple(slot.image.shape), f"condition {slot.type!r} #{i + 1}"
-        if len(shape) != 4 or shape[1] != 3 or shape[0] not in (1, batch):
-            raise ValueError(f"{label} has shape {shape}; allowed: (1 or {batch}, 3, H, W)")
-        if shape[-2:] != size or size[0] % self.multiple or size[1] % self.multiple:
-            raise ValueError(
-                f"{label} is {shape[-1]}x{shape[-2]}; height and width must be multiples of {self.multiple} "
-                f"and equal to the others' {size[1]}x{size[0]}"
-            )
-        if slot.region is not None and tuple(slot.region.shape) not in ((1, 1, *size), (batch, 1, *size)):
-            came = tuple(slot.region.shape)
-            raise ValueError(f"region of {label} has shape {came}; allowed: (1 or {batch}, 1, {size[0]}, {size[1]})")
-        if isinstance(slot.strength, torch.Tensor) and slot.strength.numel() not in (1, batch):
-            raise ValueError(f"strength of {label} has {slot.strength.numel()} values; allowed: 1 or {batch}")
-        return list(self.config.types).index(slot.type)
 
     @apply_forward_hook
     def global_tokens(self, embeds: torch.Tensor) -> torch.Tensor:
@@ -502,56 +396,6 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         return FlexEControlOutput(down, mid) if return_dict else (down, mid)
 
 
-def is_copy(name: str) -> bool:
-    """Whether a parameter of the adapter is a copy of the UNet's of the same name."""
-    return name.startswith(COPY_PREFIXES) and not any(mark in name for mark in NEW_MARKS)
-
-
-def align(module: nn.Module) -> None:
-    """Copy CPU parameters that do not start at a 64-byte boundary to ones that do.
-
-    A safetensors file is mapped into memory at whatever offset a tensor has in it, and CPU kernels sum in another
-    order there: without this, a loaded model differs from the saved one in the last bits.
-    """
-    for p in module.parameters():
-        if p.device.type == "cpu" and p.data_ptr() % 64:
-            p.data = p.data.clone()
-
-
 def default_backgrounds(types: Sequence[str]) -> list[float]:
     """Value of each type where nothing is drawn."""
     return [float(BACKGROUND.get(t, 0.0)) for t in types]
-
-
-def check_base(unet: nn.Module) -> None:
-    """Refuse a base that cannot carry this adapter, by name."""
-    if not isinstance(unet, UNet2DConditionModel):
-        raise ValueError(
-            f"base is {type(unet).__name__}; FlexEControl copies the encoder of a UNet2DConditionModel (Stable "
-            "Diffusion 1.x or 2.x), and a DiT or another denoiser has none"
-        )
-    config = unet.config
-    if config.addition_embed_type is not None:
-        raise ValueError(
-            f"base has addition_embed_type={config.addition_embed_type!r} (SDXL and its kin need pooled text and "
-            "sizes); allowed: Stable Diffusion 1.x or 2.x"
-        )
-    if config.in_channels != config.out_channels:
-        kind = {9: "an inpainting", 8: "an image-editing"}.get(config.in_channels, "a concatenating")
-        raise ValueError(f"base has {config.in_channels} input channels ({kind} UNet); allowed: {config.out_channels}")
-    for key, allowed in (
-        ("class_embed_type", None), ("num_class_embeds", None), ("encoder_hid_dim_type", None),
-        ("resnet_time_scale_shift", "default"), ("attention_type", "default"),
-    ):  # fmt: skip
-        if config[key] != allowed:
-            raise ValueError(f"base has {key}={config[key]!r}; allowed: {allowed!r}")
-    known = ("CrossAttnDownBlock2D", "DownBlock2D")
-    for block in config.down_block_types:
-        if block not in known:
-            raise ValueError(f"base has a {block}; allowed down blocks: {', '.join(known)}")
-    if config.mid_block_type not in ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"):
-        raise ValueError(f"base has mid_block_type={config.mid_block_type!r}; allowed: UNetMidBlock2DCrossAttn")
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

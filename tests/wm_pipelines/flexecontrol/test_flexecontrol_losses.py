@@ -7,8 +7,10 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from wm_pipelines.conditions import BACKGROUND
 from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, keep_conditions, usable_objects, widen
+from wm_pipelines.flexecontrol.carrier import is_copy
 from wm_pipelines.flexecontrol.losses import attention_loss, controlled_area, masked_noise_loss, target_of
-from wm_pipelines.flexecontrol.modeling import FlexEControlModel, SlotInput, is_copy
+from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
 
