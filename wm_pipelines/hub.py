@@ -16,7 +16,18 @@ from typing import Any
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
-ALLOW_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+# Weights in component folders, and in the root under the names that loaders look for: repositories of real bases keep
+# single-file checkpoints of many gigabytes in their root, which no pipeline reads.
+ALLOW_PATTERNS = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*/*.safetensors",
+    "model*.safetensors",
+    "diffusion_pytorch_model*.safetensors",
+    "adapter_model*.safetensors",
+)
+VARIANTS = "*.*.safetensors"
 REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000
 
@@ -198,8 +209,12 @@ def download(
     cache_dir: str | os.PathLike | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    variant: str | None = None,
 ) -> Path:
     """Fetch the loadable files of a repository into the Hub cache: never code, never pickle.
+
+    Args:
+        variant: given, files of variants such as `model.fp16.safetensors` come too; a component may have none.
 
     Raises:
         HubError: with one message each for 401, 403, 404, an unknown revision and no connection.
@@ -218,14 +233,15 @@ def download(
                 local_files_only=local_files_only,
                 force_download=force_download,
                 allow_patterns=list(ALLOW_PATTERNS),
+                ignore_patterns=None if variant else [VARIANTS],
             )
         )
     except (HTTPError, OSError) as error:
         raise explain(error, repo_id, revision) from error
     if not any(folder.rglob("*.safetensors")):
         raise ValueError(
-            f"{repo_id} holds no safetensors weights; pickled weights are never loaded, "
-            "convert them offline first (`wm convert`)"
+            f"{repo_id} holds no safetensors weights under the names that are loaded; pickled weights are never "
+            "loaded, convert them offline first"
         )
     return folder
 
@@ -275,7 +291,8 @@ def loadable(root: Path) -> set[str]:
         for name in names
         if name.as_posix() != CONFIG_NAME
         and not any(part.startswith(".") for part in name.parts)
-        and any(fnmatch(name.name, pattern) for pattern in ALLOW_PATTERNS)
+        and any(fnmatch(name.as_posix(), pattern) for pattern in ALLOW_PATTERNS)
+        and not fnmatch(name.as_posix(), VARIANTS)
     }
 
 

@@ -93,6 +93,7 @@ class WMPipeline(DiffusionPipeline):
             cache_dir=kwargs.get("cache_dir"),
             local_files_only=bool(kwargs.get("local_files_only")),
             force_download=bool(kwargs.get("force_download")),
+            variant=kwargs.get("variant"),
         )
         return str(folder)
 

@@ -30,8 +30,11 @@ def validate(folder: str | os.PathLike) -> list[str]:
         hub.verify(root)
     except ValueError as error:
         problems.append(str(error))
+    loadable = hub.loadable(root)
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        if path.suffix.lower() in PICKLE_SUFFIXES:
+        if path.suffix == ".safetensors" and path.relative_to(root).as_posix() not in loadable:
+            problems.append(f"{path} has a name that plain loading doesn't read; use default names without a variant")
+        elif path.suffix.lower() in PICKLE_SUFFIXES:
             problems.append(f"{path} is a pickle format; only safetensors are published")
         elif path.suffix.lower() in CODE_SUFFIXES:
             problems.append(f"{path} is code; a checkpoint holds none")
@@ -56,8 +59,8 @@ def publish(
 ) -> Publication:
     """Upload a validated checkpoint to the Hub; by default only say what would go.
 
-    Files of the repository that loading would read and that the folder does not have are removed by the same upload,
-    so what is there is what the record lists.
+    JSON, text and weights that the repository has and the folder has not are removed by the same upload, so that what
+    is there is what the record lists.
 
     Raises:
         ValueError: the folder has problems (all are named) or `repo_id` is not owner/name.
@@ -82,7 +85,7 @@ def publish(
             repo_id=repo_id,
             folder_path=root,
             allow_patterns=list(files),
-            delete_patterns=list(hub.ALLOW_PATTERNS),
+            delete_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
             commit_message=f"Publish {WMConfig.load(root).method} with wm-pipelines",
         )
     except (HTTPError, OSError) as error:

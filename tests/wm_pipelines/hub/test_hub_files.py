@@ -168,6 +168,14 @@ def test_validate_wants_classes_that_agree_and_float32_parts(checkpoint):
     assert "head/config.json has dtype 'float16', needs 'float32'" in dtype
 
 
+@pytest.mark.parametrize("name", ["judge.safetensors", "head/model.fp16.safetensors"])
+def test_validate_refuses_weights_that_plain_loading_passes_by(checkpoint, name):
+    save_file({"a": numpy.ones(3)}, checkpoint / name)
+    hub.seal(checkpoint, WMConfig.load(checkpoint))
+    (problem,) = hub.validate(checkpoint)
+    assert f"{name} has a name that plain loading doesn't read" in problem
+
+
 def test_validate_reports_a_record_that_can_not_be_read(checkpoint):
     (checkpoint / CONFIG_NAME).write_text("{")
     (problem,) = hub.validate(checkpoint)

@@ -106,6 +106,21 @@ def test_code_and_pickles_in_a_repository_are_never_fetched(fake_hub, client, ch
     assert set(fake_hub.fetched()) == set(files)
 
 
+def test_only_the_weights_that_are_read_are_fetched_and_variants_when_asked(fake_hub, client, checkpoint):
+    content = (checkpoint / "model.safetensors").read_bytes()
+    names = ["v1-pruned.safetensors", "unet/model.safetensors", "unet/model.fp16.safetensors", "unet/config.json"]
+    fake_hub.add_files("org/real", dict.fromkeys(names, content))
+    code = """
+        from wm_pipelines import hub
+        folders = [hub.download("org/real"), hub.download("org/real", variant="fp16")]
+        again = hub.download("org/real", variant="fp16", local_files_only=True)
+        print(json.dumps([again == folders[1], sorted(path.name for path in again.rglob("*.*"))]))
+    """
+    client(fake_hub.endpoint, "from wm_pipelines import hub; hub.download('org/real'); print(1)")
+    assert fake_hub.fetched() == ["unet/config.json", "unet/model.safetensors"]
+    assert client(fake_hub.endpoint, code) == [True, ["config.json", "model.fp16.safetensors", "model.safetensors"]]
+
+
 def test_repository_with_pickles_only_is_refused(fake_hub, client):
     fake_hub.add_files("org/old", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
     code = """
