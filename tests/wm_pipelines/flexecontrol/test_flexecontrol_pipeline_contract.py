@@ -13,6 +13,8 @@ from diffusers import StableDiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from safetensors.torch import load_file, save_file
 
+from wm_pipelines.config import WMConfig
+from wm_pipelines.diorama.language import VOCABULARY
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
@@ -180,6 +182,20 @@ def test_from_pipe_shares_components_both_ways(flex_pipe, tiny_sd, tiny_control)
     for name in ("unet", "vae", "text_encoder", "tokenizer"):
         assert getattr(steered, name) is tiny_sd[name] and getattr(back, name) is tiny_sd[name]
     assert steered.control is tiny_control
+
+
+def test_a_stock_checkpoint_takes_the_adapter_and_keeps_its_vocabulary(tiny_sd, tiny_control, sample, tmp_path):
+    rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    StableDiffusionPipeline(**tiny_sd, **rest).save_pretrained(tmp_path)
+    WMConfig(method="diorama-sd", vocabulary=list(VOCABULARY)).save(tmp_path)
+    loaded = FlexEControlPipeline.from_pretrained(tmp_path, control=tiny_control)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.config.requires_safety_checker is False and loaded.safety_checker is None
+    assert torch.equal(sample(pipe=loaded, num_inference_steps=1).images, sample(num_inference_steps=1).images)
+    with pytest.raises(ValueError, match="'sphene', which this checkpoint does not know; the nearest .* is 'sphere'"):
+        sample("a blue sphene", pipe=loaded)
+    with pytest.raises(ValueError, match="control"):
+        FlexEControlPipeline.from_pretrained(tmp_path)
 
 
 def test_single_file_loading_takes_the_parts_it_is_given(flex_pipe, tiny_sd, tiny_control, tmp_path):
