@@ -93,7 +93,22 @@ def main() -> None:
                     if not np.isnan(values).all():
                         row[key] = round(float(np.nanmean(values)), 4)
                         row[f"{key}_ci95"] = interval(values)
-                print(json.dumps(row), flush=True)
+                if source == "samples":
+                    row["evaluation"] = [
+                        {
+                            "task": "text-to-image",
+                            "dataset": f"Diorama test, {composition}, {count} object(s)",
+                            "metric": key,
+                            "value": row[key],
+                            "ci95": row[f"{key}_ci95"],
+                            "n": len(scores),
+                            "seeds": [0],
+                            "command": "python benchmarks/diorama_sd.py",
+                        }
+                        for key in scores[0]
+                        if key in row
+                    ]
+                print(json.dumps({k: v for k, v in row.items() if k != "evaluation"}), flush=True)
                 if args.out:
                     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
                     with open(args.out, "a") as file:

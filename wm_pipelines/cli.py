@@ -89,6 +89,21 @@ def train(
 
 
 @app.command()
+def seal(
+    run: Annotated[Path, typer.Argument(help="folder of a finished `wm train`")],
+    out: Annotated[Path, typer.Argument(help="checkpoint folder to make")],
+    evaluation: Annotated[list[Path] | None, typer.Option(help="JSONL results of a benchmark")] = None,
+    earlier: Annotated[list[Path] | None, typer.Option(help="run that this one stands on")] = None,
+    page: Annotated[Path | None, typer.Option(help="folder for card, record, recipe and log")] = None,
+) -> None:
+    """Make a checkpoint of a finished run: weights, record with hashes, card."""
+    from wm_pipelines.checkpoints import seal_run
+
+    config = seal_run(run, out, evaluation or [], earlier or [], page)
+    typer.echo(f"{out}: {config.method}, {len(config.files)} files")
+
+
+@app.command()
 def extract(
     type: Annotated[str, typer.Argument(help="canny, lines, softedge, sketch, seg")],
     photo: Annotated[Path, typer.Argument()],

@@ -1,0 +1,121 @@
+"""From a finished training run to a checkpoint: weights, record, card, and its page under `model_cards/`."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wm_pipelines import hub
+from wm_pipelines.cards import write_card
+from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig, write_atomic
+
+# what a record of each task says beside its training; `base` is the option of the recipe that names the base
+_SIZE = 64
+
+
+def _diorama_sd() -> dict[str, Any]:
+    from wm_pipelines.diorama.language import VOCABULARY
+
+    return {
+        "method": "diorama-sd",
+        "pipeline": "StableDiffusionPipeline",
+        "method_config": {"image_size": _SIZE, "guidance_scale": 4.0, "num_inference_steps": 25},
+        "vocabulary": list(VOCABULARY),
+    }
+
+
+def _diorama_judge() -> dict[str, Any]:
+    from wm_pipelines.diorama.scene import COLOURS, SHAPES
+
+    return {
+        "method": "diorama-judge",
+        "method_config": {"image_size": _SIZE, "colours": list(COLOURS), "shapes": list(SHAPES)},
+    }
+
+
+def _flexecontrol() -> dict[str, Any]:
+    return {
+        "method": "flexecontrol",
+        "pipeline": "FlexEControlPipeline",
+        "method_config": {"image_size": _SIZE, "guidance_scale": 4.0, "num_inference_steps": 25},
+        "paper": "arXiv:2405.04834",
+    }
+
+
+RECORDS = {"diorama-sd": _diorama_sd, "diorama-judge": _diorama_judge, "flexecontrol": _flexecontrol}
+
+
+def seal_run(
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    evaluation: Sequence[str | os.PathLike] = (),
+    earlier: Sequence[str | os.PathLike] = (),
+    page: str | os.PathLike | None = None,
+) -> WMConfig:
+    """Makes the checkpoint folder `out` from the run folder `run`, whole or not at all; replaces an older one.
+
+    Args:
+        run: what `wm train` left: `export/`, `record.json`, `log.jsonl`.
+        evaluation: JSONL files of the benchmarks; their rows' `evaluation` entries go into the record.
+        earlier: runs that this one stands on (the VAE of a base); their records become stages.
+        page: folder for the card, the record, the recipe and the log, as `model_cards/` keeps them.
+
+    Raises:
+        ValueError: the run isn't finished, or its task has no record.
+    """
+    run, out = Path(run), Path(out)
+    if not (run / "export").is_dir() or not (run / "record.json").is_file():
+        raise ValueError(f"`run` {run} has no export/ and record.json; let `wm train` finish first")
+    training = _training(run, earlier)
+    task = training.recipe.get("task")
+    if task not in RECORDS:
+        raise ValueError(f"`run` trained {task!r}; checkpoints are made of {', '.join(RECORDS)}")
+    values = RECORDS[task]()
+    if "base" in training.recipe.get("options", {}):
+        values["base_model"] = hub.base_ref(training.recipe["options"]["base"])
+    config = WMConfig(**values, training=training, evaluation=_evaluations(evaluation))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        partial = Path(temporary) / out.name
+        shutil.copytree(run / "export", partial)
+        for path in [partial, *partial.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        config = hub.seal(partial, config)
+        write_card(partial)
+        if out.exists():
+            os.replace(out, Path(temporary) / "old")
+        os.replace(partial, out)
+    if page is not None:
+        _write_page(run, out, Path(page), config)
+    return config
+
+
+def _training(run: Path, earlier: Sequence[str | os.PathLike]) -> TrainingRecord:
+    record = _record(run)
+    before = [{"event": "earlier run", **_record(Path(e))} for e in earlier]
+    return TrainingRecord(**{**record, "stages": before + record["stages"]})
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """The run's record without the place of its picture cache, on which no number depends."""
+    record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+    record["recipe"]["options"].pop("cache", None)
+    return record
+
+
+def _evaluations(files: Sequence[str | os.PathLike]) -> list[EvaluationRecord]:
+    rows = [json.loads(line) for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    return [EvaluationRecord(**entry) for row in rows for entry in row.get("evaluation", ())]
+
+
+def _write_page(run: Path, checkpoint: Path, page: Path, config: WMConfig) -> None:
+    page.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "wm_config.json"):
+        write_atomic(page / name, (checkpoint / name).read_text(encoding="utf-8"))
+    write_atomic(page / "recipe.yaml", yaml.safe_dump(config.training.recipe, sort_keys=False))
+    write_atomic(page / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))

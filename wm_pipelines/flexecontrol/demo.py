@@ -1,0 +1,247 @@
+"""`make demo`: scenes of the miniature world under one, two and three conditions, with what each picture obeyed."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from wm_pipelines.conditions import depth_to_map, extract, seg_from_ids
+from wm_pipelines.diorama.datasets import DioramaDataset
+from wm_pipelines.diorama.judge import DioramaJudge
+from wm_pipelines.diorama.language import caption
+from wm_pipelines.diorama.render import render
+from wm_pipelines.diorama.scene import Scene
+from wm_pipelines.flexecontrol.augment import widen
+from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
+from wm_pipelines.flexecontrol.overlay import attention_overlays
+from wm_pipelines.flexecontrol.run import load, plain, write_json
+from wm_pipelines.hub import embedded
+from wm_pipelines.media import atomic, image_grid, save_image
+from wm_pipelines.scene_graph import Edge, Node, SceneGraph
+
+STEPS = 25
+GUIDANCE = 4.0
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the page: a scene whose truth is known, and what the pipeline is told of it."""
+
+    title: str
+    note: str
+    scene: Scene
+    prompt: str
+    conditions: tuple[Condition, ...] = ()
+    graph: SceneGraph | None = None
+    ids: torch.Tensor | None = None  # (H, W) where each object belongs
+    truth: torch.Tensor | None = None  # (3, H, W) render, None where there is only a layout
+
+
+def cases() -> list[Case]:
+    """Nine cases: one, two and three conditions, two of one type on two phrases (and exchanged), graphs."""
+    mixed = DioramaDataset(split="test", length=64, num_objects=2, patterns=("plain",), name="demo")
+    alike = DioramaDataset(
+        split="test", length=64, num_objects=2, same_shape=True, patterns=("plain",), name="demo-alike"
+    )
+    rows = []
+    for index, kinds in enumerate(
+        (("canny",), ("depth",), ("canny", "depth"), ("sketch", "seg"), ("canny", "depth", "seg"))
+    ):
+        truth = _Truth(mixed.scene(index))
+        count = {1: "one condition", 2: "two conditions", 3: "three conditions"}[len(kinds)]
+        rows.append(truth.case(f"{count}: {', '.join(kinds)}", "", tuple(truth.condition(k) for k in kinds)))
+    truth = _Truth(alike.scene(0))
+    first, second = truth.scene.objects
+    rows.append(
+        truth.case(
+            "one condition: edges of two equal shapes",
+            "The edges don't say which is which.",
+            (truth.condition("canny"),),
+        )
+    )
+    bound = truth.bound("canny", {first.id: first.id, second.id: second.id})
+    rows.append(truth.case("two conditions of one type, two phrases", "Each edge map is bound to its phrase.", bound))
+    exchanged = replace(
+        truth.scene, objects=(replace(first, colour=second.colour), replace(second, colour=first.colour))
+    )
+    rows.append(
+        replace(
+            truth.case(
+                "the same two maps, phrases exchanged",
+                "Only the binding changed: the colours change places.",
+                truth.bound("canny", {first.id: second.id, second.id: first.id}),
+            ),
+            scene=exchanged,
+            truth=render(exchanged, maps=("rgb",)).rgb[0, 0],
+        )
+    )
+    a, b = Node(1, "cube", ("red",)), Node(2, "sphere", ("blue",))
+    graph = SceneGraph((a, b), (Edge(1, "left of", 2),))
+    rows += [_graph_case("scene graph", graph), _graph_case("the same graph, edge turned round", graph.swap(0))]
+    return rows
+
+
+class _Truth:
+    """A scene, its render and its caption."""
+
+    def __init__(self, scene: Scene):
+        out = render(scene, maps=("rgb", "ids", "depth"))
+        self.scene, self.rgb, self.ids, self.depth = scene, out.rgb[0, 0], out.ids[0, 0], out.depth[0, 0]
+        self.words = caption(scene, "objects", relations=False)
+
+    def condition(self, kind: str, **fields: Any) -> Condition:
+        if kind == "depth":
+            return Condition(kind, depth_to_map(self.depth), **fields)
+        if kind == "seg":
+            return Condition(kind, seg_from_ids(self.ids), **fields)
+        return Condition(kind, extract(kind, self.rgb), **fields)
+
+    def bound(self, kind: str, phrase_of: dict[int, int]) -> tuple[Condition, ...]:
+        """One map per object, cut out by its mask, each bound to the phrase of the object that `phrase_of` names."""
+        found = []
+        for own, said in phrase_of.items():
+            span = self.words.spans[said]
+            region = widen((self.ids == own)[None].float())
+            found.append(self.condition(kind, region=region, phrase=self.words.text[slice(*span)], span=span))
+        return tuple(found)
+
+    def case(self, title: str, note: str, conditions: tuple[Condition, ...]) -> Case:
+        return Case(title, note, self.scene, self.words.text, conditions, ids=self.ids, truth=self.rgb)
+
+
+def _graph_case(title: str, graph: SceneGraph) -> Case:
+    from wm_pipelines.diorama.scene import SceneObject
+
+    compiled = graph.compile(64, 64)
+    ids = torch.zeros(64, 64, dtype=torch.long)
+    for id, mask in compiled.masks.items():
+        ids[mask] = id
+    # only what the layout says: the objects' words; their places in the world don't matter here
+    scene = Scene(tuple(SceneObject(n.id, n.name, n.attributes[0]) for n in graph.nodes))
+    return Case(title, f"{graph.edges[0]}; no map was drawn by hand.", scene, compiled.caption, graph=graph, ids=ids)
+
+
+def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
+    """Makes the pictures, `index.html` (self-contained) and `report.json`; returns a line that says what it left.
+
+    Args:
+        seed: added to the seeds of all pictures.
+    """
+    started = time.perf_counter()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = load()
+    pipeline.set_progress_bar_config(leave=False, desc="steps")
+    judge = DioramaJudge.from_pretrained(embedded("diorama-judge"))
+    loaded = time.perf_counter() - started
+    entries = []
+    for number, case in enumerate(tqdm(cases(), desc="scenes")):
+        entries.append(_entry(pipeline, judge, case, number, seed, folder))
+    report = {
+        "steps": STEPS,
+        "guidance_scale": GUIDANCE,
+        "seeds": [seed + s for s in SEEDS],
+        "seconds": {"load": round(loaded, 2), "all": round(time.perf_counter() - started, 2)},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "mean": _mean([e["obedience"] for e in entries]),
+        "cases": [{k: v for k, v in e.items() if k != "pictures"} for e in entries],
+    }
+    write_json(folder / "report.json", report)
+    _write_page(folder, report, entries)
+    return f"{len(entries)} scenes in {report['seconds']['all']:.0f} s: {folder / 'index.html'}"
+
+
+def _entry(pipeline, judge, case: Case, number: int, seed: int, folder: Path) -> dict[str, Any]:
+    begun = time.perf_counter()
+    result = pipeline(
+        None if case.graph else case.prompt,
+        conditions=list(case.conditions) or None,
+        scene_graph=case.graph,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        num_images_per_prompt=len(SEEDS),
+        generator=[torch.Generator().manual_seed(seed + s) for s in SEEDS],
+        on_conflict="ignore" if not case.conditions else "warn",
+        output_type="pt",
+    )
+    seconds = time.perf_counter() - begun
+    pictures = result.images.float().cpu()
+    overlays, labels = attention_overlays(pictures[:1], result.attention_maps and result.attention_maps[:1])
+    shown = {"truth": [case.truth] if case.truth is not None else [seg_from_ids(case.ids)]}
+    shown["conditions"] = [_shown(c) for c in case.conditions]
+    shown |= {"pictures": list(pictures), "attention": list(overlays) if result.attention_maps else []}
+    names = {}
+    for kind, images in shown.items():
+        names[kind] = [f"{number:02d}_{kind}_{i}.png" for i in range(len(images))]
+        for image, name in zip(images, names[kind], strict=True):
+            save_image(image, folder / name)
+    return {
+        "title": case.title,
+        "note": case.note,
+        "prompt": case.prompt,
+        "conditions": [c.type + (f" on “{c.phrase}”" if c.phrase else "") for c in case.conditions] or ["scene graph"],
+        "obedience": measure(judge, pictures, case),
+        "ceiling": measure(judge, case.truth[None], case) if case.truth is not None else None,
+        "phrases": labels if result.attention_maps else [],
+        "conflicts": plain(result.conflicts or []),
+        "seconds": round(seconds, 2),
+        "files": names,
+        "pictures": shown,
+    }
+
+
+def _shown(condition: Condition) -> torch.Tensor:
+    image = condition.image
+    return image if condition.region is None else image * condition.region
+
+
+def measure(judge: DioramaJudge, pictures: torch.Tensor, case: Case) -> dict[str, float]:
+    """Edge F1 against the canny edges of the true render, per-object mIoU and binding accuracy with its chance."""
+    count = len(pictures)
+    objects = objects_obeyed(judge, pictures, case.ids.expand(count, -1, -1), [case.scene] * count)
+    flat = [o for row in objects for o in row]
+    scores = {
+        "miou": float(np.mean([o["iou"] for o in flat])),
+        "binding": float(np.mean([o["bound"] for o in flat])),
+        "binding_chance": float(np.mean([o["chance"] for o in flat])),
+    }
+    if case.truth is not None:
+        edges = extract("canny", case.truth)[None].expand(count, -1, -1, -1)
+        scores["edge_f1"] = float(edge_f1(pictures, edges).mean())
+    return {k: round(v, 4) for k, v in scores.items()}
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    keys = sorted({k for row in rows for k in row})
+    return {k: round(float(np.mean([row[k] for row in rows if k in row])), 4) for k in keys}
+
+
+def _write_page(folder: Path, report: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    import base64
+    from importlib.resources import files
+
+    from jinja2 import Environment
+
+    def inline(name: str) -> str:
+        return "data:image/png;base64," + base64.b64encode((folder / name).read_bytes()).decode()
+
+    template = (files("wm_pipelines") / "templates" / "demo.html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True).from_string(template).render(report=report, inline=inline)
+    with atomic(folder / "index.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+    tiles = []
+    for entry in entries:
+        shown = entry["pictures"]
+        maps = (shown["conditions"] + [torch.zeros(3, 64, 64)] * 3)[:3]
+        attention = (shown["attention"] + [torch.zeros(3, 64, 64)] * 2)[:2]
+        tiles += [shown["truth"][0], *maps, *shown["pictures"][:2], *attention]
+    grid = image_grid(tiles, 8, gap=2)
+    save_image(grid.resize((grid.width * 2, grid.height * 2), 0), folder / "overview.png")
