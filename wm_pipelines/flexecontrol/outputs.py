@@ -38,7 +38,7 @@ class FlexEControlPipelineOutput(BaseOutput):
 
 
 class MapRecorder:
-    """Running mean over steps of the recorded attention maps, kept on the CPU in float32."""
+    """Running mean over steps of the recorded attention maps, in float32, on their own device until the end."""
 
     def __init__(self) -> None:
         self.total: torch.Tensor | None = None
@@ -48,7 +48,7 @@ class MapRecorder:
         """Take one step's maps, layer name -> `(B, P, h, w)`; layers that did not run are simply absent."""
         if not maps:
             return
-        mean = torch.stack([layer.detach().float() for layer in maps.values()]).mean(0).cpu()
+        mean = torch.stack([layer.detach().float() for layer in maps.values()]).mean(0)
         self.total = mean if self.total is None else self.total + mean
         self.steps += 1
 
@@ -56,7 +56,7 @@ class MapRecorder:
         """One dict per picture; pictures of one prompt stand together."""
         if self.total is None:
             return None
-        mean = self.total / self.steps
+        mean = (self.total / self.steps).cpu()
         return [
             {key: mean[b, p] for p, key in enumerate(phrase_keys(bindings[b // per_prompt].phrases))}
             for b in range(len(mean))

@@ -65,7 +65,7 @@ class FlexEControlPipeline(
         ```
     """
 
-    # The adapter stands before the UNet, as each step runs them; group offload moves less than this order does.
+    # Adapter and UNet take turns at every step, so model offload moves the adapter in and out each time.
     model_cpu_offload_seq = "text_encoder->image_encoder->control->unet->vae"
     _optional_components = ["image_encoder", "safety_checker", "feature_extractor"]
     _exclude_from_cpu_offload = ["safety_checker"]
