@@ -1,6 +1,7 @@
 """The adapter inside PEFT: counts, sharing, training, files, merging, scale, and several adapters at once."""
 
 import copy
+import doctest
 import warnings
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig
+from wm_pipelines.adapters.kronecker import model as tuner
 
 FORMS = {
     "rank_one": {},
@@ -314,3 +316,8 @@ def test_exact_clip_counts():
             model = get_peft_model(CLIPVisionModelWithProjection(vision), KroneckerConfig(bias=bias))
         assert model.get_nb_trainable_parameters()[0] == count
         assert sum(hasattr(m, "spec") for m in model.modules()) == 24
+
+
+def test_the_example_in_the_docstring():
+    result = doctest.testmod(tuner)
+    assert result.attempted == 6 and result.failed == 0

@@ -30,16 +30,13 @@ class KroneckerModel(BaseTuner):
     """A model whose targeted linear layers carry Kronecker adapters; made by `get_peft_model`.
 
     Example:
-
-    ```py
-    >>> from peft import get_peft_model
-    >>> from torch import nn
-    >>> from wm_pipelines.adapters.kronecker import KroneckerConfig
-    >>> layers = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
-    >>> model = get_peft_model(layers, KroneckerConfig(n=8, target_modules=["0", "1"]))
-    >>> model.print_trainable_parameters()
-    trainable params: 480 || all params: 6,720 || trainable%: 7.1429
-    ```
+        >>> from peft import get_peft_model
+        >>> from torch import nn
+        >>> from wm_pipelines.adapters.kronecker import KroneckerConfig
+        >>> layers = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
+        >>> model = get_peft_model(layers, KroneckerConfig(n=8, target_modules=["0", "1"]))
+        >>> model.print_trainable_parameters()
+        trainable params: 480 || all params: 6,720 || trainable%: 7.1429
     """
 
     prefix = "kronecker_"
