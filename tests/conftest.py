@@ -89,3 +89,17 @@ def tiny_control(tiny_sd):
             elif "feature_extractor" in name:
                 parameter.mul_(4)  # else the maps fade on their way through five layers
     return control.requires_grad_(False).eval()
+
+
+@pytest.fixture
+def square():
+    """`square(top, left, side)`: the white outline of a square on black, float32 (3, 64, 64)."""
+    import torch
+
+    def draw(top=8, left=8, side=24):
+        picture = torch.zeros(3, 64, 64)
+        picture[:, top : top + side, left : left + side] = 1
+        picture[:, top + 2 : top + side - 2, left + 2 : left + side - 2] = 0
+        return picture
+
+    return draw

@@ -34,7 +34,8 @@ class WaveTask(Task):
         return {"loss": error, "first_index": float(indices[0])}
 
     def export(self, folder):
-        save_file({name: t.half().contiguous() for name, t in self.net.state_dict().items()}, folder / "model.safetensors")
+        weights = {name: t.half().contiguous() for name, t in self.net.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
 
     def load_weights(self, source):
         self.net.load_state_dict(load_file(f"{source}/model.safetensors"))

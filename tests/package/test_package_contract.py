@@ -1,0 +1,52 @@
+"""What the package promises as a package: light import, no torch forced on anyone, the layout that ComfyUI needs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_importing_the_package_imports_neither_torch_nor_diffusers():
+    heavy = ("torch", "diffusers", "transformers", "peft")
+    code = f"import sys, wm_pipelines; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_every_public_name_resolves():
+    import wm_pipelines
+
+    for name in wm_pipelines.__all__:
+        assert getattr(wm_pipelines, name).__name__ == name
+    assert set(wm_pipelines.__all__) <= set(dir(wm_pipelines))
+
+
+def test_versions_have_lower_bounds_only():
+    for requirement in PROJECT["project"]["dependencies"]:
+        spec = requirement.split(";")[0]
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+>=[0-9.]+ *", spec), requirement
+    names = {re.split(r"[>=<\[; ]", r)[0] for r in PROJECT["project"]["dependencies"]}
+    assert not names & {"torchvision", "torchaudio"}
+
+
+def test_comfyui_requirements_never_name_torch():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    names = {re.split(r"[>=<\[; ]", line)[0].lower() for line in lines if line and not line.startswith("#")}
+    assert names and not names & {"torch", "torchvision", "torchaudio"}
+
+
+def test_only_library_packages_are_installed():
+    assert PROJECT["tool"]["setuptools"]["packages"]["find"]["include"] == ["wm_pipelines*", "custom_kernels*"]
+
+
+def test_nothing_in_the_library_runs_downloaded_code():
+    forbidden = re.compile(
+        r"trust_remote_code\s*=\s*True|\bpickle\.load|(?<![.\w])(?:eval|exec)\(|torch\.load\((?!.*weights_only=True)"
+    )
+    for folder in ("wm_pipelines", "custom_kernels", "nodes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line in path.read_text().splitlines():
+                assert not forbidden.search(line.split("#")[0]), f"{path}: {line}"
