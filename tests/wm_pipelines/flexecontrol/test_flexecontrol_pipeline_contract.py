@@ -198,13 +198,44 @@ def test_a_stock_checkpoint_takes_the_adapter_and_keeps_its_vocabulary(tiny_sd, 
         FlexEControlPipeline.from_pretrained(tmp_path)
 
 
-def test_single_file_loading_takes_the_parts_it_is_given(flex_pipe, tiny_sd, tiny_control, tmp_path):
+def as_single_file(unet):
+    """The UNet's weights under the names of the original Stable Diffusion files; one layer per block."""
+    inner = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0"}
+    inner |= {"conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+    names = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+    names |= {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
+    for level in range(3):
+        names[f"down_blocks.{level}.resnets.0"] = f"input_blocks.{1 + 2 * level}.0"
+        names[f"down_blocks.{level}.attentions.0"] = f"input_blocks.{1 + 2 * level}.1"
+        names[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{2 + 2 * level}.0.op"
+        for layer in range(2):
+            names[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{2 * level + layer}.0"
+            names[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{2 * level + layer}.1"
+        place = 2 if level else 1  # the first up block has no attention before its upsampler
+        names[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{2 * level + 1}.{place}.conv"
+    for ours, theirs in (("resnets.0", 0), ("attentions.0", 1), ("resnets.1", 2)):
+        names[f"mid_block.{ours}"] = f"middle_block.{theirs}"
+    renamed = {}
+    for key, value in unet.state_dict().items():
+        prefix = next(name for name in names if key.startswith(f"{name}."))
+        part, rest = names[prefix], key.removeprefix(f"{prefix}.")
+        if ".resnets." in key:
+            layer, rest = rest.split(".", 1)
+            part += f".{inner[layer]}"
+        renamed[f"model.diffusion_model.{part}.{rest}"] = value.contiguous()
+    return renamed
+
+
+def test_single_file_checkpoints_load_beside_an_adapter(flex_pipe, tiny_sd, tiny_control, tmp_path):
     flex_pipe.save_pretrained(tmp_path / "pipe")
-    save_file({"unused": torch.zeros(1)}, tmp_path / "model.safetensors")
+    save_file(as_single_file(tiny_sd["unet"]), tmp_path / "model.safetensors")
+    given = {name: part for name, part in tiny_sd.items() if name != "unet"}
     loaded = FlexEControlPipeline.from_single_file(
-        str(tmp_path / "model.safetensors"), config=str(tmp_path / "pipe"), **tiny_sd, control=tiny_control
+        str(tmp_path / "model.safetensors"), config=str(tmp_path / "pipe"), control=tiny_control, **given
     )
-    assert loaded.control is tiny_control and loaded.unet is tiny_sd["unet"]
+    assert loaded.control is tiny_control and loaded.vae is tiny_sd["vae"]
+    for key, value in tiny_sd["unet"].state_dict().items():
+        assert torch.equal(loaded.unet.state_dict()[key], value), key
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
