@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.diorama.render import render
+from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
 
 LEAST_AREA = 0.003  # of the picture: 12 pixels of 64 x 64
 
@@ -56,6 +57,32 @@ def _regions(colours: np.ndarray, shapes: np.ndarray) -> list[Found]:
             centre = ((x.mean() + 0.5) / width, (y.mean() + 0.5) / height)
             found.append(Found(list(COLOURS)[c - 1], shape, area, tuple(map(float, box)), tuple(map(float, centre))))
     return sorted(found, key=lambda f: -f.area)
+
+
+@torch.no_grad()
+def judge_on_renders(judge: DioramaJudge, scenes: Sequence[Scene], batch: int = 32) -> dict[str, float]:
+    """What the judge gets right on renders of known scenes: its own ceiling.
+
+    Returns:
+        colour, shape: share of the objects whose majority reading inside their visible mask is right; miou: mean IoU
+        of the judge's region of each colour with the mask of the objects of that colour; n: objects.
+    """
+    names, right = list(COLOURS), {"colour": [], "shape": [], "miou": []}
+    for start in range(0, len(scenes), batch):
+        some = scenes[start : start + batch]
+        truth = render(some, maps=("rgb", "ids"))
+        out = judge(truth.rgb[:, 0].to(judge.device, judge.dtype))
+        colours, shapes = out.colour.argmax(1).cpu(), out.shape.float().softmax(1).cpu()
+        for scene, ids, seen, kinds in zip(some, truth.ids[:, 0], colours, shapes, strict=True):
+            for o in scene.objects:
+                mask, own = ids == o.id, names.index(o.colour) + 1
+                if not mask.any():
+                    continue
+                same = torch.isin(ids, torch.tensor([p.id for p in scene.objects if p.colour == o.colour]))
+                right["colour"].append(float(torch.bincount(seen[mask], minlength=9).argmax() == own))
+                right["shape"].append(float(kinds[:, mask].sum(1).argmax() == SHAPES.index(o.shape)))
+                right["miou"].append(float(((seen == own) & same).sum() / ((seen == own) | same).sum()))
+    return {k: float(np.mean(v)) for k, v in right.items()} | {"n": len(right["colour"])}
 
 
 def obedience(wanted: Sequence[dict], found: Sequence[Found], relations: Sequence[tuple[int, str, int]] = ()) -> dict:
