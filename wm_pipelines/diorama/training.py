@@ -163,6 +163,22 @@ class SDTask(Task):
     def modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text_encoder": self.text_encoder}
 
+    def load_weights(self, source: str) -> dict[str, int]:
+        """Starts from a pipeline folder, embedded name or Hub id of the same architecture and VAE."""
+        from diffusers import UNet2DConditionModel
+        from transformers import CLIPTextModel
+
+        from wm_pipelines.hub import resolve
+
+        folder = resolve(source)
+        saved = {
+            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
+            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
+        }
+        for name, module in self.modules().items():
+            module.load_state_dict(saved[name].state_dict())
+        return {"parameters": sum(p.numel() for module in saved.values() for p in module.parameters())}
+
     def words(self, index: int, noise: KeyedNoise) -> str:
         """The caption of scene `index` as this step words it; "" in a tenth of the cases."""
         rng = noise.generator(index, "caption")
