@@ -102,8 +102,18 @@ def _training(run: Path, earlier: Sequence[str | os.PathLike]) -> TrainingRecord
 
 
 def _record(run: Path) -> dict[str, Any]:
-    """The run's record without the place of its picture cache, on which no number depends."""
-    record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+    """The run's record without the place of its picture cache, on which no number depends.
+
+    A run that was stopped early has none; what its newest state says of it stands in.
+    """
+    if (run / "record.json").is_file():
+        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+    else:
+        states = sorted((run / "state").glob("step-*/state.json"))
+        if not states:
+            raise ValueError(f"`earlier` {run} has neither record.json nor a saved state")
+        state = json.loads(states[-1].read_text(encoding="utf-8"))
+        record = {"stopped_at": state["step"]} | {k: state[k] for k in ("recipe", "wall_time_s", "stages")}
     record["recipe"]["options"].pop("cache", None)
     return record
 
