@@ -30,6 +30,8 @@ def keep_conditions(
 
 def usable_objects(masks: torch.Tensor, least: float = 0.01, most: float = 0.9, overlap: float = 0.5) -> list[int]:
     """Indices of masks (P,H,W) fit to split by: share of the picture in [least, most], IoU with others <= overlap."""
+    if not len(masks):
+        return []
     flat = masks.flatten(1) > 0
     share = flat.float().mean(1)
     meet = flat.float() @ flat.float().T

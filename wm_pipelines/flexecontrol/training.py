@@ -16,9 +16,11 @@ blocks do, for the residuals enter there.
 """
 
 import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -54,14 +56,16 @@ DEFAULTS: dict[str, Any] = {
 class FlexEControlTask(Task):
     """A new adapter on Diorama scenes, whose captions, spans, masks and depth are exact."""
 
+    defaults = DEFAULTS
+    given_types: Sequence[str] = DEFAULTS["types"]
+
     def __init__(self, recipe: Recipe):
-        check_keys(recipe.options, DEFAULTS, "options")
-        self.options = {**DEFAULTS, **recipe.options}
-        unknown = sorted(set(self.options["types"]) - set(DEFAULTS["types"]))
+        check_keys(recipe.options, self.defaults, "options")
+        self.options = {**self.defaults, **recipe.options}
+        unknown = sorted(set(self.options["types"]) - set(self.given_types))
         if unknown:
-            raise ValueError(
-                f"options.types: Diorama gives no {unknown[0]!r}; it gives {', '.join(DEFAULTS['types'])}"
-            )
+            allowed = ", ".join(self.given_types)
+            raise ValueError(f"options.types: the data gives no {unknown[0]!r}; it gives {allowed}")
         self._load_base(Path(resolve(self.options["base"])))
         options = self.options
         self.control = FlexEControlModel.from_unet(
@@ -80,7 +84,7 @@ class FlexEControlTask(Task):
             self._add_lora(options["lora_rank"])
         self.control.check_can_learn()
         self.control.set_trainable()
-        self._load_scenes()
+        self._load_data()
 
     def _load_base(self, folder: Path) -> None:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -103,7 +107,7 @@ class FlexEControlTask(Task):
             LoraConfig(r=rank, lora_alpha=rank, target_modules=target_names(self.control, "paper"))
         )
 
-    def _load_scenes(self) -> None:
+    def _load_data(self) -> None:
         """Render and encode everything once; half of the scenes (or `same_shape` of them) share one shape."""
         options = self.options
         counts = {True: round(options["length"] * options["same_shape"])}
@@ -130,6 +134,10 @@ class FlexEControlTask(Task):
         self.mean = torch.cat([d.mean for d in dists]) * scale
         self.std = torch.cat([d.std for d in dists]) * scale
 
+    def _latents(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation of the latents of some pictures, scaled."""
+        return self.mean[indices], self.std[indices]
+
     def _pictures(self, indices: torch.Tensor | list[int]) -> torch.Tensor:
         return self.rgb[indices].float() / 255
 
@@ -151,25 +159,36 @@ class FlexEControlTask(Task):
         ids = torch.stack([layouts[i][0] if i in layouts else self.ids[i] for i in indices])
         return seg_from_ids(ids, [f"flexecontrol-{i}" for i in indices])
 
-    def _words(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        """Captions (some empty), the tokens of each object (B,P,T) and the masks of the objects (B,P,H,W).
+    def _batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
+        """A function from (type, scenes of the batch) to their whole maps."""
+        boxed = {i for i in indices if noise.uniform(i, (), "layout") < self.options["layout"]}
+        return lambda kind, chosen: self._maps(kind, chosen, boxed)
 
-        Row p of both is object id p + 1.
-        """
+    def _caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
+        """A caption, and the character span of the phrase of each object id (from 1)."""
+        seed = int(generator.integers(1 << 30))
+        words = caption(self.scenes[index], self.options["detail"], seed=seed, relations=False)
+        return words.text, words.spans
+
+    def _masks(self, indices: list[int]) -> torch.Tensor:
+        """(N,P,H,W): row p holds object id p + 1."""
         most = max(len(self.scenes[i].objects) for i in indices)
+        return (self.ids[indices].long()[:, None] == torch.arange(1, most + 1)[None, :, None, None]).float()
+
+    def _words(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """Captions (some empty), the tokens of each object (B,P,T) and the masks of the objects (B,P,H,W)."""
+        masks = self._masks(indices)
         texts: list[str] = []
-        tokens = torch.zeros(len(indices), most, self.tokenizer.model_max_length, dtype=torch.bool)
+        tokens = torch.zeros(*masks.shape[:2], self.tokenizer.model_max_length, dtype=torch.bool)
         for b, i in enumerate(indices):
             rng = noise.generator(i, "caption")
             dropped = rng.random() < self.options["text_drop"]
-            words = caption(self.scenes[i], self.options["detail"], seed=int(rng.integers(1 << 30)), relations=False)
-            texts.append("" if dropped else words.text)
-            if not dropped:
-                for obj, span in words.spans.items():
-                    first, last = token_span(self.tokenizer, words.text, span)
-                    tokens[b, obj - 1, first:last] = True
-        masks = self.ids[indices].long()[:, None] == torch.arange(1, most + 1)[None, :, None, None]
-        return texts, tokens, masks.float()
+            text, spans = self._caption(i, rng)
+            texts.append("" if dropped else text)
+            for obj, span in () if dropped else spans.items():
+                first, last = token_span(self.tokenizer, text, span)
+                tokens[b, obj - 1, first:last] = True
+        return texts, tokens, masks
 
     def _slots(
         self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise
@@ -180,10 +199,8 @@ class FlexEControlTask(Task):
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
             for b, i in enumerate(indices)
         ]
-        boxed = {i for i in indices if noise.uniform(i, (), "layout") < self.options["layout"]}
-        slots = build_slots(
-            shown, types, lambda kind, rows: self._maps(kind, [indices[b] for b in rows], boxed), masks
-        )
+        maps = self._batch_maps(indices, noise)
+        slots = build_slots(shown, types, lambda kind, rows: maps(kind, [indices[b] for b in rows]), masks)
         if not slots:  # every sample of the batch dropped every condition
             slots = [SlotInput(types[0], torch.zeros(len(indices), 3, *masks.shape[-2:]), 0.0)]
         return slots, shown
@@ -218,13 +235,18 @@ class FlexEControlTask(Task):
         texts, tokens, masks = self._words(indices, noise)
         slots, shown = self._slots(indices, masks, noise)
 
-        draws = noise.randn(indices, (2, *self.mean.shape[1:]), "noise")
-        latents = (self.mean[indices] + self.std[indices] * draws[:, 0]).to(device)
+        mean, std = self._latents(indices)
+        draws = noise.randn(indices, (2, *mean.shape[1:]), "noise")
+        latents = mean.to(device) + std.to(device) * draws[:, 0].to(device)
         epsilon = draws[:, 1].to(device)
         t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(device)
         noisy, target = self.schedule.add_noise(latents, epsilon, t), target_of(self.schedule, latents, epsilon, t)
         encoded = self.tokenizer(
-            texts, padding="max_length", max_length=self.tokenizer.model_max_length, return_tensors="pt"
+            texts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
         with torch.no_grad():
             context = self.text_encoder(encoded.input_ids.to(device)).last_hidden_state
@@ -249,7 +271,7 @@ class FlexEControlTask(Task):
             loss = loss + options["lambda_ca"] * parts["ca"]
         if options["lambda_mask"]:
             backgrounds = dict(zip(self.control.config.types, self.control.config.backgrounds, strict=True))
-            area = controlled_area(slots, backgrounds, masks[:, :1]).to(device)
+            area = controlled_area(slots, backgrounds, slots[0].image[:, :1]).to(device)
             parts["mask"] = masked_noise_loss(prediction, target, area)
             loss = loss + options["lambda_mask"] * parts["mask"]
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}

@@ -53,6 +53,7 @@ TASKS: dict[str, str] = {
     "diorama-sd": "wm_pipelines.diorama.training:SDTask",
     "diorama-judge": "wm_pipelines.diorama.training:JudgeTask",
     "flexecontrol": "wm_pipelines.flexecontrol.training:FlexEControlTask",
+    "flexecontrol-folder": "wm_pipelines.flexecontrol.data:FolderTask",
 }
 
 

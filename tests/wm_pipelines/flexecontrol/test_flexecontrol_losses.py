@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
+from PIL import Image
 
 from wm_pipelines.conditions import BACKGROUND
 from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, keep_conditions, usable_objects, widen
@@ -12,6 +13,7 @@ from wm_pipelines.flexecontrol.losses import attention_loss, controlled_area, ma
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.flexecontrol.training import FlexEControlTask
+from wm_pipelines.media import to_tensor
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
 
 
@@ -288,12 +290,87 @@ def test_lora_arm_exports_a_merged_adapter(base_folder, tmp_path):
     assert set(run.loss([0], 0, KeyedNoise(0, 0))) == {"loss", "ldm"}
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Two captioned pictures in Uni-ControlNet's layout, with phrases for the first."""
+    rng = np.random.default_rng(0)
+    captions = {"a": "a red cube and a blue sphere", "b": "a green cone"}
+    for kind in ("images", "conditions/hed", "masks"):
+        (tmp_path / kind).mkdir(parents=True)
+        for name in captions:
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            if kind == "masks":
+                pixels = np.zeros((64, 64), np.uint8)
+                pixels[:20, :20], pixels[40:60, 40:60] = 1, 2
+            Image.fromarray(pixels).save(tmp_path / kind / f"{name}.png")
+    (tmp_path / "anno.txt").write_text("".join(f"{k}\t{v}\n" for k, v in captions.items()))
+    (tmp_path / "spans.json").write_text('{"a": [[0, 10], [15, 28]]}')
+    return tmp_path
+
+
+def folder_recipe(base_folder, folder, **options):
+    options = {"data": str(folder), "size": 64, "map_stride": 2, "text_drop": 0.0, "keep_all": 1.0, **options}
+    small = recipe(base_folder, **options)
+    kept = {key: value for key, value in small.options.items() if key != "length"}
+    return small.model_copy(update={"task": "flexecontrol-folder", "options": kept})
+
+
+def test_a_folder_in_the_layout_of_uni_controlnet_trains(base_folder, folder):
+    wanted = folder_recipe(base_folder, folder, types=["softedge", "canny"], split=1.0)
+    run = build(wanted)
+    assert run.length == 2 and "1 with phrases" in run.data
+    hed = run.folder.maps("softedge", [1])  # its own name is found under the authors'
+    assert torch.equal(hed[0], to_tensor(Image.open(folder / "conditions/hed/b.png")))
+    assert run.folder.masks([0, 1]).sum((2, 3)).tolist() == [[400, 400], [0, 0]]
+    parts = run.loss([0, 1], 0, KeyedNoise(0, 0))
+    assert parts["ca"] > 0 and parts["loss"].isfinite()
+    (folder / "spans.json").unlink()
+    without = build(wanted).loss([0, 1], 0, KeyedNoise(0, 0))
+    assert without["ca"] == 0 and without["loss"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda f: (f / "anno.txt").unlink(), {}, "has no anno.txt"),
+        (lambda f: (f / "anno.txt").write_text("a no tab\n"), {}, "line 1 is not 'id TAB caption'"),
+        (lambda f: (f / "images/b.png").unlink(), {}, r"images/b.jpg \(or .png\) is missing"),
+        (
+            lambda f: (f / "spans.json").write_text('{"b": [[0, 99]]}'),
+            {},
+            r"\(0, 99\) is no span of the caption",
+        ),
+        (lambda f: None, dict(types=["depth"]), "no folder conditions/depth, and no offline extractor makes depth"),
+        (lambda f: None, dict(size=60), "options.size is 60; it must be a multiple of 16"),
+        (lambda f: None, dict(data=None), "options.data is missing"),
+    ],
+)
+def test_bad_folders(base_folder, folder, spoil, options, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        build(folder_recipe(base_folder, folder, **{"types": ["softedge"], **options}))
+
+
+def test_ids_stay_inside_the_folder(base_folder, folder):
+    (folder / "spans.json").unlink()
+    (folder / "anno.txt").write_text("../masks/b\tx\n")  # exists, but is not a picture of images/
+    with pytest.raises(ValueError, match=r"images/../masks/b.jpg \(or .png\) is missing"):
+        build(folder_recipe(base_folder, folder, types=["softedge"]))
+
+
+def test_a_picture_of_another_size_is_named(base_folder, folder):
+    Image.new("RGB", (32, 64)).save(folder / "images/b.png")
+    run = build(folder_recipe(base_folder, folder, types=["softedge"]))
+    with pytest.raises(ValueError, match="b.png in images is 32x64; options.size is 64x64"):
+        run.loss([1], 0, KeyedNoise(0, 0))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(lamda_ca=1), "options: .*'lamda_ca'.* did you mean 'lambda_ca'"),
-        (dict(types=["pose"]), "options.types: Diorama gives no 'pose'"),
-        (dict(types=["hedge"]), "options.types: Diorama gives no 'hedge'"),
+        (dict(types=["pose"]), "options.types: the data gives no 'pose'"),
+        (dict(types=["hedge"]), "options.types: the data gives no 'hedge'"),
         (dict(lora_rank=2), "lora_rank needs preset 'carrier'"),
         (dict(n=5), "n=5 does not divide"),
         (dict(base="nowhere"), "nowhere"),

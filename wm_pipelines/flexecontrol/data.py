@@ -1,0 +1,146 @@
+"""Training on pictures of one's own: a folder in Uni-ControlNet's layout, and the task that reads it."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm_pipelines.conditions import ALIASES, TYPES, extract
+from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
+from wm_pipelines.media import load_image, load_mask, to_tensor
+from wm_pipelines.training import KeyedNoise
+
+MODEL_ONLY = ("pose", "depth")  # no offline extractor makes these from a picture
+DIORAMA_ONLY = ("length", "cache", "same_shape", "objects", "detail", "layout")
+
+
+class FolderSource:
+    """`anno.txt` (id TAB caption), `images/ID.jpg`, `conditions/TYPE/ID.jpg`; all pictures of one size; jpg or png.
+
+    A type without a folder is extracted offline where that can be done. Optional, for phrases: `spans.json`
+    ({id: [[start, end], ...]}) and `masks/ID.png`, whose grey value k marks the object of the k-th span.
+
+    Args:
+        root: the folder. size: (height, width) that every picture must have. types: conditions that will be asked.
+
+    Raises:
+        ValueError: a file or folder that is missing, a line without a TAB, a span outside its caption.
+    """
+
+    def __init__(self, root: str | Path, size: tuple[int, int], types: Sequence[str]):
+        self.root, self.size = Path(root), tuple(size)
+        if not (self.root / "anno.txt").is_file():
+            raise ValueError(f"options.data: {str(root)!r} has no anno.txt")
+        lines = [x.split("\t", 1) for x in (self.root / "anno.txt").read_text(encoding="utf-8").splitlines() if x]
+        broken = [i + 1 for i, line in enumerate(lines) if len(line) != 2]
+        if broken or not lines:
+            raise ValueError(f"anno.txt of {str(root)!r}: line {(broken or [1])[0]} is not 'id TAB caption'")
+        self.names, self.captions = zip(*lines, strict=True)
+        self.spans = self._read_spans()
+        self.folders = {kind: self._folder(kind) for kind in types}
+        for folder in ["images", *(f for f in self.folders.values() if f)]:
+            for name in self.names:
+                self._path(folder, name)
+        for name in self.spans:
+            self._path("masks", name)
+
+    def _read_spans(self) -> dict[str, list[tuple[int, int]]]:
+        path = self.root / "spans.json"
+        if not path.is_file():
+            return {}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        captions = dict(zip(self.names, self.captions, strict=True))
+        for name, spans in found.items():
+            for start, end in spans:
+                if not 0 <= start < end <= len(captions.get(name, "")):
+                    raise ValueError(f"spans.json: ({start}, {end}) is no span of the caption of {name!r}")
+        return {name: [(a, b) for a, b in spans] for name, spans in found.items() if spans}
+
+    def _folder(self, kind: str) -> str | None:
+        """The folder of a type, under its own name or one that Uni-ControlNet uses for it."""
+        for name in (kind, *(alias for alias, target in ALIASES.items() if target == kind)):
+            if (self.root / "conditions" / name).is_dir():
+                return f"conditions/{name}"
+        if kind in MODEL_ONLY:
+            raise ValueError(f"options.data: no folder conditions/{kind}, and no offline extractor makes {kind}")
+        return None
+
+    def _path(self, folder: str, name: str) -> Path:
+        inside = (self.root / folder).resolve()
+        for suffix in (".png", ".jpg", ".jpeg"):
+            path = self.root / folder / f"{name}{suffix}"
+            if path.is_file() and path.resolve().is_relative_to(inside):
+                return path
+        raise ValueError(f"options.data: {folder}/{name}.jpg (or .png) is missing")
+
+    def _read(self, folder: str, index: int) -> torch.Tensor:
+        path = self._path(folder, self.names[index])
+        picture = to_tensor(load_image(path))
+        if tuple(picture.shape[-2:]) != self.size:
+            came, wanted = ("{1}x{0}".format(*size) for size in (picture.shape[-2:], self.size))
+            raise ValueError(f"{path.name} in {folder} is {came}; options.size is {wanted}")
+        return picture
+
+    def pictures(self, indices: Sequence[int]) -> torch.Tensor:
+        """(N,3,H,W) float32 in [0, 1]."""
+        return torch.stack([self._read("images", i) for i in indices])
+
+    def maps(self, kind: str, indices: Sequence[int]) -> torch.Tensor:
+        """Whole condition maps (N,3,H,W)."""
+        folder = self.folders[kind]
+        if folder is None:
+            return extract(kind, self.pictures(indices))
+        return torch.stack([self._read(folder, i) for i in indices])
+
+    def masks(self, indices: Sequence[int]) -> torch.Tensor:
+        """(N,P,H,W): the object of phrase p in row p; P is the most phrases that any of them has."""
+        counts = [len(self.spans.get(self.names[i], [])) for i in indices]
+        masks = torch.zeros(len(indices), max(counts), *self.size)
+        for row, (i, count) in enumerate(zip(indices, counts, strict=True)):
+            if count:
+                ids = torch.from_numpy(np.array(load_mask(self._path("masks", self.names[i])), dtype=np.int64))
+                masks[row, :count] = (ids[None] == torch.arange(1, count + 1)[:, None, None]).float()
+        return masks
+
+
+class FolderTask(FlexEControlTask):
+    """`wm train flexecontrol-folder`: an adapter for any Stable Diffusion 1.x or 2.x base.
+
+    Options as in `FlexEControlTask` without those of the miniature world, and `data` (the folder), `size` (the side of
+    its pictures). Pictures are encoded when they are needed.
+    """
+
+    defaults = {
+        **{key: value for key, value in DEFAULTS.items() if key not in DIORAMA_ONLY},
+        "data": None, "size": 512, "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "r": 8, "map_stride": 4,
+        "feature_channels": None, "pre_channels": None,
+    }  # fmt: skip
+    given_types = TYPES
+
+    def _load_data(self) -> None:
+        side = self.options["size"]
+        if self.options["data"] is None:
+            raise ValueError("options.data is missing: a folder with anno.txt, images/ and conditions/")
+        if side % self.control.multiple:
+            raise ValueError(f"options.size is {side}; it must be a multiple of {self.control.multiple}")
+        self.folder = FolderSource(self.options["data"], (side, side), self.control.config.types)
+        self.length = len(self.folder.names)
+        self.data = f"folder of {self.length} captioned pictures, {len(self.folder.spans)} with phrases"
+
+    @torch.no_grad()
+    def _latents(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        self.vae.to(self.device)
+        dist = self.vae.encode((self.folder.pictures(indices) * 2 - 1).to(self.device)).latent_dist
+        return dist.mean * self.vae.config.scaling_factor, dist.std * self.vae.config.scaling_factor
+
+    def _caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
+        return self.folder.captions[index], dict(enumerate(self.folder.spans.get(self.folder.names[index], []), 1))
+
+    def _masks(self, indices: list[int]) -> torch.Tensor:
+        return self.folder.masks(indices)
+
+    def _batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
+        return self.folder.maps
