@@ -38,7 +38,7 @@ class WM_FlexEControlSample(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Start of the noise; the same seed gives the same noise on every device.",
                 ),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps; more take longer."),
+                io.Int.Input("steps", default=50, min=1, max=500, tooltip="Sampling steps; more take longer."),
                 io.Float.Input(
                     "guidance_scale",
                     default=7.5,

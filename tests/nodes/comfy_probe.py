@@ -10,27 +10,30 @@ import torch
 
 
 class WMTestProbe:
-    """Counts live tensors and the model modules that diffusers, transformers or we have made."""
+    """Counts live tensors, and modules with weights of classes from diffusers, transformers and this package."""
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"round": ("INT", {"default": 0})}}
+        return {"required": {"round": ("INT", {"default": 0})}, "optional": {"after": ("IMAGE",)}}
 
     RETURN_TYPES = ()
     FUNCTION = "count"
     OUTPUT_NODE = True
     CATEGORY = "test"
 
-    def count(self, round):
+    def count(self, round, after=None):
         gc.collect()
         everything = gc.get_objects()
         tensors = [thing for thing in everything if type(thing) in (torch.Tensor, torch.nn.Parameter)]
         # By type, not isinstance: asking some objects for their class runs their code.
-        modules = [type(thing) for thing in everything if torch.nn.Module in type(thing).__mro__]
+        modules = [thing for thing in everything if torch.nn.Module in type(thing).__mro__]
+        # transformers keeps its activations, which have no weights, for good.
+        kinds = [type(module) for module in modules if any(True for _ in module.parameters())]
         makers = ("diffusers", "transformers", "wm_pipelines")
-        ours = [kind for kind in modules if kind.__module__.split(".")[0] in makers]
+        ours = [kind for kind in kinds if kind.__module__.split(".")[0] in makers]
         found = {
             "modules": len(ours),
+            "kinds": sorted({kind.__qualname__ for kind in ours}),
             "parameters": sum(type(tensor) is torch.nn.Parameter for tensor in tensors),
             "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         }

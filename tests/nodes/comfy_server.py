@@ -48,14 +48,14 @@ class Comfy:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         command = [
             self.python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port),
-            "--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
-            "--disable-api-nodes", "--preview-method", "auto",
+            "--base-directory", str(base), "--database-url", f"sqlite:///{base / 'comfyui.db'}",
+            "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "auto",
         ]  # fmt: skip
         self.log = self.log_path.open("w")
         self.server = subprocess.Popen(command, cwd=home, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
         self.listener: subprocess.Popen | None = None
         try:
-            self.wait_for(self._answers, 240, "the server to start")
+            self.wait_for(self._answers, 600, "the server to start")
             self._listen()
         except BaseException:
             self.close()
@@ -90,7 +90,7 @@ class Comfy:
                 self.messages.append(json.loads(line))
 
         threading.Thread(target=read, daemon=True).start()
-        self.wait_for(lambda: bool(self.messages), 30, "the websocket")
+        self.wait_for(lambda: bool(self.messages), 120, "the websocket")
 
     def tail(self) -> str:
         """The end of the server's log."""
@@ -124,11 +124,11 @@ class Comfy:
         answer = json.loads(self.request("/prompt", {"prompt": prompt, "client_id": self.client}))
         return answer["prompt_id"]
 
-    def result(self, prompt_id: str, seconds: float = 180) -> dict:
+    def result(self, prompt_id: str, seconds: float = 600) -> dict:
         """Wait for the end of a run, good or bad, and return its history entry."""
         return self.wait_for(lambda: self.get(f"/history/{prompt_id}").get(prompt_id), seconds, f"run {prompt_id}")
 
-    def run(self, prompt: dict, seconds: float = 180) -> dict:
+    def run(self, prompt: dict, seconds: float = 600) -> dict:
         return self.result(self.queue(prompt), seconds)
 
     def picture(self, entry: dict) -> bytes:

@@ -77,6 +77,11 @@ def succeeded(comfy, entry):
     assert entry["status"]["status_str"] == "success", (entry["status"], comfy.tail())
 
 
+def progress(comfy):
+    """Steps that the websocket has told of since `messages` was last emptied."""
+    return [message["data"]["value"] for message in comfy.messages if message["type"] == "progress"]
+
+
 def failure(entry):
     """What the user reads when a run dies."""
     assert entry["status"]["status_str"] == "error"
@@ -171,7 +176,7 @@ def test_seed_and_condition_decide_the_picture(comfy, example):
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc", "C:/x", "embedded/../tiny"])
 def test_path_traversal_is_refused_before_anything_runs(comfy, server_module, example, name):
-    prompt = example("wm_scene_graph")
+    prompt = example("wm_two_phrases")
     prompt[only(prompt, "WM_LoadPipeline")]["inputs"]["model"] = name
     with pytest.raises(server_module.Refused) as refused:
         comfy.queue(prompt)
@@ -183,7 +188,7 @@ def test_path_traversal_is_refused_before_anything_runs(comfy, server_module, ex
     ("field", "value"), [("hub_id", "../../etc/x"), ("hub_id", "https://x/y"), ("revision", "a b")]
 )
 def test_bad_hub_names_are_refused_before_anything_runs(comfy, server_module, example, field, value):
-    prompt = example("wm_scene_graph")
+    prompt = example("wm_two_phrases")
     prompt[only(prompt, "WM_LoadPipeline")]["inputs"][field] = value
     with pytest.raises(server_module.Refused) as refused:
         comfy.queue(prompt)
@@ -207,25 +212,32 @@ def test_doctor_finds_no_problem(comfy, workflows):
 
 
 def test_cancel_stops_between_steps_and_free_gives_all_memory_back(comfy, example, workflows):
-    prompt = example("wm_two_phrases", steps=1000, seed=5)
+    prompt = example("wm_two_phrases", steps=500, seed=5)
     before = sorted(comfy.base.glob("output/**/*"))
     del comfy.messages[:]
     run = comfy.queue(prompt)
-    comfy.wait_for(lambda: [m for m in comfy.messages if m["type"] == "progress"][3:], 120, "the fourth step")
+    # Also over when the run is: if it died before its fourth step, the wait must not be for nothing.
+    comfy.wait_for(lambda: progress(comfy)[3:] or comfy.get(f"/history/{run}"), 600, "the fourth step")
     comfy.request("/interrupt", {})
-    entry = comfy.result(run, 30)
+    entry = comfy.result(run, 120)
     kinds = [kind for kind, _ in entry["status"]["messages"]]
     assert "execution_interrupted" in kinds and "execution_error" not in kinds
-    assert max(m["data"]["value"] for m in comfy.messages if m["type"] == "progress") < 900
+    assert 4 <= max(progress(comfy)) < 450
     assert sorted(comfy.base.glob("output/**/*")) == before
 
-    # A cancelled run must leave the pipeline fit for the next one, which still finds it in memory.
-    succeeded(comfy, comfy.run(example("wm_two_phrases", seed=6)))
-    loaded = comfy.probe()
-    assert loaded["modules"] > 50 and loaded["parameters"] > comfy.baseline["parameters"] + 100
+    # A cancelled run must leave the pipeline fit for the next one. The probe runs in the same prompt, after the
+    # sampler: what another prompt does not use, ComfyUI drops by itself.
+    prompt = example("wm_two_phrases", seed=6)
+    sampler = only(prompt, "WM_FlexEControlSample")
+    prompt["probe"] = {"class_type": "WMTestProbe", "inputs": {"round": -1, "after": [sampler, 0]}}
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    loaded = json.loads(entry["outputs"]["probe"]["text"][0])
+    assert {"UNet2DConditionModel", "FlexEControlModel", "AutoencoderKL", "CLIPTextModel"} <= set(loaded["kinds"])
+    assert loaded["parameters"] > comfy.baseline["parameters"] + 100
 
     comfy.request("/free", {"unload_models": True, "free_memory": True})
-    freed = comfy.wait_for(lambda: (found := comfy.probe())["modules"] == 0 and found, 30, "memory to be given back")
+    freed = comfy.wait_for(lambda: (found := comfy.probe())["modules"] == 0 and found, 120, "memory to be given back")
     assert freed["parameters"] == comfy.baseline["parameters"]
     assert freed["bytes"] <= comfy.baseline["bytes"] + 4096
     entry = comfy.run(workflows["wm_doctor"][1])
@@ -236,7 +248,7 @@ def test_cancel_stops_between_steps_and_free_gives_all_memory_back(comfy, exampl
 @pytest.mark.parametrize("name", ["wm_two_phrases", "wm_scene_graph"])
 def test_examples_run_as_they_are_shipped(comfy, workflows, name):
     prompt = workflows[name][1]
-    entry = comfy.run(prompt, 300)
+    entry = comfy.run(prompt)
     succeeded(comfy, entry)
     picture = Image.open(io.BytesIO(comfy.picture(outputs(entry, prompt, "SaveImage")[0]["images"][0])))
     assert picture.size == (64, 64) and len(set(picture.getdata())) > 100
