@@ -1,7 +1,8 @@
 """The base class of every pipeline here, and the loader that reads `wm_config.json` to pick one.
 
-`WMPipeline` changes two things of `DiffusionPipeline`: what is fetched from the Hub (never code, never pickle) and
-what is saved (the record with the hashes, beside the weights).
+`WMPipeline` changes three things of `DiffusionPipeline`: what is fetched from the Hub (never code, never pickle), what
+is saved (the record with the hashes, beside the weights), and where weights lie in memory (so that a loaded pipeline
+gives what the saved one gave, bit for bit).
 """
 
 import os
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
+from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.weights import align
 
 MODEL_INDEX = "model_index.json"
 
@@ -70,6 +73,13 @@ class WMPipeline(DiffusionPipeline):
                 vocabulary = base.vocabulary if base else None
                 return WMConfig.load(path).model_copy(update={"vocabulary": vocabulary})
         return base
+
+    def register_modules(self, **kwargs: Any) -> None:
+        """As in diffusers, with every component's CPU weights aligned."""
+        for component in kwargs.values():
+            if isinstance(component, nn.Module):
+                align(component)
+        super().register_modules(**kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:

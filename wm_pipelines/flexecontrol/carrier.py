@@ -119,14 +119,3 @@ def _start(model: nn.Module, name: str, p: nn.Parameter, device: torch.device, s
     else:  # torch's own default for convolutions and linears
         bound = model.get_parameter(name.rsplit(".", 1)[0] + ".weight")[0].numel() ** -0.5
     return torch.from_numpy(2 * generator.random(p.shape, dtype="float32") - 1) * bound
-
-
-def align(module: nn.Module) -> None:
-    """Copy CPU parameters that do not start at a 64-byte boundary to ones that do.
-
-    A safetensors file is mapped into memory at whatever offset a tensor has in it, and CPU kernels sum in another
-    order there: without this, a loaded model differs from the saved one in the last bits.
-    """
-    for p in module.parameters():
-        if p.device.type == "cpu" and p.data_ptr() % 64:
-            p.data = p.data.clone()

@@ -28,7 +28,6 @@ from torch import nn
 from wm_pipelines.conditions import BACKGROUND, TYPES
 from wm_pipelines.flexecontrol.blocks import FeatureDownBlock, FeatureExtractor, GlobalAdapter, max_pool_to, zero_conv
 from wm_pipelines.flexecontrol.carrier import (
-    align,
     check_base,
     check_channels,
     check_same_base,
@@ -45,6 +44,7 @@ from wm_pipelines.flexecontrol.decomposition import (
     target_names,
 )
 from wm_pipelines.flexecontrol.slots import SlotInput, sum_slots
+from wm_pipelines.weights import align
 
 PRESETS, FAST, SHARE_H = ("paper", "uni", "transformer", "carrier"), ("shared", "per_type"), ("layer", "model")
 SD_WIDTHS, SD_FEATURES, SD_PRE = (320, 640, 1280, 1280), (192, 256, 384, 512), (32, 64, 128)
