@@ -1,0 +1,322 @@
+"""Which solid each ray meets first, looking only where something can be (our design).
+
+Each solid is tried on the pixels of its own box in the picture, and what was hit is kept as flat lists. Solids of one
+kind and about one box size are tried together, as patches (K, S, side, side); a number per solid broadcasts over them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from wm_pipelines.diorama.solids import DISTANCE, EPS, FAR, outline, safe
+from wm_pipelines.diorama.world import World, dot, minus, turn, turn_back, unit
+
+SIDES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
+NEAR = 0.05  # metres in front of the camera's plane: what reaches nearer may be anywhere in the picture
+
+
+@dataclass
+class View:
+    """The rays of one picture of every frame: `offsets` (x, y) in pixels from the pixel centres, one per sample."""
+
+    world: World
+    height: int
+    width: int
+    offsets: tuple[tuple[float, float], ...]
+
+    @property
+    def rays(self) -> int:
+        """Rays of one frame; ray number ((frame * S + sample) * H + y) * W + x."""
+        return len(self.offsets) * self.height * self.width
+
+    def axes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (S, W) and y (S, H) of the rays, in picture heights from the middle."""
+        device = self.world.eye.device
+        moved = torch.tensor(self.offsets, device=device)
+        x = (torch.arange(self.width, device=device) + 0.5 + moved[:, :1] - self.width / 2) / self.height
+        y = (torch.arange(self.height, device=device) + 0.5 + moved[:, 1:] - self.height / 2) / self.height
+        return x, y
+
+    def along(self, frame: torch.Tensor, ray: torch.Tensor) -> tuple:
+        """Unit directions (3 x (W,)) of the rays with these numbers."""
+        x, y = self.axes()
+        within = ray - frame * self.rays
+        x = x[:, None, :].expand(-1, self.height, -1).reshape(-1).index_select(0, within)
+        y = y[:, :, None].expand(-1, -1, self.width).reshape(-1).index_select(0, within)
+        w = self.world
+        return _direction(at(w.camera, frame), at(w.scale, frame), x, y)
+
+    def everywhere(self, frames: torch.Tensor) -> tuple:
+        """Unit directions (3 x (n, S, H, W)) of all rays of n frames."""
+        x, y = self.axes()
+        camera, scale = at(self.world.camera, frames)[..., None, None, None], at(self.world.scale, frames)
+        return _direction(camera, scale[:, None, None, None], x[:, None, :], y[:, :, None])
+
+
+def _direction(camera, scale, x, y) -> tuple:
+    return unit(turn_back(camera, (x / scale, y / scale, torch.ones_like(scale))))
+
+
+def at(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """values (..., K) at index (n,) -> (..., n)."""
+    if values.dim() < 3:
+        return values.index_select(-1, index)
+    return values.flatten(0, 1).index_select(-1, index).unflatten(0, values.shape[:2])
+
+
+@dataclass
+class Hits:
+    """What rays meet, as lists: solids of kind k stand in `solid[k]` (K numbers), their rays in `ray[k]`."""
+
+    solid: list[torch.Tensor]
+    ray: list[torch.Tensor]
+    t: list[torch.Tensor]
+    whole: torch.Tensor  # (K,) rays that meet the solid, hidden or not
+
+
+@torch.no_grad()
+def outlines(world: World, aspect: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (K, 4) in [0, 1] (beyond it outside the frame) around whole silhouettes, NaN where there is no solid; and
+    the same for searching: all of the plane where a solid comes too near the camera for a box."""
+    boxes = torch.full((len(world.kind), 4), torch.nan, device=world.eye.device)
+    frame_of, search = world.frame_of, boxes.clone()
+    for kind in range(len(DISTANCE)):
+        solid = (world.kind == kind).nonzero()[:, 0]
+        if len(solid) == 0:
+            continue
+        rotation, position = at(world.rotation, solid), at(world.position, solid)
+        half, frame = at(world.half, solid), at(frame_of, solid)
+        eye = at(world.eye, frame)
+        to_eye = turn_back(rotation, minus(eye, position))
+        points = turn(rotation[..., None], outline(kind, to_eye, half, at(world.height, solid)))
+        points = tuple(p + o[:, None] for p, o in zip(points, position, strict=True))
+        box, near = _frame_box(at(world.camera, frame), eye, at(world.scale, frame), points, aspect)
+        boxes[solid] = box
+        if kind == 0:  # from within, a sphere has no outline
+            middle = to_eye[2] - half
+            near = near | (dot((*to_eye[:2], middle), (*to_eye[:2], middle)) <= (half * 1.01).square())
+        everything = torch.tensor([-torch.inf, -torch.inf, torch.inf, torch.inf], device=box.device)
+        search[solid] = torch.where(near[:, None], everything, box)
+    return boxes, search
+
+
+def _frame_box(camera, eye, scale, points, aspect) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (K, 4) around points 3 x (K, M), and whether one of them is too near for a box."""
+    q = turn(camera[..., None], minus(points, eye[..., None]))
+    z = q[2].clamp_min(1e-3)
+    x = 0.5 + scale[:, None] / aspect * q[0] / z
+    y = 0.5 + scale[:, None] * q[1] / z
+    return torch.stack([x.amin(1), y.amin(1), x.amax(1), y.amax(1)], dim=1), q[2].amin(1) < NEAR
+
+
+@torch.no_grad()
+def shadow_boxes(world: World, aspect: float) -> torch.Tensor:
+    """Boxes (K, 4) around each solid's shadow on the floor, NaN where there is none."""
+    device = world.eye.device
+    frame = world.frame_of
+    light = at(world.light, frame)
+    corner = torch.tensor([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (0, 1)], device=device).T
+    local = (corner[0] * world.half[:, None], corner[1] * world.half[:, None], corner[2] * world.height[:, None])
+    points = tuple(
+        p + o[:, None] for p, o in zip(turn(world.rotation[..., None], local), world.position, strict=True)
+    )
+    reach = points[2] / safe(light[2])[:, None]
+    points = tuple(p - reach * c[:, None] for p, c in zip(points, light, strict=True))
+    eye = at(world.eye, frame)
+    box, near = _frame_box(at(world.camera, frame), eye, at(world.scale, frame), points, aspect)
+    everything = torch.tensor([-torch.inf, -torch.inf, torch.inf, torch.inf], device=device)
+    box = torch.where(near[:, None], everything, box)
+    none = (world.kind < 0) | (light[2] <= 0) | ~at(world.floor, frame)
+    return torch.where(none[:, None], torch.nan, box)
+
+
+def _patches(view: View, boxes: torch.Tensor):
+    """Yields, for groups of solids: kind, solids (k,), rays (3 x (k, S, side, side)), ray numbers and whether each
+    lies in its box and in the picture."""
+    world, height, width = view.world, view.height, view.width
+    device = boxes.device
+    size = torch.tensor([width, height], dtype=torch.float32, device=device)
+    low = (boxes[:, :2] * size - 1).nan_to_num(1e9).clamp(min=0 * size, max=size).floor().long()
+    high = (boxes[:, 2:] * size + 1).nan_to_num(-1e9).clamp(min=0 * size, max=size).ceil().long()
+    side = (high - low).amax(1)
+    used = ((high > low).all(1) & (world.kind >= 0)).nonzero()[:, 0]
+    bucket = torch.bucketize(side[used], torch.tensor(SIDES, device=device))
+    keys = world.kind[used] * len(SIDES) + bucket
+    frame_of = world.frame_of
+    x, y = view.axes()
+    sample = torch.arange(len(view.offsets), device=device)[:, None, None]
+    for key in keys.unique().tolist():
+        kind, side = key // len(SIDES), SIDES[key % len(SIDES)]
+        solid = used[keys == key]
+        step = torch.arange(side, device=device)
+        column, row = low[solid, :1] + step, low[solid, 1:] + step  # (k, side)
+        inside = (column < high[solid, :1])[:, None, None, :] & (row < high[solid, 1:])[:, None, :, None]
+        column, row = column.clamp_max(width - 1), row.clamp_max(height - 1)
+        frame = frame_of[solid]
+        number = ((frame[:, None, None, None] * len(view.offsets) + sample) * height + row[:, None, :, None]) * width
+        number = number + column[:, None, None, :]
+        rays = _direction(
+            at(world.camera, frame)[..., None, None, None],
+            at(world.scale, frame)[:, None, None, None],
+            x[:, column].movedim(0, 1)[:, :, None, :],
+            y[:, row].movedim(0, 1)[:, :, :, None],
+        )
+        yield kind, solid, rays, number, inside
+
+
+def _down(world: World, frame: torch.Tensor, ray_z: torch.Tensor) -> torch.Tensor:
+    """Distance to the floor along rays whose frame index broadcasts against them; FAR = none."""
+    down = -at(world.eye, frame)[2].reshape(-1, *(1,) * (ray_z.dim() - 1)) / safe(ray_z)
+    floor = at(world.floor, frame).reshape(-1, *(1,) * (ray_z.dim() - 1))
+    return torch.where((down > EPS) & floor, down, FAR)
+
+
+@torch.no_grad()
+def cast(view: View, boxes: torch.Tensor) -> Hits:
+    """The first solid that each ray from the camera meets before the floor."""
+    world = view.world
+    device, kinds = world.eye.device, len(DISTANCE)
+    frame_of = world.frame_of
+    local_eye = torch.stack(turn_back(world.rotation, minus(at(world.eye, frame_of), world.position)))
+    solids, rays, distances = ([[] for _ in range(kinds)] for _ in range(3))
+    whole = torch.zeros(len(world.kind), dtype=torch.long, device=device)
+    for kind, solid, ray, number, inside in _patches(view, boxes):
+        o, d = at(local_eye, solid)[..., None, None, None], turn_back(_wide(world.rotation, solid), ray)
+        t = DISTANCE[kind](o, d, _wide(world.half, solid), _wide(world.height, solid))
+        hit = (t < FAR) & inside
+        whole[solid] = hit.flatten(1).sum(1)
+        hit = hit.flatten().nonzero()[:, 0]
+        t, ray_z = t.flatten().index_select(0, hit), ray[2].flatten().index_select(0, hit)
+        mine = solid.repeat_interleave(whole[solid])
+        above = (t <= _down(world, frame_of.index_select(0, mine), ray_z)).nonzero()[:, 0]
+        solids[kind].append(mine.index_select(0, above))
+        distances[kind].append(t.index_select(0, above))
+        rays[kind].append(number.flatten().index_select(0, hit.index_select(0, above)))
+    # positive floats order as their bits do, so one number holds the distance and, for ties, the solid
+    first = torch.full((world.frames * view.rays,), torch.iinfo(torch.long).max, device=device)
+    hits = Hits([], [], [], whole)
+    keys = []
+    for kind in range(kinds):
+        empty = torch.zeros(0, dtype=torch.long, device=device)
+        hits.solid.append(torch.cat([empty, *solids[kind]]))
+        hits.ray.append(torch.cat([empty, *rays[kind]]))
+        hits.t.append(torch.cat([empty.float(), *distances[kind]]))
+        keys.append((hits.t[kind].view(torch.int32).long() << 32) + hits.solid[kind])
+        first.scatter_reduce_(0, hits.ray[kind], keys[kind], "amin")
+    for kind in range(kinds):
+        won = (first.index_select(0, hits.ray[kind]) == keys[kind]).nonzero()[:, 0]
+        for name in ("solid", "ray", "t"):
+            getattr(hits, name)[kind] = getattr(hits, name)[kind].index_select(0, won)
+    return hits
+
+
+def _wide(values: torch.Tensor, solid: torch.Tensor) -> torch.Tensor:
+    return at(values, solid)[..., None, None, None]
+
+
+@torch.no_grad()
+def floor_shadows(view: View, boxes: torch.Tensor) -> torch.Tensor:
+    """Numbers of the rays whose point on the floor lies in a shadow; some may come twice."""
+    world = view.world
+    frame_of = world.frame_of
+    local_light = torch.stack(turn_back(world.rotation, at(world.light, frame_of)))
+    found = [torch.zeros(0, dtype=torch.long, device=world.eye.device)]
+    for kind, solid, ray, number, inside in _patches(view, boxes):
+        frame = frame_of[solid]
+        down = _down(world, frame, ray[2])
+        seen = inside & (down < FAR)
+        down = torch.where(down < FAR, down, 0.0)
+        start = [c + down * r for c, r in zip(_wide(world.eye, frame), ray, strict=True)]
+        start[2] = start[2] + 2e-3
+        o = turn_back(_wide(world.rotation, solid), minus(start, _wide(world.position, solid)))
+        t = DISTANCE[kind](o, _wide(local_light, solid), _wide(world.half, solid), _wide(world.height, solid))
+        hit = (seen & (t < FAR)).flatten().nonzero()[:, 0]
+        found.append(number.flatten().index_select(0, hit))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def shadowed(world: World, solid: torch.Tensor, start) -> torch.Tensor:
+    """(W,) bool: whether points `start` (3 x (W,)) just off the surface of `solid` (W,) have a solid before the
+    light."""
+    frames, count = world.frames, world.count
+    light = at(world.light, world.frame_of)
+    # spheres around the solids tell which can shade which
+    up = tuple(world.rotation[i][2] * (world.height / 2) for i in range(3))
+    middle = torch.stack([p + u for p, u in zip(world.position, up, strict=True)])
+    radius = (2 * world.half.square() + (world.height / 2).square()).sqrt()
+
+    def pair(values):  # (..., K) -> shaded (..., F, N, 1) and shading (..., F, 1, N)
+        by_frame = values.unflatten(-1, (frames, count))
+        return by_frame[..., None], by_frame[..., None, :]
+
+    shaded, shading = pair(middle)
+    between = shading - shaded
+    ahead = dot(between, pair(light)[0])
+    apart = dot(between, between) - ahead.square()
+    reach = sum(pair(radius)) + 0.05
+    can = ((apart < reach.square()) & (ahead > -reach)).reshape(-1, count)  # (K, N)
+    base = world.frame_of.index_select(0, solid) * count
+    local_light = torch.stack(turn_back(world.rotation, light))
+    kind_of = world.kind.reshape(frames, 1, count).expand(-1, count, -1).reshape(-1, count)
+    dark = torch.zeros(len(solid), dtype=torch.bool, device=solid.device)
+    for kind in range(len(DISTANCE)):
+        point, n = (can & (kind_of == kind)).index_select(0, solid).nonzero().unbind(1)
+        if len(point) == 0:
+            continue
+        other = base.index_select(0, point) + n
+        origin = tuple(s.index_select(0, point) for s in start)
+        t = _from(world, kind, other, origin, at(local_light, other))
+        dark[point.index_select(0, (t < FAR).nonzero()[:, 0])] = True
+    return dark
+
+
+def _from(world: World, kind: int, solid: torch.Tensor, origin, local_direction) -> torch.Tensor:
+    """Distance (W,) from world points to one solid each, along directions in its axes."""
+    o = turn_back(at(world.rotation, solid), minus(origin, at(world.position, solid)))
+    return DISTANCE[kind](o, local_direction, at(world.half, solid), at(world.height, solid))
+
+
+@torch.no_grad()
+def hidden(world: World, boxes: torch.Tensor, point, xy, z: torch.Tensor) -> torch.Tensor:
+    """(F, P) bool: points the camera does not see, because they are behind it or something is nearer on the way.
+
+    Args:
+        boxes: (K, 4) search boxes in [0, 1].
+        point: 3 x (F, P), metres. xy: 2 x (F, P), their places in the frame, [0, 1]. z: (F, P) depth.
+    """
+    frames, count = world.frames, world.count
+    out = z <= 0
+    kinds = world.kind.reshape(frames, count)
+    low_x, low_y, high_x, high_y = (b.reshape(frames, count, 1) for b in boxes.unbind(1))
+    lists: list[list] = [[] for _ in DISTANCE]
+    for n in range(count):
+        around = (xy[0] > low_x[:, n] - 0.01) & (xy[0] < high_x[:, n] + 0.01)
+        around &= (xy[1] > low_y[:, n] - 0.01) & (xy[1] < high_y[:, n] + 0.01)
+        for kind in range(len(DISTANCE)):
+            mine = (kinds[:, n] == kind).nonzero()[:, 0]
+            if len(mine):
+                frame, p = around[mine].nonzero().unbind(1)
+                lists[kind].append((mine.index_select(0, frame), p, n))
+    flat = [c.reshape(-1) for c in point]
+    for kind, found in enumerate(lists):
+        if not found:
+            continue
+        number = torch.cat([frame * z.shape[1] + p for frame, p, _ in found])
+        frame = torch.cat([frame for frame, _, _ in found])
+        solid = torch.cat([frame * count + n for frame, _, n in found])
+        eye = at(world.eye, frame)
+        ray = minus([c.index_select(0, number) for c in flat], eye)
+        distance = dot(ray, ray).sqrt()
+        direction = turn_back(at(world.rotation, solid), tuple(c / distance for c in ray))
+        before = _from(world, kind, solid, eye, direction) <= distance - 5e-3
+        out.view(-1)[number.index_select(0, before.nonzero()[:, 0])] = True
+    # the floor hides what is under it
+    frame, p = ((point[2] < -1e-4) & world.floor[:, None]).nonzero().unbind(1)
+    if len(p):
+        number = frame * z.shape[1] + p
+        ray = minus([c.index_select(0, number) for c in flat], at(world.eye, frame))
+        distance = dot(ray, ray).sqrt()
+        before = _down(world, frame, ray[2] / distance) <= distance - 5e-3
+        out.view(-1)[number.index_select(0, before.nonzero()[:, 0])] = True
+    return out
