@@ -111,7 +111,7 @@ class Comfy:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise Refused(error.code, json.loads(error.read() or b"{}")) from None
@@ -138,6 +138,4 @@ class Comfy:
 
     def probe(self) -> dict:
         """Live tensors and model modules in the server process, by Python's own collector."""
-        self.probes = getattr(self, "probes", 0) + 1
-        entry = self.run({"1": {"class_type": "WMTestProbe", "inputs": {"round": self.probes}}})
-        return json.loads(entry["outputs"]["1"]["text"][0])
+        return self.get("/wm_test_probe")
