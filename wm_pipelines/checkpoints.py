@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from wm_pipelines import hub
 from wm_pipelines.cards import write_card
 from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig, write_atomic
 
-# what a record of each task says beside its training; `base` is the option of the recipe that names the base
 _SIZE = 64
 
 
-def _diorama_sd() -> dict[str, Any]:
+def _diorama_sd(options: dict[str, Any]) -> dict[str, Any]:
     from wm_pipelines.diorama.language import VOCABULARY
 
     return {
@@ -29,7 +28,7 @@ def _diorama_sd() -> dict[str, Any]:
     }
 
 
-def _diorama_judge() -> dict[str, Any]:
+def _diorama_judge(options: dict[str, Any]) -> dict[str, Any]:
     from wm_pipelines.diorama.scene import COLOURS, SHAPES
 
     return {
@@ -38,16 +37,32 @@ def _diorama_judge() -> dict[str, Any]:
     }
 
 
-def _flexecontrol() -> dict[str, Any]:
+def _flexecontrol(options: dict[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.flexecontrol.training import DEFAULTS
+
     return {
         "method": "flexecontrol",
         "pipeline": "FlexEControlPipeline",
+        "base_model": hub.base_ref(options.get("base", DEFAULTS["base"])),
         "method_config": {"image_size": _SIZE, "guidance_scale": 4.0, "num_inference_steps": 25},
         "paper": "arXiv:2405.04834",
     }
 
 
-RECORDS = {"diorama-sd": _diorama_sd, "diorama-judge": _diorama_judge, "flexecontrol": _flexecontrol}
+def _flexecontrol_folder(options: dict[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.flexecontrol.data import FolderTask
+
+    options = {**FolderTask.defaults, **options}
+    return {**_flexecontrol(options), "method_config": {"image_size": options["size"]}}
+
+
+# Task -> what its record says beside its training, given the options of the recipe.
+RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "diorama-sd": _diorama_sd,
+    "diorama-judge": _diorama_judge,
+    "flexecontrol": _flexecontrol,
+    "flexecontrol-folder": _flexecontrol_folder,
+}
 
 
 def seal_run(
@@ -75,9 +90,7 @@ def seal_run(
     task = training.recipe.get("task")
     if task not in RECORDS:
         raise ValueError(f"`run` trained {task!r}; checkpoints are made of {', '.join(RECORDS)}")
-    values = RECORDS[task]()
-    if "base" in training.recipe.get("options", {}):
-        values["base_model"] = hub.base_ref(training.recipe["options"]["base"])
+    values = RECORDS[task](training.recipe.get("options", {}))
     config = WMConfig(**values, training=training, evaluation=_evaluations(evaluation))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:

@@ -75,7 +75,9 @@ def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="diorama-vae, diorama-sd, diorama-judge, flexecontrol")],
+    task: Annotated[
+        str, typer.Argument(help="diorama-vae, diorama-sd, diorama-judge, flexecontrol, flexecontrol-folder")
+    ],
     out: Annotated[Path, typer.Option(help="run folder; a run that is there goes on")],
     recipe: Annotated[
         Path | None, typer.Option(help="YAML file; default: the one that ships with the package")
@@ -202,12 +204,10 @@ def diorama(
 
 
 def main() -> None:
-    """Entry point: user errors are one line on standard error."""
-    from wm_pipelines.hub import HubError
-
+    """Entry point: what the user or the machine got wrong is one line on standard error."""
     try:
         app()
-    except (ValueError, HubError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
 

@@ -8,7 +8,6 @@ import difflib
 import json
 import os
 import re
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from wm_pipelines.files import atomic
 
 CONFIG_NAME = "wm_config.json"
 SCHEMA_VERSION = "1.0"
@@ -225,17 +226,8 @@ def explain(error: ValidationError) -> str:
 
 def write_atomic(path: Path, text: str) -> Path:
     """Write text to a temporary file in the same folder and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes private files; a checkpoint is meant to be shared.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 

@@ -169,6 +169,13 @@ def check_safetensors(path: str | os.PathLike) -> None:
         raise ValueError(f"{path} is {state}: {size} bytes, the header promises {8 + length + end}")
 
 
+def check_weights(folder: str | os.PathLike) -> None:
+    """`check_safetensors` for every weight file of a folder that loading may read; needs no record."""
+    for name in sorted(loadable(Path(folder))):
+        if name.endswith(".safetensors"):
+            check_safetensors(Path(folder) / name)
+
+
 def resolve(
     source: str | os.PathLike,
     *,

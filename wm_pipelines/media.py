@@ -6,10 +6,7 @@ samples are divided by 65535 (never clipped), EXIF orientation is applied, alpha
 8 bits a sample, and of several pictures in one file the first.
 """
 
-import os
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -18,22 +15,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from wm_pipelines.files import atomic
+
 Picture: TypeAlias = Image.Image | np.ndarray | torch.Tensor
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffix, that replaces `path` only if the block ends well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`: it makes private files, while what we publish follows the user's umask like any other.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    temporary.touch(exist_ok=False)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_image(path: str | Path) -> Image.Image:

@@ -6,8 +6,6 @@ gives what the saved one gave, bit for bit).
 """
 
 import os
-import shutil
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.files import atomic_folder
 from wm_pipelines.weights import align
 
 MODEL_INDEX = "model_index.json"
@@ -86,7 +85,8 @@ class WMPipeline(DiffusionPipeline):
         """Fetch a repository's JSON, text and safetensors files and return their folder; takes embedded names too.
 
         Raises:
-            ValueError: remote code or pickled weights were asked for, or there are no safetensors.
+            ValueError: remote code or pickled weights were asked for, there are no safetensors, or an embedded
+                checkpoint differs from its record.
             HubError: the Hub refused or was not reached.
         """
         for name in ("custom_pipeline", "trust_remote_code", "use_onnx", "use_flashpack"):
@@ -95,7 +95,10 @@ class WMPipeline(DiffusionPipeline):
         if kwargs.get("use_safetensors") is False:
             raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
         if not hub.REPO_ID.match(pretrained_model_name):
-            return str(hub.resolve(pretrained_model_name, revision=kwargs.get("revision")))
+            local = hub.resolve(pretrained_model_name, revision=kwargs.get("revision"))
+            if pretrained_model_name in hub.embedded_names():
+                hub.verify(local)
+            return str(local)
         folder = hub.download(
             pretrained_model_name,
             revision=kwargs.get("revision"),
@@ -119,30 +122,11 @@ class WMPipeline(DiffusionPipeline):
             raise ValueError("push_to_hub=True is not supported; save first, then wm_pipelines.hub.publish(folder)")
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("safe_serialization=False is not supported: pickled weights are never written")
-        target = Path(save_directory)
         config = self.wm_config
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
-            os.chmod(partial, 0o755)
+        with atomic_folder(save_directory, last=CONFIG_NAME) as partial:
             super().save_pretrained(partial, **kwargs)
             if config is not None:
                 hub.seal(partial, config.model_copy(update={"pipeline": type(self).__name__}))
-            _move_into(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _move_into(partial: Path, target: Path) -> None:
-    """Rename a finished folder into place; into an existing one file by file, the record last."""
-    if not target.exists():
-        os.rename(partial, target)
-        return
-    files = sorted((path for path in partial.rglob("*") if path.is_file()), key=lambda path: path.name == CONFIG_NAME)
-    for path in files:
-        destination = target / path.relative_to(partial)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, destination)
 
 
 class _Adapter(NamedTuple):
@@ -223,9 +207,7 @@ def _checked(folder: Path, verify: bool) -> WMConfig:
     """The record of a folder whose files are whole, and equal to the record if `verify`."""
     if verify:
         return hub.verify(folder)
-    for name in sorted(hub.loadable(folder)):
-        if name.endswith(".safetensors"):
-            hub.check_safetensors(folder / name)
+    hub.check_weights(folder)
     return WMConfig.load(folder)
 
 

@@ -10,7 +10,8 @@ from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.motion import sample_motion
 from wm_pipelines.diorama.render import render, tracks
 from wm_pipelines.diorama.scene import sample_scene
-from wm_pipelines.media import atomic, image_grid, save_gif, save_image
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.media import image_grid, save_gif, save_image
 
 
 def write_sheet(out: str | os.PathLike, seed: int = 0, size: int = 64) -> list[Path]:
@@ -41,13 +42,9 @@ def write_sheet(out: str | os.PathLike, seed: int = 0, size: int = 64) -> list[P
             (~r.occlusion[0, t]).float().expand(3, -1, -1),
             dots,
         ]
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "scene.json") as partial:
-        partial.write_text(scene.to_json() + "\n", encoding="utf-8")
+    with atomic_folder(out) as folder:
+        (folder / "scene.json").write_text(scene.to_json() + "\n", encoding="utf-8")
+        save_image(image_grid(rows, 8, gap=2), folder / "sheet.png")
+        save_gif(list(r.rgb[0]), folder / "scene.gif", scene.fps)
     print(caption(scene, "full", seed=seed).text)
-    return [
-        folder / "scene.json",
-        save_image(image_grid(rows, 8, gap=2), folder / "sheet.png"),
-        save_gif(list(r.rgb[0]), folder / "scene.gif", scene.fps),
-    ]
+    return [Path(out) / name for name in ("scene.json", "sheet.png", "scene.gif")]

@@ -5,8 +5,13 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wm_pipelines.diorama.language import VOCABULARY
+from wm_pipelines.files import atomic
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 BOS = "<|startoftext|>"
 EOS = "<|endoftext|>"
@@ -62,7 +67,7 @@ def tokenizer_tables(words: Sequence[str] = VOCABULARY) -> tuple[dict[str, int],
     return {piece: i for i, piece in enumerate(pieces)}, merges
 
 
-def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY):
+def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY) -> "CLIPTokenizer":
     """Write a CLIP tokenizer for `words` to `folder` and return it, loaded from there.
 
     The folder gets `vocab.json`, `merges.txt`, `tokenizer.json`, `tokenizer_config.json` and
@@ -104,6 +109,5 @@ def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic(path) as partial:
+        partial.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8")

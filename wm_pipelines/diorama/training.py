@@ -12,7 +12,7 @@ from torch.nn import functional
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES
-from wm_pipelines.media import atomic
+from wm_pipelines.files import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
 SIZE = 64
@@ -72,8 +72,8 @@ class VAETask(Task):
         """Writes the VAE in fp16, with scaling_factor = 1 / std of its latents."""
         with torch.no_grad():
             means = [
-                self.vae.encode(self.images.pictures(range(i, i + 64)) * 2 - 1).latent_dist.mean
-                for i in range(0, min(1024, self.length - 63), 64)
+                self.vae.encode(self.images.pictures(range(i, min(i + 64, self.length))) * 2 - 1).latent_dist.mean
+                for i in range(0, min(1024, self.length), 64)
             ]
         self.vae.register_to_config(scaling_factor=round(1 / torch.cat(means).std().item(), 6))
         save_half(self.vae, folder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,6 +10,9 @@ from wm_pipelines.conditions import depth_to_map, seg_from_ids
 from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition
 from wm_pipelines.flexecontrol.prompts import Phrase, Span, find_phrases, locate
 from wm_pipelines.scene_graph import CompiledGraph
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PhraseSpec = str | tuple[str, Span]
 
@@ -41,12 +45,12 @@ class Binding:
 
 
 def bind(
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     prompt: str,
     conditions: Sequence[PreparedCondition],
     phrases: Sequence[PhraseSpec],
     graph: CompiledGraph | None = None,
-    convert: Callable[[str], str] = lambda text: text,
+    convert: Callable[[str], str] = str,
 ) -> Binding:
     """Find every phrase in the prompt and note what binds it.
 

@@ -47,8 +47,14 @@ def check_texts(
     negative_prompt_embeds: torch.Tensor | None,
     clip_skip: int | None,
     layers: int,
+    width: int,
 ) -> None:
-    """ValueError unless there is one prompt or one embedding of it, and a negative one that goes with it."""
+    """ValueError unless there is one prompt or one embedding of it, and a negative one that goes with it.
+
+    Args:
+        layers: of the text encoder.
+        width: of a token's embedding, as the UNet takes it.
+    """
     if (prompt is None) == (prompt_embeds is None):
         came = "neither" if prompt is None else "both"
         raise ValueError(f"pass exactly one of prompt, prompt_embeds (or a scene_graph alone); got {came}")
@@ -58,15 +64,23 @@ def check_texts(
             raise ValueError(f"{name} must be a str or a non-empty list of str, got {text!r}")
     if negative_prompt is not None and negative_prompt_embeds is not None:
         raise ValueError("pass negative_prompt or negative_prompt_embeds, not both")
+    for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+        if embeds is not None and (embeds.ndim != 3 or embeds.shape[-1] != width or len(embeds) == 0):
+            raise ValueError(f"{name} has shape {tuple(embeds.shape)}; it must be (prompts, tokens, {width})")
     batch = count_prompts(prompt, prompt_embeds)
     if isinstance(negative_prompt, list) and len(negative_prompt) != batch:
         raise ValueError(f"negative_prompt has {len(negative_prompt)} entries for {batch} prompts")
+    check_same_shape(prompt_embeds, negative_prompt_embeds)
+    if clip_skip is not None and not (isinstance(clip_skip, Integral) and 0 <= clip_skip < layers):
+        raise ValueError(f"clip_skip must be None or 0 to {layers - 1}, got {clip_skip!r}")
+
+
+def check_same_shape(prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None) -> None:
+    """ValueError if there are both and guidance could not put one beside the other."""
     if prompt_embeds is not None and negative_prompt_embeds is not None:
         if prompt_embeds.shape != negative_prompt_embeds.shape:
             shapes = f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}"
             raise ValueError(f"prompt_embeds and negative_prompt_embeds must have one shape, got {shapes}")
-    if clip_skip is not None and not (isinstance(clip_skip, Integral) and 0 <= clip_skip < layers):
-        raise ValueError(f"clip_skip must be None or 0 to {layers - 1}, got {clip_skip!r}")
 
 
 def compile_graphs(graphs: Sequence[SceneGraph], height: int, width: int) -> list[CompiledGraph]:

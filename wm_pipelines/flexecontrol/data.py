@@ -80,8 +80,8 @@ class FolderSource:
         path = self._path(folder, self.names[index])
         picture = to_tensor(load_image(path))
         if tuple(picture.shape[-2:]) != self.size:
-            came, wanted = ("{1}x{0}".format(*size) for size in (picture.shape[-2:], self.size))
-            raise ValueError(f"{path.name} in {folder} is {came}; options.size is {wanted}")
+            came, wanted = ("{}x{}".format(*size) for size in (picture.shape[-2:], self.size))
+            raise ValueError(f"{path.name} in {folder} is {came}; height and width must be {wanted}, as options.size")
         return picture
 
     def pictures(self, indices: Sequence[int]) -> torch.Tensor:

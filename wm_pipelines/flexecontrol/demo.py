@@ -17,13 +17,14 @@ from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene
+from wm_pipelines.files import atomic
 from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.run import load, plain, write_json
 from wm_pipelines.hub import embedded
-from wm_pipelines.media import atomic, image_grid, save_image
+from wm_pipelines.media import image_grid, save_image
 from wm_pipelines.scene_graph import Edge, Node, SceneGraph
 
 STEPS = 25
@@ -136,11 +137,11 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         seed: added to the seeds of all pictures.
     """
     started = time.perf_counter()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     pipeline = load()
     pipeline.set_progress_bar_config(leave=False, desc="steps")
     judge = DioramaJudge.from_pretrained(embedded("diorama-judge"))
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
     loaded = time.perf_counter() - started
     entries = []
     for number, case in enumerate(tqdm(cases(), desc="scenes")):

@@ -153,7 +153,8 @@ class FlexEControlPipeline(
         checks.check_options(options)
         checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
         layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
-        checks.check_texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip, layers)
+        width = self.unet.config.cross_attention_dim
+        checks.check_texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip, layers, width)
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
@@ -185,6 +186,7 @@ class FlexEControlPipeline(
             negative = negative_prompt if negative_prompt is not None else ""
             negative = [negative] * batch if isinstance(negative, str) else negative
             negative_prompt_embeds = self._encode_text(negative, length=prompt_embeds.shape[1])
+        checks.check_same_shape(prompt_embeds, negative_prompt_embeds)
         dtype = self.unet.dtype if self.text_encoder is None else self.text_encoder.dtype
         both = []
         for embeds in (prompt_embeds, negative_prompt_embeds):

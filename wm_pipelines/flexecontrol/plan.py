@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from diffusers.utils import logging
 
@@ -11,6 +12,9 @@ from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition, pr
 from wm_pipelines.flexecontrol.conflicts import Conflict, find_conflicts
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel, default_backgrounds
 from wm_pipelines.scene_graph import CompiledGraph
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.get_logger(__name__)
 
@@ -35,7 +39,7 @@ class Plan:
 
 def make_plan(
     control: FlexEControlModel,
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     convert: Callable[[str], str],
     prompt: Texts | None,
     batch: int,
@@ -92,7 +96,7 @@ def prepare_conditions(
 
 
 def prepare_bindings(
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     convert: Callable[[str], str],
     prompt: Texts | None,
     rows: list[list[PreparedCondition]],

@@ -2,10 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
 
@@ -45,7 +49,9 @@ def locate(prompt: str, phrase: str, span: Span | None = None) -> Span:
     return found[0]
 
 
-def token_span(tokenizer, prompt: str, span: Span, convert=lambda text: text) -> tuple[int, int]:
+def token_span(
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, span: Span, convert: Callable[[str], str] = str
+) -> tuple[int, int]:
     """Positions of the tokens of `prompt[span]` in the encoded prompt, counting the begin-of-text token.
 
     CLIP splits at word boundaries before it merges, so the tokens of a prefix that ends at one are a prefix of the
@@ -73,7 +79,10 @@ def token_span(tokenizer, prompt: str, span: Span, convert=lambda text: text) ->
 
 
 def find_phrases(
-    tokenizer, prompt: str, wanted: Iterable[tuple[str, Span | None]], convert=lambda text: text
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: str,
+    wanted: Iterable[tuple[str, Span | None]],
+    convert: Callable[[str], str] = str,
 ) -> list[Phrase]:
     """The distinct phrases of one prompt, in order of first mention in `wanted`; equal spans are one phrase."""
     phrases: dict[Span, Phrase] = {}
@@ -101,7 +110,7 @@ def token_index(phrases: Sequence[Sequence[Phrase]], length: int) -> torch.Tenso
     return index
 
 
-def check_length(tokenizer, texts: Iterable[str], name: str) -> None:
+def check_length(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], name: str) -> None:
     """ValueError if a text would be cut: a condition bound to words that were cut off could not act."""
     limit = tokenizer.model_max_length
     for text in texts:

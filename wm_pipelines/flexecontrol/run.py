@@ -2,19 +2,24 @@
 
 import json
 import os
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
-from wm_pipelines.flexecontrol.condition import Condition, prepare
+from wm_pipelines.files import atomic, atomic_folder
+from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
-from wm_pipelines.media import atomic, save_image, to_pil
+from wm_pipelines.flexecontrol.plan import prepare_conditions
+from wm_pipelines.media import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.scene_graph import SceneGraph
 
@@ -24,16 +29,29 @@ def load(base: str | None = None, control: str = "flexecontrol", verify: bool = 
 
     Args:
         base, control: embedded name, folder or Hub id; without a base, the one that the adapter's record names.
+            A given base need not be the recorded one (a fine-tuned one may serve), but it must have its shape.
         verify: compare files with their recorded hashes before any tensor is read, where there is a record.
+
+    Raises:
+        ValueError: a name that leads nowhere, altered or truncated files, or parts that don't fit.
     """
     if base is None:
-        return AutoWMPipeline.from_pretrained(control, verify=verify)
-    folders = [hub.resolve(base), hub.resolve(control)]
-    for folder in folders:
+        pipeline = AutoWMPipeline.from_pretrained(control, verify=verify)
+        if not isinstance(pipeline, FlexEControlPipeline):
+            raise ValueError(f"control {control!r} is a {type(pipeline).__name__}; name a FlexEControl checkpoint")
+        return pipeline
+    folders = hub.resolve(base), hub.resolve(control)
+    for folder, name in zip(folders, ("model_index.json", "config.json"), strict=True):
+        if not (folder / name).is_file():
+            raise ValueError(f"{'base' if folder is folders[0] else 'control'} {folder} has no {name}")
         if verify and (folder / CONFIG_NAME).is_file():
             hub.verify(folder)
-    model = FlexEControlModel.from_pretrained(folders[1])
-    return FlexEControlPipeline.from_pretrained(folders[0], control=model)
+        hub.check_weights(folder)
+    parts = {}
+    if FlexEControlModel.load_config(folders[1]).get("slim"):
+        parts["unet"] = UNet2DConditionModel.from_pretrained(folders[0], subfolder="unet", use_safetensors=True)
+    parts["control"] = FlexEControlModel.from_pretrained(folders[1], use_safetensors=True, **parts)
+    return FlexEControlPipeline.from_pretrained(folders[0], use_safetensors=True, **parts)
 
 
 def plain(value: Any) -> Any:
@@ -80,18 +98,23 @@ def run(
     Returns:
         The report that was written.
 
+    The files move to `out` together when all are written. Those of an earlier run stay unless they are overwritten.
+
     Raises:
         ValueError: before any sampling; nothing is written then.
     """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    for name, value, least in (("seed", seed, 0), ("images", images, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+            raise ValueError(f"{name}={value!r}; it must be an integer from {least} to 2**63 - 1")
     parsed = [c if isinstance(c, Condition) else Condition.parse(c) for c in conditions]
     graph = None
     if scene_graph is not None:
         try:
             graph = SceneGraph.from_json(Path(scene_graph).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"scene_graph {str(scene_graph)!r} can't be read: {error}") from None
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed={seed!r}; it must be an integer of 0 or more")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"scene_graph {str(scene_graph)!r}: {error}") from None
     pipeline = load(base, control)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(images)]
     result = pipeline(
@@ -105,21 +128,20 @@ def run(
         output_type="pt",
         **options,
     )
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = result.images.float().cpu()
-    for i, picture in enumerate(pictures):
-        save_image(to_pil(picture), folder / f"picture_{i}.png")
-    size = tuple(pictures.shape[-2:])
-    config = pipeline.control.config
-    grounds = dict(zip(config.types, config.backgrounds, strict=True))
-    for c in prepare(parsed, *size, pipeline.control.multiple, grounds):
-        save_image(c.image, folder / f"condition_{c.index}_{c.type}.png")
-    if result.attention_maps:
-        overlays, labels = attention_overlays(pictures, result.attention_maps)
-        for overlay, label in zip(overlays, labels, strict=True):
-            name = "_".join(label.replace(":", "").split())
-            save_image(overlay, folder / f"attention_{name}.png")
     report = {"seed": seed, **(result.report or {}), "conflicts": plain(result.conflicts or [])}
-    write_json(folder / "report.json", report)
+    pictures = result.images.float().cpu()
+    size = tuple(pictures.shape[-2:])
+    with atomic_folder(out, last="report.json") as folder:
+        for i, picture in enumerate(pictures):
+            save_image(picture, folder / f"picture_{i}.png")
+        with warnings.catch_warnings(action="ignore"):  # the sampler has given them
+            shown = prepare_conditions(pipeline.control, parsed, None, 1, size)[0]
+        for c in shown:
+            save_image(c.image, folder / f"condition_{c.index}_{c.type}.png")
+        if result.attention_maps:
+            overlays, labels = attention_overlays(pictures, result.attention_maps)
+            for overlay, label in zip(overlays, labels, strict=True):
+                name = re.sub(r"[^\w@-]+", "_", label)
+                save_image(overlay, folder / f"attention_{name}.png")
+        write_json(folder / "report.json", report)
     return report

@@ -76,8 +76,8 @@ def _check(slot: SlotInput, i: int, types: Sequence[str], batch: int, size: tupl
         raise ValueError(f"{label} has shape {shape}; allowed: (1 or {batch}, 3, H, W)")
     if shape[-2:] != size or size[0] % multiple or size[1] % multiple:
         raise ValueError(
-            f"{label} is {shape[-1]}x{shape[-2]}; height and width must be multiples of {multiple} and equal to the "
-            f"others' {size[1]}x{size[0]}"
+            f"{label} is {shape[-2]}x{shape[-1]}; height and width must be multiples of {multiple} and equal to the "
+            f"others' {size[0]}x{size[1]}"
         )
     if slot.region is not None and tuple(slot.region.shape) not in ((1, 1, *size), (batch, 1, *size)):
         came = tuple(slot.region.shape)

@@ -361,7 +361,7 @@ def test_ids_stay_inside_the_folder(base_folder, folder):
 def test_a_picture_of_another_size_is_named(base_folder, folder):
     Image.new("RGB", (32, 64)).save(folder / "images/b.png")
     run = build(folder_recipe(base_folder, folder, types=["softedge"]))
-    with pytest.raises(ValueError, match="b.png in images is 32x64; options.size is 64x64"):
+    with pytest.raises(ValueError, match="b.png in images is 64x32; height and width must be 64x64, as options.size"):
         run.loss([1], 0, KeyedNoise(0, 0))
 
 

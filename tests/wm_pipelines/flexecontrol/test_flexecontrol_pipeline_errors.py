@@ -41,6 +41,14 @@ CASES = {
         r"must have one shape, got \(1, 77, 16\) and \(1, 5, 16\)",
         {"prompt": None, "prompt_embeds": EMBEDS, "negative_prompt_embeds": EMBEDS[:, :5]},
     ),
+    "embeds width": (
+        r"prompt_embeds has shape \(1, 77, 8\); it must be \(prompts, tokens, 16\)",
+        {"prompt": None, "prompt_embeds": EMBEDS[..., :8]},
+    ),
+    "negative embeds": (
+        r"must have one shape, got \(1, 77, 16\) and \(1, 5, 16\)",
+        {"negative_prompt_embeds": EMBEDS[:, :5]},
+    ),
     "size": (r"output is 60x64; height and width must be positive multiples of 16",
              {"height": 60, "conditions": Condition("canny", MAP)}),
     "no size": (r"output is 0x64", {"height": 0}),

@@ -203,6 +203,10 @@ def test_class_loads_an_embedded_name(adapter, base, control, monkeypatch):
     assert pipe.source_folder == base
     with pytest.raises(ValueError, match="'bass' is not an embedded checkpoint"):
         FlexEControlPipeline.from_pretrained("bass", control=control)
+    path = base / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(ValueError, match="scheduler_config.json differs"):
+        FlexEControlPipeline.from_pretrained("base", control=control)
 
 
 def test_auto_pipeline_is_not_built_directly():

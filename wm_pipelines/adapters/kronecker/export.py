@@ -14,7 +14,8 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
 
-from .files import replace_file
+from wm_pipelines.files import atomic
+
 from .layer import AdaptedLinear
 
 __all__ = ["LoraFactors", "save_lora", "to_lora"]
@@ -107,9 +108,11 @@ def save_lora(
     folder.mkdir(parents=True, exist_ok=True)
     if format == "peft":
         text = json.dumps(_lora_config(factors), indent=2, sort_keys=True)
-        replace_file(folder / "adapter_config.json", lambda path: path.write_text(text))
+        with atomic(folder / "adapter_config.json") as partial:
+            partial.write_text(text, encoding="utf-8")
     target = folder / _FILES[format]
-    replace_file(target, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    with atomic(target) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     return target
 
 

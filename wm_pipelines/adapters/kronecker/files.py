@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -13,23 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wm_pipelines.files import atomic
+
 from .config import KroneckerConfig
 from .layer import AdaptedLinear
 
-__all__ = ["load_adapter", "replace_file", "save_adapter"]
+__all__ = ["load_adapter", "save_adapter"]
 
 _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-
-def replace_file(target: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a temporary name beside `target`, then renames; nothing is left when `write` fails."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike, adapter_name: str = "default") -> Path:
@@ -52,8 +43,10 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, adapter_name: str 
     state = {_PREFIX + key.removeprefix(_PREFIX): t.detach().cpu().contiguous() for key, t in state.items()}
     fields = {k: sorted(v) if isinstance(v, set) else v for k, v in known[adapter_name].to_dict().items()}
     text = json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True)
-    replace_file(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    replace_file(folder / _CONFIG, lambda path: path.write_text(text))
+    with atomic(folder / _WEIGHTS) as partial:
+        save_file(state, partial, metadata={"format": "pt"})
+    with atomic(folder / _CONFIG) as partial:
+        partial.write_text(text, encoding="utf-8")
     return folder
 
 

@@ -1,0 +1,52 @@
+"""`make demo` on tiny parts: what it leaves, not how good it looks."""
+
+import json
+import re
+
+import pytest
+
+from wm_pipelines.flexecontrol import demo as module
+
+
+@pytest.fixture
+def made(tiny_sd, tiny_control, tmp_path, monkeypatch):
+    """The folder that the demo leaves with a tiny base and adapter and a judge that has learnt nothing."""
+    from wm_pipelines.diorama.judge import DioramaJudge
+    from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
+
+    DioramaJudge((8, 8, 8)).save_pretrained(tmp_path / "judge")
+    monkeypatch.setattr(module, "load", lambda: FlexEControlPipeline(**tiny_sd, control=tiny_control))
+    monkeypatch.setattr(module, "embedded", lambda name: tmp_path / "judge")
+    monkeypatch.setattr(module, "STEPS", 1)
+    module.demo(tmp_path / "demo", seed=5)
+    return tmp_path / "demo"
+
+
+def test_demo_leaves_a_page_a_report_and_pictures(made):
+    report = json.loads((made / "report.json").read_text())
+    cases = report["cases"]
+    counts = [len(case["conditions"]) for case in cases]
+    assert len(cases) >= 6 and {1, 2, 3} <= set(counts)
+    assert report["seeds"] == [5, 6] and report["seconds"]["all"] > 0
+    assert {"edge_f1", "miou", "binding", "binding_chance"} <= set(report["mean"])
+    bound = [c for c in cases if sum(" on “" in name for name in c["conditions"]) == 2]
+    assert bound and len({name.split(" on ")[0] for name in bound[0]["conditions"]}) == 1  # two of one type
+    assert len({name.split(" on ")[1] for name in bound[0]["conditions"]}) == 2  # two phrases
+    for case in cases:
+        assert case["seconds"] > 0 and all((made / name).is_file() for kind in case["files"].values() for name in kind)
+    assert bound[0]["files"]["attention"]
+
+    page = (made / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources and all(s.startswith("data:image/png;base64,") for s in sources)  # nothing outside the file
+    assert all(case["title"] in page for case in cases)
+    assert not [p for p in made.iterdir() if p.name.startswith(".")]
+
+
+def test_without_checkpoints_it_leaves_nothing(tmp_path, monkeypatch):
+    from wm_pipelines import hub
+
+    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path / "none")
+    with pytest.raises(ValueError, match="'flexecontrol'"):
+        module.demo(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()

@@ -1,0 +1,60 @@
+"""Files and folders that are there whole or not at all: written aside, then renamed."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, with its suffix, that replaces `path` only if the block ends well."""
+    temporary = _beside(path)
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: str | os.PathLike, last: str | None = None) -> Iterator[Path]:
+    """A new folder beside `target` whose files move there only if the block ends well; other files there stay.
+
+    Args:
+        last: name of the file that moves last, the one that speaks about the others.
+
+    Raises:
+        ValueError: `target` is a file.
+    """
+    target = Path(target)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{str(target)!r} is a file; name a folder")
+    # Inside a folder that is there, for it may be a mount point; either way a rename stays on one disk.
+    temporary = target / f".{secrets.token_hex(4)}" if target.is_dir() else _beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _move(temporary, target, last)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: str | os.PathLike) -> Path:
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `tempfile`: it makes private files, while what we write follows the user's umask like any other.
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+
+
+def _move(source: Path, target: Path, last: str | None) -> None:
+    if not target.exists():
+        os.rename(source, target)
+        return
+    for path in sorted((p for p in source.rglob("*") if p.is_file()), key=lambda p: p.name == last):
+        destination = target / path.relative_to(source)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, destination)
