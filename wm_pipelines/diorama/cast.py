@@ -46,11 +46,13 @@ class View:
         w = self.world
         return _direction(at(w.camera, frame), at(w.scale, frame), x, y)
 
-    def everywhere(self, frames: torch.Tensor) -> tuple:
-        """Unit directions (3 x (n, S, H, W)) of all rays of n frames."""
+    def everywhere(self) -> tuple:
+        """Unit directions (3 x (F, S, H, W)) of all rays, or (1, ...) where all frames share one camera."""
         x, y = self.axes()
-        camera, scale = at(self.world.camera, frames)[..., None, None, None], at(self.world.scale, frames)
-        return _direction(camera, scale[:, None, None, None], x[:, None, :], y[:, :, None])
+        camera, scale = self.world.camera, self.world.scale
+        if (camera == camera[..., :1]).all() and (scale == scale[:1]).all():
+            camera, scale = camera[..., :1], scale[:1]
+        return _direction(camera[..., None, None, None], scale[:, None, None, None], x[:, None, :], y[:, :, None])
 
 
 def _direction(camera, scale, x, y) -> tuple:
@@ -136,8 +138,9 @@ def _patches(view: View, boxes: torch.Tensor):
     world, height, width = view.world, view.height, view.width
     device = boxes.device
     size = torch.tensor([width, height], dtype=torch.float32, device=device)
-    low = (boxes[:, :2] * size - 1).nan_to_num(1e9).clamp(min=0 * size, max=size).floor().long()
-    high = (boxes[:, 2:] * size + 1).nan_to_num(-1e9).clamp(min=0 * size, max=size).ceil().long()
+    # a hair wider, for rounding
+    low = (boxes[:, :2] * size - 0.01).nan_to_num(1e9).clamp(min=0 * size, max=size).floor().long()
+    high = (boxes[:, 2:] * size + 0.01).nan_to_num(-1e9).clamp(min=0 * size, max=size).ceil().long()
     side = (high - low).amax(1)
     used = ((high > low).all(1) & (world.kind >= 0)).nonzero()[:, 0]
     bucket = torch.bucketize(side[used], torch.tensor(SIDES, device=device))
@@ -236,39 +239,53 @@ def floor_shadows(view: View, boxes: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def shadowed(world: World, solid: torch.Tensor, start) -> torch.Tensor:
-    """(W,) bool: whether points `start` (3 x (W,)) just off the surface of `solid` (W,) have a solid before the
-    light."""
-    frames, count = world.frames, world.count
-    light = at(world.light, world.frame_of)
-    # spheres around the solids tell which can shade which
+def shadowed(world: World, solid: torch.Tensor, start, facing: torch.Tensor) -> torch.Tensor:
+    """Whether something stands between points and the light, where it matters.
+
+    Args:
+        solid: (W,) the solids that the points lie on.
+        start: 3 x (W,) the points, moved just off the surface.
+        facing: (W,) cosine between normal and light.
+
+    Returns:
+        (W,) bool. A point of a matte solid that faces away counts as lit: nothing of it depends on that.
+    """
+    count, frame_of, kind_of = world.count, world.frame_of, world.kind
+    light = at(world.light, frame_of)
+    local_light = torch.stack(turn_back(world.rotation, light))
+    away, shiny = facing <= 0, at(world.shiny, solid)
+    point, n = (_may_shade(world, light).index_select(0, solid) & (shiny | ~away)[:, None]).nonzero().unbind(1)
+    other = at(frame_of, solid.index_select(0, point)) * count + n
+    # solids are convex: they shade themselves only where they face away, and that shows in highlights alone
+    own = (away & shiny).nonzero()[:, 0]
+    point, other = torch.cat([point, own]), torch.cat([other, solid.index_select(0, own)])
+    kind = at(kind_of, other)
+    dark = torch.zeros(len(solid), dtype=torch.bool, device=solid.device)
+    for k in range(len(DISTANCE)):
+        mine = (kind == k).nonzero()[:, 0]
+        if len(mine) == 0:
+            continue
+        p, o = point.index_select(0, mine), other.index_select(0, mine)
+        t = _from(world, k, o, tuple(s.index_select(0, p) for s in start), at(local_light, o))
+        dark[p.index_select(0, (t < FAR).nonzero()[:, 0])] = True
+    return dark
+
+
+def _may_shade(world: World, light: torch.Tensor) -> torch.Tensor:
+    """(K, N) bool: whether solid n of the same frame, another one, can stand between a solid and the light. Spheres
+    around the solids tell."""
+    shape = (world.frames, world.count)
     up = tuple(world.rotation[i][2] * (world.height / 2) for i in range(3))
     middle = torch.stack([p + u for p, u in zip(world.position, up, strict=True)])
-    radius = (2 * world.half.square() + (world.height / 2).square()).sqrt()
-
-    def pair(values):  # (..., K) -> shaded (..., F, N, 1) and shading (..., F, 1, N)
-        by_frame = values.unflatten(-1, (frames, count))
-        return by_frame[..., None], by_frame[..., None, :]
-
-    shaded, shading = pair(middle)
-    between = shading - shaded
-    ahead = dot(between, pair(light)[0])
+    radius = (2 * world.half.square() + (world.height / 2).square()).sqrt().view(shape)
+    by_frame = middle.unflatten(-1, shape)
+    between = by_frame[..., None, :] - by_frame[..., None]  # (3, F, shaded, shading)
+    ahead = dot(between, light.unflatten(-1, shape)[..., None])
     apart = dot(between, between) - ahead.square()
-    reach = sum(pair(radius)) + 0.05
-    can = ((apart < reach.square()) & (ahead > -reach)).reshape(-1, count)  # (K, N)
-    base = world.frame_of.index_select(0, solid) * count
-    local_light = torch.stack(turn_back(world.rotation, light))
-    kind_of = world.kind.reshape(frames, 1, count).expand(-1, count, -1).reshape(-1, count)
-    dark = torch.zeros(len(solid), dtype=torch.bool, device=solid.device)
-    for kind in range(len(DISTANCE)):
-        point, n = (can & (kind_of == kind)).index_select(0, solid).nonzero().unbind(1)
-        if len(point) == 0:
-            continue
-        other = base.index_select(0, point) + n
-        origin = tuple(s.index_select(0, point) for s in start)
-        t = _from(world, kind, other, origin, at(local_light, other))
-        dark[point.index_select(0, (t < FAR).nonzero()[:, 0])] = True
-    return dark
+    reach = radius[..., None] + radius[:, None] + 0.05
+    can = (apart < reach.square()) & (ahead > -reach) & (world.kind.view(shape) >= 0)[:, None]
+    can &= ~torch.eye(world.count, dtype=torch.bool, device=can.device)
+    return can.flatten(0, 1)
 
 
 def _from(world: World, kind: int, solid: torch.Tensor, origin, local_direction) -> torch.Tensor:

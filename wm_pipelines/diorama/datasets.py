@@ -1,7 +1,9 @@
 """Data sets of the miniature world: item i is the same on every machine, in any order, in any process (our design)."""
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ import torch
 from torch.utils.data import Dataset
 
 from wm_pipelines.diorama.render import render
-from wm_pipelines.diorama.scene import Scene, sample_scene
+from wm_pipelines.diorama.scene import PATTERNS, Camera, Scene, sample_scene
 from wm_pipelines.random import keyed
 
-KINDS = ("image", "video")
+KINDS = ("image", "video", "multiview")
+LATER = {"pairs": "the dynamics model", "questions": "VLM4D"}  # what these kinds of data set come with
 SPLITS = ("train", "val", "test")
 COMPOSITIONS = ("iid", "held_out", "all")
+MAPS = ("rgb", "ids", "depth")
 CROWD = 0.2  # share of scenes with three or four objects
 
 
@@ -22,23 +26,25 @@ class DioramaDataset(Dataset):
     """Scenes with their exact maps and captions; rendered when asked for, nothing on disk.
 
     Args:
-        kind: "image" (t = 0) or "video" (`frames` frames).
+        kind: "image" (t = 0), "video" (`frames` frames) or "multiview" (t = 0 from `views` cameras around the scene).
         split: "train", "val" or "test"; keys are disjoint, so no state occurs in two of them.
         composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never
-        occur
-            there (not for split "train"); "all" draws every pair (for judges, never for models under test).
+            occur there (not for split "train"); "all" draws every pair (for judges, never for models under test).
         length: number of items.
         size: side of the square pictures, pixels.
-        num_objects: fixed counts to choose from; None draws one or two objects of at least 12 pixels (at 64 x 64),
-        and in a
-            fifth of the scenes three or four.
+        num_objects: fixed counts to choose from; None draws one or two objects of `min_pixels` 12 (at 64 x 64),
+            and in a fifth of the scenes three or four.
         same_shape: all objects of a scene share one shape.
         detail, relations: how captions are worded, as `wm_pipelines.diorama.language.caption` takes them.
         patterns: patterns to choose from.
-        frames: frames of a video.
+        frames: frames of a video, which its motions fill.
+        views: cameras of a multiview item; the first is the scene's own.
+        camera_motion: the camera of a video moves too.
+        name: first part of every key; another name is another world of scenes.
 
     Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres,
-    `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps.
+    `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps, a multiview item a
+    leading V axis and `cameras`.
     """
 
     def __init__(
@@ -52,33 +58,50 @@ class DioramaDataset(Dataset):
         same_shape: bool = False,
         detail: str = "full",
         relations: bool | None = None,
-        patterns: tuple[str, ...] = ("plain", "striped"),
+        patterns: tuple[str, ...] = PATTERNS,
         frames: int = 16,
         name: str = "diorama",
+        views: int = 4,
+        camera_motion: bool = False,
     ):
+        from wm_pipelines.diorama.language import DETAILS
+
+        if kind in LATER:
+            raise ValueError(f"`kind` {kind!r} comes with {LATER[kind]}; this version has {', '.join(KINDS)}")
         for key, value, allowed in (
             ("kind", kind, KINDS),
             ("split", split, SPLITS),
             ("composition", composition, COMPOSITIONS),
+            ("detail", detail, DETAILS),
         ):
             if value not in allowed:
                 raise ValueError(f"`{key}` is {value!r}; allowed: {', '.join(allowed)}")
         if composition == "held_out" and split == "train":
             raise ValueError("`composition` 'held_out' has no train split: its pairs are held out of training")
-        if length < 1 or size < 1:
-            raise ValueError(f"`length` is {length}, `size` is {size}; both must be 1 or more")
+        for key, value in (("length", length), ("size", size), ("frames", frames), ("views", views)):
+            if value < 1:
+                raise ValueError(f"`{key}` is {value}; it must be 1 or more")
+        counts = (num_objects,) if isinstance(num_objects, int) else num_objects
+        if counts is not None and (len(counts) == 0 or not all(0 <= n <= 4 for n in counts)):
+            raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4, one or several counts, or None")
+        if not patterns or not set(patterns) <= set(PATTERNS):
+            raise ValueError(f"`patterns` is {patterns!r}; one or more of {', '.join(PATTERNS)}")
         self.kind, self.split, self.composition, self.length, self.size = kind, split, composition, length, size
         self.num_objects, self.same_shape, self.patterns = num_objects, same_shape, patterns
         self.detail, self.relations, self.frames, self.name = detail, relations, frames, name
+        self.views, self.camera_motion = views, camera_motion
 
     def __len__(self) -> int:
         return self.length
 
-    def scene(self, index: int) -> Scene:
-        """The state of item `index`."""
+    def _key(self, index: int) -> tuple:
         if not 0 <= index < self.length:
             raise IndexError(f"item {index} of a data set of {self.length}")
-        key = (self.name, self.split, self.composition, index)
+        return (self.name, self.split, self.composition, index)
+
+    def scene(self, index: int) -> Scene:
+        """The state of item `index`."""
+        key = self._key(index)
         counts, least = self.num_objects, 12.0
         if counts is None:
             crowd = keyed("crowd", *key).random() < CROWD
@@ -94,21 +117,37 @@ class DioramaDataset(Dataset):
         if self.kind == "video":
             from wm_pipelines.diorama.motion import sample_motion
 
-            scene = sample_motion(scene, *key)
+            # a motion to be seen needs four frames; a shorter video is the beginning of one
+            scene = sample_motion(replace(scene, duration=max(4, self.frames)), *key, camera=self.camera_motion)
         return scene
+
+    def cameras(self, index: int) -> list[Camera]:
+        """The cameras of a multiview item: the scene's own, then others on the circle around its target."""
+        key, own = self._key(index), Camera()
+        rng = keyed("views", *key)
+        out = [own]
+        for n in range(1, self.views):
+            angle = 2 * math.pi * n / self.views + rng.uniform(-0.3, 0.3)
+            x, y, z = own.eye
+            dx, dy = x - own.target[0], y - own.target[1]
+            c, s = math.cos(angle), math.sin(angle)
+            eye = (own.target[0] + c * dx - s * dy, own.target[1] + s * dx + c * dy, z)
+            out.append(replace(own, eye=tuple(float(np.float32(v)) for v in eye)))
+        return out
 
     def __getitem__(self, index: int) -> dict:
         from wm_pipelines.diorama.language import caption
 
         scene = self.scene(index)
-        times = range(self.frames) if self.kind == "video" else (0,)
-        out = render(scene, times, self.size, ("rgb", "ids", "depth"))
         words = caption(scene, self.detail, seed=index, relations=self.relations)
         item = {"index": index, "scene": scene, "caption": words.text, "spans": words.spans}
-        for name in ("rgb", "ids", "depth"):
-            value = getattr(out, name)[0]
-            item[name] = value if self.kind == "video" else value[0]
-        return item
+        if self.kind == "multiview":
+            item["cameras"] = self.cameras(index)
+            out = render([replace(scene, camera=c) for c in item["cameras"]], (0,), self.size, MAPS)
+            return item | {name: getattr(out, name)[:, 0] for name in MAPS}
+        out = render(scene, range(self.frames) if self.kind == "video" else (0,), self.size, MAPS)
+        at = 0 if self.kind == "video" else (0, 0)
+        return item | {name: getattr(out, name)[at] for name in MAPS}
 
 
 class RenderedImages:
@@ -137,7 +176,7 @@ class RenderedImages:
         self.depth = torch.empty(n, s, s, dtype=torch.float16)
         for start in tqdm(range(0, n, batch), desc=f"render {dataset.split}", disable=not progress):
             scenes = [dataset.scene(i) for i in range(start, min(n, start + batch))]
-            out = render(scenes, size=s, maps=("rgb", "ids", "depth"))
+            out = render(scenes, size=s, maps=MAPS)
             at = slice(start, start + len(scenes))
             self.scenes += scenes
             self.rgb[at] = (out.rgb[:, 0] * 255).round().to(torch.uint8)
@@ -157,9 +196,13 @@ class RenderedImages:
         os.replace(temporary, path)
 
     def _load(self, path: Path, identity: str) -> None:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(str(path), "pt") as file:
+        try:
+            opened = safe_open(str(path), "pt")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"`cache` {path} is no file of pictures ({error}); delete it or name another") from error
+        with opened as file:
             found = (file.metadata() or {}).get("identity")
             if found != identity:
                 raise ValueError(f"`cache` {path} holds {found}, asked for {identity}; delete it or name another file")

@@ -129,7 +129,10 @@ def _holds(wanted, top, subject: int, predicate: str, other: int) -> bool:
 
 def _relation(predicate: str, a: Found, b: Found) -> bool:
     """On a floor seen from above, what stands lower in the picture is nearer."""
-    if predicate in ("left of", "right of"):
-        return (a.centre[0] < b.centre[0]) == (predicate == "left of")
-    lower = a.box[3] > b.box[3]
-    return lower == (predicate in ("in front of", "below"))
+    if predicate in ("right of", "in front of", "below"):
+        a, b, predicate = b, a, {"right of": "left of", "in front of": "behind", "below": "above"}[predicate]
+    if predicate == "left of":
+        return a.centre[0] < b.centre[0]
+    if predicate in ("behind", "above"):
+        return a.box[3] < b.box[3]
+    raise ValueError(f"`relations` has {predicate!r}; known: left of, right of, in front of, behind, above, below")

@@ -90,23 +90,25 @@ def render(
     if unknown or not wanted:
         got = repr(unknown[0]) if unknown else "no entry"
         raise ValueError(f"`maps` has {got}; known: {', '.join(MAPS)}")
-    world = build_world(scenes, times, device)
-    shape = (len(scenes), len(times))
+    shape, moves = (len(scenes), len(times)), bool(wanted & {"flow", "occlusion"})
+    world = build_world(scenes, [*times, *(t + 1 for t in times)] if moves else times, device)
+    later = None
+    if moves:
+        if positions is not None:
+            raise ValueError("`positions` say nothing of the next frame; leave flow and occlusion out of `maps`")
+        first = torch.arange(len(scenes), device=world.scale.device)[:, None] * 2 * len(times)
+        first = (first + torch.arange(len(times), device=first.device)).flatten()
+        world, later = world.take(first), world.take(first + len(times))
     if colours is not None:
         _check("colours", colours, (len(scenes), world.count, 3))
         world.colour = colours.to(device)[:, None].expand(-1, len(times), -1, -1).reshape(-1, 3).T
-    later = None
     if positions is not None:
         _check("positions", positions, (*shape, world.count, 3))
-        if wanted & {"flow", "occlusion"}:
-            raise ValueError("`positions` say nothing of the next frame; leave flow and occlusion out of `maps`")
         world.position = positions.to(device).reshape(-1, 3).T
-    elif wanted & {"flow", "occlusion"}:
-        later = build_world(scenes, [t + 1 for t in times], device)
     step = max(1, RAYS_AT_ONCE // (height * width * len(SUPERSAMPLE)))
     parts = [
-        _frames(world.part(i, i + step), later and later.part(i, i + step), height, width, wanted)
-        for i in range(0, world.frames, step)
+        _frames(world.take(some), later and later.take(some), height, width, wanted)
+        for some in torch.arange(world.frames, device=world.scale.device).split(step)
     ]
     out = {name: torch.cat([p[name] for p in parts]).unflatten(0, shape) for name in wanted}
     return RenderOutput(object_ids=world.ids.reshape(*shape, -1)[:, 0], **out)
@@ -198,15 +200,23 @@ def _unit_safely(v) -> tuple:
 
 
 def _floor_seen(view: View) -> torch.Tensor:
-    """(F, S, H, W) bool: whether the ray goes down to the floor."""
+    """(F, S, H, W) bool: whether the ray goes down to the floor, where no solid is before it."""
     world = view.world
     x, y = view.axes()
-    c, scale = world.camera[:, 2], world.scale
-    down = (x[:, None, :] / scale[:, None, None, None] * c[0, :, None, None, None]) + (
-        y[:, :, None] / scale[:, None, None, None] * c[1, :, None, None, None] + c[2, :, None, None, None]
+    right, down, ahead = (c[:, None, None, None] for c in world.camera[:, 2])
+    scale, eye = world.scale[:, None, None, None], world.eye[2][:, None, None, None]
+    across, along = x[:, None, :] / scale * right, y[:, :, None] / scale * down + ahead
+    # the floor is met where -eye / (across + along), in metres along the optical axis, lies between EPS and FAR
+    ends = torch.stack([-eye / EPS, -eye / FAR])
+    low, high = ends.amin(0), ends.amax(0)
+    least, most = (across.amin((1, 2, 3), True) + along.amin((1, 2, 3), True)), (
+        across.amax((1, 2, 3), True) + along.amax((1, 2, 3), True)
     )
-    down = -world.eye[2, :, None, None, None] / safe(down)
-    return (down > EPS) & (down < FAR) & world.floor[:, None, None, None]
+    floor = world.floor[:, None, None, None]
+    if ((least > low) & (most < high)).all():
+        return floor.expand(-1, *along.shape[1:3], view.width)
+    slope = across + along
+    return (slope > low) & (slope < high) & floor
 
 
 # --- colour and light -----------------------------------------------------------------------------------------------
@@ -222,9 +232,9 @@ def _colours(view: View, hits: Hits, wanted: set[str]) -> dict:
     if "albedo" in wanted:
         out["albedo"] = _picture(view, on.ray, albedo, floor.float())
     if "rgb" in wanted:
-        facing, ambient = world.light[2].clamp_min(0), world.ambient
-        bright = ambient + (1.15 - ambient) * facing
-        level = floor * bright[:, None, None, None]
+        ambient = world.ambient
+        bright = ambient + (1.15 - ambient) * world.light[2].clamp_min(0)
+        level = (floor * bright[:, None, None, None]).contiguous()
         dark = floor_shadows(view, shadow_boxes(world, view.width / view.height))
         level.view(-1)[dark] = at(ambient, dark // view.rays)
         out["rgb"] = _picture(view, on.ray, _lit(world, on, albedo), level).clamp(0, 1)
@@ -234,7 +244,7 @@ def _colours(view: View, hits: Hits, wanted: set[str]) -> dict:
 def _picture(view: View, ray: torch.Tensor, colour, floor: torch.Tensor) -> torch.Tensor:
     """(F, 3, H, W), the mean over samples of `colour` (3 x (W,)) at the rays and of the floor times `floor`."""
     shape, share = (view.world.frames, len(view.offsets), view.height, view.width), 1 / len(view.offsets)
-    floor.view(-1)[ray] = 0.0
+    floor = floor.reshape(-1).scatter(0, ray, 0.0).view(shape)
     floor = sum(s * share for s in floor.unbind(1))
     out = []
     for c, base in zip(colour, FLOOR_ALBEDO, strict=True):
@@ -262,8 +272,10 @@ def _albedo(world: World, on: _Surface) -> tuple:
 def _lit(world: World, on: _Surface, albedo) -> tuple:
     """Lambert with one hard shadow, and a Blinn-Phong highlight on shiny solids."""
     light, ambient = at(world.light, on.frame), at(world.ambient, on.frame)
-    dark = shadowed(world, on.solid, tuple(p + n * 2e-3 for p, n in zip(on.point, on.normal, strict=True)))
-    direct = torch.where(dark, 0.0, dot(on.normal, light).clamp_min(0))
+    facing = dot(on.normal, light)
+    start = tuple(p + n * 2e-3 for p, n in zip(on.point, on.normal, strict=True))
+    dark = shadowed(world, on.solid, start, facing)
+    direct = torch.where(dark, 0.0, facing.clamp_min(0))
     glint = dot(on.normal, unit(minus(light, on.direction))).clamp_min(0)
     for _ in range(5):  # to the power of 32
         glint = glint * glint
@@ -276,44 +288,44 @@ def _lit(world: World, on: _Surface, albedo) -> tuple:
 
 
 def _exact_maps(view: View, later: World | None, hits: Hits, wanted: set[str]) -> dict:
-    world = view.world
-    picture = (world.frames, view.height, view.width)
-    on = _surface(view, hits)
+    world, width = view.world, view.width
+    picture = (world.frames, view.height, width)
+    solid, ray = torch.cat(hits.solid), torch.cat(hits.ray)
     out = {}
     if "ids" in wanted:
-        ids = torch.zeros(world.frames * view.rays, dtype=torch.long, device=on.ray.device)
-        out["ids"] = ids.scatter(0, on.ray, at(world.ids, on.solid)).view(picture)
+        ids = torch.zeros(world.frames * view.rays, dtype=torch.long, device=ray.device)
+        out["ids"] = ids.scatter(0, ray, at(world.ids, solid)).view(picture)
+    if wanted & {"boxes", "visible"}:
+        seen = torch.bincount(solid, minlength=len(world.kind))
+        out["visible"] = (seen / hits.whole.clamp_min(1)).view(world.frames, -1)
+        out["boxes"] = _boxes(view, solid, ray, seen > 0).view(world.frames, -1, 4)
+    if not wanted & {"depth", "normals", "flow", "occlusion"}:
+        return out
+    on = _surface(view, hits, normals="normals" in wanted)
+    if "normals" in wanted:
+        nothing = torch.zeros(world.frames * view.rays, device=ray.device)
+        base = (nothing, nothing, _floor_seen(view).float().flatten())
+        normal = [b.scatter(0, ray, n).view(picture) for b, n in zip(base, on.normal, strict=True)]
+        out["normals"] = torch.stack(normal, dim=1)
     if wanted & {"depth", "flow", "occlusion"}:
-        rays = view.everywhere(torch.arange(world.frames, device=on.ray.device))
-        rays = tuple(r[:, 0].flatten(1) for r in rays)
-        down = -world.eye[2, :, None] / safe(rays[2])
+        rays = tuple(r.flatten(1) for r in view.everywhere())
+        down = -world.eye[2][:, None] / safe(rays[2])
         down = torch.where((down > EPS) & world.floor[:, None], down, FAR)
     if "depth" in wanted:
         depth = torch.where(down < FAR, down * dot(rays, world.camera[2][..., None]), torch.inf)
         along = on.t * dot(on.direction, at(world.camera[2], on.frame))
-        out["depth"] = depth.view(-1).scatter(0, on.ray, along).view(picture)
-    if "normals" in wanted:
-        nothing = torch.zeros(world.frames * view.rays, device=on.ray.device)
-        base = (nothing, nothing, _floor_seen(view).float().view(-1))
-        normal = [b.scatter(0, on.ray, n).view(picture) for b, n in zip(base, on.normal, strict=True)]
-        out["normals"] = torch.stack(normal, dim=1)
-    if later is not None:
-        out |= _flow(view, later, on, rays, down)
-    if wanted & {"boxes", "visible"}:
-        seen = torch.bincount(on.solid, minlength=len(world.kind))
-        out["visible"] = (seen / hits.whole.clamp_min(1)).view(world.frames, -1)
-        out["boxes"] = _boxes(view, on, seen > 0).view(world.frames, -1, 4)
-    return out
+        out["depth"] = depth.flatten().scatter(0, ray, along).view(picture)
+    return out | _flow(view, later, on, rays, down) if later is not None else out
 
 
-def _boxes(view: View, on: _Surface, some: torch.Tensor) -> torch.Tensor:
+def _boxes(view: View, solid: torch.Tensor, ray: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
     """(K, 4) in [0, 1], of the visible pixels; NaN where there are none."""
-    pixel = on.ray - on.frame * view.rays
+    pixel = ray - at(view.world.frame_of, solid) * view.rays
     row = pixel // view.width
     ends = []
     for place, length in ((pixel - row * view.width, view.width), (row, view.height)):
         line = torch.zeros(len(some), length, dtype=torch.int32, device=pixel.device)
-        line.view(-1)[on.solid * length + place] = 1
+        line.view(-1)[solid * length + place] = 1
         ends.append((line.argmax(1) / length, (length - line.flip(1).argmax(1)) / length))
     (x0, x1), (y0, y1) = ends
     return torch.where(some[:, None], torch.stack([x0, y0, x1, y1], dim=1), torch.nan)
@@ -335,10 +347,18 @@ def _flow(view: View, later: World, on: _Surface, rays, down: torch.Tensor) -> d
     floor = down < FAR
     reach = torch.where(floor, down, 0.0)
     points = [e[:, None] + reach * r for e, r in zip(world.eye, rays, strict=True)]
-    before, after = (
-        _project(w.eye[..., None], w.camera[..., None], w.scale[:, None], points, height, width)
-        for w in (world, later)
-    )
+    if torch.equal(world.eye, later.eye) and torch.equal(world.camera, later.camera):
+        # the floor stands still before a camera that does
+        x, y = torch.arange(width, device=down.device) + 0.5, torch.arange(height, device=down.device) + 0.5
+        flat = torch.zeros(world.frames, height, width, device=down.device)
+        flow = [flat.flatten()] * 2
+        after = [(flat + x).flatten(1), (flat + y[:, None]).flatten(1), flat.flatten(1) + 1]
+    else:
+        before, after = (
+            _project(w.eye[..., None], w.camera[..., None], w.scale[:, None], points, height, width)
+            for w in (world, later)
+        )
+        flow = [torch.where(floor, a - b, 0.0).flatten() for a, b in zip(after[:2], before[:2], strict=True)]
     moved = turn(at(later.rotation, on.solid), on.local)
     moved = tuple(m + p for m, p in zip(moved, at(later.position, on.solid), strict=True))
     now, then = (
@@ -346,13 +366,12 @@ def _flow(view: View, later: World, on: _Surface, rays, down: torch.Tensor) -> d
         for w, p in ((world, on.point), (later, moved))
     )
     picture = (world.frames, height, width)
-    flow = [torch.where(floor, a - b, 0.0).view(-1) for a, b in zip(after[:2], before[:2], strict=True)]
     flow = [f.scatter(0, on.ray, t - n).view(picture) for f, t, n in zip(flow, then[:2], now[:2], strict=True)]
     for c, m in zip((*points, *after), (*moved, *then), strict=True):
-        c.view(-1)[on.ray] = m
-    floor.view(-1)[on.ray] = True
+        c.view(-1).scatter_(0, on.ray, m)
+    seen = floor.flatten().scatter(0, on.ray, True).view(world.frames, -1)
     place = (after[0] / width, after[1] / height)
-    occlusion = hidden(later, outlines(later, width / height)[1], points, place, after[2]) | ~floor
+    occlusion = hidden(later, outlines(later, width / height)[1], points, place, after[2]) | ~seen
     return {"flow": torch.stack(flow, dim=1), "occlusion": occlusion.view(picture)}
 
 
@@ -371,7 +390,7 @@ def tracks(
         raise ValueError(f"`points_per_object` is {points_per_object!r}; it must be 1 or more")
     world = build_world([scene], times, "cpu")
     rng = keyed("tracks", seed, len(scene.objects), points_per_object)
-    view = View(world.part(0, 1), height, width, CENTRE)
+    view = View(world.take(torch.tensor([0])), height, width, CENTRE)
     on = _surface(view, cast(view, outlines(view.world, width / height)[1]))
     picks = []
     for n in range(world.count):

@@ -7,7 +7,7 @@ these values.
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import permutations
 
 import numpy as np
@@ -51,6 +51,7 @@ HELD_OUT_RELATIONS = frozenset({("left of", "cube", "sphere"), ("behind", "cylin
 RELATION_MARGIN = 0.15  # of the frame, in the image plane
 DEPTH_MARGIN = 0.3  # metres, along the optical axis
 SCHEMA_VERSION = 1
+TRIES = 2000  # scenes drawn before giving up
 
 
 def _one_of(name: str, value: str, allowed) -> None:
@@ -122,6 +123,8 @@ class Camera:
     def __post_init__(self):
         if not 1.0 <= self.fov_deg <= 150.0:
             raise ValueError(f"`fov_deg` is {self.fov_deg!r}; allowed: 1 to 150 degrees")
+        if len(self.eye) != 3 or len(self.target) != 3 or not all(map(math.isfinite, (*self.eye, *self.target))):
+            raise ValueError(f"`eye` is {self.eye!r}, `target` {self.target!r}; three finite metres each")
         if math.dist(self.eye[:2], self.target[:2]) < 1e-6:
             raise ValueError("`eye` is straight above or below `target`; the camera's up direction is undefined there")
 
@@ -132,6 +135,12 @@ class Light:
 
     direction: tuple[float, float, float] = (-0.45, -0.55, 1.0)
     ambient: float = 0.45
+
+    def __post_init__(self):
+        if len(self.direction) != 3 or not 0 < math.hypot(*self.direction) < math.inf:
+            raise ValueError(f"`direction` is {self.direction!r}; three finite numbers, not all zero")
+        if not 0 <= self.ambient <= 1:
+            raise ValueError(f"`ambient` is {self.ambient!r}; allowed: 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,8 @@ class Scene:
         ids = [o.id for o in self.objects]
         if len(set(ids)) != len(ids):
             raise ValueError(f"`objects` have ids {ids}; each id must be unique")
+        if self.duration < 1 or not 0 < self.fps < math.inf:
+            raise ValueError(f"`duration` is {self.duration!r} and `fps` {self.fps!r}; one frame or more, above 0")
 
     def object(self, id: int) -> SceneObject:
         for o in self.objects:
@@ -170,10 +181,16 @@ class Scene:
         return _build(
             cls,
             data,
-            objects=lambda v: tuple(_build(SceneObject, o, motion=_motion) for o in v),
+            objects=_objects,
             camera=lambda v: _build(Camera, v, motion=_motion),
             light=lambda v: _build(Light, v),
         )
+
+
+def _objects(rows) -> tuple:
+    if not isinstance(rows, list):
+        raise ValueError(f"`objects` is {rows!r}; it must be a list")
+    return tuple(_build(SceneObject, o, motion=_motion) for o in rows)
 
 
 def _motion(primitives) -> tuple:
@@ -185,10 +202,16 @@ def _motion(primitives) -> tuple:
 
 
 def _build(cls, data: dict, **convert):
+    if not isinstance(data, dict):
+        raise ValueError(f"a {cls.__name__} is {data!r}; it must be a JSON object")
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(data) - known)
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r} in {cls.__name__}; known: {', '.join(sorted(known))}")
+    needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in data]
+    if missing:
+        raise ValueError(f"field {missing[0]!r} is missing in {cls.__name__}")
     values = {k: tuple(v) if isinstance(v, list) and k not in convert else v for k, v in data.items()}
     return cls(**{k: convert[k](v) if k in convert else v for k, v in values.items()})
 
@@ -287,15 +310,25 @@ def sample_scene(
         num_objects: 1 to 4, or several counts to choose from with equal chance.
         composition: "train" (held-out pairs and relations never occur), "held_out" (every object is of a held-out
             pair) or "all".
-        min_pixels: least projected width and height in pixels of a 64 x 64 picture.
+        min_pixels: least projected width and height in pixels of a 64 x 64 picture, held by 0.8 of the box around each
+            solid's bounding prism; a round solid in a prism seen cornerwise can be an eighth smaller.
         min_visible: least visible share of each silhouette, guaranteed by a conservative bound on boxes.
         same_shape: all objects have one shape, with different colours.
         patterns: patterns to choose from.
+
+    Raises:
+        ValueError: an argument is out of range, or so many objects of that kind and size find no room.
     """
     _one_of("composition", composition, ("train", "held_out", "all"))
     counts = (num_objects,) if isinstance(num_objects, int) else tuple(num_objects)
     if not counts or any(not 0 <= n <= 4 for n in counts):
         raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4")
+    if not patterns or not set(patterns) <= set(PATTERNS):
+        raise ValueError(f"`patterns` is {patterns!r}; one or more of {', '.join(PATTERNS)}")
+    if not 0 <= min_pixels <= 24 or not 0 <= min_visible <= 1:
+        raise ValueError(f"`min_pixels` is {min_pixels!r}, `min_visible` {min_visible!r}; 0 to 24 pixels and 0 to 1")
+    if same_shape and composition == "held_out" and max(counts) > 2:
+        raise ValueError(f"`num_objects` is {num_objects!r}; a shape has two held-out colours only")
     rng = keyed("scene", *key)
     count = int(rng.choice(counts))
     pairs = [
@@ -304,7 +337,7 @@ def sample_scene(
         for s in SHAPES
         if composition == "all" or ((c, s) in HELD_OUT) == (composition == "held_out")
     ]
-    while True:
+    for _ in range(TRIES):
         chosen = _choose_looks(rng, pairs, count, same_shape)
         objects = tuple(
             SceneObject(
@@ -321,6 +354,9 @@ def sample_scene(
         scene = _place(objects, rng, min_pixels / 64, min_visible)
         if scene is not None and not (composition == "train" and is_held_out(scene)):
             return scene
+    raise ValueError(
+        f"no room for `num_objects` {count} with `min_pixels` {min_pixels} and `min_visible` {min_visible}"
+    )
 
 
 def _choose_looks(rng, pairs, count, same_shape):

@@ -71,12 +71,11 @@ class World:
         """(K,) the frame of each solid."""
         return torch.arange(self.frames, device=self.scale.device).repeat_interleave(self.count)
 
-    def part(self, start: int, stop: int) -> "World":
-        """Frames start to stop."""
-        n = self.count
-        solids = {f.name: slice(start * n, stop * n) for f in fields(self)[:9]}
-        frames = {f.name: slice(start, stop) for f in fields(self)[9:]}
-        return World(**{name: getattr(self, name)[..., at] for name, at in (solids | frames).items()})
+    def take(self, frames: torch.Tensor) -> "World":
+        """The frames with these numbers (n,)."""
+        solids = (frames[:, None] * self.count + torch.arange(self.count, device=frames.device)).flatten()
+        index = {f.name: solids for f in fields(self)[:9]} | {f.name: frames for f in fields(self)[9:]}
+        return World(**{name: getattr(self, name)[..., at] for name, at in index.items()})
 
 
 def build_world(scenes: Sequence[Scene], times: Sequence[float], device: str | torch.device) -> World:
