@@ -107,7 +107,8 @@ def test_resolve_takes_an_embedded_name_then_a_folder(shipped, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("source", ["nothing", "a/b/c", "/no/such/folder", "../x", "owner/na me"])
-def test_resolve_refuses_what_is_neither(shipped, source):
+def test_resolve_refuses_what_is_neither(shipped, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no folder has any of these names
     with pytest.raises(ValueError, match="not an embedded checkpoint .*judge.* not a folder"):
         hub.resolve(source)
 
