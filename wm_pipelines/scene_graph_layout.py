@@ -8,7 +8,9 @@ all hold. So reversing an edge exchanges two slots and moves nothing else (`Scen
 where exchanges lead nowhere, the graph is laid out directly.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 MARGIN = 0.15  # of the frame between centres, the least clear separation in Diorama
 DEPTH_STEP = 1.0  # metres from one level to the next
@@ -48,7 +50,7 @@ class Slot:
 Relation = tuple[str, int, int]  # axis, first, second: indices of nodes
 
 
-def relations_of(edges, index: dict) -> list[Relation]:
+def relations_of(edges: Sequence[Any], index: dict[Any, int]) -> list[Relation]:
     """One (axis, first, second) per edge; `index` maps node id to position."""
     relations = []
     for edge in edges:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from diffusers import SchedulerMixin
 
 from wm_pipelines.conditions import canonical_type, support
 from wm_pipelines.flexecontrol.blocks import max_pool_to
@@ -61,7 +62,7 @@ def controlled_area(slots: Sequence[SlotInput], backgrounds: dict[str, float], l
     return area.float()
 
 
-def target_of(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+def target_of(scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """What the UNet is trained to predict under the scheduler's `prediction_type`."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":

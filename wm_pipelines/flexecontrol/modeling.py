@@ -203,7 +203,9 @@ class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
             self.register_to_config(slim=False)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike, unet: UNet2DConditionModel | None = None, **kwargs: Any):
+    def from_pretrained(
+        cls, path: str | os.PathLike, unet: UNet2DConditionModel | None = None, **kwargs: Any
+    ) -> "FlexEControlModel":
         """As ModelMixin; `unet` gives the frozen copy of a slim checkpoint and, for any, is checked to be its base.
 
         Raises:
