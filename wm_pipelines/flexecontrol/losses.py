@@ -62,7 +62,9 @@ def controlled_area(slots: Sequence[SlotInput], backgrounds: dict[str, float], l
     return area.float()
 
 
-def target_of(scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+def target_of(
+    scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
     """What the UNet is trained to predict under the scheduler's `prediction_type`."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
