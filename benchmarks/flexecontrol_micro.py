@@ -38,6 +38,7 @@ SIZES: dict[str, Any] = {
 QUICK: dict[str, Any] = SIZES | {
     "base_steps": 2, "base_scenes": 4, "steps": 2, "batch": 4, "held_out": 4, "ddim": 2, "error_draws": 1,
 }  # fmt: skip
+KEPT_BASE = Path(__file__).parent / "flexecontrol_micro_base"
 ALSO_UNBOUND = "BF"
 CURVE = "AB"
 
@@ -54,7 +55,9 @@ def cells_of(arms: str, seeds: int, counts: list[int]) -> list[Cell]:
 
 
 def make_base(sizes: dict[str, Any], vae: Path, work: Path) -> Base:
-    """The trained base; trains it first, or goes on with its training, if it is not there."""
+    """The trained base, the one kept beside this script; else trains it first, or goes on with its training."""
+    if sizes == SIZES and KEPT_BASE.exists():
+        return Base(KEPT_BASE)
     export = work / "base" / "export"
     if not export.exists():
         model = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval()
@@ -219,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         finish(out, counts, args.seeds, args.draws)
         return 0
     shard, shards = map(int, args.shard.split("/"))
-    if shard and not (work / "base" / "export").exists():
+    if shard and not (KEPT_BASE.exists() or (work / "base" / "export").exists()):
         parser.error("the base is not trained yet: start shard 0 first and this one when it has begun its cells")
     vae = args.vae or embedded("diorama-sd") / "vae"
     if args.base_only:
