@@ -1,6 +1,7 @@
 """`wm`: run, train, look at and publish, from the command line. Bad input ends with one line and exit status 2."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -205,6 +206,8 @@ def diorama(
 
 def main() -> None:
     """Entry point: what the user or the machine got wrong is one line on standard error."""
+    # transformers warns at every start that torchvision, which nothing here needs, is not installed
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except (ValueError, OSError) as error:
