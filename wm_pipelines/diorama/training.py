@@ -12,6 +12,7 @@ from torch.nn import functional
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.diorama.tokenizer import build_tokenizer
 from wm_pipelines.files import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
@@ -224,6 +225,8 @@ class SDTask(Task):
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(folder)
+        # transformers 5 leaves vocab.json and merges.txt out, which older ones need
+        build_tokenizer(folder / "tokenizer")
         for name in ("vae", "text_encoder", "unet"):
             for file in (folder / name).glob("*.safetensors"):
                 file.unlink()
@@ -244,8 +247,6 @@ SCHEDULE = {
 
 def _tokenizer():
     import tempfile
-
-    from wm_pipelines.diorama.tokenizer import build_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         return build_tokenizer(folder)
