@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from records import mean_interval
 
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.judge import DioramaJudge
@@ -20,12 +21,6 @@ from wm_pipelines.diorama.metrics import look, obedience
 from wm_pipelines.diorama.render import render
 from wm_pipelines.hub import embedded
 from wm_pipelines.random import keyed
-
-
-def interval(values: np.ndarray, draws: int = 2000) -> list[float]:
-    rng = keyed("bootstrap", len(values))
-    means = np.nanmean(values[rng.integers(len(values), size=(draws, len(values)))], axis=1)
-    return [round(float(q), 4) for q in np.nanquantile(means, (0.025, 0.975))]
 
 
 def main() -> None:
@@ -92,7 +87,7 @@ def main() -> None:
                     values = np.array([s[key] for s in scores])
                     if not np.isnan(values).all():
                         row[key] = round(float(np.nanmean(values)), 4)
-                        row[f"{key}_ci95"] = interval(values)
+                        row[f"{key}_ci95"] = mean_interval(values)
                 if source == "samples":
                     row["evaluation"] = [
                         {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from records import append, environment
+from records import append, environment, mean_interval
 
 from wm_pipelines.conditions import depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset
@@ -22,7 +22,6 @@ from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.run import load
 from wm_pipelines.hub import embedded
-from wm_pipelines.random import keyed
 
 KINDS = ("none", "canny", "lines", "softedge", "sketch", "depth", "seg", "canny on phrases", "seg on phrases")
 
@@ -40,11 +39,6 @@ def conditions_of(kind: str, rgb, ids, depth, words) -> list[Condition]:
         Condition(name, image, region=widen((ids == i)[None].float()), phrase=words.text[slice(*span)], span=span)
         for i, span in words.spans.items()
     ]
-
-
-def interval(values: np.ndarray) -> list[float]:
-    draws = keyed("bootstrap", len(values)).integers(len(values), size=(2000, len(values)))
-    return [round(float(q), 4) for q in np.nanquantile(np.nanmean(values[draws], axis=1), (0.025, 0.975))]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -93,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             }
             row = {"benchmark": "flexecontrol_embedded", "condition": kind, "binding_in": binding, "n": len(scenes)}
             row |= {k: round(float(np.nanmean(v)), 4) for k, v in scores.items()}
-            row |= {f"{k}_ci95": interval(v) for k, v in scores.items()}
+            row |= {f"{k}_ci95": mean_interval(v) for k, v in scores.items()}
             row["evaluation"] = [
                 {
                     "task": "controlled text-to-image",

@@ -1,5 +1,6 @@
 """What is trained: the `Task` a method writes, and the keyed noise and data order it is given."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class KeyedNoise:
         return torch.from_numpy(out[0] if single and shape else out.reshape(tuple(shape)) if single else out)
 
 
-class Task:
+class Task(ABC):
     """What a method gives the engine. A task is built as `Class(recipe)` and holds its modules.
 
     Attributes:
@@ -71,9 +72,9 @@ class Task:
     data: str = ""
     device: torch.device = torch.device("cpu")
 
+    @abstractmethod
     def modules(self) -> dict[str, nn.Module]:
         """Every module whose state belongs to the run, trainable or not; saved whole, moved to `device`."""
-        raise NotImplementedError
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Named fp32 parameters to optimise; by default all of `modules()` that require gradients."""
@@ -84,6 +85,7 @@ class Task:
             if parameter.requires_grad
         ]
 
+    @abstractmethod
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         """Mean loss over the samples `indices`.
 
@@ -91,11 +93,10 @@ class Task:
             "loss" (scalar with gradient) and any scalars to log. All randomness comes from `noise`; PyTorch's global
             generator (dropout layers) is seeded by (seed, step, micro-batch) before the call, so it repeats too.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the checkpoint to publish (fp16 safetensors) into the empty `folder`; averaged weights are in."""
-        raise NotImplementedError
 
     def load_weights(self, source: str) -> dict[str, Any] | None:
         """Load exported weights (`Recipe.init_from`) before a run starts with a fresh optimiser.
