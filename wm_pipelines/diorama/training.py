@@ -1,9 +1,10 @@
 """How the base checkpoints of the miniature world are trained: the VAE, then text encoder and UNet together, and the
-judge."""
+judge. `clip_training` has the contrastive one."""
 
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
-from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
 from wm_pipelines.files import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
@@ -22,13 +23,23 @@ EMPTY_PROMPT = 0.1  # share of captions that become "", for classifier-free guid
 WORDINGS = ((0.3, "objects", False), (0.4, "objects", True), (0.3, "full", True))
 
 
-def _options(recipe: Recipe, defaults: dict) -> dict:
+def options_of(recipe: Recipe, defaults: dict) -> dict:
     check_keys(recipe.options, defaults, "options")
     return {**defaults, **recipe.options}
 
 
-def _pictures(options: dict, composition: str = "iid") -> RenderedImages:
+def pictures_of(options: dict, composition: str = "iid") -> RenderedImages:
     return RenderedImages(DioramaDataset(composition=composition, length=options["length"]), options["cache"])
+
+
+def worded(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption of `scene`, worded as one of `WORDINGS`, in the shares given there."""
+    chance = rng.random()
+    for share, detail, relations in WORDINGS:
+        if chance < share or (share, detail, relations) == WORDINGS[-1]:
+            break
+        chance -= share
+    return caption(scene, detail, seed=int(rng.integers(1 << 30)), relations=relations).text
 
 
 class VAETask(Task):
@@ -37,8 +48,8 @@ class VAETask(Task):
     def __init__(self, recipe: Recipe):
         from diffusers import AutoencoderKL
 
-        self.options = _options(recipe, {"length": 6000, "cache": None, "kl": 1e-4, "channels": [24, 48, 64]})
-        self.images = _pictures(self.options)
+        self.options = options_of(recipe, {"length": 6000, "cache": None, "kl": 1e-4, "channels": [24, 48, 64]})
+        self.images = pictures_of(self.options)
         self.length = len(self.images)
         self.data = f"Diorama images, train split, {self.length} scenes"
         self.vae = AutoencoderKL(
@@ -101,14 +112,14 @@ class SDTask(Task):
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        self.options = _options(recipe, {"length": 28000, "cache": None, "vae": None})
+        self.options = options_of(recipe, {"length": 28000, "cache": None, "vae": None})
         if self.options["vae"] is None:
             raise ValueError(
                 "options.vae is missing: the folder of the trained VAE (`wm train diorama-vae` exports it)"
             )
         self.seed = recipe.seed
         self.vae = AutoencoderKL.from_pretrained(self.options["vae"]).requires_grad_(False).eval()
-        images = _pictures(self.options)
+        images = pictures_of(self.options)
         self.scenes, self.length = images.scenes, len(images)
         self.data = f"Diorama images, train split, {self.length} scenes"
         self.mean, self.std = self._encode(images)
@@ -186,12 +197,7 @@ class SDTask(Task):
         chance = rng.random()
         if chance < EMPTY_PROMPT:
             return ""
-        chance = rng.random()
-        for share, detail, relations in WORDINGS:
-            if chance < share or (share, detail, relations) == WORDINGS[-1]:
-                break
-            chance -= share
-        return caption(self.scenes[index], detail, seed=int(rng.integers(1 << 30)), relations=relations).text
+        return worded(self.scenes[index], rng)
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         shape = self.mean.shape[1:]
@@ -259,8 +265,8 @@ class JudgeTask(Task):
     def __init__(self, recipe: Recipe):
         from wm_pipelines.diorama.judge import DioramaJudge
 
-        self.options = _options(recipe, {"length": 8000, "cache": None})
-        self.images = _pictures(self.options, composition="all")
+        self.options = options_of(recipe, {"length": 8000, "cache": None})
+        self.images = pictures_of(self.options, composition="all")
         self.length = len(self.images)
         self.data = f"Diorama images, train split, all pairs, {self.length} scenes"
         self.judge = DioramaJudge()

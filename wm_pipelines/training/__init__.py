@@ -52,8 +52,11 @@ TASKS: dict[str, str] = {
     "diorama-vae": "wm_pipelines.diorama.training:VAETask",
     "diorama-sd": "wm_pipelines.diorama.training:SDTask",
     "diorama-judge": "wm_pipelines.diorama.training:JudgeTask",
+    "diorama-clip": "wm_pipelines.diorama.clip_training:CLIPTask",
     "flexecontrol": "wm_pipelines.flexecontrol.training:FlexEControlTask",
     "flexecontrol-folder": "wm_pipelines.flexecontrol.data:FolderTask",
+    "flexecontrol-global": "wm_pipelines.flexecontrol.global_training:GlobalTask",
+    "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training:GlobalFolderTask",
 }
 
 

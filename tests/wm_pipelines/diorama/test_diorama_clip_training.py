@@ -1,0 +1,79 @@
+"""diorama-clip: what counts as a negative, and what the export loads as."""
+
+import math
+
+import torch
+
+from wm_pipelines.diorama.clip_training import CLIPTask, true_elsewhere
+from wm_pipelines.diorama.scene import Scene, SceneObject
+from wm_pipelines.training import KeyedNoise, Recipe, build, train
+
+
+def single(colour: str, shape: str, **more) -> Scene:
+    return Scene((SceneObject(1, shape, colour, **more),))
+
+
+def test_a_caption_true_of_another_picture_is_no_negative():
+    two = Scene((SceneObject(1, "cube", "red"), SceneObject(2, "cone", "blue", position=(1.5, 0.0, 0.0))))
+    pairs = [
+        ("a red cube", single("red", "cube", size="small")),
+        ("a photo of a large red cube.", single("red", "cube", size="large")),
+        ("a blue cone", single("blue", "cone")),
+        ("a red cube and a blue cone", two),
+        ("a red cube and a blue cone", two),
+    ]
+    found = true_elsewhere(*zip(*pairs, strict=True))
+    # the short caption fits the large cube too, the caption that says "large" doesn't fit the small one
+    expected = torch.zeros(5, 5, dtype=torch.bool)
+    expected[1, 0] = expected[3, 4] = expected[4, 3] = True
+    assert torch.equal(found, expected)
+
+
+def test_false_negatives_change_no_gradient():
+    task = build(Recipe(task="diorama-clip", steps=1, batch_size=2, options={"length": 2}))
+    scenes, words = task.scenes, task.words
+    task.scenes, task.images.scenes = [scenes[0]] * 2, [scenes[0]] * 2
+    task.words = lambda index, noise: words(0, noise)  # one caption twice: nothing is left to tell apart
+    assert task.loss([0, 1], 0, KeyedNoise(0, 0))["loss"].item() == 0.0
+
+
+def test_the_export_loads_plainly_and_reads_any_picture_whole(tmp_path):
+    from transformers import AutoTokenizer, CLIPModel, CLIPProcessor
+
+    recipe = Recipe(task="diorama-clip", steps=2, batch_size=4, lr=1e-3, options={"length": 8})
+    task = build(recipe)
+    before = task.clip.logit_scale.item()
+    train(task, recipe, tmp_path)
+    folder = tmp_path / "export"
+    clip = CLIPModel.from_pretrained(folder)
+    assert clip.dtype == torch.float32 and clip.config.text_config.eos_token_id == task.tokenizer.eos_token_id
+    assert before != clip.logit_scale.item() <= math.log(100)
+    for name, value in task.clip.state_dict().items():
+        torch.testing.assert_close(clip.state_dict()[name].to(value.dtype), value, rtol=1e-3, atol=1e-4)
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 6_000_000
+    assert AutoTokenizer.from_pretrained(folder).tokenize("a photo of a red cube.")[1] == "photo</w>"
+
+    processor = CLIPProcessor.from_pretrained(folder)
+    pictures = task.images.pictures([0])
+    same = processor(images=pictures[0].mul(255).byte().permute(1, 2, 0).numpy(), return_tensors="pt").pixel_values
+    torch.testing.assert_close(same, pictures * 2 - 1, rtol=0, atol=1e-5)
+    wide = torch.zeros(64, 128, 3, dtype=torch.uint8)
+    wide[:, -8:] = 255  # what a centre crop would cut off
+    seen = processor(images=wide.numpy(), return_tensors="pt").pixel_values
+    assert seen.shape == (1, 3, 64, 64) and seen[..., -2:].min() > 0.9
+    text = processor(text=["a red cube", "a red cube left of a blue cone"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        padded = clip.get_text_features(**text).pooler_output[0]
+        alone = clip.get_text_features(text.input_ids[:1, :5]).pooler_output[0]
+    torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_captions_are_words_of_its_tokenizer():
+    task = build(Recipe(task="diorama-clip", steps=1, batch_size=2, options={"length": 30}))
+    assert isinstance(task, CLIPTask)
+    texts = [task.words(i, KeyedNoise(0, step)) for i in range(30) for step in range(4)]
+    share = sum(t.startswith("a photo of ") and t.endswith(".") for t in texts) / len(texts)
+    assert 0.12 < share < 0.4
+    for text in texts:
+        pieces = task.tokenizer.tokenize(text)
+        assert all(p.endswith("</w>") for p in pieces) and len(pieces) <= 75
