@@ -62,6 +62,8 @@ RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "diorama-judge": _diorama_judge,
     "flexecontrol": _flexecontrol,
     "flexecontrol-folder": _flexecontrol_folder,
+    "flexecontrol-global": _flexecontrol,
+    "flexecontrol-global-folder": _flexecontrol_folder,
 }
 
 

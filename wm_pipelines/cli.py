@@ -12,6 +12,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 run_app = typer.Typer(no_args_is_help=True, help="Run a method on your own input.")
 app.add_typer(run_app, name="run")
 
+TASK_NAMES = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))  # each has a recipe
 Out = Annotated[Path, typer.Option(help="folder for the results")]
 Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
 
@@ -76,9 +77,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=
 
 @app.command()
 def train(
-    task: Annotated[
-        str, typer.Argument(help="diorama-vae, diorama-sd, diorama-judge, flexecontrol, flexecontrol-folder")
-    ],
+    task: Annotated[str, typer.Argument(help=", ".join(TASK_NAMES))],
     out: Annotated[Path, typer.Option(help="run folder; a run that is there goes on")],
     recipe: Annotated[
         Path | None, typer.Option(help="YAML file; default: the one that ships with the package")

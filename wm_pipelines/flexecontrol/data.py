@@ -14,6 +14,8 @@ from wm_pipelines.media import load_image, load_mask, to_tensor
 from wm_pipelines.training import KeyedNoise
 
 MODEL_ONLY = ("pose", "depth")  # no offline extractor makes these from a picture
+PICTURES = (".png", ".jpg", ".jpeg")
+CONTENT = "conditions/content"
 DIORAMA_ONLY = ("length", "cache", "same_shape", "objects", "detail", "layout")
 
 
@@ -21,7 +23,8 @@ class FolderSource:
     """`anno.txt` (id TAB caption), `images/ID.jpg`, `conditions/TYPE/ID.jpg`; all pictures of one size; jpg or png.
 
     A type without a folder is extracted offline where that can be done. Optional, for phrases: `spans.json`
-    ({id: [[start, end], ...]}) and `masks/ID.png`, whose grey value k marks the object of the k-th span.
+    ({id: [[start, end], ...]}) and `masks/ID.png`, whose grey value k marks the object of the k-th span; for global
+    control `conditions/content/ID.npy`, the picture's projected, un-normalised CLIP vector (D,).
 
     Args:
         root: the folder. size: (height, width) that every picture must have. types: conditions that will be asked.
@@ -68,13 +71,14 @@ class FolderSource:
             raise ValueError(f"options.data: no folder conditions/{kind}, and no offline extractor makes {kind}")
         return None
 
-    def _path(self, folder: str, name: str) -> Path:
+    def _path(self, folder: str, name: str, suffixes: Sequence[str] = PICTURES) -> Path:
         inside = (self.root / folder).resolve()
-        for suffix in (".png", ".jpg", ".jpeg"):
+        for suffix in suffixes:
             path = self.root / folder / f"{name}{suffix}"
             if path.is_file() and path.resolve().is_relative_to(inside):
                 return path
-        raise ValueError(f"options.data: {folder}/{name}.jpg (or .png) is missing")
+        wanted = ".jpg (or .png)" if suffixes is PICTURES else suffixes[0]
+        raise ValueError(f"options.data: {folder}/{name}{wanted} is missing")
 
     def _read(self, folder: str, index: int) -> torch.Tensor:
         path = self._path(folder, self.names[index])
@@ -104,6 +108,25 @@ class FolderSource:
                 ids = torch.from_numpy(np.array(load_mask(self._path("masks", self.names[i])), dtype=np.int64))
                 masks[row, :count] = (ids[None] == torch.arange(1, count + 1)[:, None, None]).float()
         return masks
+
+    def contents(self, indices: Sequence[int]) -> torch.Tensor:
+        """Content vectors (N,D) float32."""
+        return torch.stack([read_vector(self._path(CONTENT, self.names[i], (".npy",))) for i in indices])
+
+
+def read_vector(path: Path) -> torch.Tensor:
+    """A vector (D,) of a .npy file, float32; pickled arrays are refused.
+
+    Raises:
+        ValueError: not such a file, not one vector, or a value that is not finite.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{CONTENT}/{path.name} can't be read: {error}") from None
+    if values.size != max(values.shape, default=0) or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"{CONTENT}/{path.name} must be one vector of finite numbers, it is {values.shape}")
+    return torch.from_numpy(values.astype(np.float32).reshape(-1))
 
 
 class FolderTask(FlexEControlTask):

@@ -7,8 +7,9 @@ Recipe options (with their defaults in `DEFAULTS`):
     relations: they would tell the layout).
     preset, n, r, fast, share_h, feature_channels, pre_channels, map_stride: as `FlexEControlModel.from_unet`.
     types: conditions that are trained. lora_rank: with preset "carrier", a LoRA of this rank on the attn2 linears.
-    lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, drop, split:
-    chances of an empty caption, of all conditions kept or dropped, of each dropped, of same-type augmentation.
+    lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, keep_one, drop,
+    split: chances of an empty caption, of all conditions kept or dropped, of one kept, of each dropped, of same-type
+    augmentation.
     layout: chance that segmentation and depth are drawn from boxes, as a scene graph draws them.
 
 With a frozen base nothing before the skips needs a gradient, so its down and middle blocks keep no graph; the up
@@ -49,7 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "feature_channels": [16, 24, 24], "pre_channels": [16, 16], "lora_rank": 0,
     "types": ["canny", "lines", "softedge", "sketch", "depth", "seg"],
     "lambda_ca": 0.01, "lambda_mask": 0.01, "text_drop": 0.5,
-    "keep_all": 0.1, "drop_all": 0.1, "drop": 0.5, "split": 0.5, "layout": 0.0,
+    "keep_all": 0.1, "drop_all": 0.1, "keep_one": 0.0, "drop": 0.5, "split": 0.5, "layout": 0.0,
 }  # fmt: skip
 
 
@@ -58,6 +59,7 @@ class FlexEControlTask(Task):
 
     defaults = DEFAULTS
     given_types: Sequence[str] = DEFAULTS["types"]
+    part = "local"  # of the adapter, as `FlexEControlModel.trainable_parameters` names it
 
     def __init__(self, recipe: Recipe):
         check_keys(recipe.options, self.defaults, "options")
@@ -79,12 +81,17 @@ class FlexEControlTask(Task):
                     "preset", "n", "r", "fast", "share_h", "map_stride", "feature_channels", "pre_channels",
                 )
             },
+            **self._carried(),
         ).train()  # fmt: skip
         if options["lora_rank"]:
             self._add_lora(options["lora_rank"])
         self.control.check_can_learn()
-        self.control.set_trainable()
+        self.control.set_trainable(self.part)
         self._load_data()
+
+    def _carried(self) -> dict[str, Any]:
+        """What else the adapter is made with."""
+        return {}
 
     def _load_base(self, folder: Path) -> None:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -193,7 +200,7 @@ class FlexEControlTask(Task):
     def _slots(
         self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise
     ) -> tuple[list[SlotInput], list[Shown]]:
-        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "drop", "split")}
+        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "keep_one", "drop", "split")}
         types = self.control.config.types
         shown = [
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
@@ -226,7 +233,25 @@ class FlexEControlTask(Task):
         return {"control": self.control}
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        return [(f"control.{name}", p) for name, p in self.control.trainable_parameters().items()]
+        return [(f"control.{name}", p) for name, p in self.control.trainable_parameters(self.part).items()]
+
+    def _noised(self, indices: list[int], noise: KeyedNoise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noisy latents (B,C,h,w), their timesteps (B,), and what the UNet should say of them."""
+        mean, std = self._latents(indices)
+        draws = noise.randn(indices, (2, *mean.shape[1:]), "noise").to(self.device)
+        latents = mean.to(self.device) + std.to(self.device) * draws[:, 0]
+        t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(self.device)
+        noisy = self.schedule.add_noise(latents, draws[:, 1], t)
+        return noisy, t, target_of(self.schedule, latents, draws[:, 1], t)
+
+    @torch.no_grad()
+    def _encoded(self, texts: list[str]) -> torch.Tensor:
+        """Text tokens (B,T,D) of the frozen text encoder."""
+        length = self.tokenizer.model_max_length
+        ids = self.tokenizer(
+            texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(ids.to(self.device)).last_hidden_state
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         device, options = self.device, self.options
@@ -234,24 +259,10 @@ class FlexEControlTask(Task):
             module.to(device)
         texts, tokens, masks = self._words(indices, noise)
         slots, shown = self._slots(indices, masks, noise)
+        noisy, t, target = self._noised(indices, noise)
+        context = self._encoded(texts)
 
-        mean, std = self._latents(indices)
-        draws = noise.randn(indices, (2, *mean.shape[1:]), "noise")
-        latents = mean.to(device) + std.to(device) * draws[:, 0].to(device)
-        epsilon = draws[:, 1].to(device)
-        t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(device)
-        noisy, target = self.schedule.add_noise(latents, epsilon, t), target_of(self.schedule, latents, epsilon, t)
-        encoded = self.tokenizer(
-            texts,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        with torch.no_grad():
-            context = self.text_encoder(encoded.input_ids.to(device)).last_hidden_state
-
-        state = PhraseAttention(tokens, None, False, options["map_stride"], tuple(latents.shape[-2:]))
+        state = PhraseAttention(tokens, None, False, options["map_stride"], tuple(noisy.shape[-2:]))
         # The UNet's own down and middle maps carry no gradient to the adapter, so they are left alone.
         watched = {"adapter": self.control.down_blocks, "unet": self.unet.up_blocks} if options["lambda_ca"] else {}
         with phrase_attention(watched, state):
@@ -286,10 +297,19 @@ class FlexEControlTask(Task):
         model.to(torch.float16).save_pretrained(folder)
 
     def load_weights(self, source: str) -> dict[str, Any]:
-        """Start from an exported adapter of the same settings: a folder or a Hub id."""
+        """Start from an exported adapter of the same settings: a folder or a Hub id.
+
+        It may lack the global adapter, which then starts anew.
+        """
         saved = FlexEControlModel.from_pretrained(resolve(source))
         try:
-            self.control.load_state_dict(saved.state_dict())
+            keys = self.control.load_state_dict(saved.state_dict(), strict=False)
         except RuntimeError as error:
             raise ValueError(f"init_from: {source!r} is an adapter of other settings: {error}") from error
+        missing = [key for key in keys.missing_keys if not key.startswith("global_projection.")]
+        if missing or keys.unexpected_keys:
+            raise ValueError(
+                f"init_from: {source!r} is an adapter of other settings: it lacks {missing[:3]} and has "
+                f"{keys.unexpected_keys[:3]} too many"
+            )
         return {"preset": saved.config.preset, "parameters": sum(p.numel() for p in saved.parameters())}

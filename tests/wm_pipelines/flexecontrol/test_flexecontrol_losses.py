@@ -117,6 +117,9 @@ def test_condition_dropout_has_the_stated_chances():
         assert sum(t in d for d in drawn) / 4000 == pytest.approx(0.5, abs=0.03)
     assert keep_conditions(types, rng, keep_all=1.0) == types
     assert keep_conditions(types, rng, keep_all=0.0, drop_all=1.0) == []
+    alone = [tuple(keep_conditions(types, rng, keep_one=0.8)) for _ in range(4000)]
+    for t in types:
+        assert alone.count((t,)) / 4000 == pytest.approx(0.2, abs=0.025)
 
 
 def test_usable_objects():
