@@ -26,7 +26,8 @@ from torch import nn
 
 from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_lora_factors, kronecker_weight
 
-from .linear import KroneckerLinear, init_factors, merge_weight
+from .linear import KroneckerLinear, init_factors
+from .merging import Undo, check_mergeable, merge_weight
 
 __all__ = ["AdapterSpec", "AdaptedLinear", "KroneckerLinear"]
 
@@ -84,7 +85,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         # plain dicts: an owner must not become a child of the layers that borrow from it
         self.slow_owner: dict[str, AdaptedLinear] = {}
         self.bias_owner: dict[str, AdaptedLinear] = {}
-        self._unmerged: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._unmerged: tuple[Undo, torch.Tensor | None] | None = None
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
@@ -276,8 +277,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         if not names:
             return
         base = self.get_base_layer()
-        if base.weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            raise ValueError(f"base weight is {base.weight.dtype}: merging disabled, using side path")
+        check_mergeable(base.weight)
         merged, lost = merge_weight(base.weight.data, sum(self.get_delta_weight(name) for name in names))
         biases = [bias for name in names if (bias := self._full_bias(name)) is not None]
         if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases)):
@@ -289,7 +289,10 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
                 stacklevel=2,
             )
         if self._unmerged is None:
-            self._unmerged = (base.weight.data, None if base.bias is None else base.bias.data)
+            original, bias = base.weight.data, None if base.bias is None else base.bias.data
+        else:
+            original, bias = self._unmerged[0].restore(base.weight.data), self._unmerged[1]
+        self._unmerged = (Undo(original, merged), bias)
         base.weight.data = merged
         if biases:
             if base.bias is None:
@@ -305,7 +308,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             return
         base = self.get_base_layer()
         weight, bias = self._unmerged
-        base.weight.data = weight.to(base.weight)
+        base.weight.data = weight.restore(base.weight.data)
         if bias is None:
             base.bias = None
         else:

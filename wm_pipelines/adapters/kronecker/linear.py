@@ -10,7 +10,9 @@ from torch import nn
 
 from wm_pipelines.kernels import kronecker_linear, kronecker_lora_factors, kronecker_weight
 
-__all__ = ["KroneckerLinear", "check_divides", "divisors", "init_factors", "merge_weight"]
+from .merging import Undo, check_mergeable, merge_weight
+
+__all__ = ["KroneckerLinear", "check_divides", "divisors", "init_factors"]
 
 
 def divisors(*sizes: int) -> list[int]:
@@ -52,22 +54,6 @@ def init_factors(
     for factor, power in ((a, -0.5), (a_out, -0.25), (a_in, -0.25)):
         if factor is not None:
             factor.normal_(0.0, factor.shape[-1] ** power, generator=generator)
-
-
-@torch.no_grad()
-def merge_weight(weight: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """weight + delta in fp32 (fp64 for fp64), rounded once to the weight's dtype.
-
-    Returns:
-        The merged weight, and ‖(merged − weight) − delta‖/‖delta‖, the share of the delta that rounding lost
-        (0 for a zero delta).
-    """
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    delta = delta.to(device=weight.device, dtype=wide)
-    merged = (weight.to(wide) + delta).to(weight.dtype)
-    size = delta.norm()
-    lost = (merged.to(wide) - weight.to(wide) - delta).norm()
-    return merged, float(lost / size) if size > 0 else 0.0
 
 
 class KroneckerLinear(nn.Linear):
@@ -125,7 +111,7 @@ class KroneckerLinear(nn.Linear):
         self.terms, self.r, self.n_in, self.n_out = terms, r, n_in, n_out
         self.factored, self.scale, self.types = factored, scale, types
         self._mix: list[float] | torch.Tensor | None = None
-        self._unmerged: torch.Tensor | None = None
+        self._unmerged: Undo | None = None
 
         like = {"device": self.weight.device, "dtype": torch.promote_types(self.weight.dtype, torch.float32)}
         lead = () if types is None else (types,)
@@ -249,15 +235,20 @@ class KroneckerLinear(nn.Linear):
         return kronecker_lora_factors(factors[0], factors[1], scale=self.scale, **factors[2])
 
     def merge(self) -> None:
-        """Adds ΔW to `weight` in fp32; `unmerge` puts the very bits back. Does nothing when merged."""
+        """Adds ΔW to `weight` in fp32; `unmerge` puts the very bits back. Does nothing when merged.
+
+        Raises:
+            ValueError: the weight is quantised.
+        """
         if self._unmerged is None:
+            check_mergeable(self.weight)
             merged, _ = merge_weight(self.weight.data, self.delta_weight())
-            self._unmerged, self.weight.data = self.weight.data, merged
+            self._unmerged, self.weight.data = Undo(self.weight.data, merged), merged
 
     def unmerge(self) -> None:
         """Restores the weight of before `merge`."""
         if self._unmerged is not None:
-            self.weight.data, self._unmerged = self._unmerged.to(self.weight), None
+            self.weight.data, self._unmerged = self._unmerged.restore(self.weight.data), None
 
     def to_linear(self) -> nn.Linear:
         """A plain `nn.Linear` with ΔW merged into a copy of the weight; the bias is shared."""

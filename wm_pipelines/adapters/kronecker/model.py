@@ -17,6 +17,7 @@ from torch import nn
 from .config import KroneckerConfig
 from .layer import AdaptedLinear, AdapterSpec
 from .linear import check_divides
+from .merging import check_mergeable
 from .targets import check_targets, row_slices, set_name, supported_base
 
 __all__ = ["KroneckerModel"]
@@ -141,6 +142,13 @@ class KroneckerModel(BaseTuner):
         for parameter in model.parameters():
             if id(parameter) not in managed:
                 parameter.requires_grad = False
+
+    def _check_merge_allowed(self) -> None:
+        """Before the first layer is touched: a model must not be left half merged."""
+        super()._check_merge_allowed()
+        for name, layer in self.model.named_modules():
+            if isinstance(layer, AdaptedLinear):
+                check_mergeable(layer.get_base_layer().weight, name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
