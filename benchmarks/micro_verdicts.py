@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from records import detectable, hierarchical, interval
+from records import figure_text, summary, verdict, verdict_lines
+
+from wm_pipelines.files import atomic
 
 METRICS = ("edge_f1", "iou", "bound")
 MARGIN = 0.02
@@ -35,7 +37,7 @@ class Results:
     def figure(self, *key: Any, **options: Any) -> dict[str, Any] | None:
         """Mean of a metric with its interval, None without cells."""
         found = self.values(*key, **options)
-        return self._summary(np.stack(list(found.values()))) if found else None
+        return summary(np.stack(list(found.values())), self.draws) if found else None
 
     def difference(self, one: tuple, other: tuple, **options: Any) -> dict[str, Any] | None:
         """Mean of `one` - `other` over shared seeds and scenes with its interval; None without shared seeds."""
@@ -43,15 +45,7 @@ class Results:
         shared = sorted(set(a) & set(b))
         if not shared:
             return None
-        return self._summary(np.stack([a[s] - b[s] for s in shared]))
-
-    def _summary(self, values: np.ndarray) -> dict[str, Any]:
-        draws = hierarchical(values, self.draws)
-        low, high = interval(draws)
-        return {
-            "value": float(np.nanmean(values)), "low": low, "high": high, "seeds": len(values),
-            "detectable": detectable(draws),
-        }  # fmt: skip
+        return summary(np.stack([a[s] - b[s] for s in shared]), self.draws)
 
     def constant(self, arm: str, name: str) -> float | None:
         """A figure that belongs to the arm (counts, step time): the mean over its cells."""
@@ -76,7 +70,7 @@ def verdicts(results: Results, most: int, counts: list[int], seeds: int) -> list
             "state bytes B / A (< 1)": [bytes_b / bytes_a, bytes_b < bytes_a],
             f"edge F1 B - A (>= -{MARGIN})": [edge, edge["value"] >= -MARGIN],
         }
-    said.append(_verdict("efficiency", parts, edge, seeds))
+    said.append(verdict("efficiency", parts, edge, seeds))
 
     bound = results.difference(("B", most, "bound"), ("F", most, "bound"), same=True)
     parts = bound and {
@@ -84,7 +78,7 @@ def verdicts(results: Results, most: int, counts: list[int], seeds: int) -> list
             bound, bound["value"] >= 0.05 and bound["low"] > 0,
         ]
     }  # fmt: skip
-    said.append(_verdict("multi-condition", parts, bound, seeds))
+    said.append(verdict("multi-condition", parts, bound, seeds))
 
     parts, least = {}, seeds
     for half, count in zip(counts, counts[1:], strict=False):
@@ -93,26 +87,8 @@ def verdicts(results: Results, most: int, counts: list[int], seeds: int) -> list
             parts[f"edge F1 B({half}) - A({count}) (lower bound >= -{MARGIN})"] = [gap, gap["low"] >= -MARGIN]
             least = min(least, gap["seeds"])
     whole = len(parts) >= 2 or None
-    said.append(_verdict("data efficiency", whole and parts, {"seeds": least}, seeds, needed=2))
+    said.append(verdict("data efficiency", whole and parts, {"seeds": least}, seeds, needed=2))
     return said
-
-
-def _verdict(claim: str, parts: dict | None, measured: dict | None, seeds: int, needed: int | None = None) -> dict:
-    holds = None
-    if parts:
-        passed = sum(bool(ok) for _, ok in parts.values())
-        holds = passed >= (needed or len(parts))
-    found = measured["seeds"] if parts else 0
-    return {"kind": "verdict", "claim": claim, "holds": holds, "seeds": found, "complete": found >= seeds,
-            "parts": {k: {"measured": v, "passed": bool(ok)} for k, (v, ok) in (parts or {}).items()}}  # fmt: skip
-
-
-def _text(figure: dict[str, Any] | float | None) -> str:
-    if figure is None:
-        return "-"
-    if isinstance(figure, float):
-        return f"{figure:.4g}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
 def report(results: Results, names: dict[str, str], counts: list[int], seeds: int) -> tuple[str, list[dict]]:
@@ -131,26 +107,19 @@ def report(results: Results, names: dict[str, str], counts: list[int], seeds: in
             figures["bound_same_shape"] = results.figure(arm, scenes, "bound", binding, same=True)
             if figures["edge_f1"]:
                 row[binding] = figures
-                words = "  ".join(f"{m} {_text(f)}" for m, f in figures.items())
+                words = "  ".join(f"{m} {figure_text(f)}" for m, f in figures.items())
                 lines.append(f"  binding={binding:<10}{words}")
         row["error"] = results.figure(arm, scenes, "error")
         for name in ("optimised", "state_bytes", "step_ms", "step_cpu_ms"):
             row[name] = float(np.mean([cell[name] for cell in cells.values()]))
         lines.append(
-            f"  held-out error {_text(row['error'])}  optimised {row['optimised']:,.0f}  "
+            f"  held-out error {figure_text(row['error'])}  optimised {row['optimised']:,.0f}  "
             f"state {row['state_bytes'] / 1e6:.2f} MB  step {row['step_ms']:.0f} ms ({row['step_cpu_ms']:.0f} ms CPU)"
         )
         rows.append(row)
-    lines.append("\nPre-registered claims:")
-    for verdict in verdicts(results, most, counts, seeds):
-        word = {True: "HOLDS", False: "DOES NOT HOLD", None: "not measured"}[verdict["holds"]]
-        partial = "" if verdict["complete"] else f" (only {verdict['seeds']} of {seeds} seeds)"
-        lines.append(f"  {verdict['claim']}: {word}{partial}")
-        for text, part in verdict["parts"].items():
-            found = part["measured"]
-            extra = f"; smallest detectable difference {found['detectable']:.3f}" if isinstance(found, dict) else ""
-            lines.append(f"    {'yes' if part['passed'] else 'no':<4}{text}: {_text(found)}{extra}")
-        rows.append(verdict)
+    judged = verdicts(results, most, counts, seeds)
+    lines += ["\nPre-registered claims:", *verdict_lines(judged, seeds)]
+    rows += judged
     return "\n".join(lines), rows
 
 
@@ -173,8 +142,6 @@ def plot(results: Results, counts: list[int], path: Path) -> None:
         axis.set(xscale="log", xlabel="training scenes", ylabel=label, xticks=counts, xticklabels=counts)
         axis.minorticks_off()
     axes[0].legend(title="arm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=120)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""What every benchmark here shares: rows in JSON Lines files with where they were made, and bootstrap intervals."""
+"""What the benchmarks share: rows in JSON Lines files with where they were made, bootstrap intervals, verdicts."""
 
 import fcntl
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_pipelines.bootstrap import hierarchical, interval
 from wm_pipelines.media import atomic
 from wm_pipelines.random import keyed
 from wm_pipelines.training.record import code_commit, hardware, versions
@@ -50,33 +51,10 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def hierarchical(values: np.ndarray, draws: int = 10_000) -> np.ndarray:
-    """Bootstrap means of `values` (seeds, scenes): seeds are drawn with replacement, then scenes within each.
-
-    NaN (a scene without the quantity) is left out of a mean. Returns (draws,). The stream depends on the sizes only,
-    so two quantities over the same seeds and scenes are resampled alike.
-    """
-    seeds, scenes = values.shape
-    rng = keyed("hierarchical bootstrap", seeds, scenes)
-    means = np.empty(draws)
-    for start in range(0, draws, 500):
-        count = min(500, draws - start)
-        rows = rng.integers(seeds, size=(count, seeds, 1))
-        columns = rng.integers(scenes, size=(count, seeds, scenes))
-        means[start : start + count] = np.nanmean(values[rows, columns], axis=(1, 2))
-    return means
-
-
 def median_draws(values: np.ndarray, draws: int = 10_000) -> np.ndarray:
     """Bootstrap medians of `values` (N,)."""
     rng = keyed("median bootstrap", len(values))
     return np.median(values[rng.integers(len(values), size=(draws, len(values)))], axis=1)
-
-
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of bootstrap draws."""
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def mean_interval(values: np.ndarray, draws: int = 2000) -> list[float]:
@@ -88,3 +66,55 @@ def mean_interval(values: np.ndarray, draws: int = 2000) -> list[float]:
 def detectable(draws: np.ndarray) -> float:
     """Smallest difference that a two-sided 5 % test of this precision finds in 80 % of repetitions: 2.8 errors."""
     return float(2.8 * np.std(draws))
+
+
+def summary(values: np.ndarray, draws: int) -> dict[str, Any]:
+    """Mean of `values` (seeds, scenes) with its interval by `hierarchical`, and the smallest detectable difference."""
+    means = hierarchical(values, draws)
+    low, high = interval(means)
+    return {
+        "value": float(np.nanmean(values)), "low": low, "high": high, "seeds": len(values),
+        "detectable": detectable(means),
+    }  # fmt: skip
+
+
+def verdict(
+    claim: str, parts: dict | None, measured: dict | None, seeds: int, needed: int | None = None
+) -> dict[str, Any]:
+    """Row of one claim: {claim, holds (True, False, or None where cells are missing), seeds, complete, parts}.
+
+    Args:
+        parts: {condition in words: (figure, whether it is met)}; nothing where cells are missing.
+        measured: the figure whose `seeds` are those that the claim stands on. seeds: asked for.
+        needed: how many parts must be met; all when None.
+    """
+    holds = None
+    if parts:
+        passed = sum(bool(ok) for _, ok in parts.values())
+        holds = passed >= (needed or len(parts))
+    found = measured["seeds"] if parts else 0
+    return {"kind": "verdict", "claim": claim, "holds": holds, "seeds": found, "complete": found >= seeds,
+            "parts": {k: {"measured": v, "passed": bool(ok)} for k, (v, ok) in (parts or {}).items()}}  # fmt: skip
+
+
+def verdict_lines(verdicts: list[dict[str, Any]], seeds: int) -> list[str]:
+    """The verdicts in words, each with its parts and their figures."""
+    lines = []
+    for row in verdicts:
+        word = {True: "HOLDS", False: "DOES NOT HOLD", None: "not measured"}[row["holds"]]
+        partial = "" if row["complete"] else f" (only {row['seeds']} of {seeds} seeds)"
+        lines.append(f"  {row['claim']}: {word}{partial}")
+        for text, part in row["parts"].items():
+            found = part["measured"]
+            extra = f"; smallest detectable difference {found['detectable']:.3f}" if isinstance(found, dict) else ""
+            lines.append(f"    {'yes' if part['passed'] else 'no':<4}{text}: {figure_text(found)}{extra}")
+    return lines
+
+
+def figure_text(figure: dict[str, Any] | float | None) -> str:
+    """A `summary` as "mean [low, high]", a number as it is, None as a dash."""
+    if figure is None:
+        return "-"
+    if isinstance(figure, float):
+        return f"{figure:.4g}"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
