@@ -91,6 +91,39 @@ def tiny_control(tiny_sd):
     return control.requires_grad_(False).eval()
 
 
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """A whole `CLIPModel` (32x32 pictures, width 24 and 16, joint 20), seeded, with tokenizer and image processor.
+
+    The joint dimension differs from both widths, so that a mixed-up one fails. Shared: change a deep copy only.
+    """
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from wm_pipelines.diorama.clip_training import CLIP_WORDS
+    from wm_pipelines.diorama.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(tmp_path_factory.mktemp("clip_tokenizer"), CLIP_WORDS)
+    tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 20}
+    text = {
+        **tower,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {**tower, "hidden_size": 24, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=20))
+    side = {"height": 32, "width": 32}
+    images = CLIPImageProcessorPil(size=side, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return {"clip": clip.requires_grad_(False).eval(), "tokenizer": tokenizer, "image_processor": images}
+
+
 @pytest.fixture
 def square():
     """`square(top, left, side)`: the white outline of a square on black, float32 (3, 64, 64)."""
