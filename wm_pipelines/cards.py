@@ -29,6 +29,13 @@ METHODS = {
         "A per-pixel classifier of colour and shape for rendered scenes of the miniature world. It scores generated "
         "pictures; its own accuracy on rendered truth is in the table below.",
     ),
+    "diorama-clip": (
+        "diorama-clip",
+        "zero-shot-image-classification",
+        "A small CLIP, trained on rendered scenes of a miniature world and their captions. It compares pictures of a "
+        "few coloured solids with sentences about them; it is a base for few-shot methods and tests, and it knows "
+        "nothing else.",
+    ),
     "flexecontrol": (
         "FlexEControl",
         "text-to-image",
@@ -36,7 +43,16 @@ METHODS = {
         "segmentation maps, of different types or of the same type, each with its strength, region, window and "
         "phrase.",
     ),
+    "kadaptation": (
+        "KAdaptation",
+        "image-classification",
+        "A few-shot classifier: a Kronecker adapter on the query and value projections of a frozen CLIP image tower, "
+        "and a head that started from the names of its classes. It was fitted to a handful of pictures a class.",
+    ),
 }
+
+# Methods whose checkpoints another library loads as they are.
+LIBRARIES = {"diorama-sd": "diffusers", "diorama-clip": "transformers"}
 
 
 def render_card(folder: str | os.PathLike) -> str:
@@ -109,13 +125,13 @@ def stale_card(folder: str | os.PathLike) -> list[str]:
 
 
 def _header(config: WMConfig, task: str) -> dict[str, Any]:
-    stock = config.pipeline == "StableDiffusionPipeline"
     paper = re.search(r"\d{4}\.\d{4,5}", config.paper or "")
     header: dict[str, Any] = {
-        "library_name": "diffusers" if stock else "wm-pipelines",
+        "library_name": LIBRARIES.get(config.method, "wm-pipelines"),
         "pipeline_tag": task,
         "license": config.licence,
-        "tags": ["diffusers", "safetensors", "wm-pipelines", config.method] + ([f"arxiv:{paper[0]}"] if paper else []),
+        "tags": [LIBRARIES.get(config.method, "diffusers"), "safetensors", "wm-pipelines", config.method]
+        + ([f"arxiv:{paper[0]}"] if paper else []),
     }
     if config.base_model is not None and config.base_model.repo_id is not None:
         header["base_model"] = config.base_model.repo_id
@@ -163,6 +179,12 @@ def _usage(config: WMConfig) -> str:
             "from diffusers import StableDiffusionPipeline\n\n"
             'pipe = StableDiffusionPipeline.from_pretrained("<this repository or its folder>")\n'
             'picture = pipe("a red cube left of a blue sphere").images[0]'
+        )
+    if config.method == "diorama-clip":
+        return (
+            "from transformers import CLIPModel, CLIPProcessor\n\n"
+            'model = CLIPModel.from_pretrained("<this repository or its folder>")\n'
+            'processor = CLIPProcessor.from_pretrained("<this repository or its folder>")'
         )
     if config.pipeline is None:
         return (

@@ -37,6 +37,12 @@ def _diorama_judge(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _diorama_clip(options: dict[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.diorama.clip_training import CLIP_WORDS
+
+    return {"method": "diorama-clip", "method_config": {"image_size": _SIZE}, "vocabulary": list(CLIP_WORDS)}
+
+
 def _flexecontrol(options: dict[str, Any]) -> dict[str, Any]:
     from wm_pipelines.flexecontrol.training import DEFAULTS
 
@@ -60,6 +66,7 @@ def _flexecontrol_folder(options: dict[str, Any]) -> dict[str, Any]:
 RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "diorama-sd": _diorama_sd,
     "diorama-judge": _diorama_judge,
+    "diorama-clip": _diorama_clip,
     "flexecontrol": _flexecontrol,
     "flexecontrol-folder": _flexecontrol_folder,
     "flexecontrol-global": _flexecontrol,

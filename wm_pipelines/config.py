@@ -120,6 +120,13 @@ class DioramaJudgeConfig(Record):
     shapes: list[str] = Field(min_length=1)
 
 
+class DioramaClipConfig(Record):
+    """How the contrastive base is asked; its architecture is in its `config.json`."""
+
+    image_size: int = Field(64, ge=8, description="side in pixels that it was trained at")
+    template: str = Field("a photo of a {}.", description="sentence that a class name is put into")
+
+
 class FlexEControlConfig(Record):
     """Inference settings of a FlexEControl adapter; preset, ranks and types are in its `config.json`."""
 
@@ -132,10 +139,19 @@ class FlexEControlConfig(Record):
     num_inference_steps: int = Field(50, ge=1)
 
 
+class KAdaptationConfig(Record):
+    """What a fitted classifier was asked; classes and head are in its `config.json`, the adapter in PEFT's file."""
+
+    image_size: int = Field(224, ge=8, description="side in pixels that the base reads")
+    templates: list[str] = Field(default_factory=list, description="sentences that the head started from")
+
+
 METHOD_CONFIGS: dict[str, type[Record]] = {
     "diorama-sd": DioramaSDConfig,
     "diorama-judge": DioramaJudgeConfig,
+    "diorama-clip": DioramaClipConfig,
     "flexecontrol": FlexEControlConfig,
+    "kadaptation": KAdaptationConfig,
 }
 
 
@@ -143,7 +159,7 @@ class WMConfig(Record):
     """The whole record. `method` decides the type of `method_config`."""
 
     schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d+\.\d+$")
-    method: Literal["diorama-sd", "diorama-judge", "flexecontrol"]
+    method: Literal["diorama-sd", "diorama-judge", "diorama-clip", "flexecontrol", "kadaptation"]
     pipeline: str | None = Field(None, description="class that loads the checkpoint; None for a bare module")
     base_model: BaseModelRef | None = Field(None, description="set for an adapter, None for a whole checkpoint")
     method_config: SerializeAsAny[Record] = Field(default_factory=dict, validate_default=True)

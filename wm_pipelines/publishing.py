@@ -114,7 +114,7 @@ def _index_problems(root: Path, config: WMConfig) -> list[str]:
             problems.append(f"{index} names {name!r}, but {CONFIG_NAME} names {config.pipeline!r}")
     elif config.pipeline is not None and config.base_model is None:
         problems.append(f"{index} is missing, and the record names no base_model that would make this an adapter")
-    for path in sorted(root.glob("*/config.json")):
+    for path in [*root.glob("config.json"), *sorted(root.glob("*/config.json"))]:
         data = _read_json(path, problems)
         dtype = data.get("dtype", data.get("torch_dtype"))
         if "transformers_version" in data and dtype != "float32":
