@@ -12,6 +12,8 @@ __all__ = [
     "KroneckerModel",
     "add_weighted_adapter",
     "load_adapter",
+    "load_lokr",
+    "load_pevit",
     "register",
     "save_adapter",
     "save_lora",
@@ -53,4 +55,6 @@ from .config import KroneckerConfig  # noqa: E402
 from .export import save_lora, to_lora  # noqa: E402
 from .files import load_adapter, save_adapter  # noqa: E402
 from .linear import KroneckerLinear  # noqa: E402
+from .lokr import load_lokr  # noqa: E402
 from .model import KroneckerModel  # noqa: E402
+from .pevit import load_pevit  # noqa: E402

@@ -109,7 +109,8 @@ def _cat_config(
         "terms": sum(config.terms for config in configs),
         "factored": all(config.factored for config in configs),
         "r": max(ranks.values()),
-        "rank_pattern": {re.escape(n): r for n, r in ranks.items() if r != max(ranks.values())},
+        # the caret keeps it from longer names that end alike
+        "rank_pattern": {f"^{re.escape(n)}": r for n, r in ranks.items() if r != max(ranks.values())},
         "alpha": 1.0,
         "alpha_pattern": {},
         "init": "default",

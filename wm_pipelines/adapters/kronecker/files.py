@@ -7,6 +7,7 @@ import os
 import warnings
 from pathlib import Path
 
+import torch
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,7 @@ from wm_pipelines.files import atomic
 from .config import KroneckerConfig
 from .layer import AdaptedLinear
 
-__all__ = ["load_adapter", "save_adapter"]
+__all__ = ["inject", "load_adapter", "read_adapter", "read_tensors", "save_adapter"]
 
 _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -50,6 +51,42 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, adapter_name: str 
     return folder
 
 
+def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: there is no such file, or it is of another format. Pickles can run code when they are read, so they
+            are never opened here.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} can't be read: {error}. Only safetensors files are; convert a torch pickle yourself, once: "
+            "save_file({k: v.clone().contiguous() for k, v in torch.load(old, weights_only=True).items()}, new), with "
+            "save_file from safetensors.torch"
+        ) from error
+
+
+def read_adapter(folder: str | os.PathLike, kind: type[PeftConfig]) -> tuple[PeftConfig, dict[str, torch.Tensor]]:
+    """Config and tensors of an adapter folder as PEFT writes it.
+
+    Raises:
+        ValueError: a file is missing or unreadable, or the adapter is of another kind.
+    """
+    folder = Path(folder)
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"`folder` {folder} has no {name}")
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, kind):
+        raise ValueError(f"{folder / _CONFIG} is for {config.peft_type}, not for {kind().peft_type.value}")
+    return config, read_tensors(folder / _WEIGHTS)
+
+
 def load_adapter(
     model: nn.Module, folder: str | os.PathLike, adapter_name: str = "default", low_cpu_mem_usage: bool = False
 ) -> nn.Module:
@@ -65,19 +102,26 @@ def load_adapter(
         ValueError: a file is missing or unreadable, the adapter is of another kind or for another base, or the name
             is taken. The model then keeps no trace of it.
     """
-    folder = Path(folder)
-    for name in (_CONFIG, _WEIGHTS):
-        if not (folder / name).is_file():
-            raise ValueError(f"`folder` {folder} has no {name}")
+    config, state = read_adapter(folder, KroneckerConfig)
+    return inject(model, config, state, adapter_name, str(folder), low_cpu_mem_usage)
+
+
+def inject(
+    model: nn.Module,
+    config: KroneckerConfig,
+    state: dict[str, torch.Tensor],
+    adapter_name: str,
+    source: str,
+    low_cpu_mem_usage: bool = False,
+) -> nn.Module:
+    """Injects an adapter of these factors into `model`; a failure leaves no trace. As `load_adapter`.
+
+    Args:
+        state: keys as in the file, with or without PEFT's prefix.
+        source: where it comes from, for messages.
+    """
     if adapter_name in getattr(model, "peft_config", {}):
         raise ValueError(f"adapter {adapter_name!r} exists already; delete it or choose another name")
-    config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, KroneckerConfig):
-        raise ValueError(f"{folder / _CONFIG} is for {config.peft_type}, not for KRONECKER")
-    try:
-        state = load_file(folder / _WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / _WEIGHTS} can't be read: {error}") from error
     active = {layer: layer.active_adapters for layer in model.modules() if isinstance(layer, AdaptedLinear)}
     try:
         with warnings.catch_warnings():  # PEFT warns about every second adapter that is injected
@@ -87,7 +131,7 @@ def load_adapter(
         missing = [k for k in result.missing_keys if ".kronecker_" in k and k.endswith(f".{adapter_name}")]
         if missing or result.unexpected_keys:
             raise ValueError(
-                f"{folder / _WEIGHTS} does not fit the model: missing {missing[:3]}, "
+                f"{source} does not fit the model: missing {missing[:3]}, "
                 f"unexpected {list(result.unexpected_keys)[:3]}"
             )
     except Exception:
