@@ -67,6 +67,45 @@ def test_kohya_file(make_stack, randomise, tmp_path):
     assert len(stored) == 4 * 6
 
 
+@pytest.mark.parametrize("form", ["rank_one", "dense", "dense_full_rank"])
+def test_a_smaller_rank_is_refused_with_its_error(make_stack, randomise, tmp_path, form):
+    """A compact LoRA of a dense adapter does not exist; the best one is written when asked for."""
+    model = adapted(make_stack, randomise, form)
+    deltas = {name: lora.up @ lora.down for name, lora in to_lora(model).items()}
+    spectra = [torch.linalg.svdvals(delta.double()) for delta in deltas.values()]
+    error = (sum(s[3:].square().sum() for s in spectra) / sum(s.square().sum() for s in spectra)).sqrt()
+    message = f"no exact LoRA form of rank 3, it needs {FORMS[form][1]}; leave `rank` out, use format='diff' or "
+    message += f"allow_lossy=True \\(error {error:.1%}\\)"
+    with pytest.raises(ValueError, match=message):
+        save_lora(model, tmp_path, format="kohya", rank=3)
+    assert not list(tmp_path.iterdir())
+    stored = load_file(save_lora(model, tmp_path, format="kohya", rank=3, allow_lossy=True))
+    lost = {
+        name: stored[f"lora_unet_{name.replace('.', '_')}.lora_up.weight"]
+        @ stored[f"lora_unet_{name.replace('.', '_')}.lora_down.weight"]
+        - delta
+        for name, delta in deltas.items()
+    }
+    found = torch.stack(list(lost.values())).norm() / torch.stack(list(deltas.values())).norm()
+    assert float(found) == pytest.approx(float(error), rel=1e-4) and error > 0.01
+
+
+def test_a_larger_rank_is_filled_with_zeros(make_stack, randomise, inputs, tmp_path):
+    model = adapted(make_stack, randomise, "ranks")
+    path = save_lora(model, tmp_path, rank=16)
+    assert {t.shape[0] for k, t in load_file(path).items() if "lora_A" in k} == {16}
+    lora = PeftModel.from_pretrained(make_stack(), tmp_path).eval()
+    torch.testing.assert_close(lora(inputs), model(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_diff_file_holds_the_whole_update(make_stack, randomise, tmp_path):
+    model = adapted(make_stack, randomise, "fused")
+    stored = load_file(save_lora(model, tmp_path, format="diff"))
+    layer = model.base_model.model.blocks[2].k
+    torch.testing.assert_close(stored["lora_unet_blocks_2_k.diff"], layer.get_delta_weight("default"))
+    assert stored["lora_unet_blocks_2_k.diff_b"][12:].any() and not stored["lora_unet_blocks_2_k.diff_b"][:12].any()
+
+
 def test_scale_is_exported(make_stack, randomise):
     model = adapted(make_stack, randomise, "rank_one")
     full = to_lora(model)["blocks.0.q"].up
@@ -80,6 +119,9 @@ def test_bad_input(make_stack, randomise, tmp_path):
         save_lora(model, tmp_path, "x")
     with pytest.raises(ValueError, match="`format` must be one of"):
         save_lora(model, tmp_path, format="onnx")
+    for options in ({"rank": 0}, {"rank": 2.5}, {"rank": 4, "format": "diff"}):
+        with pytest.raises(ValueError, match="`rank` must be a positive integer, and None with format='diff'"):
+            save_lora(model, tmp_path, **options)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         save_lora(model, tmp_path / "file")

@@ -11,6 +11,7 @@ __all__ = [
     "KroneckerLinear",
     "KroneckerModel",
     "add_weighted_adapter",
+    "check_called",
     "load_adapter",
     "load_lokr",
     "load_pevit",
@@ -50,6 +51,7 @@ def register() -> None:
 
 register()
 
+from .called import check_called  # noqa: E402
 from .combine import add_weighted_adapter  # noqa: E402
 from .config import KroneckerConfig  # noqa: E402
 from .export import save_lora, to_lora  # noqa: E402

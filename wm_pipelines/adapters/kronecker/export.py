@@ -24,6 +24,7 @@ _FILES = {
     "peft": "adapter_model.safetensors",
     "diffusers": "pytorch_lora_weights.safetensors",
     "kohya": "kohya_lora.safetensors",
+    "diff": "kohya_diff.safetensors",
 }
 
 
@@ -64,38 +65,52 @@ def save_lora(
     model: nn.Module,
     folder: str | os.PathLike,
     adapter_name: str = "default",
-    format: Literal["peft", "diffusers", "kohya"] = "peft",
+    format: Literal["peft", "diffusers", "kohya", "diff"] = "peft",
     prefix: str | None = None,
     dtype: torch.dtype = torch.float32,
+    rank: int | None = None,
+    allow_lossy: bool = False,
 ) -> Path:
     """Writes `to_lora` as a LoRA file; every tool that reads the format then has the same ΔW up to `dtype`.
 
     Args:
         format: "peft" (`adapter_model.safetensors` and `adapter_config.json`, for `PeftModel.from_pretrained`),
-            "diffusers" (`pytorch_lora_weights.safetensors`, for `load_lora_weights`), or "kohya"
-            (`kohya_lora.safetensors`, for ComfyUI and the web UIs, with module names as in diffusers).
+            "diffusers" (`pytorch_lora_weights.safetensors`, for `load_lora_weights`), "kohya"
+            (`kohya_lora.safetensors`, for ComfyUI and the web UIs, with module names as in diffusers), or "diff"
+            (`kohya_diff.safetensors`, the whole ΔW under the same names, for ComfyUI: as large as the weights).
         prefix: component in front of the keys: "unet" by default for diffusers, "lora_unet" for Kohya.
         dtype: of the file; the alpha equals the rank, so the reader's scale is 1.
+        rank: of the file, for readers that take certain ranks only; by default the smallest that is exact without a
+            decomposition, m·r for rank-one A and min(n²r, in, out) for dense A. A larger one is filled with zeros.
+        allow_lossy: with a smaller `rank`, write the best approximation of that rank.
 
     Returns:
         The path of the weights file. It is written whole under a temporary name, then renamed.
 
     Raises:
-        ValueError: unknown format, no such adapter, or a folder that is a file.
+        ValueError: unknown format, no such adapter, a folder that is a file, or a rank that loses something without
+            `allow_lossy`; the message says how much.
     """
     if format not in _FILES:
         raise ValueError(f"`format` must be one of {sorted(_FILES)}, got {format!r}")
+    if rank is not None and (format == "diff" or not isinstance(rank, int) or rank < 1):
+        raise ValueError(f"`rank` must be a positive integer, and None with format='diff', got {rank!r}")
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"`folder` must be a folder, {folder} is a file")
     factors = to_lora(model, adapter_name)
+    if rank is not None:
+        factors = _of_rank(factors, rank, allow_lossy)
     tensors: dict[str, torch.Tensor] = {}
     for name, lora in factors.items():
-        if format == "kohya":
+        if format in ("kohya", "diff"):
             key = f"{prefix or 'lora_unet'}_{name.replace('.', '_')}"
-            tensors[f"{key}.lora_down.weight"] = lora.down.to(dtype)
-            tensors[f"{key}.lora_up.weight"] = lora.up.to(dtype)
-            tensors[f"{key}.alpha"] = torch.tensor(float(len(lora.down)))
+            if format == "diff":
+                tensors[f"{key}.diff"] = (lora.up @ lora.down).to(dtype)
+            else:
+                tensors[f"{key}.lora_down.weight"] = lora.down.to(dtype)
+                tensors[f"{key}.lora_up.weight"] = lora.up.to(dtype)
+                tensors[f"{key}.alpha"] = torch.tensor(float(len(lora.down)))
             if lora.bias is not None:
                 tensors[f"{key}.diff_b"] = lora.bias.to(dtype)
             continue
@@ -114,6 +129,31 @@ def save_lora(
     with atomic(target) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
     return target
+
+
+def _of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> dict[str, LoraFactors]:
+    """All factors at one rank: filled with zeros, or cut to the best approximation."""
+    found, lost, total = {}, 0.0, 0.0
+    for name, lora in factors.items():
+        up, down = lora.up, lora.down
+        if len(down) > rank:
+            # the singular values of B A from two thin QRs, without building it
+            left, inner = torch.linalg.qr(up)
+            right, outer = torch.linalg.qr(down.T)
+            u, s, vh = torch.linalg.svd(inner @ outer.T)
+            up, down = left @ (u[:, :rank] * s[:rank]), vh[:rank] @ right.T
+            lost, total = lost + float(s[rank:].square().sum()), total + float(s.square().sum())
+        missing = rank - len(down)
+        up, down = nn.functional.pad(up, (0, missing)), nn.functional.pad(down, (0, 0, 0, missing))
+        found[name] = LoraFactors(down, up, lora.bias)
+    error = (lost / total) ** 0.5 if total else 0.0
+    if error > 1e-6 and not allow_lossy:
+        exact = max(len(lora.down) for lora in factors.values())
+        raise ValueError(
+            f"this adapter has no exact LoRA form of rank {rank}, it needs {exact}; leave `rank` out, use "
+            f"format='diff' or allow_lossy=True (error {error:.1%})"
+        )
+    return found
 
 
 def _lora_config(factors: dict[str, LoraFactors]) -> dict:
