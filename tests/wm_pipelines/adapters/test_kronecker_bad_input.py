@@ -6,11 +6,19 @@ import pickle
 
 import pytest
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.utils import PeftType
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wm_pipelines.adapters.kronecker import KroneckerConfig, register
+from wm_pipelines.adapters.kronecker import KroneckerConfig, load_adapter, register, save_adapter
 
 
 @pytest.mark.parametrize(
@@ -21,6 +29,9 @@ from wm_pipelines.adapters.kronecker import KroneckerConfig, register
         ({"terms": -1}, "`terms` must be a positive integer, got -1"),
         ({"alpha": 0.0}, "`alpha`: alpha must be finite and above 0, got 0.0"),
         ({"alpha_pattern": {"q": float("nan")}}, "`q`: alpha must be finite"),
+        ({"alpha": None}, "`alpha`: alpha must be finite and above 0, got None"),
+        ({"target_modules": 5}, "`target_modules` must be a list of names or a regex, got 5"),
+        ({"shared_sets": {"(": "a"}}, "`shared_sets`: '\\(' is not a regular expression"),
         ({"dropout": 1.0}, "`dropout` must be in \\[0, 1\\), got 1.0"),
         ({"bias": "all"}, "`bias` must be one of"),
         ({"init": "zeros"}, "`init` must be one of"),
@@ -90,6 +101,46 @@ def test_adapter_of_another_size(make_stack, randomise, tmp_path):
         )
         with pytest.raises(ValueError, match=message):
             PeftModel.from_pretrained(make_stack(), tmp_path)
+
+
+BROKEN_CONFIGS = {
+    "cut": lambda fields: json.dumps(fields)[:40],
+    "empty": lambda fields: "",
+    "a list": lambda fields: "[]",
+    "no type": lambda fields: json.dumps({**fields, "peft_type": None}),
+    "unknown type": lambda fields: json.dumps({**fields, "peft_type": "KRON"}),
+    "text for a number": lambda fields: json.dumps({**fields, "n": "4"}),
+    "a list for a dict": lambda fields: json.dumps({**fields, "fused": [1]}),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN_CONFIGS)
+def test_broken_config_file(make_stack, tmp_path, change):
+    model = inject_adapter_in_model(KroneckerConfig(n=4, target_modules=["q"]), make_stack())
+    path = save_adapter(model, tmp_path) / "adapter_config.json"
+    path.write_text(BROKEN_CONFIGS[change](json.loads(path.read_text())))
+    with pytest.raises(ValueError, match="adapter_config.json is not a PEFT config: "):
+        load_adapter(make_stack(), tmp_path)
+
+
+def test_broken_weights_file(make_stack, tmp_path):
+    model = inject_adapter_in_model(KroneckerConfig(n=4, target_modules=["q"]), make_stack())
+    path = save_adapter(model, tmp_path) / "adapter_model.safetensors"
+    tensors = load_file(path)
+    other = make_stack()
+    keys = list(other.state_dict())
+    for name, message in (
+        ("kronecker_v", "`blocks.1.q.kronecker_v` holds values that are not finite"),
+        ("lora_A", "does not fit the model: missing \\[\\], unexpected"),
+    ):
+        key = f"base_model.model.blocks.1.q.{name}"
+        save_file({**tensors, key: torch.full((4, 6, 1), torch.nan)}, path)
+        with pytest.raises(ValueError, match=message):
+            load_adapter(other, tmp_path)
+        assert list(other.state_dict()) == keys
+    torch.save(tensors, path)
+    with pytest.raises(ValueError, match="can't be read.*Only safetensors files are"):
+        load_adapter(other, tmp_path)
 
 
 def test_dead_adapter(make_stack, inputs):

@@ -74,6 +74,13 @@ def test_peft_folder(make_stack, randomise, inputs, tmp_path, form):
     assert torch.equal(load_adapter(make_stack(), tmp_path / "ours").eval()(inputs), model(inputs))
 
 
+def test_dropout_that_needs_the_whole_update_is_left_behind_aloud(make_stack, randomise, inputs, tmp_path):
+    lokr = peft_lokr(make_stack(), randomise, tmp_path, rank_dropout=0.5)
+    with pytest.warns(UserWarning, match="dropout on the rows of ΔW needs ΔW itself"):
+        model = load_lokr(make_stack(), tmp_path)
+    torch.testing.assert_close(model.eval()(inputs), lokr(inputs), rtol=1e-4, atol=1e-5)
+
+
 def theirs_w1(lokr, name):
     layer = lokr.base_model.model.get_submodule(name)
     return layer.lokr_w1["default"] if "default" in layer.lokr_w1 else layer.lokr_w1_a["default"]
@@ -185,7 +192,7 @@ def test_foreign_formats(make_stack, unet, randomise, tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         load_lokr(unet, tmp_path / "none.safetensors")
     peft_lokr(make_stack(), randomise, tmp_path / "lokr")
-    with pytest.raises(ValueError, match="is for PeftType.LOKR, not for KRONECKER"):
+    with pytest.raises(ValueError, match="is for LOKR, not for KRONECKER"):
         load_adapter(make_stack(), tmp_path / "lokr")
     config = tmp_path / "lokr" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "peft_type": "LOHA"}))

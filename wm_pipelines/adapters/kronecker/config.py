@@ -69,7 +69,7 @@ class KroneckerConfig(PeftConfig):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
         for name, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
-            if not math.isfinite(alpha) or alpha <= 0:
+            if not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
                 raise ValueError(f"`{name}`: alpha must be finite and above 0, got {alpha!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout!r}")
@@ -78,14 +78,20 @@ class KroneckerConfig(PeftConfig):
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
         if isinstance(self.shared_sets, dict):
             for pattern in self.shared_sets:
-                re.compile(pattern)
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"`shared_sets`: {pattern!r} is not a regular expression: {error}") from None
         elif self.shared_sets not in ("target", "all", "none"):
             raise ValueError(
                 f"`shared_sets` must be 'target', 'all', 'none' or a dict regex -> set, got {self.shared_sets!r}"
             )
+        for name in ("target_modules", "exclude_modules"):
+            if not isinstance(getattr(self, name), (str, list, tuple, set, type(None))):
+                raise ValueError(f"`{name}` must be a list of names or a regex, got {getattr(self, name)!r}")
         self.fused = {name: tuple(parts) for name, parts in self.fused.items()}
         self.fused_targets = tuple(self.fused_targets)
-        if isinstance(self.target_modules, list):
+        if isinstance(self.target_modules, (list, tuple)):
             self.target_modules = set(self.target_modules)
-        if isinstance(self.exclude_modules, list):
+        if isinstance(self.exclude_modules, (list, tuple)):
             self.exclude_modules = set(self.exclude_modules)

@@ -81,9 +81,13 @@ def read_adapter(folder: str | os.PathLike, kind: type[PeftConfig]) -> tuple[Pef
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"`folder` {folder} has no {name}")
-    config = PeftConfig.from_pretrained(str(folder))
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # PEFT checks nothing, so broken JSON gives errors of any kind
+        raise ValueError(f"{folder / _CONFIG} is not a PEFT config: {error}") from error
     if not isinstance(config, kind):
-        raise ValueError(f"{folder / _CONFIG} is for {config.peft_type}, not for {kind().peft_type.value}")
+        found = getattr(config.peft_type, "value", config.peft_type)
+        raise ValueError(f"{folder / _CONFIG} is for {found}, not for {kind().peft_type.value}")
     return config, read_tensors(folder / _WEIGHTS)
 
 

@@ -346,6 +346,8 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         where = prefix.rstrip(".")
         for name in ("kronecker_a", "kronecker_a_out", "kronecker_a_in", "kronecker_u", "kronecker_v"):
             factors, new = getattr(self, name), state_dict.get(f"{prefix}{name}.{adapter}")
+            if new is not None and not new.is_meta and not torch.isfinite(new).all():
+                raise ValueError(f"`{where}.{name}` holds values that are not finite")
             if adapter not in factors or new is None or new.shape == factors[adapter].shape:
                 continue
             has, wants = new.shape, factors[adapter].shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def load_lokr(
     path = Path(path)
     if path.is_dir():
         config, tensors = read_adapter(path, LoKrConfig)
+        if config.rank_dropout or config.module_dropout:
+            warnings.warn(
+                "dropout on the rows of ΔW needs ΔW itself, which Kronecker adapters never build; the imported one "
+                "has none, so only further training differs",
+                stacklevel=2,
+            )
         names, groups = _group({key.removeprefix("base_model.model."): t for key, t in tensors.items()}, path), {}
         for name, parts in names.items():
             r = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
