@@ -67,6 +67,26 @@ def run_flexecontrol(
     typer.echo(f"{images} picture(s) and report.json in {out}")
 
 
+@run_app.command("lid")
+def run_lid(
+    pictures: Annotated[Path, typer.Argument(help="folder with a folder of pictures for each class")],
+    base: Annotated[str, typer.Option(help="embedded name, folder or Hub id of a CLIP model")],
+    out: Out = Path("outputs/lid"),
+    projection: Annotated[str, typer.Option(help="fastfood | dense | sparse")] = "fastfood",
+    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="of every training")] = 100,
+    batch: Annotated[int, typer.Option(min=1, help="pictures a step")] = 32,
+    max_dim: Annotated[int | None, typer.Option(min=1, help="highest dimension to try; default: all")] = None,
+) -> None:
+    """Local intrinsic dimension of attention and MLP in every layer: which of them your pictures need."""
+    from wm_pipelines.subspace.run import run
+
+    result = run(pictures, base, out, projection, seeds, steps, batch, max_dim, say=typer.echo)
+    for line in result.describe():
+        typer.echo(line)
+    typer.echo(f"lid.json and curves.svg in {out}")
+
+
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
     """Scenes under one, two and three conditions on the embedded checkpoints, with a page that shows them."""

@@ -1,0 +1,138 @@
+"""Local intrinsic dimension from the command line: which layers of a CLIP vision tower your own pictures need."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPImageProcessor, CLIPVisionModel
+
+from wm_pipelines import hub
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.media import load_image
+from wm_pipelines.random import keyed
+from wm_pipelines.subspace.dimension import LocalIntrinsicDimension
+from wm_pipelines.subspace.groups import block_groups
+from wm_pipelines.subspace.results import LIDResult
+from wm_pipelines.subspace.training import ClassificationTask, Labelled
+
+HEAD_RATE = 1e-2
+RATES = (1e-3, 1e-2, 1e-1)
+
+
+class Tower(nn.Module):
+    """A CLIP vision tower and a linear head at zero; pixel values (B,3,H,W) to logits (B,classes)."""
+
+    def __init__(self, vision_model: CLIPVisionModel, classes: int):
+        super().__init__()
+        self.vision_model = vision_model
+        self.head = nn.Linear(vision_model.config.hidden_size, classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.head(self.vision_model(pixel_values=pixel_values).pooler_output)
+
+
+def read_classes(folder: str | os.PathLike) -> dict[str, list[Path]]:
+    """{class: its files, by name} of a folder that has one folder of pictures for each class.
+
+    Raises:
+        ValueError: no such folder, fewer than two classes, or a class of fewer than three pictures.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"pictures {str(folder)!r} is no folder; give one with a folder of pictures for each class")
+    found = {
+        part.name: sorted(p for p in part.iterdir() if p.is_file() and not p.name.startswith("."))
+        for part in sorted(folder.iterdir())
+        if part.is_dir() and not part.name.startswith(".")
+    }
+    if len(found) < 2:
+        raise ValueError(f"pictures {str(folder)!r} has {len(found)} class folders; two or more are needed")
+    for name, files in found.items():
+        if len(files) < 3:
+            raise ValueError(
+                f"class {name!r} has {len(files)} pictures; three or more are needed: to train on, to choose the "
+                "learning rate on, to measure on"
+            )
+    return found
+
+
+def split_classes(classes: dict[str, list[Path]]) -> list[list[tuple[Path, int]]]:
+    """[train, validation, test] as (file, label); a fifth of each class, at least one, in either of the last two."""
+    parts: list[list[tuple[Path, int]]] = [[], [], []]
+    for label, (name, files) in enumerate(classes.items()):
+        order, held = keyed("lid split", name).permutation(len(files)), max(len(files) // 5, 1)
+        for place, i in enumerate(order):
+            parts[1 if place < held else 2 if place < 2 * held else 0].append((files[i], label))
+    return parts
+
+
+def run(
+    pictures: str | os.PathLike,
+    base: str,
+    out: str | os.PathLike = "outputs/lid",
+    projection: str = "fastfood",
+    seeds: int = 3,
+    steps: int = 100,
+    batch: int = 32,
+    max_dim: int | None = None,
+    say: Callable[[str], None] = print,
+) -> LIDResult:
+    """Measures attention and MLP of every layer; writes `lid.json` and `curves.svg` to `out`.
+
+    Args:
+        pictures: folder with a folder of pictures for each class.
+        base: embedded name, folder or Hub id of a CLIP model or its vision tower.
+        steps, batch: budget of every training. max_dim: top of the ladder of dimensions.
+        say: called with a line for every point measured.
+
+    Raises:
+        ValueError: before any training, for anything that is not there or does not fit.
+    """
+    for name, value in (("steps", steps), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name}={value}; it must be an integer above 0")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    classes = read_classes(pictures)
+    folder = hub.resolve(base)
+    if not (folder / "preprocessor_config.json").is_file():
+        raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
+    hub.check_weights(folder)
+    model = Tower(CLIPVisionModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True), len(classes))
+    lid = LocalIntrinsicDimension(
+        model.eval(), block_groups(model), projection, head=["head"], seeds=seeds, max_dim=max_dim
+    )
+    processor = CLIPImageProcessor.from_pretrained(folder)
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    device = next(model.parameters()).device
+
+    def load(part: list[tuple[Path, int]]) -> Labelled:
+        images = processor([load_image(file) for file, _ in part], return_tensors="pt").pixel_values
+        return images.to(device), torch.tensor([label for _, label in part], device=device)
+
+    parts = [load(part) for part in split_classes(classes)]
+    task = ClassificationTask(*parts, steps=steps, batch=batch, head_rate=HEAD_RATE, rates=RATES)
+    result = lid.measure(task.train, task.evaluate, _Said(say))
+    with atomic_folder(out, last="lid.json") as partial:
+        result.plot(partial / "curves.svg")
+        result.save(partial / "lid.json")
+    return result
+
+
+class _Said(dict):
+    """Points of a measurement that are told as they come."""
+
+    def __init__(self, say: Callable[[str], None]):
+        super().__init__()
+        self.say = say
+
+    def __setitem__(self, key: tuple, scores: list[float]) -> None:
+        super().__setitem__(key, scores)
+        group, dim, seed = key
+        self.say(f"{group or ('whole model' if dim == 'full' else 'head')} d={dim} seed {seed}: "
+                 f"{sum(scores) / max(len(scores), 1):.3f}")  # fmt: skip
