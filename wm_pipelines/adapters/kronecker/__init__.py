@@ -15,6 +15,7 @@ __all__ = [
     "load_adapter",
     "load_lokr",
     "load_pevit",
+    "read_layers",
     "register",
     "save_adapter",
     "save_lora",
@@ -60,3 +61,4 @@ from .linear import KroneckerLinear  # noqa: E402
 from .lokr import load_lokr  # noqa: E402
 from .model import KroneckerModel  # noqa: E402
 from .pevit import load_pevit  # noqa: E402
+from .standalone import read_layers  # noqa: E402

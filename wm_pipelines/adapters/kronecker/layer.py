@@ -233,14 +233,15 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         return result
 
     @torch.no_grad()
-    def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """scale·ΔW (out, in), in fp32 or wider whatever the factors' dtype."""
-        device = self.kronecker_u[adapter].device
+    def get_delta_weight(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
+        """scale·ΔW (out, in), in fp32 or wider whatever the factors' dtype; on their device, or on `device`."""
+        device = device or self.kronecker_u[adapter].device
         wide = torch.promote_types(self.kronecker_u[adapter].dtype, torch.float32)
         weight = torch.zeros(self.out_features, self.in_features, dtype=wide, device=device)
         for rows, u, v, slow in self._parts(adapter, device):
             slow = {key: a.to(wide) for key, a in slow.items()}
-            weight[rows] = kronecker_weight(u.to(wide), v.to(wide), scale=self.scaling[adapter], **slow)
+            u, v = u.to(device, wide), v.to(device, wide)
+            weight[rows] = kronecker_weight(u, v, scale=self.scaling[adapter], **slow)
         return weight
 
     @torch.no_grad()
@@ -255,9 +256,10 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             up.append(b.new_zeros(self.out_features, b.shape[1]))
             up[-1][rows] = b
             down.append(a)
-        return torch.cat(up, 1), torch.cat(down, 0), self._full_bias(adapter)
+        return torch.cat(up, 1), torch.cat(down, 0), self.full_bias(adapter)
 
-    def _full_bias(self, adapter: str) -> torch.Tensor | None:
+    def full_bias(self, adapter: str) -> torch.Tensor | None:
+        """The adapter's bias (out,) at the current scale, zero in rows of a fused layer that are not adapted."""
         bias = self.delta_bias(adapter)
         if bias is None or self.spec[adapter].slices is None:
             return bias
@@ -279,7 +281,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         base = self.get_base_layer()
         check_mergeable(base.weight)
         merged, lost = merge_weight(base.weight.data, sum(self.get_delta_weight(name) for name in names))
-        biases = [bias for name in names if (bias := self._full_bias(name)) is not None]
+        biases = [bias for name in names if (bias := self.full_bias(name)) is not None]
         if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases)):
             raise ValueError(f"merging {names} would give weights that are not finite; the base is unchanged")
         if lost > 0.1:
