@@ -14,6 +14,7 @@ NODES: dict[str, str] = {
     "WM_SceneGraph": "scene_graph",
     "WM_FlexEControlSample": "flexecontrol",
     "WM_Doctor": "doctor",
+    "WM_KroneckerApply": "kronecker",
 }
 """Node id, which never changes, and the module here that defines the class of that name."""
 

@@ -1,13 +1,15 @@
-"""Which checkpoints the loader offers: embedded ones and folders under ComfyUI's `models/wm_pipelines`."""
+"""Which checkpoints and adapters the nodes offer: embedded ones and folders under ComfyUI's `models/wm_pipelines`."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 KEY = "wm_pipelines"
 EMBEDDED = "embedded/"
 RECORD = "wm_config.json"
 MODEL_INDEX = "model_index.json"
+ADAPTER = "adapter_config.json"
 
 
 def register() -> None:
@@ -47,11 +49,30 @@ def is_pipeline(folder: Path) -> bool:
 def list_models(roots: list[Path]) -> list[str]:
     """Names for the loader's list: `embedded/<name>`, then local folders, one level deep (`a`) or two (`owner/a`)."""
     names = [EMBEDDED + path.name for path in _subfolders(embedded_root()) if is_pipeline(path)]
-    for root in roots:
-        for folder in _subfolders(root):
-            inner = [folder] if is_pipeline(folder) else [path for path in _subfolders(folder) if is_pipeline(path)]
-            names += [path.relative_to(root).as_posix() for path in inner]
-    return list(dict.fromkeys(name for name in names if is_plain(name)))
+    return [*names, *_list(roots, is_pipeline)]
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds a Kronecker adapter in PEFT's form."""
+    try:
+        return json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("peft_type") == "KRONECKER"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def list_adapters(roots: list[Path]) -> list[str]:
+    """Names of the Kronecker adapters in local folders, one level deep or two."""
+    return _list(roots, is_adapter)
+
+
+def resolve_adapter(name: str, roots: list[Path]) -> Path:
+    """The folder behind a name of `list_adapters`.
+
+    Raises:
+        ValueError: the name would leave its folder, or no such adapter is there.
+    """
+    _check_offered("adapter", name, list_adapters(roots))
+    return next(root / name for root in roots if is_adapter(root / name))
 
 
 def is_plain(name: str) -> bool:
@@ -73,11 +94,7 @@ def resolve_model(name: str, roots: list[Path]) -> Path:
     Raises:
         ValueError: the name would leave its folder, or no such checkpoint is there.
     """
-    if not is_plain(name):
-        raise ValueError(f"model {name!r} is not a name from the list: paths, drives and '..' are refused")
-    offered = list_models(roots)
-    if name not in offered:
-        raise ValueError(f"model {name!r} is not there; found: {', '.join(offered) or 'none'}")
+    _check_offered("model", name, list_models(roots))
     if name.startswith(EMBEDDED):
         return embedded_root() / name.removeprefix(EMBEDDED)
     return next(root / name for root in roots if is_pipeline(root / name))
@@ -93,3 +110,19 @@ def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _list(roots: list[Path], wanted: Callable[[Path], bool]) -> list[str]:
+    names: list[str] = []
+    for root in roots:
+        for folder in _subfolders(root):
+            inner = [folder] if wanted(folder) else [path for path in _subfolders(folder) if wanted(path)]
+            names += [path.relative_to(root).as_posix() for path in inner]
+    return list(dict.fromkeys(name for name in names if is_plain(name)))
+
+
+def _check_offered(what: str, name: str, offered: list[str]) -> None:
+    if not is_plain(name):
+        raise ValueError(f"{what} {name!r} is not a name from the list: paths, drives and '..' are refused")
+    if name not in offered:
+        raise ValueError(f"{what} {name!r} is not there; found: {', '.join(offered) or 'none'}")

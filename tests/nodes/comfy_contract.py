@@ -14,7 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).parent / "schema_snapshot.json"
-LISTED_AT_RUN_TIME = {("WM_LoadPipeline", "model"), ("WM_LoadPipeline", "base")}
+LISTED_AT_RUN_TIME = {
+    ("WM_LoadPipeline", "model"),
+    ("WM_LoadPipeline", "base"),
+    ("WM_KroneckerApply", "adapter"),
+}
 
 
 def describe() -> dict:

@@ -33,7 +33,10 @@ def server_module():
 @pytest.fixture(scope="module")
 def comfy(server_module, tiny_sd, tmp_path_factory):
     """A ComfyUI whose models/wm_pipelines holds one whole FlexEControl pipeline, small and untrained."""
+    from peft import inject_adapter_in_model
+
     from wm_pipelines import FlexEControlModel, FlexEControlPipeline, WMConfig
+    from wm_pipelines.adapters.kronecker import KroneckerConfig, save_adapter
 
     base = tmp_path_factory.mktemp("comfyui")
     control = FlexEControlModel.from_unet(
@@ -42,6 +45,8 @@ def comfy(server_module, tiny_sd, tmp_path_factory):
     pipeline = FlexEControlPipeline(**tiny_sd, control=control)
     pipeline.wm_config = WMConfig(method="flexecontrol", pipeline="FlexEControlPipeline")
     pipeline.save_pretrained(base / "models" / "wm_pipelines" / "tiny")
+    adapted = inject_adapter_in_model(KroneckerConfig(n=2, target_modules=["to_q"]), copy.deepcopy(tiny_sd["unet"]))
+    save_adapter(adapted, base / "models" / "wm_pipelines" / "tiny-adapter")
     server = server_module.Comfy(base)
     server.baseline = server.probe()
     yield server
@@ -104,7 +109,7 @@ def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
     live = {node_id: info[node_id] for node_id in snapshot}
     for node_id, name in contract.LISTED_AT_RUN_TIME:
         options = live[node_id]["input"]["required"][name][1]
-        assert "tiny" in options["options"]
+        assert ("tiny-adapter" if name == "adapter" else "tiny") in options["options"]
         options["options"], options["default"] = ["<listed at run time>"], "<listed at run time>"
     for entry in live.values():
         del entry["python_module"]
@@ -204,11 +209,11 @@ def test_a_bad_condition_is_one_clear_error_and_no_picture(comfy, example):
     assert sorted(comfy.base.glob("output/**/*")) == before
 
 
-def test_doctor_finds_no_problem(comfy, workflows):
+def test_doctor_finds_no_problem(comfy, workflows, snapshot):
     entry = comfy.run(workflows["wm_doctor"][1])
     succeeded(comfy, entry)
     text = outputs(entry, workflows["wm_doctor"][1], "WM_Doctor")[0]["text"][0]
-    assert "nodes: 7 of 7" in text and "tiny" in text and "PROBLEM node" not in text
+    assert f"nodes: {len(snapshot)} of {len(snapshot)}" in text and "tiny" in text and "PROBLEM node" not in text
 
 
 def test_cancel_stops_between_steps_and_free_gives_all_memory_back(comfy, example, workflows):

@@ -21,6 +21,7 @@ IDS = [
     "WM_SceneGraph",
     "WM_FlexEControlSample",
     "WM_Doctor",
+    "WM_KroneckerApply",
 ]
 
 

@@ -34,6 +34,22 @@ def test_lists_whole_pipelines_and_adapters_only(folders, root):
     assert local == ["adapter", "owner/nested", "plain"]
 
 
+def test_lists_and_resolves_kronecker_adapters(folders, root, tmp_path):
+    for name, text in (
+        ("style", '{"peft_type": "KRONECKER"}'),
+        ("owner/subject", '{"peft_type": "KRONECKER"}'),
+        ("lora", '{"peft_type": "LORA"}'),
+        ("cut", '{"peft_type"'),
+    ):
+        (root / name).mkdir(parents=True)
+        (root / name / "adapter_config.json").write_text(text)
+    assert folders.list_adapters([root]) == ["owner/subject", "style"]
+    assert folders.resolve_adapter("owner/subject", [tmp_path, root]) == root / "owner" / "subject"
+    for name, message in (("lora", "is not there; found: owner/subject, style"), ("../style", "refused")):
+        with pytest.raises(ValueError, match=f"adapter '{name}' .*{message}"):
+            folders.resolve_adapter(name, [root])
+
+
 def test_resolves_what_it_lists_first_root_first(folders, root, tmp_path):
     second = tmp_path / "more"
     (second / "plain").mkdir(parents=True)

@@ -91,5 +91,6 @@ def test_values_are_within_the_schemas(workflows, snapshot, name):
 
 
 def test_examples_together_use_every_node(workflows, snapshot):
+    """Except the one that patches a native checkpoint: there is none here; `test_nodes_native.py` runs it."""
     used = {node["class_type"] for _, api in workflows.values() for node in api.values()}
-    assert set(snapshot) <= used
+    assert set(snapshot) - used == {"WM_KroneckerApply"}

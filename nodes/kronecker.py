@@ -1,0 +1,61 @@
+"""WM_KroneckerApply: a Kronecker adapter patches a native ComfyUI model."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import folders
+from .types import CATEGORY
+
+
+class WM_KroneckerApply(io.ComfyNode):
+    """Adds a Kronecker adapter to a MODEL, as LoraLoader adds a LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_KroneckerApply",
+            display_name="WM Kronecker Apply",
+            category=CATEGORY,
+            description="Patch a native model with a Kronecker adapter trained on its diffusers twin, without "
+            "converting it to LoRA.",
+            inputs=[
+                io.Model.Input("model", tooltip="A diffusion model from any of ComfyUI's loaders."),
+                io.Combo.Input(
+                    "adapter",
+                    options=folders.list_adapters(folders.model_roots()),
+                    tooltip="A folder under models/wm_pipelines with adapter_config.json and "
+                    "adapter_model.safetensors, as save_adapter and PEFT write it.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Weight of the update; 1 is as trained, 0 leaves the model as it is.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", tooltip="The patched model; the one that came in is left alone.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter: str, **_: Any) -> str:
+        return repr(folders.fingerprint(folders.resolve_adapter(adapter, folders.model_roots())))
+
+    @classmethod
+    def execute(cls, model: Any, adapter: str, strength: float) -> io.NodeOutput:
+        import torch
+
+        from wm_pipelines.adapters.kronecker import read_layers
+
+        from .native_patch import patches_for
+
+        folder = folders.resolve_adapter(adapter, folders.model_roots())
+        # ComfyUI runs nodes in inference mode; factors made there could not be used outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            layers = read_layers(folder)
+        patches = patches_for(model.model, layers)
+        patched = model.clone()
+        patched.add_patches(patches, strength)
+        return io.NodeOutput(patched)
