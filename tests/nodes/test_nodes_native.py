@@ -1,0 +1,53 @@
+"""A Kronecker adapter on a native ComfyUI model, by our node and as the LoRA file we export, against its diffusers twin.
+
+Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
+)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What `comfy_native.py` measured in one process."""
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    script = Path(__file__).parent / "comfy_native.py"
+    done = subprocess.run([python, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("form", ["rank_one", "dense", "bias"])
+def test_output_is_that_of_the_diffusers_twin(found, form):
+    """The exported Kohya file in ComfyUI's LoraLoader, and the node, give what our own adapter gives."""
+    row = found["forms"][form]
+    assert found["twins"] < 1e-5 and row["adapter moves the output"] > 0.01
+    assert row["LoraLoader"] < 1e-5 and row["node"] < 1e-5
+
+
+@pytest.mark.parametrize("form", ["rank_one", "dense", "bias"])
+def test_node_and_lora_give_the_same_weights(found, form):
+    row = found["forms"][form]
+    assert row["weights, node to LoRA"] < 1e-6 and row["half strength"] < 1e-6
+    # one tensor a module, or its weight and its bias, and no other
+    assert row["modules"] > 20 and row["weights changed"] == row["modules"] * (2 if form == "bias" else 1)
+
+
+def test_the_model_that_came_in_is_left_alone(found):
+    assert found["model that came in is unchanged"]
+
+
+def test_what_does_not_fit_is_named(found):
+    assert "1 of 1 adapted modules have no counterpart in this BaseModel: conv_in_" in found["refused"]["unknown"]
+    assert "adapted at 8 x 8, but diffusion_model.time_embed.0.weight is [128, 32]" in found["refused"]["size"]
+    assert "attn1.to_q` is adapted with a bias, but diffusion_model." in found["refused"]["no_bias"]
+    assert "is not a name from the list" in found["refused"]["../size"]
