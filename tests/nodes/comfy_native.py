@@ -76,9 +76,10 @@ def twins():
 
 def main(folder: Path) -> dict:
     import folder_paths
-    import nodes as core
     import torch
     from peft import inject_adapter_in_model
+
+    import nodes as core
 
     ours = load_nodes(folder)["WM_KroneckerApply"]  # makes the library importable too
     from wm_pipelines.adapters.kronecker import KroneckerConfig, save_adapter, save_lora

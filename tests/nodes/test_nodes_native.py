@@ -1,4 +1,4 @@
-"""A Kronecker adapter on a native ComfyUI model, by our node and as the LoRA file we export, against its diffusers twin.
+"""A Kronecker adapter on a native ComfyUI model, by our node and as an exported LoRA file, against its diffusers twin.
 
 Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
 """
