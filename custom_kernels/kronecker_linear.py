@@ -2,144 +2,23 @@
 
     y = x (W + s·Σ_i A_i ⊗ U_i V_iᵀ)ᵀ + b          out = p'·(do/n_out) + s',  in = p·(di/n_in) + q
 
-Shapes used throughout: m terms, A_i dense `a` (m, n_out, n_in), or of rank one, A_i = a_out_i a_in_iᵀ with
-`a_out` (m, n_out) and `a_in` (m, n_in); `u` (m, do/n_out, r); `v` (m, di/n_in, r); x (..., di); W (do, di).
-Gradients come from autograd in every form, and run through all factors.
+Rank-one A, A_i = a_out_i a_in_iᵀ, is a LoRA of rank m·r with the parameters of one of rank r (arXiv 2203.16329); it
+runs as one registered operation (`kronecker_rank_one.py`). Dense A runs in three products, or folded into W where
+that was measured to be cheaper (`kronecker_forms.py`). The reference below is the definition of both.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-# Measured on one CPU core, fp32, in units of a base multiply-add: a thin product costs 2.5 times its count, the batch
-# of n × n products 16 times, and building ΔW 40 for every entry plus 1.2 for every entry and term.
-_THIN, _MIX, _ENTRY, _ENTRY_TERM = 2.5, 16.0, 40.0, 1.2
+from .backend import use_triton
+from .kronecker_forms import check_factors, dense_delta, folding_pays, kronecker_weight
+from .kronecker_rank_one import rank_one
 
+__all__ = ["kronecker_linear", "kronecker_linear_reference"]
 
-def _dense(a: torch.Tensor | None, a_out: torch.Tensor | None, a_in: torch.Tensor | None) -> torch.Tensor:
-    return torch.einsum("ip,iq->ipq", a_out, a_in) if a is None else a
-
-
-def _check(x_dim: int | None, u, v, a, a_out, a_in) -> tuple[int, int]:
-    """Returns (n_out, n_in); raises ValueError naming the argument that does not fit."""
-    if (a is None) == (a_out is None or a_in is None) or (a_out is None) != (a_in is None):
-        raise ValueError("give either `a` (m, n_out, n_in), or both `a_out` (m, n_out) and `a_in` (m, n_in)")
-    if a is not None and a.dim() != 3:
-        raise ValueError(f"`a` must be (m, n_out, n_in), got {tuple(a.shape)}")
-    n_out, n_in = a.shape[1:] if a is not None else (a_out.shape[1], a_in.shape[1])
-    terms = {t.shape[0] for t in (u, v, a, a_out, a_in) if t is not None}
-    if u.dim() != 3 or v.dim() != 3 or u.shape[2] != v.shape[2] or len(terms) != 1:
-        raise ValueError(
-            f"`u` (m, out/n_out, r) and `v` (m, in/n_in, r) must agree in m and r, got {tuple(u.shape)} and "
-            f"{tuple(v.shape)} with terms {sorted(terms)}"
-        )
-    if x_dim is not None and x_dim != n_in * v.shape[1]:
-        raise ValueError(f"`x` has {x_dim} features; `v` {tuple(v.shape)} with n_in={n_in} needs {n_in * v.shape[1]}")
-    return n_out, n_in
-
-
-def kronecker_weight(
-    u: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    a: torch.Tensor | None = None,
-    a_out: torch.Tensor | None = None,
-    a_in: torch.Tensor | None = None,
-    scale: float = 1.0,
-) -> torch.Tensor:
-    """ΔW (do, di) = scale·Σ_i A_i ⊗ U_i V_iᵀ by one GEMM over the terms, in the factors' dtype."""
-    n_out, n_in = _check(None, u, v, a, a_out, a_in)
-    if a is None:
-        out_factor, in_factor = kronecker_lora_factors(u, v, a_out=a_out, a_in=a_in, scale=scale)
-        return out_factor @ in_factor
-    blocks = torch.einsum("isk,iqk->isq", u * scale, v)  # (m, do/n_out, di/n_in)
-    weight = a.flatten(1).t() @ blocks.flatten(1)  # (n_out·n_in, do/n_out·di/n_in)
-    weight = weight.view(n_out, n_in, u.shape[1], v.shape[1]).transpose(1, 2)
-    return weight.reshape(n_out * u.shape[1], n_in * v.shape[1])
-
-
-def kronecker_lora_factors(
-    u: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    a: torch.Tensor | None = None,
-    a_out: torch.Tensor | None = None,
-    a_in: torch.Tensor | None = None,
-    scale: float = 1.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact (P, Qᵀ) with ΔW = P Qᵀ: P (do, k), Qᵀ (k, di), the scale in P.
-
-    k = m·r for rank-one A; for dense A k = min(m·n_in·r, m·n_out·r, do, di), that is n²r capped by the layer.
-    """
-    n_out, n_in = _check(None, u, v, a, a_out, a_in)
-    terms, _, rank = u.shape
-    u = u * scale
-    if a is None:
-        out_factor = torch.einsum("ip,isk->psik", a_out, u).reshape(n_out * u.shape[1], terms * rank)
-        return out_factor, torch.einsum("ip,iqk->ikpq", a_in, v).reshape(terms * rank, n_in * v.shape[1])
-    out_dim, in_dim = n_out * u.shape[1], n_in * v.shape[1]
-    if min(out_dim, in_dim) <= terms * rank * min(n_out, n_in):
-        weight = kronecker_weight(u, v, a=a)
-        identity = torch.eye(min(out_dim, in_dim), dtype=weight.dtype, device=weight.device)
-        return (identity, weight) if out_dim < in_dim else (weight, identity)
-    if n_in <= n_out:  # A ⊗ UVᵀ = (A ⊗ U)(I ⊗ Vᵀ)
-        identity = torch.eye(n_in, dtype=v.dtype, device=v.device)
-        out_factor = torch.einsum("ipj,isk->psijk", a, u).reshape(out_dim, -1)
-        return out_factor, torch.einsum("jp,iqk->ijkpq", identity, v).reshape(-1, in_dim)
-    identity = torch.eye(n_out, dtype=u.dtype, device=u.device)  # A ⊗ UVᵀ = (I ⊗ U)(A ⊗ Vᵀ)
-    out_factor = torch.einsum("pj,isk->psijk", identity, u).reshape(out_dim, -1)
-    return out_factor, torch.einsum("ijp,iqk->ijkpq", a, v).reshape(-1, in_dim)
-
-
-def kronecker_delta(
-    x: torch.Tensor,
-    u: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    a: torch.Tensor | None = None,
-    a_out: torch.Tensor | None = None,
-    a_in: torch.Tensor | None = None,
-    scale: float = 1.0,
-    gate: torch.Tensor | None = None,
-    dropout: float = 0.0,
-) -> torch.Tensor:
-    """x ΔWᵀ (..., do) in factored form; ΔW is never built.
-
-    Args:
-        x: (..., di).
-        gate: (B, r) or None: sample b's rank columns of U, V are weighted by gate[b]; x is then (B, ..., di).
-        dropout: probability in [0, 1) on the rank-sized intermediate.
-    """
-    n_out, n_in = _check(x.shape[-1], u, v, a, a_out, a_in)
-    terms, _, rank = u.shape
-    if gate is not None:
-        gate = gate.to(x.dtype).view(gate.shape[0], *(1,) * (x.dim() - 2), 1, rank)
-    if a is None:
-        out_factor, in_factor = kronecker_lora_factors(u, v, a_out=a_out, a_in=a_in, scale=scale)
-        hidden = F.linear(x, in_factor)  # (..., m·r)
-        if gate is not None:
-            hidden = (hidden.unflatten(-1, (terms, rank)) * gate).flatten(-2)
-        return F.linear(F.dropout(hidden, dropout, dropout > 0), out_factor)
-    # the three steps X V, A, Uᵀ of section 3.5; each is one GEMM over all terms or a batch of n x n products
-    hidden = F.linear(x.unflatten(-1, (n_in, -1)), v.transpose(1, 2).flatten(0, 1))  # (..., n_in, m·r)
-    hidden = hidden.unflatten(-1, (terms, rank))
-    if gate is not None:
-        hidden = hidden * gate.unsqueeze(-3)
-    hidden = F.dropout(hidden, dropout, dropout > 0)
-    mixed = torch.einsum("iop,...pik->...oik", a * scale, hidden)  # (..., n_out, m, r)
-    return F.linear(mixed.flatten(-2), u.transpose(0, 1).flatten(1)).flatten(-2)
-
-
-def folding_pays(tokens: int, out_dim: int, in_dim: int, a_shape: tuple[int, ...], rank: int, training: bool) -> bool:
-    """Whether W + ΔW costs less than the factored product, for dense A of shape (m, n_out, n_in).
-
-    Training runs every adapter product three times, and folding then also needs the full dW = gᵀx, which a frozen W
-    does without.
-    """
-    terms, n_out, n_in = a_shape
-    passes = 3 if training else 1
-    factored = passes * tokens * terms * rank * (_THIN * (out_dim + in_dim) + _MIX * n_out * n_in)
-    build = passes * (_ENTRY + _ENTRY_TERM * terms) * out_dim * in_dim
-    return build + (tokens * out_dim * in_dim if training else 0) < factored
+Slices = Sequence[tuple[int, int]]
 
 
 def kronecker_linear_reference(
@@ -154,13 +33,96 @@ def kronecker_linear_reference(
     a: torch.Tensor | None = None,
     scale: float = 1.0,
     delta_bias: torch.Tensor | None = None,
+    slices: Slices | None = None,
+    adapter_index: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The definition: every term built by `torch.kron`, summed, and added to the weight."""
-    _check(x.shape[-1], u, v, a, a_out, a_in)
-    a = _dense(a, a_out, a_in)
-    delta = sum(torch.kron(a[i].contiguous(), u[i] @ v[i].t()) for i in range(u.shape[0]))
-    y = F.linear(x, weight + scale * delta, bias)
-    return y if delta_bias is None else y + delta_bias
+    """The definition: every term built by `torch.kron`, summed, and added to the weight, sample by sample."""
+    factors = {"a": a, "a_out": a_out, "a_in": a_in, "u": u, "v": v, "delta_bias": delta_bias}
+    factors = {name: factor for name, factor in factors.items() if factor is not None}
+    if adapter_index is not None:
+        chosen = [None if i < 0 else {name: t[i] for name, t in factors.items()} for i in adapter_index.tolist()]
+        return torch.stack([_reference(x[b], weight, bias, scale, slices, one) for b, one in enumerate(chosen)])
+    return _reference(x, weight, bias, scale, slices, factors)
+
+
+def _reference(x, weight, bias, scale, slices, factors: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    if factors is None:
+        return F.linear(x, weight, bias)
+    parts = [factors] if slices is None else [{k: t[j] for k, t in factors.items()} for j in range(len(slices))]
+    whole, extra = [], []
+    for f in parts:
+        a = torch.einsum("ip,iq->ipq", f["a_out"], f["a_in"]) if "a" not in f else f["a"]
+        terms = range(len(f["u"]))
+        whole.append(scale * sum(torch.kron(a[i].contiguous(), f["u"][i] @ f["v"][i].t()) for i in terms))
+        extra.append(f.get("delta_bias"))
+    pieces, shifts, stop = [], [], 0
+    for (lo, hi), delta, shift in zip(slices or [(0, len(weight))], whole, extra, strict=True):
+        pieces += [weight[stop:lo], weight[lo:hi] + delta]
+        shifts += [weight.new_zeros(lo - stop), weight.new_zeros(hi - lo) if shift is None else shift]
+        stop = hi
+    y = F.linear(x, torch.cat([*pieces, weight[stop:]]), bias)
+    return y + torch.cat([*shifts, weight.new_zeros(len(weight) - stop)])
+
+
+def _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gate, dropout) -> tuple[int, ...]:
+    """The leading dimensions of the factors; ValueError naming the argument that does not fit."""
+    out_dim, in_dim = weight.shape
+    if x.shape[-1] != in_dim:
+        raise ValueError(f"`x` has {x.shape[-1]} features, `weight` {tuple(weight.shape)} needs {in_dim}")
+    lead: tuple[int, ...] = ()
+    if index is not None:
+        if x.dim() < 2 or index.shape != x.shape[:1] or index.dtype not in (torch.int32, torch.int64):
+            raise ValueError(
+                f"`adapter_index` must hold one integer a sample, ({x.shape[0] if x.dim() > 1 else 'batch'},), got "
+                f"{tuple(index.shape)} of {index.dtype}"
+            )
+        lead += (u.shape[0],)
+        if index.device.type == "cpu" and not torch.compiler.is_compiling() and len(index):
+            low, high = index.min().item(), index.max().item()
+            if low < -1 or high >= u.shape[0]:
+                raise ValueError(f"`adapter_index` must be in [-1, {u.shape[0] - 1}], got {low} to {high}")
+    rows = out_dim
+    if slices is not None:
+        bounds = [bound for part in slices for bound in part]
+        sizes = {hi - lo for lo, hi in slices}
+        if bounds != sorted(bounds) or len(sizes) != 1 or bounds[0] < 0 or bounds[-1] > out_dim or 0 in sizes:
+            raise ValueError(
+                f"`slices` must be ascending, disjoint row ranges of one size within [0, {out_dim}], got {list(slices)}"
+            )
+        lead, rows = (*lead, len(slices)), sizes.pop()
+    n_out, _ = check_factors(in_dim, u, v, a, a_out, a_in, lead)
+    if n_out * u.shape[-2] != rows:
+        raise ValueError(f"`u` {tuple(u.shape)} with n_out={n_out} makes {n_out * u.shape[-2]} rows, not {rows}")
+    for name, t, shape in (("bias", bias, (out_dim,)), ("delta_bias", delta_bias, (*lead, rows))):
+        if t is not None and tuple(t.shape) != shape:
+            raise ValueError(f"`{name}` must be {shape}, got {tuple(t.shape)}")
+    if gate is not None and (gate.dim() != 2 or gate.shape[0] != x.shape[0] or gate.shape[1] != u.shape[-1]):
+        raise ValueError(f"`gate` must be (batch, r), ({x.shape[0]}, {u.shape[-1]}), got {tuple(gate.shape)}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}")
+    return lead
+
+
+def _spread(delta_bias: torch.Tensor, slices: Slices | None, out_dim: int) -> torch.Tensor:
+    """(..., parts, rows) -> (..., do), zero outside the slices."""
+    if slices is None:
+        return delta_bias
+    full = delta_bias.new_zeros(*delta_bias.shape[:-2], out_dim)
+    for j, (lo, hi) in enumerate(slices):
+        full[..., lo:hi] = delta_bias[..., j, :]
+    return full
+
+
+def _mask(x, u, gate, dropout, parts: int) -> torch.Tensor | None:
+    """Weights of the rank columns, (B, 1 or tokens a sample, parts·m·r): the gate, dropout, or both."""
+    terms, rank = u.shape[-3], u.shape[-1]
+    mask = None if gate is None else gate.to(torch.promote_types(x.dtype, u.dtype)).repeat(1, parts * terms)[:, None]
+    if dropout:
+        batch = 1 if gate is None else x.shape[0]
+        ones = u.new_ones(batch, x.numel() // (batch * x.shape[-1]), parts * terms * rank)
+        kept = F.dropout(ones, dropout)
+        mask = kept if mask is None else kept * mask
+    return mask
 
 
 def kronecker_linear(
@@ -175,36 +137,77 @@ def kronecker_linear(
     a: torch.Tensor | None = None,
     scale: float = 1.0,
     delta_bias: torch.Tensor | None = None,
+    slices: Slices | None = None,
+    adapter_index: torch.Tensor | None = None,
     gate: torch.Tensor | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """y = x (W + s·Σ_i A_i ⊗ U_i V_iᵀ)ᵀ + bias + delta_bias, in x's dtype.
+    """y = x (W + s·Σ_i A_i ⊗ U_i V_iᵀ)ᵀ + bias + delta_bias, in x's dtype (autocast's where it is on).
 
     Args:
-        x: (..., di). weight: (do, di). bias, delta_bias: (do,) or None.
+        x: (..., di). weight: (do, di). bias: (do,) or None.
         a_out, a_in: (m, n_out), (m, n_in), both None when `a` (m, n_out, n_in) is given.
-        u, v: (m, do/n_out, r), (m, di/n_in, r). Factors wider than x (fp32 beside fp16) keep their precision.
-        gate, dropout: as in `kronecker_delta`; either rules out folding.
-        backend: "auto" or "torch".
+        u, v: (m, do/n_out, r), (m, di/n_in, r). Factors wider than x (fp32 beside fp16) keep their precision on the
+            torch path, outside autocast; the kernels multiply them in x's dtype and keep the rank-sized sum in fp32.
+        delta_bias: (do,) or None, not scaled.
+        slices: row ranges [start, stop) of the adapted parts of a fused layer, ascending and of one size. Every
+            factor and `delta_bias` then has a leading (parts,); x is read once for all parts.
+        adapter_index: (B,) integers, the adapter of each sample of x (B, ..., di), -1 for the base alone. Every
+            factor and `delta_bias` then has a leading (adapters,), before (parts,).
+        gate: (B, r) or None: weights of the rank columns of U, V, per sample. It rules out folding, as dropout does.
+        dropout: probability in [0, 1) on the rank-sized intermediate.
+        backend: "auto", "triton" or "torch"; see `custom_kernels/backend.py` for `WM_KERNELS`.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown backend.
+        ValueError: shapes that do not fit, an index out of range (checked on the CPU), or an unusable backend.
     """
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"`backend` must be 'auto' or 'torch', got {backend!r}")
-    _check(x.shape[-1], u, v, a, a_out, a_in)
+    lead = _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, adapter_index, gate, dropout)
+    triton = use_triton(backend, x)
+    autocast = torch.is_autocast_enabled(x.device.type)
+    if autocast and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if adapter_index is not None and not len(adapter_index):
+        return F.linear(x, weight, bias)
+    shift = None  # (B, do) where biases differ from sample to sample
+    if delta_bias is not None:
+        full = _spread(delta_bias, slices, len(weight))
+        if adapter_index is None:
+            bias = full.to(x.dtype) if bias is None else (bias + full).to(x.dtype)
+        else:
+            shift = full[adapter_index.clamp(min=0)] * (adapter_index >= 0)[:, None]
+    if a is None:
+        bounds = [] if slices is None else [bound for part in slices for bound in part]
+        mask = _mask(x, u, gate, dropout, max(len(bounds) // 2, 1)) if gate is not None or dropout else None
+        y = rank_one(x, weight, bias, a_out, a_in, u, v, mask, adapter_index, float(scale), bounds, autocast, triton)
+    else:
+        y = _dense(x, weight, bias, a * scale, u, v, slices, adapter_index, gate, dropout, triton)
+    return y if shift is None else (y + shift.view(len(shift), *(1,) * (x.dim() - 2), -1)).to(y.dtype)
+
+
+def _dense(x, weight, bias, a, u, v, slices, index, gate, dropout, triton) -> torch.Tensor:
     # in half precision W + ΔW would round the delta away, so only full precision may fold
     full = weight.dtype in (torch.float32, torch.float64) and weight.dtype == x.dtype
-    if a is not None and full and gate is None and not dropout and not torch.is_autocast_enabled(x.device.type):
+    plain = slices is None and index is None and gate is None and not dropout and not triton
+    if plain and full and not torch.is_autocast_enabled(x.device.type):
         tokens = x.numel() // x.shape[-1]
         if folding_pays(tokens, *weight.shape, tuple(a.shape), u.shape[2], torch.is_grad_enabled()):
-            delta = kronecker_weight(u, v, a=a, scale=scale).to(weight.dtype)
-            y = F.linear(x, weight + delta, bias)
-            return y if delta_bias is None else y + delta_bias.to(y.dtype)
+            return F.linear(x, weight + kronecker_weight(u, v, a=a).to(weight.dtype), bias)
+    mix = None
+    if triton and index is None:
+        from .kronecker_mix import kronecker_mix as mix
+    if index is not None:
+        rows = index.clamp(min=0)
+        valid = (index >= 0).to(a.dtype).view(-1, *(1,) * (a.dim() - 1))
+        a, u, v = a[rows] * valid, u[rows], v[rows]
     y = F.linear(x, weight, bias)
     wide = x.to(torch.promote_types(x.dtype, u.dtype))
-    delta = kronecker_delta(wide, u, v, a=a, a_out=a_out, a_in=a_in, scale=scale, gate=gate, dropout=dropout)
-    if delta_bias is not None:
-        delta = delta + delta_bias
-    return (y + delta).to(y.dtype)
+    if slices is None:
+        return (y + dense_delta(wide, a, u, v, gate=gate, dropout=dropout, mix=mix)).to(y.dtype)
+    pieces, stop, at = [], 0, 0 if index is None else 1
+    for j, (lo, hi) in enumerate(slices):
+        delta = dense_delta(wide, *(t.select(at, j) for t in (a, u, v)), gate=gate, dropout=dropout, mix=mix)
+        pieces += [y[..., stop:lo], (y[..., lo:hi] + delta).to(y.dtype)]
+        stop = hi
+    return torch.cat([*pieces, y[..., stop:]], -1)

@@ -1,0 +1,295 @@
+"""The linear map with rank-one A as one registered operation, with its gradients written by hand.
+
+    hidden = (x Qᵀ) ∘ mask        Qᵀ[(i,k), (p,q)]   = a_in[i,p]  v[i,q,k]
+    y = x Wᵀ + b + s·hidden P     P[(i,k), (p',s')]  = a_out[i,p'] u[i,s',k]
+
+    m  = (s·g Pᵀ) ∘ mask          dx = g W + m Qᵀ      dP = s·hiddenᵀ g      dQᵀ = mᵀ x
+
+Saved for the backward pass: x and x Qᵀ, as far as a gradient needs them. Adapter products are added in place to the
+output of the base product, so nothing of the size of x or y is made twice. P and Qᵀ are as small as a LoRA.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["rank_one"]
+
+# positions of the inputs that may have a gradient
+X, WEIGHT, BIAS, A_OUT, A_IN, U, V, MASK = 0, 1, 2, 3, 4, 5, 6, 7
+
+
+class Factors:
+    """Factors of one call, per sample (N = B) where an index says so, else N = 1."""
+
+    def __init__(self, a_out, a_in, u, v, slices: Sequence[int], index: Tensor | None, dtype: torch.dtype) -> None:
+        self.given, self.dtype, self.index = (a_out, a_in, u, v), dtype, index
+        self.parts, self.count, self.valid = max(len(slices) // 2, 1), 1, None
+        if index is not None:
+            rows = index.clamp(min=0)
+            a_out, a_in, u, v = (t.index_select(0, rows) for t in self.given)
+            self.count, self.valid = len(index), index >= 0
+        if index is not None or slices:  # a product is expanded term by term, so all leading sizes are one
+            a_out, a_in, u, v = (t.flatten(0, -n) for t, n in ((a_out, 2), (a_in, 2), (u, 3), (v, 3)))
+        self.out_side, self.in_side = self._sides(a_out, u), self._sides(a_in, v)
+
+    @staticmethod
+    def _sides(slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, 1, n, 1) and (M, r, 1, size/n): the rank before the rows, so that products run along rows."""
+        return slow.reshape(*slow.shape[:1], 1, -1, 1), fast.transpose(1, 2).contiguous().unsqueeze(2)
+
+    def p(self) -> Tensor:
+        """(N, parts, m·r, rows)."""
+        slow, fast = self.out_side
+        return (slow * fast).view(self.count, self.parts, -1, slow.shape[2] * fast.shape[3]).to(self.dtype)
+
+    def q(self) -> Tensor:
+        """(N, parts·m·r, di)."""
+        slow, fast = self.in_side
+        return (slow * fast).view(self.count, -1, slow.shape[2] * fast.shape[3]).to(self.dtype)
+
+    def gradients(self, d_p: Tensor | None, d_q: Tensor | None, needs: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of a_out, a_in, u, v (where needed) from those of P and Qᵀ, in the shapes that were given."""
+        found: list[Tensor | None] = [None] * 4
+        for i, (slow, fast), d in ((0, self.out_side, d_p), (1, self.in_side, d_q)):
+            if d is None:
+                continue
+            terms, rank, _, rows = fast.shape
+            d = d.to(fast.dtype).view(terms, rank, -1, rows).transpose(1, 2).reshape(terms, -1, rank * rows)
+            if needs[i]:
+                found[i] = self._as_given(torch.bmm(d, fast.reshape(terms, rank * rows, 1)), self.given[i])
+            if needs[i + 2]:
+                d = torch.bmm(slow.view(terms, 1, -1), d).view(terms, rank, rows).transpose(1, 2)
+                found[i + 2] = self._as_given(d, self.given[i + 2])
+        return found
+
+    def _as_given(self, grad: Tensor, like: Tensor) -> Tensor:
+        if self.index is not None:
+            grad = grad.reshape(self.count, *like.shape[1:]) * self.valid.view(-1, *[1] * (like.dim() - 1))
+            grad = torch.zeros_like(like).index_add_(0, self.index.clamp(min=0), grad)
+        return grad.reshape(like.shape).contiguous()
+
+
+def _bounds(slices: Sequence[int], out_dim: int) -> list[tuple[int, int]]:
+    return list(zip(slices[::2], slices[1::2], strict=True)) or [(0, out_dim)]
+
+
+def _masked(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """hidden (T, k) times mask (B, 1 or tokens a sample, k)."""
+    return hidden if mask is None else (hidden.view(mask.shape[0], -1, mask.shape[2]) * mask).view_as(hidden)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """total (T, n) += scale·left (T, k) @ right (N, k, n), in place; each of the N factors owns T/N rows."""
+    if left.dtype != total.dtype:
+        product = (left @ right[0]) if len(right) == 1 else torch.bmm(left.view(len(right), -1, left.shape[1]), right)
+        total.add_(product.view_as(total), alpha=scale)
+    elif len(right) == 1:
+        total.addmm_(left, right[0], alpha=scale)
+    else:
+        total.unflatten(0, (len(right), -1)).baddbmm_(left.unflatten(0, (len(right), -1)), right, alpha=scale)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left (T, n) @ right (N, n, k), each of the N factors for T/N rows."""
+    if len(right) == 1:
+        return left @ right[0]
+    return torch.bmm(left.unflatten(0, (len(right), -1)), right).flatten(0, 1)
+
+
+def _outer(left: Tensor, right: Tensor, count: int) -> Tensor:
+    """leftᵀ (k, T) @ right (T, n) within each of `count` samples: (count, k, n)."""
+    if count == 1:
+        return (left.t() @ right)[None]
+    return torch.bmm(left.unflatten(0, (count, -1)).transpose(1, 2), right.unflatten(0, (count, -1)))
+
+
+def _delta_dtype(x: Tensor, u: Tensor, narrow: bool) -> torch.dtype:
+    return x.dtype if narrow else torch.promote_types(x.dtype, u.dtype)
+
+
+def forward_torch(x, weight, bias, factors: Factors, scale, slices, mask) -> tuple[Tensor, Tensor]:
+    """(y (T, do), hidden (T, parts·k)) of x (T, di); hidden before the mask."""
+    y = F.linear(x, weight, bias)
+    hidden = _product(x.to(factors.dtype), factors.q().transpose(1, 2))
+    if factors.valid is not None:
+        hidden.unflatten(0, (len(factors.valid), -1)).mul_(factors.valid[:, None, None])
+    shrunk, p = _masked(hidden, mask), factors.p()
+    k = p.shape[2]
+    for j, (lo, hi) in enumerate(_bounds(slices, weight.shape[0])):
+        _add_product(y[:, lo:hi], shrunk[:, j * k : (j + 1) * k], p[:, j], scale)
+    return y, hidden
+
+
+def backward_torch(g, x, hidden, weight, factors: Factors, scale, slices, mask, needs) -> list[Tensor | None]:
+    """Gradients by position, of what `needs` names; g (T, do), x (T, di)."""
+    grads: list[Tensor | None] = [None] * 8
+    bounds, count = _bounds(slices, weight.shape[0]), factors.count
+    p = factors.p()
+    k = p.shape[2]
+    d_p = d_q = None
+    if needs[U] or needs[A_OUT]:
+        shrunk, wide = _masked(hidden, mask), g.to(factors.dtype)
+        parts = [_outer(shrunk[:, j * k : (j + 1) * k], wide[:, lo:hi], count) for j, (lo, hi) in enumerate(bounds)]
+        d_p = (torch.stack(parts, 1) if len(parts) > 1 else parts[0][:, None]).mul_(scale)
+    if needs[X] or needs[V] or needs[A_IN] or needs[MASK]:
+        wide = g.to(factors.dtype)
+        parts = [_product(wide[:, lo:hi], p[:, j].transpose(1, 2)) for j, (lo, hi) in enumerate(bounds)]
+        m = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).mul_(scale)
+        if factors.valid is not None:
+            m.unflatten(0, (count, -1)).mul_(factors.valid[:, None, None])
+        if needs[MASK]:
+            per_sample = (m * hidden).view(mask.shape[0], -1, mask.shape[2])
+            grads[MASK] = (per_sample.sum(1, keepdim=True) if mask.shape[1] == 1 else per_sample).to(mask.dtype)
+        m = _masked(m, mask)
+        if needs[V] or needs[A_IN]:
+            d_q = _outer(m, x.to(factors.dtype), count)
+        if needs[X]:
+            grads[X] = g @ weight
+            _add_product(grads[X], m, factors.q(), 1.0)
+    grads[A_OUT], grads[A_IN], grads[U], grads[V] = factors.gradients(d_p, d_q, needs[A_OUT : V + 1])
+    if needs[WEIGHT]:
+        grads[WEIGHT] = g.t() @ x
+    if needs[BIAS]:
+        grads[BIAS] = g.sum(0)
+    return grads
+
+
+def _run(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> tuple[Tensor, Tensor]:
+    flat = x.reshape(-1, x.shape[-1])
+    factors = Factors(a_out, a_in, u, v, slices, index, _delta_dtype(x, u, narrow))
+    if triton:
+        from ._triton.kronecker_linear import forward as run
+    else:
+        run = forward_torch
+    y, hidden = run(flat, weight, bias, factors, scale, slices, mask)
+    return y.view(*x.shape[:-1], y.shape[1]), hidden
+
+
+def _run_backward(
+    g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs
+) -> list[Tensor | None]:
+    flat = None if x is None else x.reshape(-1, x.shape[-1])
+    factors = Factors(a_out, a_in, u, v, slices, index, _delta_dtype(g, u, narrow))
+    if triton:
+        from ._triton.kronecker_linear import backward as run
+    else:
+        run = backward_torch
+    grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
+    if needs[X]:
+        grads[X] = grads[X].view(*g.shape[:-1], weight.shape[1])
+    return grads
+
+
+def _save(ctx, inputs, hidden: Tensor) -> None:
+    x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
+    needs = ctx.needs = list(ctx.needs_input_grad[:8])
+    keeps_x = needs[WEIGHT] or needs[V] or needs[A_IN]
+    keeps_hidden = needs[U] or needs[A_OUT] or needs[MASK]
+    saved = (x if keeps_x else None, hidden if keeps_hidden else None)
+    ctx.save_for_backward(*saved, weight, a_out, a_in, u, v, mask, index)
+    ctx.set_materialize_grads(False)
+
+
+class _RankOne(torch.autograd.Function):
+    """The operation in eager mode, where the registered one below would cost a fifth of a millisecond more."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        y, hidden = _run(*inputs)
+        _save(ctx, inputs, hidden)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        if g is None:
+            return (None,) * 13
+        return (*_run_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs), *(None,) * 5)
+
+
+@torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())
+def registered(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a_out: Tensor,
+    a_in: Tensor,
+    u: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    index: Tensor | None,
+    scale: float,
+    slices: Sequence[int],
+    narrow: bool,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    """(y (..., do), hidden (T, parts·m·r)); arguments as in `rank_one`."""
+    return _run(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)
+
+
+@registered.register_fake
+def _(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton):
+    k = max(len(slices) // 2, 1) * u.shape[-3] * u.shape[-1]
+    dtype = torch.promote_types(x.dtype, torch.float32) if triton else _delta_dtype(x, u, narrow)
+    return x.new_empty(*x.shape[:-1], weight.shape[0]), x.new_empty(x.numel() // x.shape[-1], k, dtype=dtype)
+
+
+@torch.library.custom_op("wm_kernels::kronecker_rank_one_backward", mutates_args=())
+def registered_backward(
+    g: Tensor,
+    x: Tensor | None,
+    hidden: Tensor | None,
+    weight: Tensor,
+    a_out: Tensor,
+    a_in: Tensor,
+    u: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    index: Tensor | None,
+    scale: float,
+    slices: Sequence[int],
+    narrow: bool,
+    triton: bool,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
+    grads = _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
+    return [grad for grad in grads if grad is not None]
+
+
+@registered_backward.register_fake
+def _(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs):
+    like = (g.new_empty(*g.shape[:-1], weight.shape[1]), weight, g.new_empty(weight.shape[0]), a_out, a_in, u, v, mask)
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
+
+
+def _registered_backward(ctx, g, _):
+    grads: list[Tensor | None] = [None] * 13
+    if g is not None:
+        found = iter(registered_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs))
+        grads[:8] = [next(found) if need else None for need in ctx.needs]
+    return tuple(grads)
+
+
+registered.register_autograd(
+    _registered_backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output[1])
+)
+
+
+def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> Tensor:
+    """y (..., do) for x (..., di); arguments are taken as `kronecker_linear` checked them.
+
+    Args:
+        a_out, a_in, u, v: with a leading (adapters,) where `index` is given, then (parts,) where `slices` are.
+        mask: (B, 1 or tokens a sample, parts·m·r), multiplied with hidden, or None.
+        index: (B,) adapter of each sample, -1 for none, or None.
+        slices: start and stop of each part, flat; empty for the whole layer.
+        narrow: multiply in x's dtype even where the factors are wider (autocast).
+        triton: run the kernels.
+    """
+    options = (x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)
+    return registered(*options)[0] if torch.compiler.is_compiling() else _RankOne.apply(*options)
