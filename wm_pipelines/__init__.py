@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "AutoWMPipeline": "wm_pipelines.pipeline",
+    "CPLPipeline": "wm_pipelines.cpl.pipeline",
+    "CPLPromptLearner": "wm_pipelines.cpl.modeling",
     "Condition": "wm_pipelines.flexecontrol.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",

@@ -49,6 +49,13 @@ METHODS = {
         "A few-shot classifier: a Kronecker adapter on the query and value projections of a frozen CLIP image tower, "
         "and a head that started from the names of its classes. It was fitted to a handful of pictures a class.",
     ),
+    "cpl": (
+        "CPL",
+        "zero-shot-image-classification",
+        "A learned prompt for a frozen CLIP: a few context vectors and a small net that shifts them by what the "
+        "picture shows. It was fitted to a handful of pictures a class with counterfactual negatives, and it takes "
+        "new class names as it is.",
+    ),
 }
 
 # Methods whose checkpoints another library loads as they are.

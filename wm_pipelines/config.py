@@ -146,12 +146,21 @@ class KAdaptationConfig(Record):
     templates: list[str] = Field(default_factory=list, description="sentences that the head started from")
 
 
+class CPLConfig(Record):
+    """How a prompt was fitted; its sizes are in its `config.json`."""
+
+    image_size: int = Field(224, ge=8, description="side in pixels that the base reads")
+    variant: Literal["released", "paper"] = Field("released", description="which form of the counterfactual loss")
+    lambda_cf: float = Field(1.0, ge=0, description="weight of the counterfactual loss; 0 is CoCoOp")
+
+
 METHOD_CONFIGS: dict[str, type[Record]] = {
     "diorama-sd": DioramaSDConfig,
     "diorama-judge": DioramaJudgeConfig,
     "diorama-clip": DioramaClipConfig,
     "flexecontrol": FlexEControlConfig,
     "kadaptation": KAdaptationConfig,
+    "cpl": CPLConfig,
 }
 
 
@@ -159,7 +168,7 @@ class WMConfig(Record):
     """The whole record. `method` decides the type of `method_config`."""
 
     schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d+\.\d+$")
-    method: Literal["diorama-sd", "diorama-judge", "diorama-clip", "flexecontrol", "kadaptation"]
+    method: Literal["diorama-sd", "diorama-judge", "diorama-clip", "flexecontrol", "kadaptation", "cpl"]
     pipeline: str | None = Field(None, description="class that loads the checkpoint; None for a bare module")
     base_model: BaseModelRef | None = Field(None, description="set for an adapter, None for a whole checkpoint")
     method_config: SerializeAsAny[Record] = Field(default_factory=dict, validate_default=True)

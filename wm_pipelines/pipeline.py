@@ -138,6 +138,7 @@ class _Adapter(NamedTuple):
 # Where each pipeline class lives, so that a record can name one without naming code to import.
 PIPELINES = {
     "StableDiffusionPipeline": "diffusers",
+    "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
 }
 ADAPTERS = {"flexecontrol": _Adapter("wm_pipelines.flexecontrol.modeling", "FlexEControlModel", "control")}

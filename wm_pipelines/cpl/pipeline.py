@@ -1,0 +1,470 @@
+"""CPL (arXiv 2210.10362): few-shot classification, retrieval and filled-prompt questions by a learned prompt.
+
+At inference it is CoCoOp: a frozen CLIP whose prompts carry a learned context that depends on the picture. What is
+CPL's own is how the prompt was fitted, and `explain`, which shows the counterfactual of a pair of pictures.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import BaseOutput
+from torch.nn import functional
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from wm_pipelines import hub
+from wm_pipelines.class_inputs import Pictures, check_names, list_pictures, read_classes, read_labels
+from wm_pipelines.clip_base import load_clip, reference
+from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
+from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
+from wm_pipelines.cpl import training
+from wm_pipelines.cpl.explanation import CPLExplanation, draw_swaps
+from wm_pipelines.cpl.losses import class_logits
+from wm_pipelines.cpl.modeling import INIT, CPLPromptLearner
+from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts
+from wm_pipelines.cpl.solver import counterfactual, greedy_masks
+from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.media import Picture, to_pil, to_tensor
+from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.training import record as facts
+from wm_pipelines.vocabulary import check_vocabulary
+
+PAPER = "arXiv:2210.10362"
+
+
+@dataclass
+class CPLOutput(BaseOutput):
+    """Result of `CPLPipeline`; its tuple form holds the same three values in this order.
+
+    Args:
+        logits: float32 `(B, C)` on the CPU, scaled cosines; minus infinity where a text was no candidate.
+        probs: their softmax. top1: the likeliest text for each picture.
+    """
+
+    logits: torch.Tensor
+    probs: torch.Tensor
+    top1: list[str]
+
+
+class CPLPipeline(WMPipeline):
+    """A frozen CLIP with a prompt learner. Texts may be new at any time: the prompt is fitted, not the classes.
+
+    Args:
+        clip: both towers; never changed. tokenizer, image_processor: its own.
+        prompt_learner: made for a CLIP of these widths.
+
+    Raises:
+        ValueError: the learner was made for other widths.
+
+    Example:
+        ```py
+        from wm_pipelines import CPLPipeline
+
+        pipe = CPLPipeline.from_clip("openai/clip-vit-base-patch16")
+        pipe.fit(pictures, labels, ["cat", "dog", "fox"])
+        print(pipe(more_pictures, ["cat", "wolf"]).top1)  # "wolf" is new
+        pipe.explain(cat, dog, "cat", "dog").image.save("swapped.png")
+        pipe.save_adapter("my-prompt")  # 140 kB; CPLPipeline.from_base loads it
+        ```
+    """
+
+    model_cpu_offload_seq = "clip->prompt_learner"
+
+    def __init__(
+        self,
+        clip: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        image_processor: CLIPImageProcessor,
+        prompt_learner: CPLPromptLearner,
+    ) -> None:
+        super().__init__()
+        if clip is not None and prompt_learner is not None:
+            prompt_learner.check_compatible(clip)
+        self.register_modules(
+            clip=clip, tokenizer=tokenizer, image_processor=image_processor, prompt_learner=prompt_learner
+        )
+        self.history: list[dict[str, float]] = []
+        self.negatives: dict[str, str] = {}
+
+    # ---- making, saving, loading ----
+
+    @classmethod
+    def from_clip(
+        cls,
+        source: str | os.PathLike,
+        n_ctx: int = 4,
+        init: str | None = INIT,
+        seed: int = 0,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> "CPLPipeline":
+        """A pipeline that can be fitted, on a stock CLIP checkpoint.
+
+        Args:
+            source: embedded name, folder or Hub id of a `CLIPModel`.
+            n_ctx, init, seed: of the new prompt learner, see `CPLPromptLearner.from_clip`.
+            kwargs: passed to `CLIPModel.from_pretrained`, for example `dtype`.
+
+        Raises:
+            ValueError: `source` is no such checkpoint, or `init` has another number of tokens than `n_ctx`.
+            HubError: the Hub refused or was not reached.
+        """
+        cache = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = hub.resolve(source, **cache)
+        parts = load_clip(folder, **kwargs)
+        learner = CPLPromptLearner.from_clip(parts["clip"], parts["tokenizer"], n_ctx, init, seed).eval()
+        pipeline = cls(**parts, prompt_learner=learner)
+        record = WMConfig.load(folder) if (folder / CONFIG_NAME).is_file() else None
+        pipeline.wm_config = WMConfig(
+            method="cpl",
+            pipeline=cls.__name__,
+            base_model=reference(source, folder),
+            method_config={"image_size": parts["clip"].config.vision_config.image_size},
+            vocabulary=record.vocabulary if record else None,
+            paper=PAPER,
+        )
+        return pipeline
+
+    @classmethod
+    def from_base(cls, base: str | os.PathLike, fitted: str | os.PathLike, **kwargs: Any) -> "CPLPipeline":
+        """What `save_adapter` wrote to the folder `fitted`, on its CLIP checkpoint `base`."""
+        folder = hub.resolve(base)
+        hub.check_weights(fitted)
+        parts = load_clip(folder, **kwargs)
+        learner = CPLPromptLearner.from_pretrained(fitted).eval()
+        pipeline = cls(**parts, prompt_learner=learner)
+        if (Path(fitted) / CONFIG_NAME).is_file():
+            pipeline.wm_config = WMConfig.load(fitted)
+        return pipeline
+
+    def save_adapter(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+        """Saves the prompt learner and the record, nothing of the base.
+
+        `AutoWMPipeline.from_pretrained` loads the folder if the base is embedded or on the Hub, `from_base` on any.
+
+        Args:
+            dtype: of the file; that of the weights when None.
+        """
+        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+            copy = CPLPromptLearner.from_config(self.prompt_learner.config)
+            copy.load_state_dict(self.prompt_learner.state_dict())
+            copy.to(dtype or self.prompt_learner.dtype).save_pretrained(partial)
+            if self.wm_config is not None and self.wm_config.base_model is not None:
+                hub.seal(partial, self.wm_config)
+
+    def _read_record(self) -> WMConfig | None:
+        record = super()._read_record()  # of a component, it may be the base's own
+        return record if record is not None and record.method == "cpl" else None
+
+    # ---- fitting ----
+
+    def fit(
+        self,
+        images: Pictures,
+        labels: Sequence[int] | Sequence[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        callback: Callable[[int, int, dict[str, float]], None] | None = None,
+        **settings: Any,
+    ) -> "CPLPipeline":
+        """Fit the prompt to labelled pictures; it goes on from the present one.
+
+        Args:
+            images: pictures of any kind and size that `wm_pipelines.media.to_tensor` reads.
+            labels: one per picture, class numbers or names.
+            class_names: the classes in the order of their numbers; the sorted names among `labels` when None.
+            callback: called after each step with its number, the number of all steps, and the step's figures.
+            settings: see `CPLSettings`: variant, lambda_cf (0 is CoCoOp), tau, epochs, batch_size, lr, augment,
+                similarity, mask, parity, seed, max_tokens.
+
+        Returns:
+            The pipeline. `history` has one row per epoch, `negatives` says which class was whose counterfactual.
+
+        Raises:
+            ValueError: bad pictures, labels, names or settings; one class; a prompt that is too long; a negative
+                class without a picture. Before anything changes.
+            FloatingPointError: the loss is not finite; the prompt is then what it was.
+        """
+        chosen = training.settings_of(settings)
+        names = read_classes(labels, class_names)
+        if len(names) < 2:
+            raise ValueError(f"class_names has {len(names)} entry; CPL needs ≥2 to choose a counterfactual negative")
+        pictures = self._tensors(images)
+        indices = torch.tensor(read_labels(labels, names, len(pictures)))
+        return self._fit(training.Examples(pictures, names, indices), chosen, "classification", callback)
+
+    def fit_retrieval(
+        self,
+        images: Pictures,
+        captions: Sequence[str] | Sequence[Sequence[str]],
+        candidates: int = 16,
+        *,
+        callback: Callable[[int, int, dict[str, float]], None] | None = None,
+        **settings: Any,
+    ) -> "CPLPipeline":
+        """Fit the prompt to pictures with their captions.
+
+        Args:
+            captions: one per picture, or a list of them, of which one is drawn by the seed.
+            candidates: texts that a picture is compared with: its own and those nearest to it by plain CLIP.
+            callback, settings: as in `fit`.
+
+        Raises:
+            ValueError, FloatingPointError: as in `fit`.
+        """
+        chosen = training.settings_of(settings)
+        pictures = self._tensors(images)
+        texts = read_captions(captions, len(pictures), chosen.seed)
+        examples = retrieval_examples(pictures, texts, candidates, self._similarity)
+        return self._fit(examples, chosen, "retrieval", callback)
+
+    def fit_vqa(
+        self,
+        images: Pictures,
+        prompts: Sequence[Sequence[str]],
+        labels: Sequence[int],
+        *,
+        callback: Callable[[int, int, dict[str, float]], None] | None = None,
+        **settings: Any,
+    ) -> "CPLPipeline":
+        """Fit the prompt to questions whose answers are filled into statements.
+
+        Args:
+            prompts: for each picture its statements, one for each answer: as many for every picture.
+            labels: which of its statements is true, for each picture.
+            callback, settings: as in `fit`.
+
+        Raises:
+            ValueError, FloatingPointError: as in `fit`.
+        """
+        chosen = training.settings_of(settings)
+        pictures = self._tensors(images)
+        return self._fit(vqa_examples(pictures, prompts, labels), chosen, "filled prompts", callback)
+
+    def _fit(
+        self, examples: training.Examples, settings: training.CPLSettings, task: str, callback: Any
+    ) -> "CPLPipeline":
+        self._check_words(examples.texts)
+        learner = self.prompt_learner
+        if any(hasattr(m, "_hf_hook") or hasattr(m, "_diffusers_hook") for m in self.clip.modules()):
+            raise ValueError("clip is offloaded; fit first, then turn offloading on")
+        self.clip.requires_grad_(False).eval()
+        if learner.dtype in (torch.float16, torch.bfloat16):
+            learner.float()  # the towers may be in half precision, what is optimised may not
+        before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+        started = time.monotonic()
+        try:
+            steps = settings.epochs * math.ceil(len(examples.pictures) / settings.batch_size)
+            with self.progress_bar(total=steps) as progress:
+
+                def done(step: int, total: int, figures: dict[str, float]) -> None:
+                    progress.update()
+                    if callback is not None:
+                        callback(step, total, figures)
+
+                report = training.fit(self.clip, self.tokenizer, learner, self.preprocess, examples, settings, done)
+        except BaseException:
+            learner.load_state_dict(before)
+            learner.requires_grad_(False).eval()
+            raise
+        self.history, self.negatives = report
+        self._record(examples, settings, task, steps, time.monotonic() - started)
+        return self
+
+    def _record(self, examples: Any, settings: Any, task: str, steps: int, seconds: float) -> None:
+        recipe = {**vars(settings), "lambda_cf": settings.weight}
+        recipe["similarity"] = settings.similarity if isinstance(settings.similarity, str) else "a table"
+        made = TrainingRecord(
+            recipe={"task": "cpl", "data": task, **recipe},
+            data=f"{len(examples.pictures)} pictures, {len(examples.texts)} texts ({task})",
+            seed=settings.seed,
+            steps=steps,
+            hardware=facts.hardware(1),
+            wall_time_s=round(seconds, 3),
+            code_commit=facts.code_commit(),
+            versions=facts.versions(),
+        )
+        base = self.wm_config or WMConfig(method="cpl", pipeline=type(self).__name__, paper=PAPER)
+        method = {
+            "image_size": self.clip.config.vision_config.image_size,
+            "variant": settings.variant,
+            "lambda_cf": settings.weight,
+        }
+        values = {**base.model_dump(), "method_config": method, "training": made, "evaluation": [], "files": {}}
+        self.wm_config = WMConfig(**values)
+
+    # ---- inference ----
+
+    def preprocess(self, images: Sequence[Picture]) -> torch.Tensor:
+        """Pictures as the tower wants them, float32 `(B, 3, S, S)` on the CPU.
+
+        Raises:
+            ValueError: one of them is no picture; it says which.
+        """
+        pictures = []
+        for i, image in enumerate(images):
+            try:
+                pictures.append(to_pil(image))
+            except ValueError as error:
+                raise ValueError(f"images[{i}]: {error}") from None
+        return self.image_processor(pictures, return_tensors="pt").pixel_values
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Pictures,
+        class_names: Sequence[str] | Sequence[Sequence[str]],
+        candidates: int | None = None,
+        batch_size: int = 16,
+        max_tokens: int = MAX_TOKENS,
+        return_dict: bool = True,
+    ) -> CPLOutput | tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """Compare pictures with texts, each under the prompt that the picture gives it.
+
+        Args:
+            images: one picture or several, of any kind and size; a tensor `(B, C, H, W)` or array `(B, H, W, C)` is a
+                batch.
+            class_names: class names, captions or statements, known or new; or a list of its own for each picture,
+                all of one length.
+            candidates: compare each picture only with so many texts, the nearest by plain CLIP; all when None.
+            batch_size: pictures at once. max_tokens: memory bound of a text pass.
+
+        Raises:
+            ValueError: no picture, something that is none, no text, a prompt that is too long, or a word outside the
+                base's closed vocabulary.
+        """
+        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        pictures = list_pictures(images)
+        texts, own = own_texts(class_names, len(pictures))
+        if own is None:
+            check_names(texts)
+        if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
+            raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
+        self._check_words(texts)
+        device = self._execution_device
+        prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
+        plain = self._plain(texts, max_tokens) if candidates is not None and candidates < len(texts) else None
+        rows = []
+        with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
+            for start in range(0, len(pictures), batch_size):
+                pixels = self.preprocess(pictures[start : start + batch_size]).to(device)
+                image = encode_images(self.clip, pixels).to(self.prompt_learner.dtype)
+                which = None if own is None else own[start : start + batch_size].to(device)
+                if plain is not None:
+                    which = (image @ plain.T).topk(candidates, dim=1).indices
+                rows.append(self._logits(prompts, image, which, max_tokens, plain is not None))
+                progress.update()
+        self.maybe_free_model_hooks()
+        logits = torch.cat(rows)
+        best = logits.argmax(1).tolist()
+        if own is not None:
+            best = [int(own[i, b]) for i, b in enumerate(best)]
+        result = CPLOutput(logits, logits.softmax(1), [texts[b] for b in best])
+        return result if return_dict else (result.logits, result.probs, result.top1)
+
+    def _logits(
+        self, prompts: Prompts, image: torch.Tensor, which: torch.Tensor | None, max_tokens: int, spread: bool
+    ) -> torch.Tensor:
+        """(B, K) on the CPU; `spread` over all texts, with minus infinity where `which` has none."""
+        text = conditional_features(self.clip, self.prompt_learner, prompts, image, which, max_tokens)
+        logits = class_logits(text, image, self.clip.logit_scale.exp().to(image)).float()
+        if spread:
+            whole = torch.full((len(image), len(prompts.eos)), float("-inf"), device=logits.device)
+            logits = whole.scatter(1, which, logits)
+        return logits.cpu()
+
+    @torch.no_grad()
+    def explain(
+        self,
+        positive: Picture,
+        negative: Picture,
+        positive_text: str,
+        negative_text: str,
+        mask_space: str = "unit",
+        return_dict: bool = True,
+    ) -> CPLExplanation | tuple:
+        """The counterfactual of a pair: which entries of the positive picture's feature make the other text win.
+
+        Reads CLIP alone, not the learned prompt: as in fitting, the texts are the bare names.
+
+        Args:
+            positive, negative: one picture each. positive_text, negative_text: what they show.
+            mask_space: "unit", or "raw" as in the published code; see `greedy_masks`.
+
+        Raises:
+            ValueError: not one picture each, equal or blank texts, or an unknown `mask_space`.
+        """
+        if positive_text == negative_text:
+            raise ValueError(f"positive_text and negative_text are both {positive_text!r}; they must differ")
+        for name, image in (("positive", positive), ("negative", negative)):
+            if len(list_pictures(image)) != 1:
+                raise ValueError(f"{name} must be one picture, got {len(list_pictures(image))}")
+        self._check_words([positive_text, negative_text])
+        pixels = self.preprocess([list_pictures(positive)[0], list_pictures(negative)[0]])
+        image = encode_images(self.clip, pixels.to(self._execution_device), unit=False).float()
+        text = encode_texts(self.clip, self.tokenizer, [positive_text, negative_text], unit=False).float()
+        masks = greedy_masks(image[:1], image[1:], text[:1], text[1:], mask_space)
+        unit = functional.normalize(image, dim=-1)
+        feature = counterfactual(masks.mask, unit[:1], unit[1:])[0].cpu()
+        self.maybe_free_model_hooks()
+        mask, swapped = masks.mask[0].float(), masks.swaps[0]
+        result = CPLExplanation(
+            mask=mask,
+            feature=feature,
+            flipped=bool(masks.flipped[0]),
+            sparsity=len(swapped) / len(mask),
+            swapped=swapped,
+            image=draw_swaps(len(mask), swapped),
+        )
+        return result if return_dict else result.to_tuple()
+
+    def activation_bytes(self, pictures: int) -> int:
+        """Rough memory of one pass: eight hidden states and the attention of a block, of so many pictures or of the
+        text positions of one pass."""
+        vision, text = self.clip.config.vision_config, self.clip.config.text_config
+        tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+        shown = pictures * tokens * (8 * vision.hidden_size + vision.num_attention_heads * tokens)
+        said = MAX_TOKENS * (8 * text.hidden_size + text.num_attention_heads * text.max_position_embeddings)
+        return max(shown, said) * self.clip.dtype.itemsize
+
+    # ---- small parts ----
+
+    def _tensors(self, images: Pictures) -> list[torch.Tensor]:
+        """Each picture as float32 (3, H, W) in [0, 1]."""
+        tensors = []
+        for i, image in enumerate(list_pictures(images)):
+            try:
+                tensors.append(to_tensor(image))
+            except ValueError as error:
+                raise ValueError(f"images[{i}]: {error}") from None
+        return tensors
+
+    @torch.no_grad()
+    def _similarity(self, pictures: Sequence[torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
+        """Cosines (N, C) of plain CLIP."""
+        self._check_words(texts)
+        device = self._execution_device
+        parts = [self.preprocess(pictures[start : start + 64]) for start in range(0, len(pictures), 64)]
+        image = torch.cat([encode_images(self.clip, part.to(device)) for part in parts])
+        return image @ self._plain(texts, MAX_TOKENS).to(image).T
+
+    def _plain(self, texts: Sequence[str], max_tokens: int) -> torch.Tensor:
+        """Unit text features (C, d) without a learned context."""
+        return encode_texts(self.clip, self.tokenizer, texts, True, max_tokens).to(self.prompt_learner.dtype)
+
+    def _check_words(self, texts: Sequence[str]) -> None:
+        """Refuse words that the base's closed vocabulary lacks."""
+        if self.wm_config is not None and self.wm_config.vocabulary:
+            check_vocabulary(self.wm_config.vocabulary, [t.replace("_", " ") for t in texts], "class_names")
