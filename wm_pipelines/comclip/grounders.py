@@ -1,0 +1,94 @@
+"""Where a picture shows what: open-vocabulary detectors of transformers, and the miniature world's exact boxes.
+
+A grounder is any callable `(picture (3, H, W), phrases) -> {label: [(x0, y0, x1, y1), ...]}` in absolute pixels, the
+best box of a label first. Boxes that are known already go to the pipeline as they are.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from wm_pipelines.comclip.boxes import Box
+from wm_pipelines.media import to_pil
+
+if TYPE_CHECKING:
+    from wm_pipelines.diorama.scene import Scene
+
+DETECTORS = ("grounding-dino", "owlv2")
+
+
+class Grounder(Protocol):
+    """What `ComCLIPPipeline` asks of a grounder."""
+
+    def __call__(self, picture: torch.Tensor, phrases: Sequence[str]) -> dict[str, list[Box]]: ...
+
+
+class PhraseDetector:
+    """Grounding DINO or OWLv2: each phrase is looked for by itself, so the answer depends on no other phrase.
+
+    Args:
+        model, processor: `GroundingDinoForObjectDetection` or `Owlv2ForObjectDetection` with its processor.
+        threshold: least score of a box, in (0, 1).
+
+    Raises:
+        ValueError: another model or threshold.
+    """
+
+    def __init__(self, model: Any, processor: Any, threshold: float = 0.3):
+        if model.config.model_type not in DETECTORS:
+            raise ValueError(f"the detector is a {model.config.model_type!r}; known are {', '.join(DETECTORS)}")
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold={threshold!r}; it must lie in (0, 1)")
+        self.model, self.processor, self.threshold = model.eval(), processor, threshold
+
+    @classmethod
+    def from_pretrained(cls, source: str, threshold: float = 0.3) -> "PhraseDetector":
+        """A detector from a folder or Hub id.
+
+        Raises:
+            ValueError: no such checkpoint, pickled weights, or another model.
+        """
+        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+        from wm_pipelines import hub
+
+        folder = hub.resolve(source)
+        hub.check_weights(folder)
+        model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, use_safetensors=True)
+        return cls(model, AutoProcessor.from_pretrained(folder), threshold)
+
+    @torch.no_grad()
+    def __call__(self, picture: torch.Tensor, phrases: Sequence[str]) -> dict[str, list[Box]]:
+        height, width = picture.shape[-2:]
+        image, found = to_pil(picture), {}
+        for phrase in dict.fromkeys(phrases):
+            text = f"{phrase.lower()}." if self.model.config.model_type == "grounding-dino" else [[phrase]]
+            inputs = self.processor(images=image, text=text, return_tensors="pt").to(self.model.device)
+            outputs = self.model(**inputs)
+            result = self.processor.post_process_grounded_object_detection(
+                outputs, threshold=self.threshold, target_sizes=[(height, width)]
+            )[0]
+            order = result["scores"].argsort(descending=True, stable=True)
+            limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+            boxes = torch.minimum(result["boxes"][order].float().cpu().clamp_min(0), limits)
+            kept = [tuple(box) for box in boxes.tolist() if box[0] < width and box[1] < height]
+            if kept:
+                found[phrase] = kept
+        return found
+
+
+def diorama_boxes(scene: "Scene", t: float = 0.0, size: int = 64) -> dict[str, list[Box]]:
+    """The exact boxes of a Diorama scene's visible objects, by their full words ("small red cube"), in pixels.
+
+    Args:
+        t: frame. size: side of the picture in pixels.
+    """
+    from wm_pipelines.diorama.language import scene_graph
+
+    found: dict[str, list[Box]] = {}
+    for node in scene_graph(scene, t, size).nodes:
+        x0, y0, x1, y1 = (value * size for value in node.box)
+        label = " ".join((*node.attributes, node.name))
+        found.setdefault(label, []).append((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)))
+    return found

@@ -1,0 +1,177 @@
+"""CLIP, SigLIP and BLIP-2 behind one face: features of pictures and of texts, and how well they match.
+
+OpenCLIP checkpoints in transformers' format are `CLIPModel`s. Features come as the towers give them, on the CPU.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from wm_pipelines import clip_text
+from wm_pipelines.comclip.fusion import cosine
+from wm_pipelines.comclip.subimages import fit_square
+from wm_pipelines.media import to_pil
+
+
+class CLIPMatcher:
+    """`CLIPModel`: one vector for a picture, one for a text.
+
+    Args:
+        model: `transformers.CLIPModel`.
+        processor: its `CLIPProcessor`, or anything with an `image_processor` and a `tokenizer`.
+    """
+
+    def __init__(self, model: Any, processor: Any):
+        self.model, self.processor = model, processor
+        self.size = model.config.vision_config.image_size
+
+    def pixels(self, pictures: Sequence[torch.Tensor], fit: str) -> torch.Tensor:
+        """What the picture tower takes, `(N, 3, S, S)`, of pictures `(3, H, W)` in [0, 1] of any sizes.
+
+        Pictures are made square by `fit` first, so the processor's own crop has nothing left to cut off.
+        """
+        images = self.processor.image_processor
+        options = {"do_center_crop": False} if hasattr(images, "do_center_crop") else {}
+        squares = [to_pil(fit_square(picture, fit)) for picture in pictures]
+        size = {"height": self.size, "width": self.size}
+        pixels = images(images=squares, size=size, return_tensors="pt", **options)["pixel_values"]
+        return pixels.to(self.model.device, self.model.dtype)
+
+    @torch.no_grad()
+    def encode_images(self, pictures: Sequence[torch.Tensor], fit: str = "pad") -> torch.Tensor:
+        """Features `(N, D)`, not normalised; BLIP-2 gives `(N, queries, D)`."""
+        return self._image_features(self.pixels(pictures, fit)).cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Features `(N, D)`, not normalised.
+
+        Raises:
+            ValueError: a text that the tower would cut off, or an empty one.
+        """
+        return self._text_features(list(texts)).cpu()
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return clip_text.encode_images(self.model, pixels, unit=False)
+
+    def _text_features(self, texts: list[str]) -> torch.Tensor:
+        return clip_text.encode_texts(self.model, self.processor.tokenizer, texts, unit=False, what="caption")
+
+    def match(self, features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Cosine of picture features with text features, row by row, in [-1, 1]."""
+        return cosine(features, texts)
+
+    def dot(self, features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Inner product instead of the cosine."""
+        return (features * texts).sum(-1)
+
+    def restore(self, fused: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """A sum of unit features as `match` wants it; a cosine asks nothing."""
+        return fused
+
+    def _check_length(self, texts: list[str], limit: int) -> None:
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"caption must be a non-empty string, got {text!r}")
+            count = len(self.processor.tokenizer(text, verbose=False)["input_ids"])
+            if count > limit:
+                raise ValueError(f"caption {text!r} is {count} tokens; {type(self.model).__name__} keeps {limit}")
+
+
+class SigLIPMatcher(CLIPMatcher):
+    """`SiglipModel`: as CLIP, but a text is read at its last position and must be padded as in training."""
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.vision_model(pixels).pooler_output
+
+    def _text_features(self, texts: list[str]) -> torch.Tensor:
+        limit = self.model.config.text_config.max_position_embeddings
+        self._check_length(texts, limit)
+        tokens = self.processor.tokenizer(texts, padding="max_length", max_length=limit, return_tensors="pt")
+        return self.model.text_model(input_ids=tokens["input_ids"].to(self.model.device)).pooler_output
+
+
+class BLIP2Matcher(CLIPMatcher):
+    """`Blip2ForImageTextRetrieval` by its contrastive branch: 32 query tokens for a picture, the best one counts.
+
+    The tokens are projected with a bias, so their length matters. On unit embeddings a fused token therefore gets the
+    length of the picture's own, which leaves the plain score where all sub-images are the picture. On raw ones nothing
+    is done, as in the authors' script for VL-Checklist (the one for Winoground makes them unit vectors).
+    """
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        states = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        queries = self.model.query_tokens.expand(len(pixels), -1, -1)
+        attention = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        out = self.model.qformer(
+            query_embeds=queries, encoder_hidden_states=states, encoder_attention_mask=attention
+        )  # fmt: skip
+        return out.last_hidden_state
+
+    def _text_features(self, texts: list[str]) -> torch.Tensor:
+        self._check_length(texts, self.model.config.qformer_config.max_position_embeddings)
+        tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt").to(self.model.device)
+        embeds = self.model.embeddings(input_ids=tokens["input_ids"])
+        out = self.model.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])
+        return self.model.text_projection(out.last_hidden_state[:, 0].to(self.model.text_projection.weight.dtype))
+
+    def match(self, features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        return cosine(self._project(features), texts[..., None, :]).amax(-1)
+
+    def dot(self, features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        return (self._project(features) * texts[..., None, :]).sum(-1).amax(-1)
+
+    def restore(self, fused: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(fused, dim=-1) * image.norm(dim=-1, keepdim=True)
+
+    def _project(self, features: torch.Tensor) -> torch.Tensor:
+        layer = self.model.vision_projection
+        return functional.linear(features, layer.weight.to(features), layer.bias.to(features))
+
+
+MATCHERS: dict[str, type[CLIPMatcher]] = {
+    "CLIPModel": CLIPMatcher,
+    "SiglipModel": SigLIPMatcher,
+    "Blip2ForImageTextRetrieval": BLIP2Matcher,
+}
+
+
+def make_matcher(model: Any, processor: Any) -> CLIPMatcher:
+    """The matcher of a transformers model.
+
+    Raises:
+        ValueError: another model class, or a processor without picture or text half.
+    """
+    kind = type(model).__name__
+    if kind not in MATCHERS:
+        raise ValueError(f"model is a {kind}; ComCLIP matches with {', '.join(MATCHERS)}")
+    for half in ("image_processor", "tokenizer"):
+        if getattr(processor, half, None) is None:
+            raise ValueError(f"processor {type(processor).__name__} has no {half}")
+    return MATCHERS[kind](model, processor)
+
+
+def load_matcher(source: str) -> tuple[Any, Any]:
+    """Model and processor of a checkpoint in transformers' layout, for `ComCLIPPipeline`.
+
+    Args:
+        source: embedded name ("diorama-clip"), folder or Hub id.
+
+    Raises:
+        ValueError: no such checkpoint, pickled weights, or another model than the matchers know.
+    """
+    import transformers
+
+    from wm_pipelines import hub
+
+    folder = hub.resolve(source)
+    hub.check_weights(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = next((name for name in config.architectures or () if name in MATCHERS), None)
+    kind = kind or {"clip": "CLIPModel", "siglip": "SiglipModel"}.get(config.model_type)
+    if kind is None:
+        raise ValueError(f"{source} is a {config.model_type!r} checkpoint; ComCLIP matches with {', '.join(MATCHERS)}")
+    model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True)
+    return model.eval(), transformers.AutoProcessor.from_pretrained(folder)
