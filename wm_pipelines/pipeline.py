@@ -124,9 +124,13 @@ class WMPipeline(DiffusionPipeline):
             raise ValueError("safe_serialization=False is not supported: pickled weights are never written")
         config = self.wm_config
         with atomic_folder(save_directory, last=CONFIG_NAME) as partial:
-            super().save_pretrained(partial, **kwargs)
+            self.save_components(partial, **kwargs)
             if config is not None:
                 hub.seal(partial, config.model_copy(update={"pipeline": type(self).__name__}))
+
+    def save_components(self, folder: Path, **kwargs: Any) -> None:
+        """Everything that `save_pretrained` writes except the record; for pipelines that keep more than components."""
+        super().save_pretrained(folder, **kwargs)
 
 
 class _Adapter(NamedTuple):
@@ -140,6 +144,7 @@ PIPELINES = {
     "StableDiffusionPipeline": "diffusers",
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
+    "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
 }
 ADAPTERS = {"flexecontrol": _Adapter("wm_pipelines.flexecontrol.modeling", "FlexEControlModel", "control")}
 
@@ -186,7 +191,8 @@ class AutoWMPipeline:
             if base is not None:
                 raise ValueError(f"{source} is a whole pipeline and takes no base, got base={os.fspath(base)!r}")
             return pipeline_class.from_pretrained(str(folder), **kwargs)
-        if config.method not in ADAPTERS or config.base_model is None:
+        from_base = getattr(pipeline_class, "from_base", None)  # of pipelines whose base is no pipeline itself
+        if (config.method not in ADAPTERS and from_base is None) or config.base_model is None:
             raise ValueError(f"{folder} has no {MODEL_INDEX} and its record names no base to put it on")
         base_folder = hub.resolve(
             base or config.base_model.name, revision=None if base else config.base_model.revision, **cache
@@ -194,6 +200,8 @@ class AutoWMPipeline:
         _refuse_other_base(config.base_model, source, base or config.base_model.name, base_folder)
         if (base_folder / CONFIG_NAME).is_file():
             _checked(base_folder, verify)
+        if from_base is not None:
+            return from_base(base_folder, folder, **kwargs)
         adapter = ADAPTERS[config.method]
         model_class = getattr(import_module(adapter.module), adapter.model_class)
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}

@@ -24,8 +24,16 @@ _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def save_adapter(model: nn.Module, folder: str | os.PathLike, adapter_name: str = "default") -> Path:
+def save_adapter(
+    model: nn.Module,
+    folder: str | os.PathLike,
+    adapter_name: str = "default",
+    dtype: torch.dtype | None = None,
+) -> Path:
     """Writes one adapter as `adapter_model.safetensors` and `adapter_config.json`; shared factors once.
+
+    Args:
+        dtype: of the file; that of the factors when None.
 
     Returns:
         The folder, which `load_adapter` and `PeftModel.from_pretrained` read.
@@ -41,7 +49,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, adapter_name: str 
         raise ValueError(f"`folder` must be a folder, {folder} is a file")
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name)
-    state = {_PREFIX + key.removeprefix(_PREFIX): t.detach().cpu().contiguous() for key, t in state.items()}
+    state = {_PREFIX + key.removeprefix(_PREFIX): t.detach().to("cpu", dtype).contiguous() for key, t in state.items()}
     fields = {k: sorted(v) if isinstance(v, set) else v for k, v in known[adapter_name].to_dict().items()}
     text = json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True)
     with atomic(folder / _WEIGHTS) as partial:
