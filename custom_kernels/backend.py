@@ -1,6 +1,6 @@
 """Which code runs an operation: the Triton kernels, or plain torch.
 
-`WM_KERNELS` is `off` (torch always), `auto` (the default) or `force` (Triton wherever a call says "auto", or an error).
+`WM_KERNELS` is `off` (torch always), `auto` (the default) or `force` (Triton where a call says "auto", or an error).
 """
 
 import importlib.util

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from .backend import use_triton
 from .kronecker_forms import check_factors, dense_delta, folding_pays, kronecker_weight
+from .kronecker_mix import kronecker_mix
 from .kronecker_rank_one import rank_one
 
 __all__ = ["kronecker_linear", "kronecker_linear_reference"]
@@ -64,8 +65,8 @@ def _reference(x, weight, bias, scale, slices, factors: dict[str, torch.Tensor] 
     return y + torch.cat([*shifts, weight.new_zeros(len(weight) - stop)])
 
 
-def _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gate, dropout) -> tuple[int, ...]:
-    """The leading dimensions of the factors; ValueError naming the argument that does not fit."""
+def _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gate, dropout) -> None:
+    """ValueError naming the argument that does not fit."""
     out_dim, in_dim = weight.shape
     if x.shape[-1] != in_dim:
         raise ValueError(f"`x` has {x.shape[-1]} features, `weight` {tuple(weight.shape)} needs {in_dim}")
@@ -87,7 +88,7 @@ def _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gat
         sizes = {hi - lo for lo, hi in slices}
         if bounds != sorted(bounds) or len(sizes) != 1 or bounds[0] < 0 or bounds[-1] > out_dim or 0 in sizes:
             raise ValueError(
-                f"`slices` must be ascending, disjoint row ranges of one size within [0, {out_dim}], got {list(slices)}"
+                f"`slices` must be ascending, disjoint row ranges of one size in [0, {out_dim}], got {list(slices)}"
             )
         lead, rows = (*lead, len(slices)), sizes.pop()
     n_out, _ = check_factors(in_dim, u, v, a, a_out, a_in, lead)
@@ -100,7 +101,6 @@ def _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gat
         raise ValueError(f"`gate` must be (batch, r), ({x.shape[0]}, {u.shape[-1]}), got {tuple(gate.shape)}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}")
-    return lead
 
 
 def _spread(delta_bias: torch.Tensor, slices: Slices | None, out_dim: int) -> torch.Tensor:
@@ -162,7 +162,7 @@ def kronecker_linear(
     Raises:
         ValueError: shapes that do not fit, an index out of range (checked on the CPU), or an unusable backend.
     """
-    lead = _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, adapter_index, gate, dropout)
+    _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, adapter_index, gate, dropout)
     triton = use_triton(backend, x)
     autocast = torch.is_autocast_enabled(x.device.type)
     if autocast and x.dtype != torch.float64:
@@ -195,8 +195,10 @@ def _dense(x, weight, bias, a, u, v, slices, index, gate, dropout, triton) -> to
         if folding_pays(tokens, *weight.shape, tuple(a.shape), u.shape[2], torch.is_grad_enabled()):
             return F.linear(x, weight + kronecker_weight(u, v, a=a).to(weight.dtype), bias)
     mix = None
-    if triton and index is None:
-        from .kronecker_mix import kronecker_mix as mix
+    if triton:
+        a, u, v = (t.to(x.dtype) for t in (a, u, v))
+        if index is None:
+            mix = kronecker_mix
     if index is not None:
         rows = index.clamp(min=0)
         valid = (index >= 0).to(a.dtype).view(-1, *(1,) * (a.dim() - 1))
