@@ -68,11 +68,9 @@ class CLIPTask(Task):
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         captions = [self.words(i, noise) for i in indices]
-        # what follows the first end-of-text changes no feature, so the longest caption sets the length
-        tokens = self.tokenizer(captions, padding=True, return_tensors="pt").input_ids.to(self.device)
         pictures = (self.images.pictures(indices) * 2 - 1).to(self.device)
         images = self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output)
-        texts = self.clip.text_projection(self.clip.text_model(tokens).pooler_output)
+        texts = self.text_features(captions)
         with torch.no_grad():
             self.clip.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         scale = self.clip.logit_scale.exp()
@@ -83,6 +81,17 @@ class CLIPTask(Task):
         loss = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
         right = ((logits.argmax(0) == own).float().mean() + (logits.argmax(1) == own).float().mean()) / 2
         return {"loss": loss, "right": right, "scale": scale}
+
+    def text_features(self, captions: list[str]) -> torch.Tensor:
+        """Projected features (N, D): the shorter half of the captions in one pass and the longer in another, each as
+        long as its longest, for what follows the first end-of-text changes no feature."""
+        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        rows = []
+        for part in (order[: len(order) // 2], order[len(order) // 2 :]):
+            if part:
+                tokens = self.tokenizer([captions[i] for i in part], padding=True, return_tensors="pt").input_ids
+                rows.append(self.clip.text_projection(self.clip.text_model(tokens.to(self.device)).pooler_output))
+        return torch.cat(rows)[torch.tensor(order).argsort().to(self.device)]
 
     def export(self, folder: Path) -> None:
         """Writes `CLIPModel` in fp16 with its tokenizer and image processor, whatever `CLIPProcessor` reads."""

@@ -66,6 +66,9 @@ def test_the_export_loads_plainly_and_reads_any_picture_whole(tmp_path):
         padded = clip.get_text_features(**text).pooler_output[0]
         alone = clip.get_text_features(text.input_ids[:1, :5]).pooler_output[0]
     torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-6)
+    mixed = ["a red cube left of a blue cone", "a red cube", "a cone"]
+    one_by_one = torch.cat([task.text_features([text]) for text in mixed])
+    torch.testing.assert_close(task.text_features(mixed), one_by_one, rtol=1e-5, atol=1e-6)
 
 
 def test_captions_are_words_of_its_tokenizer():
