@@ -87,6 +87,31 @@ def run_lid(
     typer.echo(f"lid.json and curves.svg in {out}")
 
 
+@run_app.command("kadaptation")
+def run_kadaptation(
+    pictures: Annotated[list[Path] | None, typer.Argument(help="files and folders to classify")] = None,
+    train: Annotated[Path | None, typer.Option(help="folder with a sub-folder of pictures for each class")] = None,
+    out: Out = Path("outputs/kadaptation"),
+    base: Annotated[str, typer.Option(help="CLIP to fit: embedded name, folder or Hub id")] = "diorama-clip",
+    model: Annotated[str, typer.Option(help="fitted checkpoint to use without --train")] = "kadaptation",
+    validation: Annotated[Path | None, typer.Option(help="like --train; chooses the epoch")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="sentence with {} for the class")] = None,
+    epochs: Annotated[int, typer.Option(min=0, help="0: by the class names alone")] = 50,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    n: Annotated[int, typer.Option(min=1, help="size of the shared factors; divides the widths")] = 32,
+    r: Annotated[int, typer.Option(min=1, help="rank of the factors of a layer")] = 1,
+    probe: Annotated[bool, typer.Option("--probe", help="train the head alone, without an adapter")] = False,
+) -> None:
+    """Few-shot classification: fit a CLIP to folders of pictures, and classify more of them."""
+    from wm_pipelines.kadaptation.run import TEMPLATES, run
+
+    options = {"epochs": epochs, "seed": seed, "probe": probe}
+    report = run(train, pictures or [], out, base, model, validation, template or TEMPLATES, n, r, **options)
+    for row in report["predictions"]:
+        typer.echo(f"{row['file']}: {row['label']} ({row['probs'][row['label']]:.2f})")
+    typer.echo(f"report.json in {out}" + (f", the classifier in {out / 'model'}" if train else ""))
+
+
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
     """Scenes under one, two and three conditions on the embedded checkpoints, with a page that shows them."""

@@ -81,3 +81,19 @@ def config():
 def fitted(pipe, pictures, config):
     """`pipe`, fitted for a few epochs."""
     return pipe.fit(*pictures, config=config, epochs=4, batch_size=5)
+
+
+@pytest.fixture
+def as_embedded(tiny_clip, monkeypatch, tmp_path):
+    """`tiny_clip` among the embedded checkpoints, sealed."""
+    import shutil
+
+    from wm_pipelines import hub
+    from wm_pipelines.config import WMConfig
+
+    root = tmp_path / "embedded"
+    shutil.copytree(tiny_clip, root / "diorama-clip")
+    words = "a photo of red green blue sphere".split()
+    hub.seal(root / "diorama-clip", WMConfig(method="diorama-clip", vocabulary=words))
+    monkeypatch.setattr(hub, "EMBEDDED_ROOT", root)
+    return root

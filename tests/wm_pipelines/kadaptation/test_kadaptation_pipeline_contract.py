@@ -76,19 +76,6 @@ def test_an_unfitted_or_probed_pipeline_saves_and_loads_too(pipe, pictures, tmp_
     assert not (tmp_path / "probe" / "adapter").exists()
 
 
-@pytest.fixture
-def as_embedded(tiny_clip, monkeypatch):
-    """`tiny_clip` among the embedded checkpoints, sealed."""
-    import shutil
-
-    root = tiny_clip.parent / "embedded"
-    shutil.copytree(tiny_clip, root / "diorama-clip", dirs_exist_ok=True)
-    words = "a photo of red green blue sphere".split()
-    hub.seal(root / "diorama-clip", WMConfig(method="diorama-clip", vocabulary=words))
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", root)
-    return root
-
-
 def test_auto_pipeline_finds_the_base_of_the_small_form(as_embedded, pictures, config, tmp_path):
     pipe = KAdaptationPipeline.from_clip("diorama-clip")
     pipe.set_progress_bar_config(disable=True)

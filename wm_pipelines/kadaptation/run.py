@@ -1,0 +1,139 @@
+"""KAdaptation from the command line: a folder of pictures per class makes a classifier, which reads more pictures."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_pipelines.adapters.kronecker import KroneckerConfig
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.kadaptation.adapter import TARGETS
+from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
+from wm_pipelines.media import load_image
+from wm_pipelines.pipeline import AutoWMPipeline
+
+Source = str | os.PathLike
+
+
+def class_folders(folder: Source) -> tuple[list[Path], list[str]]:
+    """Pictures and the name of each one's class: the sub-folder it lies in. Names that start with a dot are left out.
+
+    Raises:
+        ValueError: no such folder, fewer than two sub-folders, an empty one, or one that holds folders.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
+    classes = [path for path in _entries(folder) if path.is_dir()]
+    if len(classes) < 2:
+        raise ValueError(f"{str(folder)!r} has {len(classes)} sub-folders; a classifier needs at least 2 classes")
+    paths, names = [], []
+    for own in classes:
+        found = picture_files([own])
+        paths += found
+        names += [own.name] * len(found)
+    return paths, names
+
+
+def picture_files(sources: Sequence[Source]) -> list[Path]:
+    """The files named, and all files directly in the folders named, in the order of their names.
+
+    Raises:
+        ValueError: nothing of that name, an empty folder, or one that holds folders.
+    """
+    found = []
+    for source in map(Path, sources):
+        if not source.is_dir():
+            found.append(source)
+            continue
+        entries = _entries(source)
+        inner = [path for path in entries if path.is_dir()]
+        if inner or not entries:
+            what = f"the folder {inner[0].name!r}" if inner else "no picture"
+            raise ValueError(f"{str(source)!r} holds {what}; a folder of pictures holds files only")
+        found += entries
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def run(
+    train: Source | None = None,
+    pictures: Sequence[Source] = (),
+    out: Source = "outputs/kadaptation",
+    base: Source = "diorama-clip",
+    model: Source = "kadaptation",
+    validation: Source | None = None,
+    templates: Sequence[str] = TEMPLATES,
+    n: int = 32,
+    r: int = 1,
+    **options: Any,
+) -> dict[str, Any]:
+    """Fits, classifies, or both; writes `predictions.csv`, `report.json` and, after a fit, the folder `model`.
+
+    Runs on the accelerator if there is one. The files move to `out` together when all are written.
+
+    Args:
+        train: folder with a sub-folder of pictures per class; without one, `model` classifies.
+        pictures: files and folders to classify.
+        base: what to fit, an embedded name, folder or Hub id of a CLIP; `model`: what to use without a fit.
+        validation: like `train`, with the same class names; chooses the epoch.
+        n, r: of the adapter. options: passed to `KAdaptationPipeline.fit`.
+
+    Returns:
+        The report that was written.
+
+    Raises:
+        ValueError: before anything is fitted; nothing is written then.
+    """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    if train is None and not pictures:
+        raise ValueError("give train, pictures, or both; there is nothing to do")
+    if validation is not None and train is None:
+        raise ValueError("validation chooses an epoch of a fit; give train too")
+    sets = {name: class_folders(folder) for name, folder in (("train", train), ("validation", validation)) if folder}
+    asked = picture_files(pictures)
+    images = {path: load_image(path) for path in [*asked, *(p for paths, _ in sets.values() for p in paths)]}
+    report: dict[str, Any] = {}
+    if train is None:
+        pipeline = AutoWMPipeline.from_pretrained(model)
+        if not isinstance(pipeline, KAdaptationPipeline):
+            raise ValueError(f"model {str(model)!r} is a {type(pipeline).__name__}; name a KAdaptation checkpoint")
+    else:
+        pipeline = KAdaptationPipeline.from_clip(base)
+    if torch.accelerator.is_available():
+        pipeline.to(torch.accelerator.current_accelerator())
+    if train is not None:
+        given = {name: ([images[path] for path in paths], labels) for name, (paths, labels) in sets.items()}
+        config = KroneckerConfig(n=n, r=r, target_modules=list(TARGETS))
+        pipeline.fit(
+            *given["train"], templates=templates, validation=given.get("validation"), config=config, **options
+        )
+        record = pipeline.wm_config.training
+        report["fit"] = {"pictures": len(given["train"][0]), "seconds": record.wall_time_s, "recipe": record.recipe}
+        report["fit"]["history"] = pipeline.history
+    report["classes"] = list(pipeline.head.config.class_names)
+    report["predictions"] = []
+    if asked:
+        output = pipeline([images[path] for path in asked])
+        for path, label, row in zip(asked, output.labels, output.probs.tolist(), strict=True):
+            probs = {name: round(p, 6) for name, p in zip(report["classes"], row, strict=True)}
+            report["predictions"].append({"file": str(path), "label": label, "probs": probs})
+    with atomic_folder(out, last="report.json") as folder:
+        if train is not None:
+            pipeline.save_adapter(folder / "model")
+        if asked:
+            with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(["file", "label", *report["classes"]])
+                table.writerows([p["file"], p["label"], *p["probs"].values()] for p in report["predictions"])
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
+    return report
