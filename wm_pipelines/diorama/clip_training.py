@@ -59,6 +59,16 @@ class CLIPTask(Task):
     def modules(self) -> dict[str, nn.Module]:
         return {"clip": self.clip}
 
+    def load_weights(self, source: str) -> dict[str, int]:
+        """Starts from a folder or embedded name of the same architecture."""
+        from transformers import CLIPModel
+
+        from wm_pipelines.hub import resolve
+
+        saved = CLIPModel.from_pretrained(resolve(source))
+        self.clip.load_state_dict(saved.state_dict())
+        return {"parameters": sum(p.numel() for p in saved.parameters())}
+
     def words(self, index: int, noise: KeyedNoise) -> str:
         """The caption of scene `index` as this step words it."""
         rng = noise.generator(index, "caption")

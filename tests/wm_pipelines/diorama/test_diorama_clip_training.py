@@ -70,6 +70,11 @@ def test_the_export_loads_plainly_and_reads_any_picture_whole(tmp_path):
     one_by_one = torch.cat([task.text_features([text]) for text in mixed])
     torch.testing.assert_close(task.text_features(mixed), one_by_one, rtol=1e-5, atol=1e-6)
 
+    again = build(recipe.model_copy(update={"seed": 1}))
+    again.load_weights(str(folder))
+    for name, value in clip.state_dict().items():
+        assert torch.equal(again.clip.state_dict()[name], value)
+
 
 def test_captions_are_words_of_its_tokenizer():
     task = build(Recipe(task="diorama-clip", steps=1, batch_size=2, options={"length": 30}))
