@@ -135,6 +135,8 @@ def main(folder: Path) -> dict:
             expected = twin()
             save_adapter(unet, folder / form, form)
             save_lora(unet, folder, form, format="kohya").rename(folder / f"{form}.safetensors")
+            save_lora(unet, folder, form, format="diff").rename(folder / "diff.safetensors")
+            whole, _ = core.LoraLoader().load_lora(patcher, None, "diff.safetensors", 1.0, 1.0)
             lora, _ = core.LoraLoader().load_lora(patcher, None, f"{form}.safetensors", 1.0, 1.0)
             node = ours.execute(patcher, form, 1.0).result[0]
             half = ours.execute(patcher, form, 0.5).result[0]
@@ -142,6 +144,7 @@ def main(folder: Path) -> dict:
             found["forms"][form] = {
                 "adapter moves the output": far(expected, plain),
                 "LoraLoader": far(native(lora), expected),
+                "LoraLoader, diff": far(native(whole), expected),
                 "node": far(native(node), expected),
                 "weights, node to LoRA": max(far(by_node[key], by_lora[key]) for key in before),
                 "weights changed": sum(not torch.equal(by_node[key], before[key]) for key in before),

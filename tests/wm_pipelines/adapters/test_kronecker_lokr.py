@@ -125,6 +125,25 @@ def test_lycoris_file(unet, base, tmp_path, form):
     torch.testing.assert_close(call(unet), call(merged), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"decompose_both": True}, {"full_matrix": True}, {"rs_lora": True}], ids=str)
+@pytest.mark.parametrize("bypass", [True, False])
+def test_output_of_the_library_itself(tmp_path, options, bypass):
+    """LyCORIS' own module, where it is installed, in both of its ways to apply an update."""
+    lokr = pytest.importorskip("lycoris.modules.lokr", reason="lycoris-lora is not installed")
+    torch.manual_seed(0)
+    base, x = torch.nn.Linear(48, 96), torch.randn(3, 48)
+    ours = torch.nn.Sequential(copy.deepcopy(base))
+    module = lokr.LokrModule("lycoris_0", base, lora_dim=2, alpha=3, factor=8, bypass_mode=bypass, **options)
+    for name, parameter in module.named_parameters():
+        if name.startswith("lokr"):
+            torch.nn.init.normal_(parameter)
+    state = {f"lycoris_0.{key}": t.detach().clone().contiguous() for key, t in module.custom_state_dict().items()}
+    save_file(state, tmp_path / "a.safetensors")
+    load_lokr(ours, tmp_path / "a.safetensors")
+    torch.testing.assert_close(ours(x), module(x), rtol=1e-4, atol=1e-4)
+    assert (ours(x) - base(x)).abs().max() > 1
+
+
 def test_one_of_several_models_in_a_file(unet, tmp_path):
     path = tmp_path / "a.safetensors"
     deltas = lycoris_file(unet, path)

@@ -311,6 +311,29 @@ def test_exact_clip_counts():
         assert sum(hasattr(m, "spec") for m in model.modules()) == 24
 
 
+def test_transformers_own_calls(randomise, tmp_path):
+    """add_adapter, disable, save_pretrained and load_adapter of transformers."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+    def build():
+        torch.manual_seed(0)
+        return CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=8, patch_size=4)).eval()
+
+    pixels = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    model, plain = build(), build()(pixels).pooler_output
+    model.add_adapter(KroneckerConfig(n=4, target_modules=["q_proj", "v_proj"]), "style")
+    expected = randomise(model)(pixels).pooler_output
+    assert not torch.allclose(expected, plain, atol=1e-3)
+    model.disable_adapters()
+    assert torch.equal(model(pixels).pooler_output, plain)
+    model.save_pretrained(tmp_path)
+    loaded = build()
+    loaded.load_adapter(str(tmp_path))
+    assert torch.equal(loaded.eval()(pixels).pooler_output, expected)
+
+
 def test_the_example_in_the_docstring():
     result = doctest.testmod(tuner)
     assert result.attempted == 6 and result.failed == 0
