@@ -11,6 +11,7 @@ _PUBLIC = {
     "AutoWMPipeline": "wm_pipelines.pipeline",
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "CPLPromptLearner": "wm_pipelines.cpl.modeling",
+    "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "Condition": "wm_pipelines.flexecontrol.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",

@@ -56,6 +56,13 @@ METHODS = {
         "picture shows. It was fitted to a handful of pictures a class with counterfactual negatives, and it takes "
         "new class names as it is.",
     ),
+    "comclip": (
+        "ComCLIP",
+        "zero-shot-image-classification",
+        "Training-free matching of pictures and sentences: the things and relations that a sentence names are found "
+        "in the picture, and what each shows is weighed beside the whole. This checkpoint holds the settings; the "
+        "weights are those of its base.",
+    ),
 }
 
 # Methods whose checkpoints another library loads as they are.

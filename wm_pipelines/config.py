@@ -154,6 +154,16 @@ class CPLConfig(Record):
     lambda_cf: float = Field(1.0, ge=0, description="weight of the counterfactual loss; 0 is CoCoOp")
 
 
+class ComCLIPConfig(Record):
+    """How pairs are scored; the method has no weights of its own."""
+
+    fusion: Literal["released", "gclip", "late", "equal"] = Field("released", description="how components are added")
+    missing: Literal["full", "blank"] = Field("full", description="what a component without a box sees")
+    embed: Literal["unit", "raw"] = Field("unit", description="length of the embeddings that are added")
+    clamp: bool = Field(True, description="negative similarities count as 0")
+    fit: Literal["pad", "stretch", "crop"] = Field("pad", description="how a picture becomes square")
+
+
 METHOD_CONFIGS: dict[str, type[Record]] = {
     "diorama-sd": DioramaSDConfig,
     "diorama-judge": DioramaJudgeConfig,
@@ -161,6 +171,7 @@ METHOD_CONFIGS: dict[str, type[Record]] = {
     "flexecontrol": FlexEControlConfig,
     "kadaptation": KAdaptationConfig,
     "cpl": CPLConfig,
+    "comclip": ComCLIPConfig,
 }
 
 
@@ -168,7 +179,7 @@ class WMConfig(Record):
     """The whole record. `method` decides the type of `method_config`."""
 
     schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d+\.\d+$")
-    method: Literal["diorama-sd", "diorama-judge", "diorama-clip", "flexecontrol", "kadaptation", "cpl"]
+    method: Literal["diorama-sd", "diorama-judge", "diorama-clip", "flexecontrol", "kadaptation", "cpl", "comclip"]
     pipeline: str | None = Field(None, description="class that loads the checkpoint; None for a bare module")
     base_model: BaseModelRef | None = Field(None, description="set for an adapter, None for a whole checkpoint")
     method_config: SerializeAsAny[Record] = Field(default_factory=dict, validate_default=True)

@@ -143,6 +143,7 @@ class _Adapter(NamedTuple):
 PIPELINES = {
     "StableDiffusionPipeline": "diffusers",
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
+    "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
 }

@@ -3,13 +3,16 @@
 OpenCLIP checkpoints in transformers' format are `CLIPModel`s. Features come as the towers give them, on the CPU.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from wm_pipelines import clip_text
+from wm_pipelines import clip_text, hub
+from wm_pipelines.clip_base import load_clip
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
 from wm_pipelines.media import to_pil
@@ -20,11 +23,11 @@ class CLIPMatcher:
 
     Args:
         model: `transformers.CLIPModel`.
-        processor: its `CLIPProcessor`, or anything with an `image_processor` and a `tokenizer`.
+        tokenizer, image_processor: as the checkpoint has them.
     """
 
-    def __init__(self, model: Any, processor: Any):
-        self.model, self.processor = model, processor
+    def __init__(self, model: Any, tokenizer: Any, image_processor: Any):
+        self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.size = model.config.vision_config.image_size
 
     def pixels(self, pictures: Sequence[torch.Tensor], fit: str) -> torch.Tensor:
@@ -32,7 +35,7 @@ class CLIPMatcher:
 
         Pictures are made square by `fit` first, so the processor's own crop has nothing left to cut off.
         """
-        images = self.processor.image_processor
+        images = self.image_processor
         options = {"do_center_crop": False} if hasattr(images, "do_center_crop") else {}
         squares = [to_pil(fit_square(picture, fit)) for picture in pictures]
         size = {"height": self.size, "width": self.size}
@@ -57,7 +60,7 @@ class CLIPMatcher:
         return clip_text.encode_images(self.model, pixels, unit=False)
 
     def _text_features(self, texts: list[str]) -> torch.Tensor:
-        return clip_text.encode_texts(self.model, self.processor.tokenizer, texts, unit=False, what="caption")
+        return clip_text.encode_texts(self.model, self.tokenizer, texts, unit=False, what="caption")
 
     def match(self, features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Cosine of picture features with text features, row by row, in [-1, 1]."""
@@ -75,7 +78,7 @@ class CLIPMatcher:
         for text in texts:
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"caption must be a non-empty string, got {text!r}")
-            count = len(self.processor.tokenizer(text, verbose=False)["input_ids"])
+            count = len(self.tokenizer(text, verbose=False)["input_ids"])
             if count > limit:
                 raise ValueError(f"caption {text!r} is {count} tokens; {type(self.model).__name__} keeps {limit}")
 
@@ -89,7 +92,7 @@ class SigLIPMatcher(CLIPMatcher):
     def _text_features(self, texts: list[str]) -> torch.Tensor:
         limit = self.model.config.text_config.max_position_embeddings
         self._check_length(texts, limit)
-        tokens = self.processor.tokenizer(texts, padding="max_length", max_length=limit, return_tensors="pt")
+        tokens = self.tokenizer(texts, padding="max_length", max_length=limit, return_tensors="pt")
         return self.model.text_model(input_ids=tokens["input_ids"].to(self.model.device)).pooler_output
 
 
@@ -112,7 +115,7 @@ class BLIP2Matcher(CLIPMatcher):
 
     def _text_features(self, texts: list[str]) -> torch.Tensor:
         self._check_length(texts, self.model.config.qformer_config.max_position_embeddings)
-        tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt").to(self.model.device)
+        tokens = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.model.device)
         embeds = self.model.embeddings(input_ids=tokens["input_ids"])
         out = self.model.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])
         return self.model.text_projection(out.last_hidden_state[:, 0].to(self.model.text_projection.weight.dtype))
@@ -136,42 +139,47 @@ MATCHERS: dict[str, type[CLIPMatcher]] = {
     "SiglipModel": SigLIPMatcher,
     "Blip2ForImageTextRetrieval": BLIP2Matcher,
 }
+MODELS = {"siglip": "SiglipModel", "blip-2": "Blip2ForImageTextRetrieval"}
+"""`model_type` of a configuration -> class to load, beside "clip"."""
 
 
-def make_matcher(model: Any, processor: Any) -> CLIPMatcher:
+def make_matcher(model: Any, tokenizer: Any, image_processor: Any) -> CLIPMatcher:
     """The matcher of a transformers model.
 
     Raises:
-        ValueError: another model class, or a processor without picture or text half.
+        ValueError: another model class.
     """
     kind = type(model).__name__
     if kind not in MATCHERS:
         raise ValueError(f"model is a {kind}; ComCLIP matches with {', '.join(MATCHERS)}")
-    for half in ("image_processor", "tokenizer"):
-        if getattr(processor, half, None) is None:
-            raise ValueError(f"processor {type(processor).__name__} has no {half}")
-    return MATCHERS[kind](model, processor)
+    return MATCHERS[kind](model, tokenizer, image_processor)
 
 
-def load_matcher(source: str) -> tuple[Any, Any]:
-    """Model and processor of a checkpoint in transformers' layout, for `ComCLIPPipeline`.
+def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
+    """`model`, `tokenizer` and `image_processor` of a checkpoint in transformers' layout.
 
     Args:
-        source: embedded name ("diorama-clip"), folder or Hub id.
+        kwargs: passed to the model's `from_pretrained`, for example `dtype`.
 
     Raises:
-        ValueError: no such checkpoint, pickled weights, or another model than the matchers know.
+        ValueError: no such checkpoint, truncated weights, or another model than the matchers know.
     """
     import transformers
 
-    from wm_pipelines import hub
-
-    folder = hub.resolve(source)
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if kind == "clip":
+        parts = load_clip(folder, **kwargs)
+        return {"model": parts.pop("clip"), **parts}
+    if kind not in MODELS:
+        raise ValueError(f"{folder} has model_type {kind!r}; ComCLIP matches with clip, {', '.join(MODELS)}")
     hub.check_weights(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
-    kind = next((name for name in config.architectures or () if name in MATCHERS), None)
-    kind = kind or {"clip": "CLIPModel", "siglip": "SiglipModel"}.get(config.model_type)
-    if kind is None:
-        raise ValueError(f"{source} is a {config.model_type!r} checkpoint; ComCLIP matches with {', '.join(MATCHERS)}")
-    model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True)
-    return model.eval(), transformers.AutoProcessor.from_pretrained(folder)
+    model = getattr(transformers, MODELS[kind]).from_pretrained(folder, **{"use_safetensors": True, **kwargs})
+    return {
+        "model": model.eval(),
+        "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+        # on Pillow, so that pictures come out alike with and without torchvision
+        "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False),
+    }

@@ -59,7 +59,8 @@ ADJECTIVES = COLOURS | frozenset(
 KINDS: dict[str, frozenset[str]] = {
     "person": frozenset(
         "man woman boy girl child kid baby guy lady gentleman player surfer skier skater rider worker chef cook "
-        "teenager toddler adult student police officer snowboarder skateboarder crowd couple batter catcher pitcher".split()
+        "teenager toddler adult student police officer snowboarder skateboarder crowd couple batter catcher "
+        "pitcher".split()
     ),
     "animal": frozenset(
         "dog cat horse cow sheep bird bear elephant giraffe zebra lion tiger puppy kitten duck goat monkey pig "
@@ -75,8 +76,9 @@ SYNONYMS: tuple[frozenset[str], ...] = tuple(
         "man guy gentleman male", "woman lady female", "person people human", "child kid", "baby infant toddler",
         "bicycle bike", "motorcycle motorbike", "car automobile", "couch sofa", "phone cellphone telephone smartphone",
         "television tv", "boat ship", "airplane plane aeroplane aircraft jet", "puppy dog", "kitten cat",
-        "street road", "sea ocean", "grass lawn", "rug carpet", "bag handbag purse", "cup mug", "picture photo painting",
-        "glasses eyeglasses spectacles", "sunglasses shades", "hat cap", "shirt t-shirt tshirt", "picture image",
+        "street road", "sea ocean", "grass lawn", "rug carpet", "bag handbag purse", "cup mug",
+        "picture photo painting image",
+        "glasses eyeglasses spectacles", "sunglasses shades", "hat cap", "shirt t-shirt tshirt",
         "trousers pants", "mountain hill", "forest woods", "rock stone", "racket racquet", "soccer football",
         "circle disc disk", "cube box", "sphere ball",
     )
@@ -103,9 +105,10 @@ VERBS = frozenset(
 _IRREGULAR = dict(
     pair.split(":")
     for pair in (
-        "sat:sit stood:stand ran:run ate:eat eaten:eat held:hold rode:ride ridden:ride wore:wear worn:wear threw:throw "
-        "thrown:throw caught:catch drank:drink drove:drive driven:drive flew:fly flown:fly swam:swim lain:lie laid:lay "
-        "lying:lie tying:tie fed:feed took:take taken:take gave:give given:give made:make fell:fall fallen:fall "
+        "sat:sit stood:stand ran:run ate:eat eaten:eat held:hold rode:ride ridden:ride wore:wear worn:wear "
+        "threw:throw thrown:throw caught:catch drank:drink drove:drive driven:drive flew:fly flown:fly swam:swim "
+        "lain:lie laid:lay lying:lie tying:tie fed:feed took:take taken:take gave:give given:give made:make "
+        "fell:fall fallen:fall "
         "led:lead met:meet shot:shoot slept:sleep swept:sweep swung:swing told:tell wrote:write written:write "
         "blew:blow blown:blow broke:break broken:break built:build bent:bend bitten:bite drew:draw drawn:draw dug:dig "
         "fought:fight hung:hang hid:hide hidden:hide knelt:kneel lit:light rose:rise risen:rise sang:sing shook:shake "
@@ -120,7 +123,8 @@ NOT_VERBS = frozenset(
 )
 # "a swimming pool": a noun of these behind an -ing word makes a compound.
 COMPOUND_HEADS = frozenset(
-    "pool board pan machine shoes room lot cart fountain stick cards rink sheet table bag meter trail path chair desk".split()
+    "pool board pan machine shoes room lot cart fountain stick cards rink sheet table bag meter trail path chair "
+    "desk".split()
 )
 
 _PLURALS = {
