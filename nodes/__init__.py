@@ -15,6 +15,8 @@ NODES: dict[str, str] = {
     "WM_FlexEControlSample": "flexecontrol",
     "WM_Doctor": "doctor",
     "WM_KroneckerApply": "kronecker",
+    "WM_KAdaptationFit": "kadaptation",
+    "WM_KAdaptationClassify": "kadaptation",
 }
 """Node id, which never changes, and the module here that defines the class of that name."""
 

@@ -75,6 +75,32 @@ def resolve_adapter(name: str, roots: list[Path]) -> Path:
     return next(root / name for root in roots if is_adapter(root / name))
 
 
+def is_clip(folder: Path) -> bool:
+    """Whether the folder holds a CLIP with both towers, as transformers keeps it."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "clip"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def list_clips(roots: list[Path]) -> list[str]:
+    """Names of the CLIPs that can be fitted: embedded ones, then local folders, one level deep or two."""
+    names = [EMBEDDED + path.name for path in _subfolders(embedded_root()) if is_clip(path)]
+    return [*names, *_list(roots, is_clip)]
+
+
+def resolve_clip(name: str, roots: list[Path]) -> Path:
+    """The folder behind a name of `list_clips`.
+
+    Raises:
+        ValueError: the name would leave its folder, or no such CLIP is there.
+    """
+    _check_offered("base", name, list_clips(roots))
+    if name.startswith(EMBEDDED):
+        return embedded_root() / name.removeprefix(EMBEDDED)
+    return next(root / name for root in roots if is_clip(root / name))
+
+
 def is_plain(name: str) -> bool:
     """Whether a name stays inside its folder: relative, no `..`, no drive, no backslash, no control character."""
     parts = PurePosixPath(name).parts

@@ -43,23 +43,26 @@ class PipelineHandle:
         )
         _handles.add(self)
 
-    def load(self, pictures: int, height: int, width: int) -> Any:
+    def load(self, pictures: int, height: int, width: int, training: bool = False) -> Any:
         """Have ComfyUI bring the weights to its device, with room for a run; returns the pipeline.
 
         Args:
             pictures: how many are made at once.
             height, width: of each, in pixels; 0 for the model's own size.
+            training: the run keeps what its backward pass needs.
         """
         import comfy.model_management
 
+        if hasattr(self.pipeline, "activation_bytes"):
+            needed = self.pipeline.activation_bytes(pictures, training)
+        else:
+            needed = self.memory_required(pictures, height, width)
         # All of it or nothing: stock diffusers layers can't run with part of their weights elsewhere.
-        comfy.model_management.load_models_gpu(
-            [self.patcher], memory_required=self.memory_required(pictures, height, width), force_full_load=True
-        )
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
         return self.pipeline
 
     def memory_required(self, pictures: int, height: int, width: int) -> int:
-        """Bytes of activations to keep free: an estimate with room to spare, as ComfyUI asks of every model.
+        """Bytes of activations of a diffusion model to keep free: an estimate with room to spare.
 
         The UNet and its adapter see each picture twice (guidance) at a few kilobytes per latent cell and channel; the
         VAE decodes at full size, a picture at a time.

@@ -32,6 +32,21 @@ class StepReporter:
         return {}
 
 
+class EpochReporter:
+    """A `callback_on_epoch_end` that moves ComfyUI's progress bar and obeys Cancel."""
+
+    def __init__(self, epochs: int) -> None:
+        import comfy.utils
+
+        self.bar = comfy.utils.ProgressBar(epochs)
+
+    def __call__(self, pipeline: Any, epoch: int, row: dict[str, float]) -> None:
+        import comfy.model_management
+
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(epoch)
+
+
 def preview_of(pipeline: Any, latents: torch.Tensor) -> tuple[str, Any, int] | None:
     """A small picture of the first latent as ComfyUI's progress bar takes it; None where previews are turned off.
 

@@ -26,6 +26,11 @@ def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     return image[0, ..., :3].movedim(-1, 0).float().contiguous()
 
 
+def pictures_of(image: torch.Tensor) -> list[torch.Tensor]:
+    """The pictures of an IMAGE `(B, H, W, C)`, each a copy `(3, H, W)` in [0, 1]."""
+    return list(image[..., :3].movedim(-1, 1).float().clone())
+
+
 def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:
     """The only mask of a MASK `(1, H, W)` or `(H, W)` as `(1, H, W)` in [0, 1].
 

@@ -18,6 +18,7 @@ LISTED_AT_RUN_TIME = {
     ("WM_LoadPipeline", "model"),
     ("WM_LoadPipeline", "base"),
     ("WM_KroneckerApply", "adapter"),
+    ("WM_KAdaptationFit", "base"),
 }
 
 

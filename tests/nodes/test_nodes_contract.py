@@ -22,6 +22,8 @@ IDS = [
     "WM_FlexEControlSample",
     "WM_Doctor",
     "WM_KroneckerApply",
+    "WM_KAdaptationFit",
+    "WM_KAdaptationClassify",
 ]
 
 

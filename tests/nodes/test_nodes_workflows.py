@@ -7,11 +7,13 @@ CORE_WIDGETS = {
     "SolidMask": ["value", "width", "height"],
     "MaskComposite": ["x", "y", "operation"],
     "MaskToImage": [],
+    "EmptyImage": ["width", "height", "batch_size", "color"],
+    "ImageBatch": [],
     "SaveImage": ["filename_prefix"],
     "PreviewImage": [],
     "PreviewAny": [],
 }
-NAMES = ["wm_doctor", "wm_scene_graph", "wm_two_phrases"]
+NAMES = ["wm_doctor", "wm_kadaptation", "wm_scene_graph", "wm_two_phrases"]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 

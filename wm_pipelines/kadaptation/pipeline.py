@@ -394,12 +394,17 @@ class KAdaptationPipeline(WMPipeline):
             return logits, logits.softmax(1), labels
         return KAdaptationOutput(logits, logits.softmax(1), labels)
 
-    def activation_bytes(self, pictures: int) -> int:
-        """Rough memory of one pass of so many pictures: eight hidden states of a block, and its attention."""
+    def activation_bytes(self, pictures: int, training: bool = False) -> int:
+        """Rough memory of a run: eight hidden states of a block and its attention for each picture of a batch.
+
+        Args:
+            pictures: of the run; the default batch holds at most 64. training: every block's are kept.
+        """
         config = self.vision_model.config
         tokens = (config.image_size // config.patch_size) ** 2 + 1
         values = tokens * (8 * config.hidden_size + config.num_attention_heads * tokens)
-        return pictures * values * self.vision_model.dtype.itemsize
+        blocks = config.num_hidden_layers if training else 1
+        return min(pictures, 64) * values * blocks * self.vision_model.dtype.itemsize
 
 
 def _is_offloaded(part: Any) -> bool:
