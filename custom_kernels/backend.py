@@ -10,23 +10,29 @@ import torch
 
 __all__ = ["use_triton"]
 
-HALF = (torch.float16, torch.bfloat16)
+MAX_RANK = 128  # columns of the rank-sized sum, all slices together; more would not stay in registers
 
 
-def _missing(x: torch.Tensor) -> str | None:
+def _missing(x: torch.Tensor, rank: int) -> str | None:
     """Why the kernels can't take `x`; None where they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if x.device.type != "cuda" and not (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+    if x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "`x` is on the CPU, where the kernels run only under TRITON_INTERPRET=1"
+    if x.device.type not in ("cpu", "cuda"):
         return f"`x` is on {x.device.type}; the kernels run on CUDA and ROCm devices"
+    if x.device.type == "cuda" and x.dtype not in (torch.float16, torch.bfloat16):
+        return f"`x` is {x.dtype}; on a GPU the kernels multiply float16 and bfloat16"
+    if rank > MAX_RANK:
+        return f"the rank-sized sum has {rank} columns, the kernels take up to {MAX_RANK}"
     return None
 
 
-def use_triton(backend: str, x: torch.Tensor) -> bool:
-    """Whether the Triton kernels take this call.
+def use_triton(backend: str, x: torch.Tensor, rank: int) -> bool:
+    """Whether the Triton kernels take this call: with "auto", where they can and `x` is on a GPU.
 
-    "auto" takes them for half precision on a GPU. Full precision stays with torch there: the kernels multiply fp32
-    exactly, without TF32, and no tensor core does that.
+    Args:
+        rank: columns of the rank-sized sum.
 
     Raises:
         ValueError: an unknown `backend` or `WM_KERNELS`, or Triton demanded where it can't run.
@@ -38,9 +44,9 @@ def use_triton(backend: str, x: torch.Tensor) -> bool:
         raise ValueError(f"`WM_KERNELS` must be off, auto or force, got {mode!r}")
     if mode == "off" or backend == "torch":
         return False
-    if backend == "triton" or mode == "force":
-        reason = _missing(x)
-        if reason is not None:
-            raise ValueError(f"backend 'triton' can't be used: {reason}")
-        return True
-    return x.device.type == "cuda" and x.dtype in HALF and _missing(x) is None
+    if backend == "auto" and mode == "auto":
+        return x.device.type == "cuda" and _missing(x, rank) is None
+    reason = _missing(x, rank)
+    if reason is not None:
+        raise ValueError(f"the Triton kernels can't be used: {reason}")
+    return True

@@ -163,11 +163,12 @@ def kronecker_linear(
         ValueError: shapes that do not fit, an index out of range (checked on the CPU), or an unusable backend.
     """
     _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, adapter_index, gate, dropout)
-    triton = use_triton(backend, x)
     autocast = torch.is_autocast_enabled(x.device.type)
     if autocast and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    parts = 1 if slices is None else len(slices)
+    triton = use_triton(backend, x, parts * u.shape[-3] * u.shape[-1])
     if adapter_index is not None and not len(adapter_index):
         return F.linear(x, weight, bias)
     shift = None  # (B, do) where biases differ from sample to sample
@@ -179,7 +180,7 @@ def kronecker_linear(
             shift = full[adapter_index.clamp(min=0)] * (adapter_index >= 0)[:, None]
     if a is None:
         bounds = [] if slices is None else [bound for part in slices for bound in part]
-        mask = _mask(x, u, gate, dropout, max(len(bounds) // 2, 1)) if gate is not None or dropout else None
+        mask = _mask(x, u, gate, dropout, parts) if gate is not None or dropout else None
         y = rank_one(x, weight, bias, a_out, a_in, u, v, mask, adapter_index, float(scale), bounds, autocast, triton)
     else:
         y = _dense(x, weight, bias, a * scale, u, v, slices, adapter_index, gate, dropout, triton)
@@ -197,7 +198,7 @@ def _dense(x, weight, bias, a, u, v, slices, index, gate, dropout, triton) -> to
     mix = None
     if triton:
         a, u, v = (t.to(x.dtype) for t in (a, u, v))
-        if index is None:
+        if index is None and max(a.shape[-2:]) <= 32:  # larger tiles would not stay in registers
             mix = kronecker_mix
     if index is not None:
         rows = index.clamp(min=0)

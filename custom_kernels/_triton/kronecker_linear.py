@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .kronecker_samples import add_samples
-from .table import architecture, interpreted, launch, padded, plan, splits
+from .table import interpreted, launch, padded, plan, splits
 
 __all__ = ["backward", "forward"]
 
@@ -163,10 +163,10 @@ def _sum_dtype(x: torch.Tensor) -> torch.dtype:
 
 def _down(x, f, scale: float = 1.0, other=None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """s·x fᵀ (T, K), and with `other` (T, K) also s·otherᵀ x (K, D), both in fp32 or wider."""
-    (tokens, length), k, arch = x.shape, f.shape[0], architecture(x.device)
-    entry = launch("down" if other is None else "down_outer", arch, x.element_size())
+    (tokens, length), k = x.shape, f.shape[0]
+    entry = launch("down" if other is None else "down_outer", x.device)
     tiles = triton.cdiv(tokens, entry.tokens)
-    count = splits(tiles, length, entry.depth, arch)
+    count = splits(tiles, length, entry.depth, x.device)
     span = triton.cdiv(triton.cdiv(length, count), entry.depth) * entry.depth
     count = triton.cdiv(length, span)
     out = x.new_empty(count, tokens, k, dtype=_sum_dtype(x))
@@ -183,10 +183,10 @@ def _down(x, f, scale: float = 1.0, other=None) -> tuple[torch.Tensor, torch.Ten
 
 def _outer(other, x) -> torch.Tensor:
     """otherᵀ x (K, D) in fp32 or wider; other (T, K), x (T, D)."""
-    (tokens, length), k, arch = x.shape, other.shape[1], architecture(x.device)
-    entry = launch("outer", arch, x.element_size())
+    (tokens, length), k = x.shape, other.shape[1]
+    entry = launch("outer", x.device)
     tiles = triton.cdiv(length, entry.columns)
-    count = splits(tiles, tokens, entry.tokens, arch)
+    count = splits(tiles, tokens, entry.tokens, x.device)
     span = triton.cdiv(triton.cdiv(tokens, count), entry.tokens) * entry.tokens
     count = triton.cdiv(tokens, span)
     out = x.new_empty(count, k, length, dtype=_sum_dtype(x))
@@ -200,7 +200,7 @@ def _outer(other, x) -> torch.Tensor:
 def _linear(kernel, x, weight, bias, q, p, hidden, scale, slices, transposed=False) -> torch.Tensor:
     """x weightᵀ (weight itself when `transposed`) + bias + s·hidden p; `hidden` is written if the kernel makes it."""
     (tokens, length), size = x.shape, weight.shape[1 if transposed else 0]
-    entry = launch(kernel, architecture(x.device), x.element_size())
+    entry = launch(kernel, x.device)
     y = x.new_empty(tokens, size)
     strides = weight.stride() if not transposed else weight.stride()[::-1]
     _linear_kernel[(triton.cdiv(tokens, entry.tokens) * triton.cdiv(size, entry.columns),)](

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .table import architecture, interpreted, launch, padded
+from .table import interpreted, launch, padded
 
 __all__ = ["mix"]
 
@@ -43,7 +43,7 @@ def mix(hidden: torch.Tensor, a: torch.Tensor, transposed: bool = False) -> torc
     out = hidden.new_empty(tokens, other, terms, rank)
     if not out.numel():
         return out
-    entry = launch("mix", architecture(hidden.device), hidden.element_size())
+    entry = launch("mix", hidden.device)
     strides = (1, a.stride(1)) if transposed else (a.stride(1), 1)
     _mix_kernel[(triton.cdiv(tokens * rank, entry.tokens), triton.cdiv(terms, entry.depth))](
         hidden, a, out, tokens * rank, terms, size, other, *strides,

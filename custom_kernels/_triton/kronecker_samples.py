@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .table import architecture, interpreted, launch, padded
+from .table import interpreted, launch, padded
 
 __all__ = ["add_samples"]
 
@@ -97,19 +97,19 @@ def add_samples(x, y, factors, scale, slices, mask) -> torch.Tensor:
     hidden = x.new_empty(tokens, parts * k, dtype=torch.promote_types(x.dtype, torch.float32))
     if not tokens:
         return hidden
-    per_sample, arch = tokens // batch, architecture(x.device)
+    per_sample = tokens // batch
     modes = {
         "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "UPCAST": interpreted() and x.dtype == torch.bfloat16,
         "R": rank, "PARTS": parts, "BK": padded(k),
     }  # fmt: skip
-    entry = launch("sample_down", arch, x.element_size())
+    entry = launch("sample_down", x.device)
     _sample_down_kernel[(triton.cdiv(per_sample, entry.tokens), batch, parts)](
         x, a_in, v, factors.index, hidden, per_sample, length, k, x.stride(0), N=a_in.shape[-1], SIZE=v.shape[-2],
         BT=entry.tokens, BD=entry.depth, **modes, num_warps=entry.warps, num_stages=entry.stages,
     )  # fmt: skip
     shrunk = hidden if mask is None else (hidden.view(mask.shape[0], -1, mask.shape[2]) * mask).view_as(hidden)
-    entry, rows = launch("sample_up", arch, x.element_size()), a_out.shape[-1] * u.shape[-2]
+    entry, rows = launch("sample_up", x.device), a_out.shape[-1] * u.shape[-2]
     grid = (triton.cdiv(per_sample, entry.tokens), batch, triton.cdiv(rows, entry.columns))
     _sample_up_kernel[grid](
         shrunk, a_out, u, factors.index, y, per_sample, k, shrunk.stride(0), y.stride(0), scale, N=a_out.shape[-1],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Launch", "architecture", "interpreted", "launch", "padded", "plan", "splits"]
+__all__ = ["Launch", "interpreted", "launch", "padded", "plan", "splits"]
 
 FEW_TOKENS = 128  # up to here the base product waits for W, and recomputing x Qᵀ for each column tile is free
 
@@ -19,7 +19,7 @@ UNITS = {"sm_80": 108, "sm_90": 132, "gfx942": 304}
 
 @dataclass(frozen=True)
 class Launch:
-    """Tokens, columns and reduction length of a tile (in two-byte elements), warps, pipeline stages."""
+    """Tokens, columns and reduction length of a tile, warps, pipeline stages."""
 
     tokens: int
     columns: int
@@ -87,12 +87,9 @@ def padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def launch(kernel: str, arch: str, itemsize: int) -> Launch:
-    """The entry; with wider elements than two bytes the reduction tile is as many bytes long."""
-    entry = TABLE[arch][kernel]
-    if itemsize <= 2 or kernel == "mix":
-        return entry
-    return Launch(entry.tokens, entry.columns, max(16, entry.depth * 2 // itemsize), entry.warps, 2)
+def launch(kernel: str, device: torch.device) -> Launch:
+    """The table's entry for a kernel on a device."""
+    return TABLE[architecture(device)][kernel]
 
 
 def plan(tokens: int, rank: int, slices: tuple[int, ...], masked: bool) -> str:
@@ -106,7 +103,7 @@ def plan(tokens: int, rank: int, slices: tuple[int, ...], masked: bool) -> str:
     return "linear" if tokens >= 2048 else "linear_narrow"
 
 
-def splits(tiles: int, length: int, tile: int, arch: str) -> int:
+def splits(tiles: int, length: int, tile: int, device: torch.device) -> int:
     """Parts of a reduction so that about every unit of the chip has one, each of four tiles at least."""
-    wanted, most = max(1, UNITS[arch] // max(tiles, 1)), max(1, length // (4 * tile))
+    wanted, most = max(1, UNITS[architecture(device)] // max(tiles, 1)), max(1, length // (4 * tile))
     return min(wanted, most)
