@@ -74,10 +74,40 @@ def twins():
     return comfy.model_patcher.ModelPatcher(native, load_device=device, offload_device=device), unet
 
 
+def flux():
+    """(patcher of a tiny native Flux with random weights, diffusers transformer of the same sizes)."""
+    import comfy.model_patcher
+    import comfy.supported_models
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    sizes = {"in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 12, "hidden_size": 32}
+    sizes |= {"mlp_ratio": 4.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6]}
+    sizes |= {"theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
+    config = comfy.supported_models.Flux({**sizes, "image_model": "flux", "dtype": torch.float32})
+    native = config.get_model({}, device="cpu")
+    for parameter in native.parameters():
+        torch.nn.init.normal_(parameter)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=12,
+        pooled_projection_dim=8,
+        axes_dims_rope=(4, 6, 6),
+        guidance_embeds=True,
+    )
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(native, load_device=device, offload_device=device), transformer
+
+
 def main(folder: Path) -> dict:
     import folder_paths
     import torch
     from peft import inject_adapter_in_model
+    from safetensors.torch import load_file, save_file
 
     import nodes as core
 
@@ -104,6 +134,13 @@ def main(folder: Path) -> dict:
     def twin() -> torch.Tensor:
         return unet(sample, torch.tensor([3, 700]), text).sample
 
+    def randomise(model, name: str) -> None:
+        for layer in (m for m in model.modules() if hasattr(m, "spec")):
+            layer.set_adapter([name])
+            for kind in layer.adapter_layer_names:
+                if name in getattr(layer, kind):
+                    getattr(layer, kind)[name].normal_(0, 0.3)
+
     def far(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a - b).norm() / b.norm())
 
@@ -127,11 +164,7 @@ def main(folder: Path) -> dict:
             adapted = inject_adapter_in_model(
                 KroneckerConfig(**{"n": 8, "target_modules": targets, **options}), unet, form
             )
-            for layer in (m for m in adapted.modules() if hasattr(m, "spec")):
-                layer.set_adapter([form])
-                for kind in layer.adapter_layer_names:
-                    if form in getattr(layer, kind):
-                        getattr(layer, kind)[form].normal_(0, 0.3)
+            randomise(adapted, form)
             expected = twin()
             save_adapter(unet, folder / form, form)
             save_lora(unet, folder, form, format="kohya").rename(folder / f"{form}.safetensors")
@@ -151,6 +184,32 @@ def main(folder: Path) -> dict:
                 "modules": sum(hasattr(m, "spec") and form in m.spec for m in unet.modules()),
                 "half strength": max(far(by_half[k], (before[k] + by_node[k]) / 2) for k in before),
             }
+        packed, transformer = flux()
+        config = KroneckerConfig(n=8, bias="own", target_modules=["to_q", "to_v", "proj_mlp", "linear_2"])
+        inject_adapter_in_model(config, transformer, "packed")
+        randomise(transformer, "packed")
+        save_adapter(transformer, folder / "packed", "packed")
+        layers = {name: m for name, m in transformer.named_modules() if hasattr(m, "spec")}
+        q, v = (layers[f"transformer_blocks.0.attn.to_{kind}"] for kind in "qv")
+        plain = packed.model.state_dict()
+        plain = {key: tensor.clone() for key, tensor in plain.items()}
+        by_node = weights(ours.execute(packed, "packed", 1.0).result[0])
+        zero = torch.zeros(32, 32)
+        qkv = torch.cat([q.get_delta_weight("packed"), zero, v.get_delta_weight("packed")])
+        bias = torch.cat([q.full_bias("packed"), zero[0], v.full_bias("packed")])
+        key = "diffusion_model.double_blocks.0.img_attn.qkv"
+        # PEFT's own LoRA file of the same update, as core reads it
+        lora_keys = {f"transformer.{k}": t for k, t in load_file(save_lora(transformer, folder, "packed")).items()}
+        lora_keys = {k.replace("base_model.model.", ""): t for k, t in lora_keys.items() if "bias" not in k}
+        save_file(lora_keys, folder / "flux.safetensors")
+        by_lora = weights(core.LoraLoader().load_lora(packed, None, "flux.safetensors", 1.0, 1.0)[0])
+        changed = [k for k in plain if not torch.equal(by_node[k], plain[k])]
+        found["flux"] = {
+            "weight": far(by_node[f"{key}.weight"] - plain[f"{key}.weight"], qkv),
+            "bias": far(by_node[f"{key}.bias"] - plain[f"{key}.bias"], bias),
+            "weights, node to LoRA": max(far(by_node[k], by_lora[k]) for k in plain if not k.endswith("bias")),
+            "changed": sorted({k.removeprefix("diffusion_model.").rpartition(".")[0] for k in changed}),
+        }
         after = patcher.model.state_dict()
         found["model that came in is unchanged"] = all(torch.equal(after[key], before[key]) for key in before)
 

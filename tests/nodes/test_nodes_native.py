@@ -51,3 +51,11 @@ def test_what_does_not_fit_is_named(found):
     assert "adapted at 8 x 8, but diffusion_model.time_embed.0.weight is [128, 32]" in found["refused"]["size"]
     assert "attn1.to_q` is adapted with a bias, but diffusion_model." in found["refused"]["no_bias"]
     assert "is not a name from the list" in found["refused"]["../size"]
+
+
+def test_parts_of_packed_weights_are_patched_in_place(found):
+    """Flux keeps q, k and v in one matrix, and q, k, v and the MLP in another: only the adapted rows change."""
+    row = found["flux"]
+    assert row["weight"] < 1e-5 and row["bias"] < 1e-5 and row["weights, node to LoRA"] < 1e-6
+    assert {"double_blocks.0.img_attn.qkv", "single_blocks.0.linear1"} < set(row["changed"])
+    assert len(row["changed"]) == 5  # and the three embedders that end in linear_2
