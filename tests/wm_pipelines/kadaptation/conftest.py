@@ -1,4 +1,4 @@
-"""CLIP checkpoints at test size, and pictures that a colour tells apart."""
+"""A CLIP checkpoint at test size, and pictures that a colour tells apart."""
 
 import copy
 
@@ -6,38 +6,20 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory):
-    """Folder of a seeded CLIPModel: 16 pixels, width 16, with a real tokenizer that has a word for every colour."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    from wm_pipelines.diorama.clip_training import CLIP_WORDS
-    from wm_pipelines.diorama.tokenizer import build_tokenizer
-
+def clip_folder(tiny_clip, tmp_path_factory):
+    """`tiny_clip` as a folder: 32 pixels, image width 24, joint width 20."""
     folder = tmp_path_factory.mktemp("clip")
-    tokenizer = build_tokenizer(folder, CLIP_WORDS)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    tower["projection_dim"] = 16
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
-        vision = {**tower, "image_size": 16, "patch_size": 8}
-        CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
-    square = {"height": 16, "width": 16}
-    half = [0.5] * 3
-    CLIPImageProcessor(
-        size=square, crop_size=square, do_center_crop=False, image_mean=half, image_std=half
-    ).save_pretrained(folder)
+    for part in tiny_clip.values():
+        part.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def loaded_clip(tiny_clip):
-    """A pipeline on `tiny_clip` as it was loaded; tests copy it."""
+def loaded_clip(clip_folder):
+    """A pipeline on `clip_folder` as it was loaded; tests copy it."""
     from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline
 
-    return KAdaptationPipeline.from_clip(tiny_clip)
+    return KAdaptationPipeline.from_clip(clip_folder)
 
 
 @pytest.fixture
@@ -84,15 +66,15 @@ def fitted(pipe, pictures, config):
 
 
 @pytest.fixture
-def as_embedded(tiny_clip, monkeypatch, tmp_path):
-    """`tiny_clip` among the embedded checkpoints, sealed."""
+def as_embedded(clip_folder, monkeypatch, tmp_path):
+    """`clip_folder` among the embedded checkpoints, sealed."""
     import shutil
 
     from wm_pipelines import hub
     from wm_pipelines.config import WMConfig
 
     root = tmp_path / "embedded"
-    shutil.copytree(tiny_clip, root / "diorama-clip")
+    shutil.copytree(clip_folder, root / "diorama-clip")
     words = "a photo of red green blue sphere".split()
     hub.seal(root / "diorama-clip", WMConfig(method="diorama-clip", vocabulary=words))
     monkeypatch.setattr(hub, "EMBEDDED_ROOT", root)

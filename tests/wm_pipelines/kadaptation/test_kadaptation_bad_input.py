@@ -44,7 +44,7 @@ ZERO = [0] * 12
         (None, {"head_learning_rate": float("nan")}, "head_learning_rate must be finite and above 0, got nan"),
         (None, {"head": "mlp"}, "head must be one of cosine, linear_bn; got 'mlp'"),
         (None, {"config": {"n": 4}}, "config must be a KroneckerConfig, got dict"),
-        (None, {"config": None}, "n=32 does not divide in_features=16; choose from 1, 2, 4, 8, 16"),
+        (None, {"config": None}, "n=32 does not divide in_features=24; choose from 1, 2, 3, 4, 6, 8, 12, 24"),
         (None, {"config": KroneckerConfig(n=4, target_modules=["to_q"])}, "matched 0 Linear layers; nearest names"),
         (None, {"validation": ([], [])}, "images is empty"),
         (None, {"validation": (np.zeros((2, 16, 16, 3), np.uint8), ["red"])}, "labels of validation has 1 entries"),
@@ -98,7 +98,7 @@ def test_text_tower_and_tokenizer_belong_together(pipe):
         KAdaptationPipeline(pipe.vision_model, pipe.image_processor, text_model=pipe.text_model)
 
 
-def test_what_is_no_clip(tiny_clip, tmp_path):
+def test_what_is_no_clip(clip_folder, tmp_path):
     with pytest.raises(ValueError, match="not an embedded checkpoint"):
         KAdaptationPipeline.from_clip("no-such-clip")
     with pytest.raises(ValueError, match="is no CLIP checkpoint: its config.json has model_type None"):
@@ -108,15 +108,15 @@ def test_what_is_no_clip(tiny_clip, tmp_path):
         KAdaptationPipeline.from_clip(tmp_path)
 
 
-def test_an_adapter_for_another_tower(fitted, tiny_clip, tmp_path):
+def test_an_adapter_for_another_tower(fitted, clip_folder, tmp_path):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     fitted.save_adapter(tmp_path / "mine")
     small = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
-    preprocessor = (tiny_clip / "preprocessor_config.json").read_text()
-    for name, width, message in (("narrow", 8, "for features of width 16; those of .* have 8"),
-                                 ("shallow", 16, "does not fit the model")):  # fmt: skip
-        tower = CLIPVisionConfig(hidden_size=16, intermediate_size=32, projection_dim=width, **small)
+    preprocessor = (clip_folder / "preprocessor_config.json").read_text()
+    for name, width, message in (("narrow", 8, "for features of width 20; those of .* have 8"),
+                                 ("shallow", 20, "does not fit the model")):  # fmt: skip
+        tower = CLIPVisionConfig(hidden_size=24, intermediate_size=32, projection_dim=width, **small)
         CLIPVisionModelWithProjection(tower).save_pretrained(tmp_path / name)
         (tmp_path / name / "preprocessor_config.json").write_text(preprocessor)
         with pytest.raises(ValueError, match=message):
@@ -124,4 +124,4 @@ def test_an_adapter_for_another_tower(fitted, tiny_clip, tmp_path):
     weights = tmp_path / "mine" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(ValueError, match="truncated"):
-        KAdaptationPipeline.from_base(tiny_clip, tmp_path / "mine")
+        KAdaptationPipeline.from_base(clip_folder, tmp_path / "mine")

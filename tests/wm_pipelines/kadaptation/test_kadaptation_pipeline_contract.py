@@ -34,14 +34,14 @@ save_file(out, made)
 """
 
 
-def test_saved_and_loaded_in_a_fresh_process_it_gives_the_same(fitted, pictures, tiny_clip, tmp_path):
+def test_saved_and_loaded_in_a_fresh_process_it_gives_the_same(fitted, pictures, clip_folder, tmp_path):
     here = fitted(pictures[0]).logits
     fitted.save_pretrained(tmp_path / "whole")
     fitted.save_adapter(tmp_path / "small")
     assert torch.equal(fitted(pictures[0]).logits, here)  # saving leaves the adapter where it is
     save_file({"pictures": pictures[0]}, tmp_path / "given.safetensors")
     given, made = tmp_path / "given.safetensors", tmp_path / "made.safetensors"
-    places = map(str, (tmp_path / "whole", tiny_clip, tmp_path / "small", given, made))
+    places = map(str, (tmp_path / "whole", clip_folder, tmp_path / "small", given, made))
     command = [sys.executable, "-c", FRESH, *places, str(torch.get_num_threads())]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert run.returncode == 0, run.stderr[-2000:]
@@ -82,7 +82,7 @@ def test_auto_pipeline_finds_the_base_of_the_small_form(as_embedded, pictures, c
     pipe.fit(*pictures, epochs=2, config=config).save_adapter(tmp_path / "mine")
     record = WMConfig.load(tmp_path / "mine")
     assert record.base_model.embedded == "diorama-clip" and record.training.recipe["epochs"] == 2
-    assert record.method_config.templates == ["a photo of a {}."] and record.method_config.image_size == 16
+    assert record.method_config.templates == ["a photo of a {}."] and record.method_config.image_size == 32
     assert set(record.files) == {"adapter_config.json", "adapter_model.safetensors", "config.json",
                                  "diffusion_pytorch_model.safetensors"}  # fmt: skip
     loaded = AutoWMPipeline.from_pretrained(tmp_path / "mine")
@@ -108,11 +108,11 @@ def test_auto_pipeline_finds_the_base_of_the_small_form(as_embedded, pictures, c
         AutoWMPipeline.from_pretrained(tmp_path / "mine", base="diorama-clip")
 
 
-def test_files_in_half_precision(fitted, pictures, tiny_clip, tmp_path):
+def test_files_in_half_precision(fitted, pictures, clip_folder, tmp_path):
     fitted.save_adapter(tmp_path / "half", dtype=torch.float16)
     for path in (tmp_path / "half").glob("*.safetensors"):
         assert {t.dtype for t in load_file(path).values()} == {torch.float16}
-    loaded = KAdaptationPipeline.from_base(tiny_clip, tmp_path / "half")
+    loaded = KAdaptationPipeline.from_base(clip_folder, tmp_path / "half")
     assert loaded.head.dtype == torch.float32
     torch.testing.assert_close(loaded(pictures[0]).logits, fitted(pictures[0]).logits, rtol=1e-2, atol=2e-2)
     assert fitted.head.dtype == torch.float32
@@ -151,7 +151,7 @@ def test_pictures_of_every_kind(fitted, pictures):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(fitted, pictures, tiny_clip, tmp_path, dtype):
+def test_half_precision(fitted, pictures, clip_folder, tmp_path, dtype):
     exact = fitted(pictures[0]).probs
     fitted.save_pretrained(tmp_path)
     loaded = KAdaptationPipeline.from_pretrained(tmp_path, dtype=dtype)
@@ -161,8 +161,8 @@ def test_half_precision(fitted, pictures, tiny_clip, tmp_path, dtype):
         assert logits.dtype == torch.float32 and (logits.softmax(1) - exact).abs().max() < 0.1
 
 
-def test_a_bfloat16_base_can_be_fitted(tiny_clip, pictures, config):
-    pipe = KAdaptationPipeline.from_clip(tiny_clip, dtype=torch.bfloat16)
+def test_a_bfloat16_base_can_be_fitted(clip_folder, pictures, config):
+    pipe = KAdaptationPipeline.from_clip(clip_folder, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     pipe.fit(*pictures, epochs=8, config=config, learning_rate=2e-2, head_learning_rate=2e-2)
     assert {p.dtype for p in adapter.parameters(pipe.vision_model)} == {torch.float32}
@@ -190,7 +190,7 @@ def test_components_make_another_pipeline(fitted, pictures):
 def test_the_head_is_a_stock_model(fitted, tmp_path):
     fitted.head.save_pretrained(tmp_path)
     loaded = KAdaptationHead.from_pretrained(tmp_path)
-    features = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(features), fitted.head(features))
     assert loaded.config.class_names == ["blue", "green", "red"]
     copied = copy.deepcopy(fitted.head)
@@ -205,11 +205,11 @@ def test_progress_is_shown_and_can_be_turned_off(fitted, pictures, capsys):
     assert "3/3" in capsys.readouterr().err
 
 
-def test_a_vision_tower_alone(tiny_clip, pictures, config, tmp_path):
+def test_a_vision_tower_alone(clip_folder, pictures, config, tmp_path):
     from transformers import CLIPVisionModelWithProjection
 
-    CLIPVisionModelWithProjection.from_pretrained(tiny_clip).save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text((tiny_clip / "preprocessor_config.json").read_text())
+    CLIPVisionModelWithProjection.from_pretrained(clip_folder).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text((clip_folder / "preprocessor_config.json").read_text())
     pipe = KAdaptationPipeline.from_clip(tmp_path)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.text_model is None and pipe.tokenizer is None
