@@ -1,0 +1,86 @@
+"""Boxes and sub-images: what is read, what is refused in which words, which pixels stay."""
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from wm_pipelines.comclip.boxes import inside_crop, read_boxes
+from wm_pipelines.comclip.subimages import fit_square, mask_of, subimage
+
+SIZE = (200, 400)  # height, width
+
+
+@pytest.mark.parametrize(
+    ("box_format", "box"),
+    [
+        ("xyxy", (100, 50, 200, 150)),
+        ("xywh", (100, 50, 100, 100)),
+        ("xyxy_norm", (0.25, 0.25, 0.5, 0.75)),
+        ("cxcywh_norm", (0.375, 0.5, 0.25, 0.5)),
+    ],
+)
+def test_four_formats_of_one_box(box_format, box):
+    assert read_boxes({"dog": [box]}, SIZE, box_format) == {"dog": [(100.0, 50.0, 200.0, 150.0)]}
+    assert read_boxes({"dog": torch.tensor([box])}, SIZE, box_format) == {"dog": [(100.0, 50.0, 200.0, 150.0)]}
+
+
+def test_a_pixel_of_rounding_is_cut_off_and_no_more():
+    assert read_boxes({"dog": [(-0.6, 0, 400.9, 200)]}, SIZE) == {"dog": [(0.0, 0.0, 400.0, 200.0)]}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "box_format", "words"),
+    [
+        ({"dog": [(310, 0, 120, 50)]}, "xyxy", "box (x0=310,x1=120) of 'dog' is reversed"),
+        ({"dog": [(0, 60, 120, 50)]}, "xyxy", "box (y0=60,y1=50) of 'dog' is reversed"),
+        ({"dog": [(0.2, 0.1, 0.5, 0.9)]}, "xyxy", "boxes look normalised (max ≤1.0, got 0.9); pass box_format="),
+        ({"dog": [(10, 10, 90, 90)]}, "cxcywh_norm", "the boxes run to 90"),
+        ({"dog": [(10, 10, 390, 230)]}, "xyxy", "lies outside the picture of 400x200 pixels"),
+        ({"dog": [(400.5, 10, 400.9, 20)]}, "xyxy", "lies outside the picture"),
+        ({"dog": [(-40, 10, 20, 20)]}, "xyxy", "lies outside the picture"),
+        ({"dog": [(1, 2, 3)]}, "xyxy", "a box of 'dog' must be four numbers"),
+        ({"dog": [(1, 2, float("nan"), 5)]}, "xyxy", "must be four finite numbers"),
+        ({"dog": [("1", 2, 3, 5)]}, "xyxy", "must be four finite numbers"),
+        ({"dog": (1, 2, 30, 50)}, "xyxy", "a box of 'dog' must be four numbers, got 1"),
+        ({"dog": 3}, "xyxy", "boxes of 'dog' must be a list"),
+        ({"": [(1, 2, 30, 50)]}, "xyxy", "a label must be a non-empty string"),
+        ([(1, 2, 30, 50)], "xyxy", "boxes must map labels to lists of boxes, got list"),
+        ({}, "yolo", "box_format='yolo'; choose from xyxy"),
+    ],
+)
+def test_malformed_boxes_are_refused(boxes, box_format, words):
+    with pytest.raises(ValueError) as error:
+        read_boxes(boxes, SIZE, box_format)
+    assert words in str(error.value)
+
+
+def test_boxes_outside_the_crop_are_refused():
+    inside_crop((150, 0, 250, 50), SIZE)
+    inside_crop((0, 0, 101, 50), SIZE)
+    with pytest.raises(ValueError, match=r"outside the crop \(x 100 to 300"):
+        inside_crop((0, 0, 99, 50), SIZE)
+
+
+@pytest.mark.parametrize("box", [(3, 4, 9, 11), (3.7, 4.2, 9.9, 11.6), (0, 0, 0, 0), (0, 0, 20, 16)])
+def test_rectangles_are_those_that_pillow_draws(box):
+    drawn = Image.new("L", (20, 16))
+    ImageDraw.Draw(drawn).rectangle([box[:2], box[2:]], fill=255)
+    wanted = torch.tensor([pixel > 0 for pixel in drawn.tobytes()]).reshape(16, 20)
+    assert torch.equal(mask_of([box], (16, 20)), wanted)
+
+
+def test_a_sub_image_is_the_union_on_black(picture):
+    image = picture(0, 16, 20)
+    both = subimage(image, [(1, 1, 4, 4), (10, 2, 12, 15)])
+    mask = mask_of([(1, 1, 4, 4)], (16, 20)) | mask_of([(10, 2, 12, 15)], (16, 20))
+    assert torch.equal(both[:, mask], image[:, mask]) and not both[:, ~mask].any()
+    assert subimage(image, None) is image and not subimage(image, ()).any()
+
+
+def test_fitting_loses_nothing_unless_asked(picture):
+    image = picture(0, 10, 16)
+    padded = fit_square(image, "pad")
+    assert padded.shape == (3, 16, 16) and torch.equal(padded[:, 3:13], image) and not padded[:, :3].any()
+    assert fit_square(image, "stretch") is image
+    assert torch.equal(fit_square(image, "crop"), image[:, :, 3:13])
+    assert fit_square(image.mT, "pad").shape == (3, 16, 16)
