@@ -193,7 +193,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         active = [name for name in self.active_adapters if name in self.kronecker_u and self.scaling[name] != 0]
         if self.merged or not active:
             return self.base_layer(x, *args, **kwargs)
-        if len(active) == 1 and self._may_fuse(active[0]) and not args and not kwargs:
+        if len(active) == 1 and self._may_fuse() and not args and not kwargs:
             name, base = active[0], self.base_layer
             slow, spec = self.slow_weights(name, x.device), self.spec[name]
             return kronecker_linear(
@@ -207,6 +207,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
                 a=slow.get("a"),
                 scale=self.scaling[name],
                 delta_bias=self.delta_bias(name),
+                slices=spec.slices,
                 dropout=spec.dropout if self.training else 0.0,
             )
         result = self.base_layer(x, *args, **kwargs)
@@ -215,22 +216,53 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             result = result + self._delta(name, x)
         return result.to(dtype)
 
-    def _may_fuse(self, adapter_name: str) -> bool:
+    def _may_fuse(self) -> bool:
         """Whether the op may read the base's weight itself: an untouched nn.Linear whose call has no side effects."""
         base = self.base_layer
         hooked = "forward" in base.__dict__ or base._forward_hooks or base._forward_pre_hooks
-        return type(base) is nn.Linear and not hooked and self.spec[adapter_name].slices is None
+        return type(base) is nn.Linear and not hooked
 
     def _forward_per_sample(self, x: torch.Tensor, names: list[str], *args: Any, **kwargs: Any) -> torch.Tensor:
         if len(names) != len(x):
             raise ValueError(f"`adapter_names` has {len(names)} entries, the batch {len(x)} samples")
         if self.merged:
             raise ValueError("`adapter_names` can't be used while adapters are merged; call unmerge_adapter() first")
+        present = sorted(set(names) & set(self.kronecker_u))
+        if present and self._same_sizes(present) and self._may_fuse() and not args and not kwargs:
+            return self._mixed(x, names, present)
         result = self.base_layer(x, *args, **kwargs)
-        for name in sorted(set(names) & set(self.kronecker_u)):
+        for name in present:
             rows = torch.tensor([i for i, other in enumerate(names) if other == name], device=x.device)
             result = result.index_add(0, rows, self._delta(name, x[rows]).to(result.dtype))
         return result
+
+    def _same_sizes(self, names: list[str]) -> bool:
+        specs = (self.spec[name] for name in names)
+        return len({(s.terms, s.r, s.n_out, s.n_in, s.factored, s.slices) for s in specs}) == 1
+
+    def _mixed(self, x: torch.Tensor, names: list[str], present: list[str]) -> torch.Tensor:
+        """Every sample with its own adapter in one pass, from the compact factors of the adapters stacked."""
+        base, slices = self.base_layer, self.spec[present[0]].slices
+        slow = [self.slow_weights(name, x.device) for name in present]
+        stacked = {key: torch.stack([factors[key] for factors in slow]) for key in slow[0]}
+        u = [self.kronecker_u[name] * self.scaling[name] for name in present]
+        biases = [self.delta_bias(name) for name in present]
+        given = next((bias for bias in biases if bias is not None), None)
+        if given is not None:
+            biases = torch.stack([torch.zeros_like(given) if bias is None else bias for bias in biases]).to(x.device)
+        return kronecker_linear(
+            x,
+            base.weight,
+            base.bias,
+            stacked.get("a_out"),
+            stacked.get("a_in"),
+            torch.stack(u),
+            torch.stack([self.kronecker_v[name] for name in present]),
+            a=stacked.get("a"),
+            slices=slices,
+            delta_bias=None if given is None else biases,
+            adapter_index=torch.tensor([present.index(n) if n in present else -1 for n in names], device=x.device),
+        )
 
     @torch.no_grad()
     def get_delta_weight(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
