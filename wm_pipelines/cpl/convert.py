@@ -1,0 +1,157 @@
+"""Offline: the authors' files become ours. The only place of this method that opens a pickle, never at load time.
+
+    python -m wm_pipelines.cpl.convert checkpoint prompt_learner/model.pth.tar-10 FOLDER
+    python -m wm_pipelines.cpl.convert negatives score.npy negatives.json --trust
+
+A checkpoint of CoCoOp or CPL (Dassl's form) is read with `weights_only`: tensors and numbers, no code. `ctx` and
+`meta_net.*` are kept; `token_prefix` and `token_suffix` (frozen embeddings of the class names) and CPL's `u` (masks of
+the training classes) are dropped: none of them belongs to the prompt. `score.npy` holds a pickled dictionary; it is
+read by an unpickler that knows numpy arrays and strings only, and only when asked to with --trust.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm_pipelines.cpl.modeling import CPLPromptLearner
+from wm_pipelines.files import atomic, atomic_folder
+
+KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
+DROPPED = ("token_prefix", "token_suffix", "u")
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors of a prompt learner, in fp32, by their names in `CPLPromptLearner`.
+
+    Raises:
+        ValueError: no such file, not a torch file of tensors and numbers, a missing tensor, or one that is unknown.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"checkpoint {str(path)!r} does not exist or is not a file")
+    # newer Dassl keeps the validation accuracy as a numpy number
+    numbers = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"checkpoint {str(path)!r} is not a plain torch file of tensors: {error}") from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    state = {str(k).removeprefix("module.").removeprefix("prompt_learner."): v for k, v in state.items()}
+    missing = [name for name in KEPT if not isinstance(state.get(name), torch.Tensor)]
+    if missing:
+        raise ValueError(
+            f"checkpoint {str(path)!r} has no tensor {missing[0]!r}; it is no CoCoOp or CPL prompt learner"
+        )
+    unknown = sorted(set(state) - set(KEPT) - set(DROPPED))
+    if unknown:
+        raise ValueError(f"checkpoint {str(path)!r} has {unknown[0]!r}, which no CoCoOp or CPL prompt learner has")
+    return {name: state[name].float() for name in KEPT}
+
+
+def to_learner(tensors: dict[str, torch.Tensor]) -> CPLPromptLearner:
+    """A learner of the sizes that the tensors have.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    n_ctx, width = tensors["ctx"].shape
+    learner = CPLPromptLearner(width, tensors["meta_net.linear1.weight"].shape[1], n_ctx)
+    for name, parameter in learner.state_dict().items():
+        if tensors[name].shape != parameter.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensors[name].shape)}; ctx and linear1 need {tuple(parameter.shape)}"
+            )
+    learner.load_state_dict(tensors)
+    return learner.eval()
+
+
+def convert(path: str | os.PathLike, folder: str | os.PathLike) -> CPLPromptLearner:
+    """Convert a checkpoint to a folder that `CPLPromptLearner.from_pretrained` loads, written whole or not at all.
+
+    Raises:
+        ValueError: as `read_checkpoint` and `to_learner`, or a folder that is not empty.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    learner = to_learner(read_checkpoint(path))
+    with atomic_folder(target) as partial:
+        learner.save_pretrained(partial)
+    return learner
+
+
+class _Plain(pickle.Unpickler):
+    """Knows what a numpy array of plain objects is made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+        if module.split(".")[0] == "numpy" and name in known:
+            return known[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, str]:
+    """The table of negatives: JSON of {text: negative text}, or with `trust` a pickled `score.npy` of the release.
+
+    Raises:
+        ValueError: a pickle without `trust`, no such file, or something that is no such table.
+    """
+    path = Path(path)
+    if path.suffix != ".json" and not trust:
+        raise ValueError(
+            f"refusing pickled {path.name}; convert with python -m wm_pipelines.cpl.convert negatives {path.name} "
+            "negatives.json --trust"
+        )
+    try:
+        if path.suffix == ".json":
+            table = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                reader = np.lib.format.read_array_header_1_0
+                (reader if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+                table = _Plain(file).load().item()
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}") from None
+    except (ValueError, pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no table of negatives: {error}") from None
+    if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
+        raise ValueError(f"{path} is no table from text to negative text")
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Convert the files of CoCoOp and CPL.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    checkpoint = commands.add_parser("checkpoint", help="Dassl prompt learner to a folder")
+    checkpoint.add_argument("checkpoint")
+    checkpoint.add_argument("folder")
+    negatives = commands.add_parser("negatives", help="score.npy to JSON")
+    negatives.add_argument("table")
+    negatives.add_argument("json", type=Path)
+    negatives.add_argument("--trust", action="store_true", help="open the pickle, by a reader that runs no code")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "checkpoint":
+            learner = convert(args.checkpoint, args.folder)
+            print(f"{args.folder}: {sum(p.numel() for p in learner.parameters()):,} parameters")
+            return
+        table = read_negatives(args.table, args.trust)
+        with atomic(args.json) as partial:
+            partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{args.json}: {len(table)} negatives")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
