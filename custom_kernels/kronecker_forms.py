@@ -147,16 +147,14 @@ def dense_delta(
         a, u, v: as everywhere here, or all with a leading (B,), one set a sample. The scale is in `a`.
         mix: (hidden (T, n_in, m, r), a) -> (T, n_out, m, r), the middle step; einsum by default.
     """
-    n_in, rank = a.shape[-1], u.shape[-1]
+    (terms, n_out, n_in), rank = a.shape[-3:], u.shape[-1]
     batch = x.shape[0] if u.dim() == 4 or gate is not None else 1
     tokens = x.numel() // (batch * x.shape[-1])
-    right, left = (
-        v.transpose(-1, -2).flatten(-3, -2),
-        u.transpose(-3, -2).flatten(-2),
-    )  # (m·r, di/n_in), (do/n_out, m·r)
+    right = v.transpose(-1, -2).flatten(-3, -2)  # (m·r, di/n_in)
+    left = u.transpose(-3, -2).flatten(-2)  # (do/n_out, m·r)
     flat = x.reshape(batch, tokens * n_in, x.shape[-1] // n_in)
     hidden = torch.bmm(flat, right.transpose(-1, -2)) if u.dim() == 4 else F.linear(flat, right)
-    hidden = hidden.view(batch, tokens, n_in, -1, rank)
+    hidden = hidden.view(batch, tokens, n_in, terms, rank)
     if gate is not None:
         hidden = hidden * gate.to(x.dtype).view(batch, 1, 1, 1, rank)
     hidden = F.dropout(hidden, dropout, dropout > 0)
@@ -166,9 +164,9 @@ def dense_delta(
         mixed = torch.einsum("iop,...pik->...oik", a, hidden)
     else:
         mixed = mix(hidden.flatten(0, 1), a)
-    mixed = mixed.reshape(batch, -1, left.shape[-1])
+    mixed = mixed.reshape(batch, tokens * n_out, terms * rank)
     y = torch.bmm(mixed, left.transpose(-1, -2)) if u.dim() == 4 else F.linear(mixed, left)
-    return y.reshape(*x.shape[:-1], -1)
+    return y.reshape(*x.shape[:-1], n_out * u.shape[-2])
 
 
 def folding_pays(tokens: int, out_dim: int, in_dim: int, a_shape: tuple[int, ...], rank: int, training: bool) -> bool:
