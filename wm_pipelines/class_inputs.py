@@ -1,7 +1,9 @@
-"""Pictures, class names and labels, as a person gives them to a classifier."""
+"""Pictures, class names and labels, as a person gives them to a classifier: in memory, or as folders of files."""
 
 import difflib
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from wm_pipelines.media import Picture
 
 Pictures = Picture | Sequence[Picture]
+Source = str | os.PathLike
 
 
 def list_pictures(images: Pictures) -> list[Picture]:
@@ -33,7 +36,7 @@ def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
     Raises:
         ValueError: no label, no names though the labels are numbers, or names that are empty or repeated.
     """
-    values = _listed(labels)
+    values = listed(labels)
     if not values:
         raise ValueError("labels is empty; every picture needs one")
     if class_names is None:
@@ -64,7 +67,7 @@ def read_labels(labels: Any, names: Sequence[str], pictures: int, what: str = "l
     Raises:
         ValueError: another number of labels than of pictures, a number out of range, or an unknown name.
     """
-    values = _listed(labels)
+    values = listed(labels)
     if len(values) != pictures:
         raise ValueError(f"{what} has {len(values)} entries for {pictures} pictures; give one for each")
     index = {name: i for i, name in enumerate(names)}
@@ -84,8 +87,52 @@ def read_labels(labels: Any, names: Sequence[str], pictures: int, what: str = "l
     return found
 
 
-def _listed(labels: Any) -> list:
+def listed(labels: Any) -> list:
     """Labels as a list of Python values; arrays and tensors are read out."""
     if isinstance(labels, str):
         raise ValueError(f"labels must be a sequence, got the string {labels!r}")
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+
+
+def class_folders(folder: Source) -> tuple[list[Path], list[str]]:
+    """Pictures and the name of each one's class: the sub-folder it lies in. Names that start with a dot are left out.
+
+    Raises:
+        ValueError: no such folder, fewer than two sub-folders, an empty one, or one that holds folders.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
+    classes = [path for path in _entries(folder) if path.is_dir()]
+    if len(classes) < 2:
+        raise ValueError(f"{str(folder)!r} has {len(classes)} sub-folders; a classifier needs at least 2 classes")
+    paths, names = [], []
+    for own in classes:
+        found = picture_files([own])
+        paths += found
+        names += [own.name] * len(found)
+    return paths, names
+
+
+def picture_files(sources: Sequence[Source]) -> list[Path]:
+    """The files named, and all files directly in the folders named, in the order of their names.
+
+    Raises:
+        ValueError: nothing of that name, an empty folder, or one that holds folders.
+    """
+    found = []
+    for source in map(Path, sources):
+        if not source.is_dir():
+            found.append(source)
+            continue
+        entries = _entries(source)
+        inner = [path for path in entries if path.is_dir()]
+        if inner or not entries:
+            what = f"the folder {inner[0].name!r}" if inner else "no picture"
+            raise ValueError(f"{str(source)!r} holds {what}; a folder of pictures holds files only")
+        found += entries
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

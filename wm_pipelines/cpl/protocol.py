@@ -74,7 +74,7 @@ def base_to_new(
 def describe(row: Row) -> str:
     """One line: method, base, new, H; a dash where the method knows no new class."""
     figures = [f"{key} {row[key]:6.2f}" if row[key] is not None else f"{key}      -" for key in ("base", "new", "H")]
-    return f"{row['dataset']} {row['shots']} shots seed {row['seed']}  {row["method"]:<24}" + "  ".join(figures)
+    return f"{row['dataset']} {row['shots']} shots seed {row['seed']}  {row['method']:<24}" + "  ".join(figures)
 
 
 def _baselines(

@@ -1,7 +1,6 @@
 """What a CLIP checkpoint's folder says of itself."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
 )
-
-from wm_pipelines import hub
-from wm_pipelines.config import BaseModelRef
 
 
 def model_type(folder: Path) -> str:
@@ -56,11 +52,3 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
         "tokenizer": CLIPTokenizer.from_pretrained(folder),
         "logit_scale": clip.logit_scale.item(),
     }
-
-
-def reference(source: str | os.PathLike, folder: Path) -> BaseModelRef | None:
-    """The base by a name that others can resolve; None for a folder of one's own."""
-    if folder.resolve().parent == hub.EMBEDDED_ROOT.resolve():
-        return hub.base_ref(folder.name)
-    text = os.fspath(source)
-    return hub.base_ref(text) if hub.REPO_ID.match(text) and hub.resolved_revision(folder) else None

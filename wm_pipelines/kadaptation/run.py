@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,57 +9,12 @@ from typing import Any
 import torch
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig
+from wm_pipelines.class_inputs import Source, class_folders, picture_files
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.kadaptation.adapter import TARGETS
 from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
 from wm_pipelines.media import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
-
-Source = str | os.PathLike
-
-
-def class_folders(folder: Source) -> tuple[list[Path], list[str]]:
-    """Pictures and the name of each one's class: the sub-folder it lies in. Names that start with a dot are left out.
-
-    Raises:
-        ValueError: no such folder, fewer than two sub-folders, an empty one, or one that holds folders.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
-    classes = [path for path in _entries(folder) if path.is_dir()]
-    if len(classes) < 2:
-        raise ValueError(f"{str(folder)!r} has {len(classes)} sub-folders; a classifier needs at least 2 classes")
-    paths, names = [], []
-    for own in classes:
-        found = picture_files([own])
-        paths += found
-        names += [own.name] * len(found)
-    return paths, names
-
-
-def picture_files(sources: Sequence[Source]) -> list[Path]:
-    """The files named, and all files directly in the folders named, in the order of their names.
-
-    Raises:
-        ValueError: nothing of that name, an empty folder, or one that holds folders.
-    """
-    found = []
-    for source in map(Path, sources):
-        if not source.is_dir():
-            found.append(source)
-            continue
-        entries = _entries(source)
-        inner = [path for path in entries if path.is_dir()]
-        if inner or not entries:
-            what = f"the folder {inner[0].name!r}" if inner else "no picture"
-            raise ValueError(f"{str(source)!r} holds {what}; a folder of pictures holds files only")
-        found += entries
-    return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def run(

@@ -18,8 +18,8 @@ ZERO = [0] * 12
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        ([0, 1] * 5 + [2, 3], {"class_names": NAMES}, "labels has 3, outside [0, 3)"),
-        ([0] * 11 + [-1], {"class_names": NAMES}, "labels has -1, outside [0, 3)"),
+        ([0, 1] * 5 + [2, 3], {"class_names": NAMES}, "labels: label 3 outside [0,3)"),
+        ([0] * 11 + [-1], {"class_names": NAMES}, "labels: label -1 outside [0,3)"),
         (ZERO, {}, "class_names has 1 entry; a classifier needs at least 2"),
         (["red"] * 12, {}, "class_names has 1 entry; a classifier needs at least 2"),
         (["red"] * 12, {"class_names": ["red"]}, "class_names has 1 entry"),
