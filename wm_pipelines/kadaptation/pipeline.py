@@ -32,7 +32,7 @@ from wm_pipelines.clip_text import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.kadaptation import adapter, training
-from wm_pipelines.kadaptation.base import load_parts, model_type, reference
+from wm_pipelines.kadaptation.base import load_parts, model_type
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
 from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
 from wm_pipelines.media import Picture, to_pil
