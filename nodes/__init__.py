@@ -17,6 +17,8 @@ NODES: dict[str, str] = {
     "WM_KroneckerApply": "kronecker",
     "WM_KAdaptationFit": "kadaptation",
     "WM_KAdaptationClassify": "kadaptation",
+    "WM_CPLFit": "cpl",
+    "WM_CPLClassify": "cpl",
 }
 """Node id, which never changes, and the module here that defines the class of that name."""
 

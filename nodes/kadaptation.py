@@ -5,12 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import folders
-from .types import CATEGORY, Pipeline, pictures_of
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines of a text box, without the empty ones at its end."""
-    return [line.strip() for line in text.rstrip().splitlines()]
+from .types import CATEGORY, Pipeline, lines_of, pictures_of
 
 
 class WM_KAdaptationFit(io.ComfyNode):

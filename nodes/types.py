@@ -31,6 +31,11 @@ def pictures_of(image: torch.Tensor) -> list[torch.Tensor]:
     return list(image[..., :3].movedim(-1, 1).float().clone())
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text box, without the empty ones at its end."""
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
 def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:
     """The only mask of a MASK `(1, H, W)` or `(H, W)` as `(1, H, W)` in [0, 1].
 

@@ -112,6 +112,38 @@ def run_kadaptation(
     typer.echo(f"report.json in {out}" + (f", the classifier in {out / 'model'}" if train else ""))
 
 
+@run_app.command("cpl")
+def run_cpl(
+    pictures: Annotated[list[Path] | None, typer.Argument(help="files and folders to classify")] = None,
+    class_name: Annotated[list[str] | None, typer.Option(help="text to compare with; default: those of --train")] = None,
+    train: Annotated[Path | None, typer.Option(help="folder with a sub-folder of pictures for each class")] = None,
+    out: Out = Path("outputs/cpl"),
+    base: Annotated[str, typer.Option(help="CLIP to fit on: embedded name, folder or Hub id")] = "diorama-clip",
+    model: Annotated[str, typer.Option(help="fitted prompt to use without --train")] = "cpl",
+    explain: Annotated[list[str] | None, typer.Option(help="FILE=NAME, twice: the first one's counterfactual")] = None,
+    variant: Annotated[str, typer.Option(help="released | paper")] = "released",
+    lambda_cf: Annotated[float | None, typer.Option(help="weight of the counterfactual loss; 0 is CoCoOp")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    batch_size: Annotated[int, typer.Option(min=1)] = 1,
+    lr: Annotated[float, typer.Option(help="of SGD")] = 2e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Few-shot prompts: fit one to folders of pictures, and compare pictures with any class names."""
+    from wm_pipelines.cpl.run import run
+
+    settings = {"variant": variant, "lambda_cf": lambda_cf, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+    report = run(
+        pictures or [], class_name or [], train, out, base, model, explain or [], seed=seed, **settings
+    )
+    for row in report["predictions"]:
+        typer.echo(f"{row['file']}: {row['top1']} ({row['probs'][row['top1']]:.2f})")
+    if "explanation" in report:
+        told = report["explanation"]
+        state = "flipped" if told["flipped"] else "did not flip"
+        typer.echo(f"{len(told['swapped'])} entries swapped, the match {state}: explanation.png")
+    typer.echo(f"report.json in {out}" + (f", the prompt in {out / 'model'}" if train else ""))
+
+
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
     """Scenes under one, two and three conditions on the embedded checkpoints, with a page that shows them."""

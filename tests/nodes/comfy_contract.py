@@ -19,6 +19,7 @@ LISTED_AT_RUN_TIME = {
     ("WM_LoadPipeline", "base"),
     ("WM_KroneckerApply", "adapter"),
     ("WM_KAdaptationFit", "base"),
+    ("WM_CPLFit", "base"),
 }
 
 

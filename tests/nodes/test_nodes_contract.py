@@ -24,6 +24,8 @@ IDS = [
     "WM_KroneckerApply",
     "WM_KAdaptationFit",
     "WM_KAdaptationClassify",
+    "WM_CPLFit",
+    "WM_CPLClassify",
 ]
 
 

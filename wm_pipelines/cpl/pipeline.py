@@ -430,14 +430,17 @@ class CPLPipeline(WMPipeline):
         )
         return result if return_dict else result.to_tuple()
 
-    def activation_bytes(self, pictures: int) -> int:
-        """Rough memory of one pass: eight hidden states and the attention of a block, of so many pictures or of the
-        text positions of one pass."""
+    def activation_bytes(self, pictures: int, training: bool = False) -> int:
+        """Rough memory of a run: eight hidden states of a block and its attention, of pictures or of one text pass.
+
+        Args:
+            pictures: of the run; at most 64 go through the tower at once. training: every text block's are kept.
+        """
         vision, text = self.clip.config.vision_config, self.clip.config.text_config
         tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-        shown = pictures * tokens * (8 * vision.hidden_size + vision.num_attention_heads * tokens)
+        shown = min(pictures, 64) * tokens * (8 * vision.hidden_size + vision.num_attention_heads * tokens)
         said = MAX_TOKENS * (8 * text.hidden_size + text.num_attention_heads * text.max_position_embeddings)
-        return max(shown, said) * self.clip.dtype.itemsize
+        return max(shown, said * (text.num_hidden_layers if training else 1)) * self.clip.dtype.itemsize
 
     # ---- small parts ----
 

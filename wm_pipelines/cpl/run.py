@@ -1,0 +1,109 @@
+"""CPL from the command line: folders of pictures fit a prompt, which then compares pictures with any class names."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_pipelines.class_inputs import Source, class_folders, picture_files
+from wm_pipelines.cpl.pipeline import CPLPipeline
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.media import load_image
+from wm_pipelines.pipeline import AutoWMPipeline
+
+
+def run(
+    pictures: Sequence[Source] = (),
+    class_names: Sequence[str] = (),
+    train: Source | None = None,
+    out: Source = "outputs/cpl",
+    base: Source = "diorama-clip",
+    model: Source = "cpl",
+    explain: Sequence[str] = (),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fits, classifies, explains; writes `report.json`, and `model/`, `predictions.csv`, `explanation.png` as asked.
+
+    Runs on the accelerator if there is one. The files move to `out` together when all are written.
+
+    Args:
+        pictures: files and folders to classify.
+        class_names: what to compare them with; those of `train` when there are none.
+        train: folder with a sub-folder of pictures per class; without one, the fitted prompt `model` is used.
+        base: what to fit on, an embedded name, folder or Hub id of a CLIP.
+        explain: two texts "FILE=NAME": why is the first no picture of the second one's name?
+        settings: of the fit, see `CPLSettings`.
+
+    Returns:
+        The report that was written.
+
+    Raises:
+        ValueError: before anything is fitted; nothing is written then.
+    """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    if train is None and not pictures and not explain:
+        raise ValueError("give train, pictures or explain; there is nothing to do")
+    if pictures and not class_names and train is None:
+        raise ValueError("class_names is empty; name what the pictures are compared with, or give train")
+    pair = _pair(explain)
+    paths, labels = class_folders(train) if train is not None else ([], [])
+    asked = picture_files(pictures)
+    images = {path: load_image(path) for path in [*paths, *asked, *(path for path, _ in pair)]}
+    if train is not None:
+        pipeline = CPLPipeline.from_clip(base)
+    else:
+        pipeline = AutoWMPipeline.from_pretrained(model)
+        if not isinstance(pipeline, CPLPipeline):
+            raise ValueError(f"model {str(model)!r} is a {type(pipeline).__name__}; name a CPL checkpoint")
+    if torch.accelerator.is_available():
+        pipeline.to(torch.accelerator.current_accelerator())
+    report: dict[str, Any] = {}
+    if train is not None:
+        pipeline.fit([images[path] for path in paths], labels, **settings)
+        record = pipeline.wm_config.training
+        report["fit"] = {"pictures": len(paths), "seconds": record.wall_time_s, "recipe": record.recipe}
+        report["fit"] |= {"history": pipeline.history, "negatives": pipeline.negatives}
+    names = list(class_names) or sorted(set(labels))
+    report["predictions"] = []
+    if asked:
+        output = pipeline([images[path] for path in asked], names)
+        for path, name, row in zip(asked, output.top1, output.probs.tolist(), strict=True):
+            probs = {name: round(p, 6) for name, p in zip(names, row, strict=True)}
+            report["predictions"].append({"file": str(path), "top1": name, "probs": probs})
+    told = None
+    if pair:
+        told = pipeline.explain(*(images[path] for path, _ in pair), *(name for _, name in pair))
+        report["explanation"] = {
+            "positive": explain[0], "negative": explain[1], "flipped": told.flipped, "sparsity": told.sparsity,
+            "swapped": told.swapped,
+        }  # fmt: skip
+    with atomic_folder(out, last="report.json") as folder:
+        if train is not None:
+            pipeline.save_adapter(folder / "model")
+        if asked:
+            with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(["file", "top1", *names])
+                table.writerows([p["file"], p["top1"], *p["probs"].values()] for p in report["predictions"])
+        if told is not None:
+            told.image.save(folder / "explanation.png")
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
+    return report
+
+
+def _pair(explain: Sequence[str]) -> list[tuple[Path, str]]:
+    """(file, name) of both parts of an explanation."""
+    if len(explain) not in (0, 2):
+        raise ValueError(f"explain needs two of FILE=NAME, got {len(explain)}")
+    pair = []
+    for text in explain:
+        file, equals, name = text.rpartition("=")
+        if not equals or not file or not name.strip():
+            raise ValueError(f"explain {text!r} must have the form FILE=NAME")
+        pair.append((Path(file), name.strip()))
+    return pair
