@@ -115,7 +115,9 @@ def run_kadaptation(
 @run_app.command("cpl")
 def run_cpl(
     pictures: Annotated[list[Path] | None, typer.Argument(help="files and folders to classify")] = None,
-    class_name: Annotated[list[str] | None, typer.Option(help="text to compare with; default: those of --train")] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option(help="text to compare with; default: those of --train")
+    ] = None,
     train: Annotated[Path | None, typer.Option(help="folder with a sub-folder of pictures for each class")] = None,
     out: Out = Path("outputs/cpl"),
     base: Annotated[str, typer.Option(help="CLIP to fit on: embedded name, folder or Hub id")] = "diorama-clip",
@@ -132,9 +134,7 @@ def run_cpl(
     from wm_pipelines.cpl.run import run
 
     settings = {"variant": variant, "lambda_cf": lambda_cf, "epochs": epochs, "batch_size": batch_size, "lr": lr}
-    report = run(
-        pictures or [], class_name or [], train, out, base, model, explain or [], seed=seed, **settings
-    )
+    report = run(pictures or [], class_name or [], train, out, base, model, explain or [], seed=seed, **settings)
     for row in report["predictions"]:
         typer.echo(f"{row['file']}: {row['top1']} ({row['probs'][row['top1']]:.2f})")
     if "explanation" in report:
