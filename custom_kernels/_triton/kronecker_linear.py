@@ -223,7 +223,7 @@ def _masked(hidden, mask):
 
 def forward(x, weight, bias, factors, scale, slices, mask) -> tuple[torch.Tensor, torch.Tensor]:
     """As `forward_torch`; hidden is fp32 or wider, its products are made in x's dtype."""
-    weight = _inner_contiguous(weight)
+    x, weight = _inner_contiguous(x), _inner_contiguous(weight)
     if factors.index is not None:
         y, hidden = torch.nn.functional.linear(x, weight, bias), None
         return y, add_samples(x, y, factors, scale, slices, mask)
@@ -267,7 +267,7 @@ def backward(g, x, hidden, weight, factors, scale, slices, mask, needs) -> list[
             grads[MASK] = (per_sample.sum(1, keepdim=True) if mask.shape[1] == 1 else per_sample).to(mask.dtype)
         m = _masked(m, mask)
     if needs[V] or needs[A_IN]:
-        d_q = _outer(m, x)[None]
+        d_q = _outer(m, _inner_contiguous(x))[None]
     if needs[X]:
         kernel = "linear" if len(g) >= 2048 else "linear_narrow"
         grads[X] = _linear(kernel, g, weight, None, q, q[None], m, 1.0, (0, weight.shape[1]), transposed=True)

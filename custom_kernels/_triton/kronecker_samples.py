@@ -13,7 +13,9 @@ __all__ = ["add_samples"]
 
 
 @triton.jit
-def _expand(slow_ptr, fast_ptr, base, c, d, K, N: tl.constexpr, SIZE: tl.constexpr, R: tl.constexpr, mask):
+def _expand(
+    slow_ptr, fast_ptr, base, c, d, N: tl.constexpr, SIZE: tl.constexpr, R: tl.constexpr, ACC: tl.constexpr, mask
+):
     """slow[i, d // SIZE]·fast[i, d % SIZE, k] for rank columns c = (i, k) and features d: of the shape of `mask`.
 
     `base` counts terms: where this adapter and part begin in slow (…, m, N) and fast (…, m, SIZE, R).
@@ -21,7 +23,7 @@ def _expand(slow_ptr, fast_ptr, base, c, d, K, N: tl.constexpr, SIZE: tl.constex
     term = (base + c // R).to(tl.int64)
     slow = tl.load(slow_ptr + term * N + d // SIZE, mask=mask, other=0.0)
     fast = tl.load(fast_ptr + (term * SIZE + d % SIZE) * R + c % R, mask=mask, other=0.0)
-    return slow * fast
+    return slow.to(ACC) * fast.to(ACC)
 
 
 @triton.jit
@@ -44,7 +46,7 @@ def _sample_down_kernel(
             inside = d < D
             x = tl.load(x_ptr + row[:, None] * x_stride + d[None, :], mask=rows[:, None] & inside[None, :], other=0.0)
             q = _expand(
-                slow_ptr, fast_ptr, base, c[None, :], d[:, None], K, N, SIZE, R, ranks[None, :] & inside[:, None]
+                slow_ptr, fast_ptr, base, c[None, :], d[:, None], N, SIZE, R, ACC, ranks[None, :] & inside[:, None]
             )
             q = q.to(x.dtype)
             if UPCAST:
@@ -75,7 +77,7 @@ def _sample_up_kernel(
                 mask=rows[:, None] & ranks[None, :], other=0.0,
             )  # fmt: skip
             p = _expand(
-                slow_ptr, fast_ptr, base, c[:, None], n[None, :], K, N, SIZE, R, ranks[:, None] & columns[None, :]
+                slow_ptr, fast_ptr, base, c[:, None], n[None, :], N, SIZE, R, ACC, ranks[:, None] & columns[None, :]
             )
             place = y_ptr + row[:, None] * y_stride + SLICES[2 * j] + n[None, :]
             held = rows[:, None] & columns[None, :]
