@@ -31,7 +31,7 @@ from wm_pipelines.subspace.results import GroupDimension, LIDResult
 from wm_pipelines.subspace.training import ClassificationTask
 
 LID_SIZES: dict[str, Any] = SIZES | {
-    "shots": 100, "validation": 20, "steps": 60, "batch": 64, "lid_rates": (1e-2, 1e-1), "lid_seeds": 3,
+    "shots": 100, "validation": 20, "steps": 60, "batch": 32, "lid_rates": (5e-3, 5e-2), "lid_seeds": 3,
 }  # fmt: skip
 LID_QUICK: dict[str, Any] = LID_SIZES | QUICK | {
     "shots": 2, "validation": 1, "steps": 1, "batch": 4, "lid_seeds": 1, "layers": 2,
