@@ -125,7 +125,7 @@ def fit(
         ValueError: a prompt that is too long, no possible negative, or a negative without a picture.
         FloatingPointError: a loss that is not finite.
     """
-    run = _Run(clip, tokenizer, learner, preprocess, examples, settings)
+    run = Run(clip, tokenizer, learner, preprocess, examples, settings)
     parameters = [p.requires_grad_(True) for p in learner.parameters()]
     optimizer = torch.optim.SGD(
         parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
@@ -167,7 +167,7 @@ def learning_rate(epoch: int, settings: CPLSettings) -> float:
     return settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
 
 
-class _Run:
+class Run:
     """What stays the same through a fit: frozen features, prompts and negatives, computed once."""
 
     def __init__(self, clip, tokenizer, learner, preprocess, examples: Examples, settings: CPLSettings):
