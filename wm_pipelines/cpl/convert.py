@@ -63,7 +63,7 @@ def to_learner(tensors: dict[str, torch.Tensor]) -> CPLPromptLearner:
         ValueError: shapes that do not belong together.
     """
     n_ctx, width = tensors["ctx"].shape
-    learner = CPLPromptLearner(width, tensors["meta_net.linear1.weight"].shape[1], n_ctx)
+    learner = CPLPromptLearner(text_width=width, joint_dim=tensors["meta_net.linear1.weight"].shape[1], n_ctx=n_ctx)
     for name, parameter in learner.state_dict().items():
         if tensors[name].shape != parameter.shape:
             raise ValueError(

@@ -72,7 +72,10 @@ class CPLPromptLearner(ModelMixin, ConfigMixin):
         words = init if isinstance(clip, nn.Module) else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = cls(config.text_config.hidden_size, config.projection_dim, n_ctx, words)
+            # by keyword: diffusers takes positional arguments for defaults when it copies a configuration
+            made = cls(
+                text_width=config.text_config.hidden_size, joint_dim=config.projection_dim, n_ctx=n_ctx, init=words
+            )
         with torch.no_grad():
             made.ctx.copy_(0.02 * randn(tuple(made.ctx.shape), "cpl context", seed))
             if words is not None:
