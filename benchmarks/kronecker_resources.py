@@ -1,6 +1,6 @@
 """Registers, stack and shared memory of every kernel that `kronecker_linear` can launch, compiled ahead of time.
 
-    python benchmarks/kronecker_resources.py                 # all architectures; rewrites results/kronecker_resources.jsonl
+    python benchmarks/kronecker_resources.py      # all architectures; rewrites results/kronecker_resources.jsonl
     python benchmarks/kronecker_resources.py --arch sm_90
 
 Needs no GPU: the launchers run on tensors without data (`meta`), each launch is recorded with the specialisation that
@@ -111,20 +111,22 @@ def launch_dense(tokens: int, dtype: torch.dtype, n: int, r: int) -> None:
         kronecker_mix.mix(hidden, a, transposed)
 
 
-def calls(arch: str, dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16)) -> list[Call]:
-    """The distinct kernels of all size classes: few and many tokens, narrow and wide, fused q and v, mixed samples."""
+def calls(arch: str) -> list[Call]:
+    """The distinct kernels: every entry of the table in both half dtypes, narrow and wide layers, q and v in one pass,
+    the widest rank-sized sum (128 columns), and mixed samples."""
     with recorded(arch) as made:
-        for dtype in dtypes:
-            for d in (768, 4096):
-                for tokens in (16, 128, 256, 4096):
-                    launch_all(tokens, d, dtype)
-                    launch_all(tokens, d, dtype, parts=2)
-                    if d == 768:
-                        launch_all(tokens, d, dtype, r=2, parts=2)  # the widest rank-sized sum, 128 columns
-                launch_all(64, d, dtype, samples=64)
-                launch_all(4096, d, dtype, samples=16, parts=2)
+        for dtype in (torch.bfloat16, torch.float16):
+            for tokens in (16, 128, 256, 4096):
+                launch_all(tokens, 768, dtype)
+            launch_all(64, 768, dtype, samples=64)
             launch_dense(256, dtype, 32, 1)
-            launch_dense(256, dtype, 4, 8)
+        for tokens in (16, 128, 256, 4096):
+            launch_all(tokens, 4096, torch.bfloat16)
+            launch_all(tokens, 768, torch.bfloat16, parts=2)
+        for tokens in (128, 4096):
+            launch_all(tokens, 768, torch.bfloat16, r=2, parts=2)
+        launch_all(4096, 4096, torch.bfloat16, samples=16, parts=2)
+        launch_dense(256, torch.bfloat16, 4, 8)
     return list({call.key(): call for call in made}.values())
 
 
