@@ -6,7 +6,8 @@ On the base of kadaptation_micro.py and its transfer task with a hundred picture
 of MLP in each of the four layers (projection fastfood). Every training point is one row in the results; points that
 have a row are not trained again. Then, on other pictures, a Kronecker adapter goes into the half of the parts with
 the lowest d90 and into the half with the highest, with exactly as many parameters. The claim, fixed before any run:
-the lowest half beats the highest half. It is printed whether it holds or not.
+the lowest half beats the highest half. It is printed whether it holds or not. Rates and batch come from a pilot with
+other test pictures.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def task_of(name: str, sizes: dict[str, Any], rates: tuple[float, ...]) -> Class
     return ClassificationTask(
         striped_counts(f"{name} train", sizes["shots"] * CLASSES),
         striped_counts(f"{name} val", sizes["validation"] * CLASSES),
-        striped_counts(f"{name.split()[0]} test", sizes["test"]),
+        striped_counts(f"{name.split()[0]} sealed test", sizes["test"]),
         steps=sizes["steps"], batch=sizes["batch"], head_rate=sizes["head_rate"], rates=rates,
     )  # fmt: skip
 
