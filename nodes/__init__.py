@@ -19,6 +19,7 @@ NODES: dict[str, str] = {
     "WM_KAdaptationClassify": "kadaptation",
     "WM_CPLFit": "cpl",
     "WM_CPLClassify": "cpl",
+    "WM_ComCLIPMatch": "comclip",
 }
 """Node id, which never changes, and the module here that defines the class of that name."""
 

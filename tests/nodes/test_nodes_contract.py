@@ -26,6 +26,7 @@ IDS = [
     "WM_KAdaptationClassify",
     "WM_CPLFit",
     "WM_CPLClassify",
+    "WM_ComCLIPMatch",
 ]
 
 

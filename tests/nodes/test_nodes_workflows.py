@@ -13,7 +13,7 @@ CORE_WIDGETS = {
     "PreviewImage": [],
     "PreviewAny": [],
 }
-NAMES = ["wm_cpl", "wm_doctor", "wm_kadaptation", "wm_scene_graph", "wm_two_phrases"]
+NAMES = ["wm_comclip", "wm_cpl", "wm_doctor", "wm_kadaptation", "wm_scene_graph", "wm_two_phrases"]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 

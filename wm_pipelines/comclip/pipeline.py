@@ -28,6 +28,7 @@ from wm_pipelines.comclip.matchers import load_parts, make_matcher
 from wm_pipelines.comclip.parser import ParsedText, parse
 from wm_pipelines.comclip.subimages import FITS, subimage
 from wm_pipelines.config import CONFIG_NAME, WMConfig
+from wm_pipelines.files import atomic_folder
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.vocabulary import check_vocabulary
 
@@ -152,6 +153,35 @@ class ComCLIPPipeline(WMPipeline):
         known = WMConfig.load(base).vocabulary if (Path(base) / CONFIG_NAME).is_file() else None
         pipeline.wm_config = WMConfig.load(record).model_copy(update={"vocabulary": known})
         return pipeline
+
+    def save_record(self, folder: str | os.PathLike, base: str | os.PathLike, **settings: Any) -> None:
+        """Writes a checkpoint without weights: the record, which names the base and how to score on it.
+
+        `AutoWMPipeline.from_pretrained` loads the folder; `wm run comclip --base FOLDER` scores by its settings.
+
+        Args:
+            base: embedded name or Hub id that the pipeline stands on.
+            settings: of `config.ComCLIPConfig`.
+
+        Raises:
+            ValueError: a base that no one else could find, or an unknown setting.
+        """
+        record = WMConfig(
+            method="comclip",
+            pipeline=type(self).__name__,
+            base_model=hub.base_ref(base),
+            method_config=settings,
+            paper="arXiv:2211.13854",
+        )
+        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+            hub.seal(partial, record)
+
+    def activation_bytes(self, pictures: int, training: bool = False) -> int:
+        """Bytes to keep free for a call on so many pictures: a pass of 32 sub-images, with room to spare."""
+        weight = next(self.model.parameters())
+        vision = self.model.config.vision_config
+        tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+        return 32 * tokens * vision.hidden_size * 16 * weight.element_size()
 
     def to(self, *args: Any, **kwargs: Any) -> "ComCLIPPipeline":
         """As in diffusers; embeddings made elsewhere or in another number format are forgotten."""

@@ -1,0 +1,98 @@
+"""WM_ComCLIPMatch: how well a picture and a caption go together, by the parts that the caption names."""
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from .types import CATEGORY, Pipeline, one_picture, to_image
+
+FUSIONS = ("released", "gclip", "late", "equal")
+MISSING = ("full", "blank")
+
+
+class WM_ComCLIPMatch(io.ComfyNode):
+    """Scores one picture against one caption and shows what each part of the caption saw."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_ComCLIPMatch",
+            display_name="WM ComCLIP Match",
+            category=CATEGORY,
+            description="Score a picture against a caption by the things and relations that the caption names, beside "
+            "the plain similarity.",
+            inputs=[
+                Pipeline.Input("pipeline", tooltip="A ComCLIP checkpoint from WM Load Pipeline."),
+                io.Image.Input("image", tooltip="One picture, of any size."),
+                io.String.Input(
+                    "text",
+                    default="a red cube left of a blue sphere",
+                    multiline=True,
+                    tooltip="The caption. Its nouns, verbs and prepositions become the parts.",
+                ),
+                io.String.Input(
+                    "boxes",
+                    default="",
+                    multiline=True,
+                    tooltip='Where things are, as JSON in pixels: {"red cube": [[x0, y0, x1, y1]]}. Empty: no boxes.',
+                ),
+                io.Combo.Input(
+                    "fusion",
+                    options=list(FUSIONS),
+                    default="released",
+                    tooltip="How parts join the whole: the authors' weighted sum, without normalisation (gclip), a "
+                    "mean of cosines (late), or all alike (equal).",
+                ),
+                io.Combo.Input(
+                    "missing",
+                    options=list(MISSING),
+                    default="full",
+                    tooltip="What a part without a box sees: the whole picture, as in the authors' code, or black.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output("score", tooltip="How well they go together, in [-1, 1]."),
+                io.Float.Output("baseline", tooltip="The plain similarity of the same picture and caption."),
+                io.Image.Output("subimages", tooltip="What each part saw; the picture where there is no part."),
+                io.String.Output(
+                    "report", tooltip="A line for each sub-image with its weight, then what was missing."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, boxes: str = "") -> bool | str:
+        try:
+            _read(boxes)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, pipeline: Any, image: Any, text: str, boxes: str, fusion: str, missing: str) -> io.NodeOutput:
+        import warnings
+
+        from wm_pipelines import ComCLIPPipeline
+        from wm_pipelines.comclip.overlay import stack_subimages
+
+        if not isinstance(pipeline.pipeline, ComCLIPPipeline):
+            raise ValueError(
+                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; load a ComCLIP checkpoint"
+            )
+        picture = one_picture(image, "image")
+        with warnings.catch_warnings(action="ignore"):  # the report says it
+            out = pipeline.load(1, 0, 0)(picture, text, _read(boxes), fusion=fusion, missing=missing)
+        subimages, lines = stack_subimages(picture, out)
+        score, baseline = float(out.score[0]), float(out.baseline[0])
+        return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines))
+
+
+def _read(boxes: str) -> dict | None:
+    """The boxes of the text field, None where it is empty."""
+    if not boxes.strip():
+        return None
+    try:
+        return json.loads(boxes)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"boxes is no JSON: {error}") from None

@@ -1,0 +1,154 @@
+"""Runs a benchmark of `data`: every example is scored by the rule, by plain similarity and by boxes alone.
+
+An example that can't be scored (a missing or broken picture, a refused caption) is counted as failed and as wrong.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from wm_pipelines.comclip import metrics
+from wm_pipelines.comclip.boxes import Boxes
+from wm_pipelines.comclip.components import Linker
+from wm_pipelines.comclip.data import Example, Query
+from wm_pipelines.comclip.fusion import Rule
+from wm_pipelines.comclip.pipeline import ComCLIPPipeline
+from wm_pipelines.media import load_image
+
+Grounding = Callable[[Example, int], Boxes | None]
+Linking = Callable[[Example, int, int], Linker | None]
+CONTROLS = ("score", "baseline", "detector")
+
+
+def score_examples(
+    pipeline: ComCLIPPipeline,
+    examples: Sequence[Example],
+    rule: Rule | None = None,
+    grounding: Grounding | None = None,
+    linking: Linking | None = None,
+    fit: str = "pad",
+) -> dict[str, Any]:
+    """Scores of all images with all captions of each example.
+
+    Args:
+        grounding: (example, image) -> boxes of that image; the pipeline's grounder is asked where it gives None.
+        linking: (example, image, caption) -> linker; the pipeline's own where it gives None.
+
+    Returns:
+        `score`, `baseline`, `detector` (arrays `(N, images, captions)`, NaN where the example failed), `failures`
+        (kind -> count, of what scores had to work around), `failed` (id -> why).
+
+    Raises:
+        ValueError: no example, examples of different forms, or not one picture is where the examples say.
+    """
+    if not examples or len({(len(e.images), len(e.captions)) for e in examples}) > 1:
+        raise ValueError("examples must be given, all with the same numbers of images and captions")
+    if not any(path.is_file() for example in examples for path in example.images):
+        raise ValueError(f"not one image is there, for example {examples[0].images[0]}; check the folder")
+    shape = (len(examples), len(examples[0].images), len(examples[0].captions))
+    found: dict[str, Any] = {name: np.full(shape, np.nan) for name in CONTROLS}
+    failures: Counter[str] = Counter()
+    failed: dict[str, str] = {}
+    for n, example in enumerate(tqdm(examples, desc="examples")):
+        try:
+            pictures = [load_image(path) for path in example.images]
+            rows, kinds = _score_one(pipeline, example, pictures, rule or Rule(), grounding, linking, fit)
+        except ValueError as error:
+            failed[example.id] = str(error)
+            continue
+        for name in CONTROLS:
+            found[name][n] = rows[name]
+        failures.update(kinds)
+    return {**found, "failures": dict(failures), "failed": failed}
+
+
+def _score_one(
+    pipeline: ComCLIPPipeline,
+    example: Example,
+    pictures: Sequence[Any],
+    rule: Rule,
+    grounding: Grounding | None,
+    linking: Linking | None,
+    fit: str,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Score and controls `(images, captions)` of one example, and the kinds of its failures."""
+    import warnings
+
+    rows = {name: np.empty((len(pictures), len(example.captions))) for name in CONTROLS}
+    kinds = []
+    for i, picture in enumerate(pictures):
+        boxes = grounding(example, i) if grounding else None
+        for c, caption in enumerate(example.captions):
+            with warnings.catch_warnings(action="ignore"):  # they are counted
+                out = pipeline(
+                    picture, caption, None if boxes is None else [boxes], example.parsed[c],
+                    fusion=rule.fusion, missing=rule.missing, embed=rule.embed, clamp=rule.clamp,
+                    min_weight_sum=rule.min_weight_sum, fit=fit,
+                    linker=linking(example, i, c) if linking else None,
+                )  # fmt: skip
+            for name in CONTROLS:
+                rows[name][i, c] = float(out[name])
+            kinds += [failure.kind for failure in out.failures]
+    return rows, kinds
+
+
+def summarise(examples: Sequence[Example], scores: dict[str, Any]) -> dict[str, Any]:
+    """Accuracies of the rule, of plain similarity and of boxes alone, by kind, with what failed.
+
+    Two images and one caption are an image choice, one image and two captions a text choice, two of both Winoground.
+    """
+    kinds = [example.kind for example in examples]
+    report: dict[str, Any] = {"n": len(examples), "failed": len(scores["failed"]), "failures": scores["failures"]}
+    for name in CONTROLS:
+        values = scores[name]
+        if values.shape[1:] == (2, 2):
+            report[name] = {k: metrics.by_kind(v, kinds) for k, v in metrics.winoground(values).items()}
+        else:
+            pairs = values.reshape(len(values), 2)
+            report[name] = {
+                **metrics.by_kind(metrics.choose(pairs), kinds), "ties": metrics.ties(pairs),
+            }  # fmt: skip
+    return report
+
+
+def rerank(
+    pipeline: ComCLIPPipeline,
+    queries: Sequence[Query],
+    images: Sequence[Path],
+    rule: Rule | None = None,
+    boxes: Callable[[Path], Boxes | None] | None = None,
+    fit: str = "pad",
+) -> dict[str, Any]:
+    """Recall of the given candidates as they came, and scored anew by the rule; both over all queries.
+
+    Args:
+        boxes: path -> boxes of that image; the pipeline's grounder is asked where it gives None.
+
+    Returns:
+        `score` and `baseline` (R@1, R@5, R@10), `n`, `failed` (queries that keep the given order, with the reason).
+    """
+    rule, order, failed = rule or Rule(), [], {}
+    for query in tqdm(queries, desc="captions"):
+        paths = [images[i] for i in query.order]
+        example = Example(query.id, "query", tuple(paths), (query.caption,), (None,))
+        given = (lambda e, i: boxes(e.images[i])) if boxes else None
+        try:
+            pictures = [load_image(path) for path in paths]
+            rows, _ = _score_one(pipeline, example, pictures, rule, given, None, fit)
+        except ValueError as error:
+            failed[query.id] = str(error)
+            order.append(query.order)
+            continue
+        best = np.argsort(-rows["score"][:, 0], kind="stable")
+        order.append(tuple(query.order[i] for i in best))
+    truth = [query.truth for query in queries]
+    return {
+        "score": metrics.recall(order, truth),
+        "baseline": metrics.recall([query.order for query in queries], truth),
+        "n": len(queries),
+        "failed": failed,
+    }

@@ -1,0 +1,140 @@
+"""ComCLIP from the command line: pictures and captions, to scores, sub-images, a report and a page that shows them."""
+
+import json
+import os
+import platform
+import time
+from base64 import b64encode
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_pipelines import hub
+from wm_pipelines.comclip.components import Component
+from wm_pipelines.comclip.data import read_dense_captions
+from wm_pipelines.comclip.fusion import Rule
+from wm_pipelines.comclip.grounders import PhraseDetector
+from wm_pipelines.comclip.pipeline import ComCLIPPipeline
+from wm_pipelines.config import CONFIG_NAME, write_atomic
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.media import load_image, save_image
+from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+
+
+def load(base: str) -> ComCLIPPipeline:
+    """A pipeline from a ComCLIP checkpoint, or on a plain checkpoint of CLIP, SigLIP or BLIP-2.
+
+    Args:
+        base: embedded name, folder or Hub id.
+
+    Raises:
+        ValueError: a name that leads nowhere, altered or truncated files, or another model.
+    """
+    folder = hub.resolve(base)
+    config = hub.verify(folder) if (folder / CONFIG_NAME).is_file() else None
+    if config is not None and config.method == "comclip":
+        return AutoWMPipeline.from_pretrained(folder)
+    if (folder / MODEL_INDEX).is_file():
+        hub.check_weights(folder)
+        return ComCLIPPipeline.from_pretrained(folder, use_safetensors=True)
+    return ComCLIPPipeline.from_matcher(base)
+
+
+def run(
+    images: Sequence[str | os.PathLike],
+    texts: Sequence[str],
+    out: str | os.PathLike,
+    base: str = "diorama-clip",
+    boxes: Sequence[str | os.PathLike] = (),
+    detector: str | None = None,
+    fit: str | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Scores pictures with captions and writes sub-images, `report.json` and `index.html` to `out`.
+
+    Args:
+        images, texts: one to one, or one of either with all of the other.
+        base: as `load`.
+        boxes: JSON files `{label: [[x0, y0, x1, y1], ..]}`, one for each image, or none.
+        detector: folder or Hub id of Grounding DINO or OWLv2, asked for images without boxes.
+        fit, options: of `ComCLIPPipeline.__call__` (`fusion`, `missing`, `embed`, `clamp`); what is None is taken from
+            the checkpoint's record, or is the default.
+
+    Returns:
+        The report that was written. The files move to `out` together when all are written.
+
+    Raises:
+        ValueError: before any pass; nothing is written then.
+    """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    if boxes and len(boxes) != len(images):
+        raise ValueError(f"boxes names {len(boxes)} files for {len(images)} images; give one for each image")
+    pictures = [load_image(path) for path in images]
+    grounding = [read_dense_captions(path) for path in boxes] or None
+    Rule(**{k: v for k, v in options.items() if v is not None})
+    pipeline = load(base)
+    if detector is not None:
+        pipeline.grounder = PhraseDetector.from_pretrained(detector)
+    if torch.accelerator.is_available():
+        pipeline.to(torch.accelerator.current_accelerator())
+    recorded = getattr(pipeline.wm_config, "method_config", None) if pipeline.wm_config else None
+    settings = recorded.model_dump() if recorded is not None and pipeline.wm_config.method == "comclip" else {}
+    settings |= {k: v for k, v in {**options, "fit": fit}.items() if v is not None}
+    began = time.perf_counter()
+    result = pipeline(pictures, list(texts), grounding, strict=strict, **settings)
+    seconds = time.perf_counter() - began
+    report = {
+        "base": base,
+        "settings": settings,
+        "seconds": round(seconds, 3),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "passes": result.passes._asdict(),
+        "failures": [vars(failure) for failure in result.failures],
+        "pairs": [],
+    }
+    with atomic_folder(out, last="report.json") as folder:
+        for n, parts in enumerate(result.components):
+            name = Path(images[n if len(images) > 1 else 0]).name
+            whole = f"pair_{n}.png"
+            save_image(pictures[n if len(images) > 1 else 0], folder / whole)
+            entry = {
+                "image": name,
+                "file": whole,
+                "text": texts[n if len(texts) > 1 else 0],
+                **{key: round(float(result[key][n]), 6) for key in ("score", "baseline", "detector")},
+                "components": [_component(part, n, folder) for part in parts],
+            }
+            report["pairs"].append(entry)
+        _write_page(folder, report)
+        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def _component(part: Component, pair: int, folder: Path) -> dict[str, Any]:
+    file = f"pair_{pair}_{part.id}.png"
+    save_image(part.subimage, folder / file)
+    return {
+        "id": part.id,
+        "text": part.text,
+        "kind": part.kind,
+        "weight": round(part.weight, 6),
+        "boxes": [list(box) for box in part.boxes],
+        "missing": part.missing,
+        "file": file,
+    }
+
+
+def _write_page(folder: Path, report: dict[str, Any]) -> None:
+    from jinja2 import Environment
+
+    def inline(name: str) -> str:
+        return "data:image/png;base64," + b64encode((folder / name).read_bytes()).decode()
+
+    template = (files("wm_pipelines") / "templates" / "comclip.html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True).from_string(template).render(report=report, inline=inline)
+    write_atomic(folder / "index.html", page)
