@@ -14,7 +14,7 @@ from wm_pipelines.config import WMConfig
 from wm_pipelines.publishing import validate
 
 ROOT = Path(__file__).parents[2]
-LARGEST = {"diorama-sd": 16e6, "diorama-judge": 1.5e6, "flexecontrol": 20e6}
+LARGEST = {"cpl": 50e3, "diorama-sd": 16e6, "diorama-judge": 1.5e6, "flexecontrol": 20e6}
 
 
 @pytest.fixture(params=sorted(LARGEST))
