@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from wm_pipelines.training import Recipe, build, train
 
@@ -28,6 +29,10 @@ def test_vae_scales_its_latents_to_unit_spread_and_the_base_loads_plainly(tmp_pa
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     assert {m.dtype for m in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
     assert pipe.scheduler.config.prediction_type == "v_prediction" and pipe.safety_checker is None
+    with safe_open(folder / "text_encoder" / "model.safetensors", "pt") as file:
+        assert all(name.startswith("text_model.") for name in file.keys())  # as transformers 4 wants them
+    for mine, loaded in zip(task.text_encoder.parameters(), pipe.text_encoder.parameters(), strict=True):
+        torch.testing.assert_close(loaded, mine, rtol=1e-3, atol=1e-4)
     weights = pipe.unet.state_dict()
     for name, value in task.unet.state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)  # fp16 on disk
