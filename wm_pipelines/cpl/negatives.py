@@ -33,7 +33,7 @@ def choose_negatives(
             "counterfactual negative"
         )
     if isinstance(similarity, Mapping):
-        return _from_table(texts, similarity)
+        return _from_table(texts, pool, similarity)
     if similarity == "clip_text":
         scores = features @ features.T
     elif similarity == "bertscore":
@@ -41,7 +41,8 @@ def choose_negatives(
     else:
         raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)} or a table, got {similarity!r}")
     scores = scores.double().cpu()
-    codes = torch.tensor([{t: n for n, t in enumerate(texts)}[t] for t in texts])
+    code = {text: n for n, text in enumerate(texts)}
+    codes = torch.tensor([code[text] for text in texts])
     allowed = torch.zeros(len(texts), dtype=torch.bool)
     allowed[list(pool)] = True
     allowed = allowed[None] & (codes[:, None] != codes[None])
@@ -51,11 +52,15 @@ def choose_negatives(
     return scores.masked_fill(~allowed, float("-inf")).argmax(1)
 
 
-def _from_table(texts: Sequence[str], table: Mapping[str, str]) -> torch.Tensor:
+def _from_table(texts: Sequence[str], pool: Sequence[int], table: Mapping[str, str]) -> torch.Tensor:
+    """Texts outside the pool are never the true one of a picture and need no entry (-1)."""
     place = {text: n for n, text in reversed(list(enumerate(texts)))}
     chosen = []
-    for text in texts:
+    for n, text in enumerate(texts):
         negative = table.get(text)
+        if negative is None and n not in pool:
+            chosen.append(-1)
+            continue
         if negative is None:
             raise ValueError(f"similarity has no entry for {text!r}")
         if negative not in place or negative == text:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from wm_pipelines import hub
-from wm_pipelines.class_inputs import Pictures, check_names, list_pictures, read_classes, read_labels
+from wm_pipelines.class_inputs import Pictures, list_pictures, read_classes, read_labels
 from wm_pipelines.clip_base import load_clip, reference
 from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
@@ -26,7 +26,7 @@ from wm_pipelines.cpl import training
 from wm_pipelines.cpl.explanation import CPLExplanation, draw_swaps
 from wm_pipelines.cpl.losses import class_logits
 from wm_pipelines.cpl.modeling import INIT, CPLPromptLearner
-from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts
+from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts, words
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
 from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
 from wm_pipelines.files import atomic_folder
@@ -75,6 +75,8 @@ class CPLPipeline(WMPipeline):
     """
 
     model_cpu_offload_seq = "clip->prompt_learner"
+    # Both towers are called part by part, which offloading's hooks on a whole model do not see.
+    _exclude_from_cpu_offload = ["clip", "prompt_learner"]
 
     def __init__(
         self,
@@ -348,13 +350,11 @@ class CPLPipeline(WMPipeline):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         pictures = list_pictures(images)
         texts, own = own_texts(class_names, len(pictures))
-        if own is None:
-            check_names(texts)
         if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
             raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
+        prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
         self._check_words(texts)
         device = self._execution_device
-        prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
         plain = self._plain(texts, max_tokens) if candidates is not None and candidates < len(texts) else None
         rows = []
         with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
@@ -414,7 +414,8 @@ class CPLPipeline(WMPipeline):
         self._check_words([positive_text, negative_text])
         pixels = self.preprocess([list_pictures(positive)[0], list_pictures(negative)[0]])
         image = encode_images(self.clip, pixels.to(self._execution_device), unit=False).float()
-        text = encode_texts(self.clip, self.tokenizer, [positive_text, negative_text], unit=False).float()
+        bare = [words(positive_text), words(negative_text)]
+        text = encode_texts(self.clip, self.tokenizer, bare, unit=False).float()
         masks = greedy_masks(image[:1], image[1:], text[:1], text[1:], mask_space)
         unit = functional.normalize(image, dim=-1)
         feature = counterfactual(masks.mask, unit[:1], unit[1:])[0].cpu()
@@ -465,9 +466,10 @@ class CPLPipeline(WMPipeline):
 
     def _plain(self, texts: Sequence[str], max_tokens: int) -> torch.Tensor:
         """Unit text features (C, d) without a learned context."""
-        return encode_texts(self.clip, self.tokenizer, texts, True, max_tokens).to(self.prompt_learner.dtype)
+        bare = [words(text) for text in texts]
+        return encode_texts(self.clip, self.tokenizer, bare, True, max_tokens).to(self.prompt_learner.dtype)
 
     def _check_words(self, texts: Sequence[str]) -> None:
         """Refuse words that the base's closed vocabulary lacks."""
         if self.wm_config is not None and self.wm_config.vocabulary:
-            check_vocabulary(self.wm_config.vocabulary, [t.replace("_", " ") for t in texts], "class_names")
+            check_vocabulary(self.wm_config.vocabulary, [words(text) for text in texts], "class_names")

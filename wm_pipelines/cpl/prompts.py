@@ -40,10 +40,14 @@ def make_prompts(
     return Prompts(table(ids).detach(), eos_positions(ids, clip.config.text_config) + n_ctx)
 
 
+def words(name: str) -> str:
+    """A name as it is read: underscores are blanks, as in CoOp."""
+    return name.replace("_", " ").strip()
+
+
 def sentence(name: str) -> str:
     """What stands after the context: the name and a full stop."""
-    name = name.replace("_", " ").strip()
-    return name if name.endswith(".") else f"{name}."
+    return words(name) if name.endswith(".") else f"{words(name)}."
 
 
 def conditional_features(

@@ -1,15 +1,22 @@
 """The base-to-new protocol on one data set: fit on the first half of the classes, test on both halves.
 
+    python -m wm_pipelines.cpl.protocol caltech101 ~/data --base openai/clip-vit-base-patch16 --out rows.jsonl
+    python -m wm_pipelines.cpl.protocol folders ~/data/mine --shots 4
+
 Every row also gives the usual baselines on the same pictures and, unless it is switched off, CoCoOp (lambda 0).
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from wm_pipelines.clip_text import encode_images
-from wm_pipelines.cpl.data import FewShotData, Item
+from wm_pipelines.cpl.data import DATASETS, SEEDS, SHOTS, FewShotData, Item, read_dataset, read_folders
 from wm_pipelines.cpl.metrics import (
     ENSEMBLE,
     accuracy,
@@ -22,6 +29,7 @@ from wm_pipelines.cpl.metrics import (
 )
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline
+from wm_pipelines.files import atomic
 from wm_pipelines.media import load_image
 
 Row = dict[str, Any]
@@ -116,3 +124,37 @@ def _classify(pipeline: CPLPipeline, items: Sequence[Item], names: Sequence[str]
     """Logits (N, C) of the fitted prompt, the files opened a few at a time."""
     parts = [items[start : start + 64] for start in range(0, len(items), 64)]
     return torch.cat([pipeline([load_image(i.path) for i in part], names).logits for part in parts])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Base-to-new few-shot protocol on a local data set.")
+    parser.add_argument("dataset", help=f"{', '.join(DATASETS)}, or folders (train/<class>/, test/<class>/)")
+    parser.add_argument("root", type=Path, help="the folder that holds the data set's own")
+    parser.add_argument("--base", default="openai/clip-vit-base-patch16", help="embedded name, folder or Hub id")
+    parser.add_argument("--shots", type=int, default=16, help=f"usual: {', '.join(map(str, SHOTS))}")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--variant", default="released", help="released or paper")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="JSON Lines file of all rows")
+    args = parser.parse_args(argv)
+    try:
+        read = read_folders(args.root) if args.dataset == "folders" else read_dataset(args.dataset, args.root)
+        pipeline = CPLPipeline.from_clip(args.base)
+        if torch.accelerator.is_available():
+            pipeline.to(torch.accelerator.current_accelerator())
+        options = {"variant": args.variant, "epochs": args.epochs}
+        rows = [
+            row
+            for seed in map(int, args.seeds.split(","))
+            for row in base_to_new(pipeline, read, args.shots, seed, **options)
+        ]
+        if args.out:
+            with atomic(args.out) as partial:
+                partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

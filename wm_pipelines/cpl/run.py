@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.class_inputs import Source, class_folders, picture_files
+from wm_pipelines.class_inputs import Source, check_names, class_folders, picture_files
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import load_image
@@ -49,6 +49,7 @@ def run(
         raise ValueError("give train, pictures or explain; there is nothing to do")
     if pictures and not class_names and train is None:
         raise ValueError("class_names is empty; name what the pictures are compared with, or give train")
+    check_names(class_names)
     pair = _pair(explain)
     paths, labels = class_folders(train) if train is not None else ([], [])
     asked = picture_files(pictures)

@@ -16,7 +16,7 @@ from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.cpl.augment import augment
 from wm_pipelines.cpl.losses import LAMBDA, TAU, VARIANTS, class_logits, counterfactual_loss
 from wm_pipelines.cpl.negatives import Similarity, choose_negatives
-from wm_pipelines.cpl.prompts import conditional_features, make_prompts
+from wm_pipelines.cpl.prompts import conditional_features, make_prompts, words
 from wm_pipelines.cpl.solver import Masks, counterfactual, greedy_masks
 from wm_pipelines.random import keyed
 
@@ -181,7 +181,8 @@ class Run:
             if settings.weight or not settings.augment:
                 self.raw = self._encode(examples.pictures)
             if settings.weight:
-                self.text = encode_texts(clip, tokenizer, texts, False, settings.max_tokens).to(learner.dtype)
+                bare = [words(text) for text in texts]
+                self.text = encode_texts(clip, tokenizer, bare, False, settings.max_tokens).to(learner.dtype)
                 self._choose(texts)
 
     def _encode(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -161,6 +161,15 @@ def test_the_whole_protocol_prints_baselines_and_cocoop_beside_cpl(cpl_pipe, tmp
             assert row["H"] == pytest.approx(metrics.harmonic(row["base"], row["new"]))
 
 
+def test_the_protocol_from_the_command_line_says_what_is_missing(tmp_path):
+    from wm_pipelines.cpl import protocol
+
+    with pytest.raises(SystemExit, match="error: dtd: no folder .*; root must hold 'dtd'"):
+        protocol.main(["dtd", str(tmp_path)])
+    with pytest.raises(SystemExit, match="root must hold train/<class>/"):
+        protocol.main(["folders", str(tmp_path)])
+
+
 def dassl(learner, classes=5, **more):
     """A checkpoint as Dassl's CoCoOp and CPL trainers keep it."""
     state = dict(learner.state_dict()) | {

@@ -123,6 +123,7 @@ def test_negatives_are_the_nearest_others(tiny_clip):
     texts = ["a", "b", "c", "a"]
     assert choose_negatives(texts, range(4), "clip_text", features).tolist() == [1, 0, 1, 1]
     assert choose_negatives(texts, [2, 3], "clip_text", features).tolist() == [2, 3, 3, 2]
+    assert choose_negatives(texts, [0, 1], {"a": "b", "b": "a"}, features).tolist() == [1, 0, -1, 1]
     table = {"a": "c", "b": "a", "c": "b"}
     assert choose_negatives(texts, range(4), table, features).tolist() == [2, 0, 1, 2]
 

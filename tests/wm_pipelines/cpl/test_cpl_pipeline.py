@@ -126,8 +126,7 @@ def test_explanations_that_can_not_be(cpl_pipe, coloured, arguments, message):
         ({"images": []}, "images is empty"),
         ({"images": [torch.rand(2, 8, 8)]}, r"images\[0\]: "),
         ({"class_names": []}, "class_names is empty"),
-        ({"class_names": ["red", "red"]}, "class_names has 'red' more than once"),
-        ({"class_names": ["red", ""]}, "class_names must be non-empty strings, got ''"),
+        ({"class_names": ["red", ""]}, "prompt for class must be a non-empty string, got ''"),
         ({"class_names": [" ".join(["red"] * 80)]}, "is 87 tokens; limit is 77"),
         ({"class_names": [["red"], ["red", "blue"]]}, "all of one length"),
         ({"candidates": 0}, "candidates must be an integer of at least 1"),
@@ -219,6 +218,10 @@ def test_half_precision_on_disk_is_fitted_in_full(cpl_pipe, coloured, tmp_path):
     assert bool(before.isfinite().all())
     cpl_pipe.fit(pictures, labels, names, epochs=1, batch_size=6, augment=False)
     assert cpl_pipe.prompt_learner.dtype == torch.float32
+
+
+def test_offloading_leaves_both_parts_where_they_run():
+    assert set(CPLPipeline.model_cpu_offload_seq.split("->")) == set(CPLPipeline._exclude_from_cpu_offload)
 
 
 def test_nothing_is_warned_about(cpl_pipe, coloured):

@@ -47,6 +47,7 @@ def test_fit_classify_explain(files):
         ({}, "there is nothing to do"),
         ({"pictures": ["x.png"]}, "class_names is empty"),
         ({"pictures": ["x.png"], "class_names": ["a"]}, "no picture at 'x.png'"),
+        ({"pictures": ["x.png"], "class_names": ["a", "a"]}, "class_names has 'a' more than once"),
         ({"train": "missing"}, "'missing' is not a folder"),
         ({"explain": ["a.png=cat"]}, "explain needs two of FILE=NAME, got 1"),
         ({"explain": ["a.png", "b.png=cat"]}, "explain 'a.png' must have the form FILE=NAME"),
