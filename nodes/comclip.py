@@ -56,7 +56,7 @@ class WM_ComCLIPMatch(io.ComfyNode):
                 io.Float.Output("baseline", tooltip="The plain similarity of the same picture and caption."),
                 io.Image.Output("subimages", tooltip="What each part saw; the picture where there is no part."),
                 io.String.Output(
-                    "report", tooltip="A line for each sub-image with its weight, then what was missing."
+                    "report", tooltip="The weight of each sub-image, then what was missing."
                 ),
             ],
         )

@@ -7,7 +7,7 @@ from wm_pipelines.comclip.subimages import subimage
 
 
 def stack_subimages(picture: torch.Tensor, output: ComCLIPOutput) -> tuple[torch.Tensor, list[str]]:
-    """What the components of the first pair saw, `(K, 3, H, W)`, the picture alone without one; and the report's lines.
+    """What the components of the first pair saw, `(K, 3, H, W)`, the picture without any; and lines about them.
 
     Args:
         picture: `(3, H, W)` of that pair.
