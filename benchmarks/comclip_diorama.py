@@ -4,8 +4,8 @@
     python benchmarks/comclip_diorama.py --checkpoint      # also writes wm_pipelines/embedded/comclip
 
 Scenes are test scenes of two plain objects of different colours and shapes with a clear relation. A foil has another
-subject or object, the two objects in each other's places (verb), or the colours exchanged (swap). There is one base, so
-the intervals tell of scenes, not of other bases: comclip_micro.py trains one for each seed.
+subject or object, the two objects in each other's places (verb), or the colours exchanged (swap). There is one base,
+so the intervals tell of scenes, not of other bases: comclip_micro.py trains one for each seed.
 """
 
 import argparse

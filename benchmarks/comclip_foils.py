@@ -1,8 +1,8 @@
 """What the experiments on ComCLIP share: its rules, how trials are scored, figures, and what is claimed of them.
 
 A trial is a caption, the picture it is true of and, for each kind of foil, a picture it is false of. A rule is right
-where the true picture's score is the larger one; equal scores are wrong. Boxes alone (the share of the caption's things
-that have one) are the control; there equal shares count half, as a guess would.
+where the true picture's score is the larger one; equal scores are wrong. Boxes alone (the share of the caption's
+things that have one) are the control; there equal shares count half, as a guess would.
 """
 
 import warnings

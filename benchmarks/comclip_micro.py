@@ -5,13 +5,14 @@
     python benchmarks/comclip_micro.py --shard 1/2          # half of the seeds, beside another process with 0/2
 
 For each seed a small CLIP is trained on the flat world of shapes.py, where nine tenths of the pairs are of a kind and
-its fixed partner, and frozen. The trials are pairs that training hardly showed; each foil differs in subject, object or
-relation, or has the two colours exchanged. Boxes are exact (oracle), noisy (a fifth is left out, sides move by up to 15
-per cent) or absent (none). A cell is one (seed, boxes) with all rules; finished cells are not run again.
+its fixed partner, and frozen. The trials are pairs that training hardly showed; each foil differs in subject, object
+or relation, or has the two colours exchanged. Boxes are exact (oracle), noisy (a fifth is left out, sides move by up
+to 15 per cent) or absent (none). A cell is one (seed, boxes) with all rules; finished cells are not run again.
 
-Claims: a rule holds if it beats global CLIP on all four foils, intervals above 0. `missing="blank"` becomes the default
-if, with oracle and with noisy boxes, it beats `full` on subject, object and swap, is not below it on verb, and beats
-boxes alone on verb and swap. Rules, sizes and claims were fixed before any run; the verdicts are printed either way.
+Claims: a rule holds if it beats global CLIP on all four foils, intervals above 0. `missing="blank"` becomes the
+default if, with oracle and with noisy boxes, it beats `full` on subject, object and swap, is not below it on verb, and
+beats boxes alone on verb and swap. Exact boxes alone answer a swap (neither of the two things is there), so that last
+part can hardly be met there. Rules, sizes and claims were fixed before any run; the verdicts are printed either way.
 """
 
 import argparse
