@@ -17,13 +17,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from peft import LoKrConfig, LoraConfig, PeftConfig, get_peft_model
-from records import RESULTS, append, environment, interval, median_draws, read, write
+from records import RESULTS, environment, interval, median_draws, read, write
 from torch import nn
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig
@@ -54,8 +55,18 @@ def wake(module: nn.Module) -> nn.Module:
     return module
 
 
-def variants(width: int) -> tuple[dict[str, nn.Module], list[str]]:
-    """{name: layer} on copies of one base, and the names of those that are not installed."""
+@cache
+def lycoris() -> tuple[type | None, str]:
+    """LyCORIS' LoKr module, or None and why it can't be imported."""
+    try:
+        from lycoris.modules.lokr import LokrModule
+    except ImportError as error:
+        return None, f"lycoris-lora can't be imported: {error}"
+    return LokrModule, ""
+
+
+def variants(width: int) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """{name: layer} on copies of one base, and {name: reason} of those that are left out."""
 
     def base() -> nn.Linear:
         linear = nn.Linear(width, width).requires_grad_(False)
@@ -74,18 +85,16 @@ def variants(width: int) -> tuple[dict[str, nn.Module], list[str]]:
         LORA: adapted(LoraConfig(r=32, lora_alpha=32, target_modules=["0"])),
     }
     names = {"LyCORIS LoKr": False, "LyCORIS LoKr, bypass": True}
-    try:
-        from lycoris.modules.lokr import LokrModule
-    except ImportError as error:
-        print(f"LyCORIS LoKr skipped: {error}")
-        return made, list(names)
+    module, reason = lycoris()
+    if module is None:
+        return made, dict.fromkeys(names, reason)
     for name, bypass in names.items():
         linear = base()
-        lokr = LokrModule("lokr", linear, lora_dim=1, alpha=1, factor=32, bypass_mode=bypass)
+        lokr = module("lokr", linear, lora_dim=1, alpha=1, factor=32, bypass_mode=bypass)
         lokr.apply_to()  # the linear layer's forward is now the adapter's
         linear.lokr = wake(lokr)
         made[name] = linear
-    return made, []
+    return made, {}
 
 
 def runner(layer: nn.Module, x: torch.Tensor, g: torch.Tensor, backward: bool) -> Callable[[], None]:
@@ -162,9 +171,7 @@ def cpu(shape: str, repeats: int) -> list[dict[str, Any]]:
             )
         if mode == MODES[1]:
             rows += [{**row, "mode": mode} for row in verdicts(width, times)]
-    rows += [
-        {"figure": "over the base", "variant": name, "skipped": "lycoris-lora is not installed"} for name in missing
-    ]
+    rows += [{"figure": "over the base", "variant": name, "skipped": reason} for name, reason in missing.items()]
     where = {"device": "cpu", "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
     return [{"benchmark": "kronecker_speed", "shape": shape, **row, **where} for row in rows]
 
@@ -296,9 +303,8 @@ def main(argv: list[str] | None = None) -> int:
             print(line(row), flush=True)
         failed |= any(row.get("holds") is False for row in rows)
         if out:
-            write(out, [row for row in read(out) if row["shape"] != shape])
-            for row in rows:
-                append(out, {**row, **environment()})
+            where = environment()
+            write(out, [r for r in read(out) if r["shape"] != shape] + [{**row, **where} for row in rows])
     return int(failed)
 
 

@@ -39,17 +39,23 @@ class Factors:
     @staticmethod
     def _sides(slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         """(M, 1, n, 1) and (M, r, 1, size/n): the rank before the rows, so that products run along rows."""
-        return slow.reshape(*slow.shape[:1], 1, -1, 1), fast.transpose(1, 2).contiguous().unsqueeze(2)
+        terms, rows, rank = fast.shape
+        fast = (fast if rank == 1 else fast.transpose(1, 2)).contiguous()
+        return slow.contiguous().view(terms, 1, -1, 1), fast.view(terms, rank, 1, rows)
 
-    def p(self) -> Tensor:
-        """(N, parts, m·r, rows)."""
+    def p(self) -> Sequence[Tensor]:
+        """P of each part, (m·r, rows), or (N, m·r, rows) with an index."""
         slow, fast = self.out_side
-        return (slow * fast).view(self.count, self.parts, -1, slow.shape[2] * fast.shape[3]).to(self.dtype)
+        p, rows = (slow * fast).to(self.dtype), slow.shape[2] * fast.shape[3]
+        if self.index is not None:
+            return p.view(self.count, self.parts, -1, rows).unbind(1)
+        return [p.view(-1, rows)] if self.parts == 1 else p.view(self.parts, -1, rows).unbind(0)
 
     def q(self) -> Tensor:
-        """(N, parts·m·r, di)."""
+        """Qᵀ of all parts, (parts·m·r, di), or (N, parts·m·r, di) with an index."""
         slow, fast = self.in_side
-        return (slow * fast).view(self.count, -1, slow.shape[2] * fast.shape[3]).to(self.dtype)
+        lead = () if self.index is None else (self.count,)
+        return (slow * fast).to(self.dtype).view(*lead, -1, slow.shape[2] * fast.shape[3])
 
     def gradients(self, d_p: Tensor | None, d_q: Tensor | None, needs: Sequence[bool]) -> list[Tensor | None]:
         """Gradients of a_out, a_in, u, v (where needed) from those of P and Qᵀ, in the shapes that were given."""
@@ -58,9 +64,11 @@ class Factors:
             if d is None:
                 continue
             terms, rank, _, rows = fast.shape
-            d = d.to(fast.dtype).view(terms, rank, -1, rows).transpose(1, 2).reshape(terms, -1, rank * rows)
+            d = d.to(fast.dtype).view(terms, rank, -1, rows)
+            # Σ over the rank as well is one product for each term, along its (rank, rows)
+            d = d[:, 0] if rank == 1 else d.transpose(1, 2).reshape(terms, -1, rank * rows)
             if needs[i]:
-                found[i] = self._as_given(torch.bmm(d, fast.reshape(terms, rank * rows, 1)), self.given[i])
+                found[i] = self._as_given(torch.bmm(fast.view(terms, 1, -1), d.transpose(1, 2)), self.given[i])
             if needs[i + 2]:
                 d = torch.bmm(slow.view(terms, 1, -1), d).view(terms, rank, rows).transpose(1, 2)
                 found[i + 2] = self._as_given(d, self.given[i + 2])
@@ -70,41 +78,58 @@ class Factors:
         if self.index is not None:
             grad = grad.reshape(self.count, *like.shape[1:]) * self.valid.view(-1, *[1] * (like.dim() - 1))
             grad = torch.zeros_like(like).index_add_(0, self.index.clamp(min=0), grad)
-        return grad.reshape(like.shape).contiguous()
+        return grad.reshape(like.shape)
 
 
-def _bounds(slices: Sequence[int], out_dim: int) -> list[tuple[int, int]]:
-    return list(zip(slices[::2], slices[1::2], strict=True)) or [(0, out_dim)]
+def columns(t: Tensor, slices: Sequence[int]) -> Sequence[Tensor]:
+    """The columns of each slice, all of them where there are none."""
+    return [t[:, lo:hi] for lo, hi in zip(slices[::2], slices[1::2], strict=True)] or [t]
 
 
-def _masked(hidden: Tensor, mask: Tensor | None) -> Tensor:
+def masked(hidden: Tensor, mask: Tensor | None) -> Tensor:
     """hidden (T, k) times mask (B, 1 or tokens a sample, k)."""
     return hidden if mask is None else (hidden.view(mask.shape[0], -1, mask.shape[2]) * mask).view_as(hidden)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """total (T, n) += scale·left (T, k) @ right (N, k, n), in place; each of the N factors owns T/N rows."""
-    if left.dtype != total.dtype:
-        product = (left @ right[0]) if len(right) == 1 else torch.bmm(left.view(len(right), -1, left.shape[1]), right)
-        total.add_(product.view_as(total), alpha=scale)
-    elif len(right) == 1:
-        total.addmm_(left, right[0], alpha=scale)
-    else:
-        total.unflatten(0, (len(right), -1)).baddbmm_(left.unflatten(0, (len(right), -1)), right, alpha=scale)
+def mask_gradient(m: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Of the mask, from the gradient m (T, k) of the masked sum, before m is masked itself."""
+    per_sample = (m * hidden).view(mask.shape[0], -1, mask.shape[2])
+    return (per_sample.sum(1, keepdim=True) if mask.shape[1] == 1 else per_sample).to(mask.dtype)
+
+
+def _by_sample(t: Tensor, count: int) -> Tensor:
+    return t.view(count, -1, t.shape[1]) if t.is_contiguous() else t.unflatten(0, (count, -1))
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """left (T, n) @ right (N, n, k), each of the N factors for T/N rows."""
-    if len(right) == 1:
-        return left @ right[0]
-    return torch.bmm(left.unflatten(0, (len(right), -1)), right).flatten(0, 1)
+    """left (T, n) @ right (n, k); with right (N, n, k) each of the N for its own T/N rows."""
+    if right.dim() == 2:
+        return left @ right
+    return torch.bmm(_by_sample(left, len(right)), right).flatten(0, 1)
 
 
-def _outer(left: Tensor, right: Tensor, count: int) -> Tensor:
-    """leftᵀ (k, T) @ right (T, n) within each of `count` samples: (count, k, n)."""
-    if count == 1:
-        return (left.t() @ right)[None]
-    return torch.bmm(left.unflatten(0, (count, -1)).transpose(1, 2), right.unflatten(0, (count, -1)))
+def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """total (T, n) += scale·(left @ right) in place, as in `_product`."""
+    if left.dtype != total.dtype:
+        total.add_(_product(left, right), alpha=scale)
+    elif right.dim() == 2:
+        total.addmm_(left, right, alpha=scale)
+    else:
+        _by_sample(total, len(right)).baddbmm_(_by_sample(left, len(right)), right, alpha=scale)
+
+
+def _outer(left: Tensor, right: Tensor, factors: Factors) -> Tensor:
+    """leftᵀ (k, T) @ right (T, n): (k, n), or (N, k, n) within each sample."""
+    if factors.index is None:
+        return left.t() @ right
+    return torch.bmm(_by_sample(left, factors.count).transpose(1, 2), _by_sample(right, factors.count))
+
+
+def _drop_unadapted(t: Tensor, factors: Factors) -> Tensor:
+    """Zeroes the rows of samples without an adapter, in place."""
+    if factors.valid is not None:
+        _by_sample(t, factors.count).mul_(factors.valid[:, None, None])
+    return t
 
 
 def _delta_dtype(x: Tensor, u: Tensor, narrow: bool) -> torch.dtype:
@@ -114,39 +139,30 @@ def _delta_dtype(x: Tensor, u: Tensor, narrow: bool) -> torch.dtype:
 def forward_torch(x, weight, bias, factors: Factors, scale, slices, mask) -> tuple[Tensor, Tensor]:
     """(y (T, do), hidden (T, parts·k)) of x (T, di); hidden before the mask."""
     y = F.linear(x, weight, bias)
-    hidden = _product(x.to(factors.dtype), factors.q().transpose(1, 2))
-    if factors.valid is not None:
-        hidden.unflatten(0, (len(factors.valid), -1)).mul_(factors.valid[:, None, None])
-    shrunk, p = _masked(hidden, mask), factors.p()
-    k = p.shape[2]
-    for j, (lo, hi) in enumerate(_bounds(slices, weight.shape[0])):
-        _add_product(y[:, lo:hi], shrunk[:, j * k : (j + 1) * k], p[:, j], scale)
+    hidden = _drop_unadapted(_product(x.to(factors.dtype), factors.q().transpose(-1, -2)), factors)
+    shrunk = masked(hidden, mask).chunk(factors.parts, 1)
+    for rows, part, p in zip(columns(y, slices), shrunk, factors.p(), strict=True):
+        _add_product(rows, part, p, scale)
     return y, hidden
 
 
 def backward_torch(g, x, hidden, weight, factors: Factors, scale, slices, mask, needs) -> list[Tensor | None]:
     """Gradients by position, of what `needs` names; g (T, do), x (T, di)."""
     grads: list[Tensor | None] = [None] * 8
-    bounds, count = _bounds(slices, weight.shape[0]), factors.count
-    p = factors.p()
-    k = p.shape[2]
+    adapted = columns(g.to(factors.dtype), slices)
     d_p = d_q = None
     if needs[U] or needs[A_OUT]:
-        shrunk, wide = _masked(hidden, mask), g.to(factors.dtype)
-        parts = [_outer(shrunk[:, j * k : (j + 1) * k], wide[:, lo:hi], count) for j, (lo, hi) in enumerate(bounds)]
-        d_p = (torch.stack(parts, 1) if len(parts) > 1 else parts[0][:, None]).mul_(scale)
+        shrunk = masked(hidden, mask).chunk(factors.parts, 1)
+        found = [_outer(part, rows, factors) for part, rows in zip(shrunk, adapted, strict=True)]
+        d_p = (torch.stack(found, -3) if len(found) > 1 else found[0]).mul_(scale)
     if needs[X] or needs[V] or needs[A_IN] or needs[MASK]:
-        wide = g.to(factors.dtype)
-        parts = [_product(wide[:, lo:hi], p[:, j].transpose(1, 2)) for j, (lo, hi) in enumerate(bounds)]
-        m = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).mul_(scale)
-        if factors.valid is not None:
-            m.unflatten(0, (count, -1)).mul_(factors.valid[:, None, None])
+        found = [_product(rows, p.transpose(-1, -2)) for rows, p in zip(adapted, factors.p(), strict=True)]
+        m = _drop_unadapted((torch.cat(found, 1) if len(found) > 1 else found[0]).mul_(scale), factors)
         if needs[MASK]:
-            per_sample = (m * hidden).view(mask.shape[0], -1, mask.shape[2])
-            grads[MASK] = (per_sample.sum(1, keepdim=True) if mask.shape[1] == 1 else per_sample).to(mask.dtype)
-        m = _masked(m, mask)
+            grads[MASK] = mask_gradient(m, hidden, mask)
+        m = masked(m, mask)
         if needs[V] or needs[A_IN]:
-            d_q = _outer(m, x.to(factors.dtype), count)
+            d_q = _outer(m, x.to(factors.dtype), factors)
         if needs[X]:
             grads[X] = g @ weight
             _add_product(grads[X], m, factors.q(), 1.0)

@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..kronecker_rank_one import A_IN, A_OUT, BIAS, MASK, WEIGHT, U, V, X, backward_torch, mask_gradient, masked
 from .kronecker_samples import add_samples
 from .table import interpreted, launch, padded, plan, splits
 
@@ -217,17 +218,13 @@ def _inner_contiguous(t: torch.Tensor) -> torch.Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
-def _masked(hidden, mask):
-    return hidden if mask is None else (hidden.view(mask.shape[0], -1, mask.shape[2]) * mask).view_as(hidden)
-
-
 def forward(x, weight, bias, factors, scale, slices, mask) -> tuple[torch.Tensor, torch.Tensor]:
     """As `forward_torch`; hidden is fp32 or wider, its products are made in x's dtype."""
     x, weight = _inner_contiguous(x), _inner_contiguous(weight)
     if factors.index is not None:
         y, hidden = torch.nn.functional.linear(x, weight, bias), None
         return y, add_samples(x, y, factors, scale, slices, mask)
-    p, q = factors.p()[0].to(x.dtype), factors.q()[0].to(x.dtype)
+    p, q = torch.stack(tuple(factors.p())).to(x.dtype), factors.q().to(x.dtype)
     bounds, (parts, rank) = tuple(slices) or (0, weight.shape[0]), p.shape[:2]
     if not x.shape[0]:
         return x.new_empty(0, weight.shape[0]), x.new_empty(0, parts * rank, dtype=_sum_dtype(x))
@@ -236,23 +233,21 @@ def forward(x, weight, bias, factors, scale, slices, mask) -> tuple[torch.Tensor
         hidden = x.new_empty(x.shape[0], parts * rank, dtype=_sum_dtype(x))
         return _linear(kernel, x, weight, bias, q, p, hidden, scale, bounds), hidden
     hidden = _down(x, q)[0]
-    shrunk = _masked(hidden, mask)
+    shrunk = masked(hidden, mask)
     return _linear(kernel, x, weight, bias, q, p, shrunk, scale, bounds), hidden
 
 
 def backward(g, x, hidden, weight, factors, scale, slices, mask, needs) -> list[torch.Tensor | None]:
     """As `backward_torch`, which does the per-sample case: training on mixed batches is not what they are for."""
-    from ..kronecker_rank_one import A_IN, A_OUT, BIAS, MASK, WEIGHT, U, V, X, backward_torch
-
     if factors.index is not None or not g.shape[0]:
         if hidden is not None:
             hidden = hidden.to(factors.dtype)
         return backward_torch(g, x, hidden, weight, factors, scale, slices, mask, needs)
     grads: list[torch.Tensor | None] = [None] * 8
     g, weight = _inner_contiguous(g), _inner_contiguous(weight)
-    p, q = factors.p()[0].to(g.dtype), factors.q()[0].to(g.dtype)
+    p, q = torch.stack(tuple(factors.p())).to(g.dtype), factors.q().to(g.dtype)
     rank, bounds = p.shape[1], tuple(slices) or (0, weight.shape[0])
-    shrunk = None if hidden is None else _masked(hidden, mask)
+    shrunk = None if hidden is None else masked(hidden, mask)
     outer = needs[U] or needs[A_OUT]
     m, d_p, d_q = [], [], None
     if outer or needs[X] or needs[V] or needs[A_IN] or needs[MASK]:
@@ -263,15 +258,14 @@ def backward(g, x, hidden, weight, factors, scale, slices, mask, needs) -> list[
             d_p.append(found[1])
         m = m[0] if len(m) == 1 else torch.cat(m, 1)
         if needs[MASK]:
-            per_sample = (m * hidden).view(mask.shape[0], -1, mask.shape[2])
-            grads[MASK] = (per_sample.sum(1, keepdim=True) if mask.shape[1] == 1 else per_sample).to(mask.dtype)
-        m = _masked(m, mask)
+            grads[MASK] = mask_gradient(m, hidden, mask)
+        m = masked(m, mask)
     if needs[V] or needs[A_IN]:
-        d_q = _outer(m, _inner_contiguous(x))[None]
+        d_q = _outer(m, _inner_contiguous(x))
     if needs[X]:
         kernel = "linear" if len(g) >= 2048 else "linear_narrow"
         grads[X] = _linear(kernel, g, weight, None, q, q[None], m, 1.0, (0, weight.shape[1]), transposed=True)
-    d_p = torch.stack(d_p)[None] if outer else None
+    d_p = torch.stack(d_p) if outer else None
     grads[A_OUT], grads[A_IN], grads[U], grads[V] = factors.gradients(d_p, d_q, needs[A_OUT : V + 1])
     if needs[WEIGHT]:
         grads[WEIGHT] = g.t() @ x

@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..kronecker_rank_one import masked
 from .table import interpreted, launch, padded
 
 __all__ = ["add_samples"]
@@ -110,7 +111,7 @@ def add_samples(x, y, factors, scale, slices, mask) -> torch.Tensor:
         x, a_in, v, factors.index, hidden, per_sample, length, k, x.stride(0), N=a_in.shape[-1], SIZE=v.shape[-2],
         BT=entry.tokens, BD=entry.depth, **modes, num_warps=entry.warps, num_stages=entry.stages,
     )  # fmt: skip
-    shrunk = hidden if mask is None else (hidden.view(mask.shape[0], -1, mask.shape[2]) * mask).view_as(hidden)
+    shrunk = masked(hidden, mask)
     entry, rows = launch("sample_up", x.device), a_out.shape[-1] * u.shape[-2]
     grid = (triton.cdiv(per_sample, entry.tokens), batch, triton.cdiv(rows, entry.columns))
     _sample_up_kernel[grid](
