@@ -3,8 +3,8 @@
 The released code and the paper differ. `released`: the mean over all classes of softplus(<t_c, v'> - <t_c, v>), no
 temperature. `paper`: -log [e^(<v, t_y> / tau) / (e^(<v, t_y> / tau) + e^(<v', t_y> / tau))], the true class only. Both
 are means over the batch here; the released code sums (at its batch size of 1 that is the same). Its norm of u has no
-path to any weight that matters and is reported instead (`sparsity`); its learnable matrix U is inert to three decimals
-(A clamp leaves selected entries at one and gives all others no gradient), so u is the greedy mask itself.
+path to the prompt and is reported instead (`sparsity`). Its learnable matrix U is inert to three decimals: a clamp
+leaves selected entries at one and gives all others no gradient. So u is the greedy mask itself.
 """
 
 import torch

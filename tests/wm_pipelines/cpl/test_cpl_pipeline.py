@@ -12,11 +12,13 @@ from PIL import Image
 from torch.nn import functional
 
 from wm_pipelines import hub
+from wm_pipelines.cards import write_card
 from wm_pipelines.clip_text import encode_images, encode_texts
 from wm_pipelines.config import WMConfig
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.publishing import validate
 
 NAMES = ["red", "green", "blue"]
 
@@ -197,6 +199,10 @@ def test_auto_puts_an_adapter_on_the_base_that_its_record_names(clip_folder, col
     pipe.fit(pictures, labels, names, epochs=1, batch_size=6, augment=False)
     pipe.save_adapter(tmp_path / "adapter")
     assert hub.verify(tmp_path / "adapter").base_model.embedded == "clip"
+    write_card(tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "# CPL" in card and "counterfactual negatives" in card and "`clip` (ships with the package)" in card
+    assert validate(tmp_path / "adapter") == []
     loaded = AutoWMPipeline.from_pretrained(tmp_path / "adapter")
     loaded.set_progress_bar_config(disable=True)
     assert torch.equal(loaded(pictures, names).logits, pipe(pictures, names).logits)
