@@ -113,14 +113,16 @@ def runner(layer: nn.Module, x: torch.Tensor, g: torch.Tensor, backward: bool) -
     return both if backward else forward
 
 
-def measure(runs: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+def measure(
+    runs: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float], least: float = LONG_ENOUGH
+) -> dict[str, list[float]]:
     """Seconds per call of every run in every repeat, in an order that changes from repeat to repeat."""
     inner = {}
     for name, run in runs.items():
         run()
         began = clock()
         run()
-        inner[name] = max(1, min(100, int(LONG_ENOUGH / max(clock() - began, 1e-6))))
+        inner[name] = max(1, min(100, int(least / max(clock() - began, 1e-6))))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats):
         for i in keyed("kronecker speed", repeat).permutation(len(runs)):
@@ -154,7 +156,7 @@ def verdicts(width: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
     return rows
 
 
-def cpu(shape: str, repeats: int) -> list[dict[str, Any]]:
+def cpu(shape: str, repeats: int, least: float = LONG_ENOUGH) -> list[dict[str, Any]]:
     """All rows of one shape."""
     tokens, width = size_of(shape)
     layers, missing = variants(width)
@@ -163,7 +165,7 @@ def cpu(shape: str, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for mode in MODES:
         runs = {name: runner(layer, x, g, mode != MODES[0]) for name, layer in layers.items()}
-        times = measure(runs, repeats, time.perf_counter)
+        times = measure(runs, repeats, time.perf_counter, least)
         for name, seconds in times.items():
             row = {"figure": "over the base", "variant": name, "mode": mode, **ratio(seconds, times[BASE])}
             rows.append(
@@ -298,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     failed = False
     for shape in shapes:
-        rows = gpu(repeats) if shape == "gpu" else cpu(shape, repeats)
+        rows = gpu(repeats) if shape == "gpu" else cpu(shape, repeats, 0.0 if args.quick else LONG_ENOUGH)
         for row in rows:
             print(line(row), flush=True)
         failed |= any(row.get("holds") is False for row in rows)

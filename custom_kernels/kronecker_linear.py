@@ -163,9 +163,10 @@ def kronecker_linear(
         ValueError: shapes that do not fit, an index out of range (checked on the CPU), or an unusable backend.
     """
     _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, adapter_index, gate, dropout)
-    autocast = torch.is_autocast_enabled(x.device.type)
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
     if autocast and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+        dtype = torch.get_autocast_dtype(kind)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     parts = 1 if slices is None else len(slices)
     triton = use_triton(backend, x, parts * u.shape[-3] * u.shape[-1])
@@ -183,15 +184,15 @@ def kronecker_linear(
         mask = _mask(x, u, gate, dropout, parts) if gate is not None or dropout else None
         y = rank_one(x, weight, bias, a_out, a_in, u, v, mask, adapter_index, float(scale), bounds, autocast, triton)
     else:
-        y = _dense(x, weight, bias, a * scale, u, v, slices, adapter_index, gate, dropout, triton)
+        y = _dense(x, weight, bias, a * scale, u, v, slices, adapter_index, gate, dropout, triton, autocast)
     return y if shift is None else (y + shift.view(len(shift), *(1,) * (x.dim() - 2), -1)).to(y.dtype)
 
 
-def _dense(x, weight, bias, a, u, v, slices, index, gate, dropout, triton) -> torch.Tensor:
+def _dense(x, weight, bias, a, u, v, slices, index, gate, dropout, triton, autocast) -> torch.Tensor:
     # in half precision W + ΔW would round the delta away, so only full precision may fold
     full = weight.dtype in (torch.float32, torch.float64) and weight.dtype == x.dtype
     plain = slices is None and index is None and gate is None and not dropout and not triton
-    if plain and full and not torch.is_autocast_enabled(x.device.type):
+    if plain and full and not autocast:
         tokens = x.numel() // x.shape[-1]
         if folding_pays(tokens, *weight.shape, tuple(a.shape), u.shape[2], torch.is_grad_enabled()):
             return F.linear(x, weight + kronecker_weight(u, v, a=a).to(weight.dtype), bias)

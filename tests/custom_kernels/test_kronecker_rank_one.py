@@ -172,6 +172,20 @@ def test_zero_tokens(factored, lead):
     assert kronecker_linear(*given, *positional(slow), u, v, a=slow.get("a"), adapter_index=index).shape == (0, 0, 24)
 
 
+@pytest.mark.parametrize("factored", [True, False])
+def test_without_data_shapes_are_right(factored):
+    """On the meta device, where large models are counted."""
+    given, (u, v), slow, extra = fused((3, 2), factored)
+    given, (u, v), extra = [t.to("meta") for t in given], (u.to("meta"), v.to("meta")), extra.to("meta")
+    slow = {name: t.to("meta").requires_grad_() for name, t in slow.items()}
+    options = {"a": slow.get("a"), "slices": SLICES, "delta_bias": extra}
+    y = kronecker_linear(
+        *given, *positional(slow), u, v, adapter_index=torch.zeros(4, dtype=int, device="meta"), **options
+    )
+    y.sum().backward()
+    assert y.shape == (4, 5, 75) and all(t.grad.shape == t.shape for t in slow.values())
+
+
 # ---- torch.compile, autocast ----
 
 
