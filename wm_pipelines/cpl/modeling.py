@@ -95,9 +95,9 @@ class CPLPromptLearner(ModelMixin, ConfigMixin):
                 f"refusing pickled {str(path)!r}; convert it with "
                 "python -m wm_pipelines.cpl.convert checkpoint FILE FOLDER"
             )
-        if not kwargs.setdefault("use_safetensors", True):
+        if kwargs.get("use_safetensors") is False:
             raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
-        loaded = super().from_pretrained(path, **kwargs)
+        loaded = super().from_pretrained(path, **{**kwargs, "use_safetensors": True})
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align(model)
         return loaded

@@ -160,7 +160,8 @@ class CPLPipeline(WMPipeline):
         with atomic_folder(folder, last=CONFIG_NAME) as partial:
             copy = CPLPromptLearner.from_config(self.prompt_learner.config)
             copy.load_state_dict(self.prompt_learner.state_dict())
-            copy.to(dtype or self.prompt_learner.dtype).save_pretrained(partial)
+            wanted = dtype or self.prompt_learner.dtype
+            (copy if wanted == copy.dtype else copy.to(wanted)).save_pretrained(partial)
             if self.wm_config is not None and self.wm_config.base_model is not None:
                 hub.seal(partial, self.wm_config)
 
