@@ -31,8 +31,8 @@ def server_module():
 
 
 @pytest.fixture(scope="module")
-def comfy(server_module, tiny_sd, tmp_path_factory):
-    """A ComfyUI whose models/wm_pipelines holds one whole FlexEControl pipeline, small and untrained."""
+def comfy(server_module, tiny_sd, tiny_clip, tmp_path_factory):
+    """A ComfyUI whose models/wm_pipelines holds a whole FlexEControl pipeline and a CLIP, small and untrained."""
     from peft import inject_adapter_in_model
 
     from wm_pipelines import FlexEControlModel, FlexEControlPipeline, WMConfig
@@ -47,6 +47,8 @@ def comfy(server_module, tiny_sd, tmp_path_factory):
     pipeline.save_pretrained(base / "models" / "wm_pipelines" / "tiny")
     adapted = inject_adapter_in_model(KroneckerConfig(n=2, target_modules=["to_q"]), copy.deepcopy(tiny_sd["unet"]))
     save_adapter(adapted, base / "models" / "wm_pipelines" / "tiny-adapter")
+    for part in tiny_clip.values():
+        part.save_pretrained(base / "models" / "wm_pipelines" / "tiny-clip")
     server = server_module.Comfy(base)
     server.baseline = server.probe()
     yield server
@@ -109,7 +111,7 @@ def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
     live = {node_id: info[node_id] for node_id in snapshot}
     for node_id, name in contract.LISTED_AT_RUN_TIME:
         options = live[node_id]["input"]["required"][name][1]
-        assert ("tiny-adapter" if name == "adapter" else "tiny") in options["options"]
+        assert any(option.startswith("tiny") for option in options["options"])
         options["options"], options["default"] = ["<listed at run time>"], "<listed at run time>"
     for entry in live.values():
         del entry["python_module"]
@@ -163,6 +165,51 @@ def test_scene_graph_runs_to_the_end(comfy, example):
     texts = [found["text"][0] for found in outputs(entry, prompt, "PreviewAny")]
     assert any("red cube" in text and "blue sphere" in text for text in texts)
     assert outputs(entry, prompt, "SaveImage")[0]["images"]
+
+
+@pytest.fixture
+def classifier(workflows):
+    """The KAdaptation example in API form, on the small CLIP."""
+
+    def make(**fit):
+        prompt = copy.deepcopy(workflows["wm_kadaptation"][1])
+        prompt[only(prompt, "WM_KAdaptationFit")]["inputs"].update({"base": "tiny-clip", "n": 4, "epochs": 300, **fit})
+        return prompt
+
+    return make
+
+
+def test_kadaptation_learns_the_classes_it_is_shown(comfy, classifier):
+    prompt = classifier()
+    del comfy.messages[:]
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    texts = {key: found["text"][0] for key, found in entry["outputs"].items()}
+    label, report, fit = (texts[key] for key, node in prompt.items() if node["class_type"] == "PreviewAny")
+    assert label == "red" and report.startswith("1: red 0.") and "6 pictures, classes: blue, red" in fit
+    assert "epoch 300: loss" in fit and max(progress(comfy)) == 300
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": "red\nblue"}, "labels has 2 entries for 6 pictures"),
+        ({"labels": "red\nred\nred\nred\nred\nred"}, "class_names has 1 entry"),
+        ({"n": 5}, "n=5 does not divide in_features=24"),
+        ({"template": "a photo"}, "templates has 'a photo'"),
+    ],
+)
+def test_a_fit_that_can_not_be_is_one_clear_error(comfy, classifier, changed, message):
+    assert message in failure(comfy.run(classifier(**changed)))["exception_message"]
+
+
+def test_a_fit_can_be_cancelled(comfy, classifier):
+    del comfy.messages[:]
+    run = comfy.queue(classifier(epochs=10_000, seed=3))
+    comfy.wait_for(lambda: progress(comfy)[2:] or comfy.get(f"/history/{run}"), 600, "the third epoch")
+    comfy.request("/interrupt", {})
+    kinds = [kind for kind, _ in comfy.result(run, 120)["status"]["messages"]]
+    assert "execution_interrupted" in kinds and "execution_error" not in kinds
 
 
 def test_seed_and_condition_decide_the_picture(comfy, example):

@@ -1,44 +1,32 @@
-"""What a CLIP checkpoint's folder says of itself."""
+"""The towers of a CLIP checkpoint as a pipeline's components."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    CLIPVisionModelWithProjection,
-)
+from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
-
-def model_type(folder: Path) -> str:
-    """Which of "clip" and "clip_vision_model" it is, by the folder's config.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        kind = None
-    if kind not in ("clip", "clip_vision_model"):
-        raise ValueError(f"{folder} is no CLIP checkpoint: its config.json has model_type {kind!r}, needs 'clip'")
-    return kind
+from wm_pipelines import hub
+from wm_pipelines.clip_base import image_processor, load_clip
 
 
 def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
-    """Components of a pipeline, and its logit scale, from the folder of a CLIPModel or of an image tower.
+    """Components of a pipeline, and its logit scale, from the folder of a CLIPModel or of an image tower alone.
 
     Args:
         kwargs: passed to `from_pretrained` of the model.
+
+    Raises:
+        ValueError: the folder holds neither, or its weights are truncated.
     """
-    parts: dict[str, Any] = {"image_processor": CLIPImageProcessor.from_pretrained(folder)}
-    if model_type(folder) == "clip_vision_model":
-        return parts | {"vision_model": CLIPVisionModelWithProjection.from_pretrained(folder, **kwargs)}
-    clip = CLIPModel.from_pretrained(folder, **kwargs)
+    if _is_tower(folder):
+        hub.check_weights(folder)
+        kwargs = {"use_safetensors": True, **kwargs}
+        tower = CLIPVisionModelWithProjection.from_pretrained(folder, **kwargs)
+        return {"vision_model": tower, "image_processor": image_processor(folder)}
+    parts = load_clip(folder, **kwargs)
+    clip = parts.pop("clip")
     for config in (clip.config.vision_config, clip.config.text_config):
         config.projection_dim = clip.config.projection_dim
     with torch.device("meta"):  # shells, for the towers that were loaded
@@ -46,9 +34,13 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
         text = CLIPTextModelWithProjection(clip.config.text_config)
     vision.vision_model, vision.visual_projection = clip.vision_model, clip.visual_projection
     text.text_model, text.text_projection = clip.text_model, clip.text_projection
-    return parts | {
-        "vision_model": vision.eval(),
-        "text_model": text.eval(),
-        "tokenizer": CLIPTokenizer.from_pretrained(folder),
-        "logit_scale": clip.logit_scale.item(),
-    }
+    towers = {"vision_model": vision.eval(), "text_model": text.eval()}
+    return parts | towers | {"logit_scale": clip.logit_scale.item()}
+
+
+def _is_tower(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return config.get("model_type") == "clip_vision_model"
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -18,7 +18,7 @@ import torch
 from diffusers.utils import BaseOutput
 from torch.nn import functional
 from transformers import (
-    CLIPImageProcessor,
+    BaseImageProcessor,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
@@ -32,7 +32,7 @@ from wm_pipelines.clip_text import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.kadaptation import adapter, training
-from wm_pipelines.kadaptation.base import load_parts, model_type
+from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
 from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
 from wm_pipelines.media import Picture, to_pil
@@ -86,7 +86,7 @@ class KAdaptationPipeline(WMPipeline):
     def __init__(
         self,
         vision_model: CLIPVisionModelWithProjection,
-        image_processor: CLIPImageProcessor,
+        image_processor: BaseImageProcessor,
         text_model: CLIPTextModelWithProjection | None = None,
         tokenizer: CLIPTokenizer | None = None,
         head: KAdaptationHead | None = None,
@@ -132,9 +132,7 @@ class KAdaptationPipeline(WMPipeline):
         folder = hub.resolve(
             source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        model_type(folder)
-        hub.check_weights(folder)
-        pipeline = cls(**load_parts(folder, **{"use_safetensors": True, **kwargs}))
+        pipeline = cls(**load_parts(folder, **kwargs))
         record = WMConfig.load(folder) if (folder / CONFIG_NAME).is_file() else None
         pipeline.wm_config = WMConfig(
             method="kadaptation",
