@@ -274,7 +274,7 @@ def registered_backward(
 ) -> list[Tensor]:
     """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
     grads = _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
-    return [grad for grad in grads if grad is not None]
+    return [grad.contiguous() for grad in grads if grad is not None]
 
 
 @registered_backward.register_fake

@@ -214,14 +214,20 @@ def test_compiles_with_gradients_in_one_graph(form):
 @pytest.mark.parametrize("lead", [(), (3, 2)])
 def test_registration_is_sound(lead):
     """PyTorch's own check: schema, fake tensors, autograd registration, and tracing."""
-    from custom_kernels.kronecker_rank_one import registered
+    from custom_kernels.kronecker_rank_one import registered, registered_backward
 
     given, (u, v), slow, _ = fused(lead, True, torch.float32)
     index = torch.tensor([2, -1, 0, 2]) if lead else None
     slices = [bound for part in SLICES for bound in part] if lead else []
     leaves = [t.requires_grad_() for t in (given[0], u, v, *slow.values())]
     arguments = (*given, slow["a_out"], slow["a_in"], u, v, None, index, 0.7, slices, False, False)
-    assert leaves and torch.library.opcheck(registered, arguments)
+    torch.library.opcheck(registered, arguments)
+    y, hidden = (t.detach() for t in registered(*arguments))
+    frozen = [t.detach() if isinstance(t, torch.Tensor) else t for t in arguments]
+    options = (y, frozen[0], hidden, frozen[1], *frozen[3:], [True] * 7 + [False])
+    torch.library.opcheck(registered_backward, options)
+    made = registered_backward(*options)
+    assert all(grad.shape == t.shape for grad, t in zip(made, arguments[:7], strict=True)) and len(leaves) == 5
 
 
 def test_autocast_keeps_factors_and_their_gradients_in_float32():
