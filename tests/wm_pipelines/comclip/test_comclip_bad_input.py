@@ -164,7 +164,7 @@ def test_a_verb_like_an_entity_and_one_verb_twice_keep_their_own_sub_images(pipe
 
 def test_one_pixel_and_mixed_sizes_are_pictures_too(pipe):
     one = pipe(rgb(1, 1), "a red cube", {"red cube": [(0, 0, 0, 0)]})
-    assert float(one.score) == pytest.approx(float(one.baseline), rel=1e-12)
+    assert float(one.score) == pytest.approx(float(one.baseline), rel=1e-5)
     mixed = pipe(
         [rgb(1, 1), rgb(300, 2), np.zeros((40, 30, 3), np.float32), torch.ones(3, 5, 90)],
         "a red cube",

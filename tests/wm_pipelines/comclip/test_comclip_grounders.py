@@ -30,7 +30,7 @@ def owlv2(tiny_clip):
     from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2Processor
 
     pytest.importorskip("scipy", reason="OWLv2's image processor needs scipy")
-    from transformers import Owlv2ImageProcessor
+    from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 
     tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**tower, "vocab_size": len(tiny_clip["tokenizer"]), "max_position_embeddings": 77}
@@ -41,7 +41,7 @@ def owlv2(tiny_clip):
                 text_config=text, vision_config={**tower, "image_size": 32, "patch_size": 8}, projection_dim=16
             )
         )
-    images = Owlv2ImageProcessor(size={"height": 32, "width": 32})
+    images = Owlv2ImageProcessorPil(size={"height": 32, "width": 32})
     return model, Owlv2Processor(image_processor=images, tokenizer=tiny_clip["tokenizer"])
 
 
@@ -84,7 +84,7 @@ def dino():
         max_position_embeddings=32,
     )  # fmt: skip
     config = GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, d_model=16, encoder_layers=1, decoder_layers=1,
+        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=1,
         encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2, num_queries=10,
         max_text_len=16,
     )  # fmt: skip

@@ -20,6 +20,14 @@ def tokenizer(tmp_path_factory):
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]")
 
 
+def awaken(model):
+    """As they are drawn, weights are so small that every picture looks alike."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(8)
+
+
 @pytest.fixture(scope="module")
 def siglip(tokenizer):
     from transformers import SiglipConfig, SiglipModel
@@ -36,6 +44,7 @@ def siglip(tokenizer):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SiglipModel(SiglipConfig(text_config=text, vision_config={**tower, "image_size": 32, "patch_size": 8}))
+    awaken(model)
     images = SiglipImageProcessorPil(size={"height": 32, "width": 32})
     return {"model": model.eval(), "tokenizer": tokenizer, "image_processor": images}
 
@@ -61,6 +70,7 @@ def blip2(tokenizer):
         )
         model.query_tokens.data.normal_()
         model.vision_projection.bias.data.normal_()
+    awaken(model)
     images = BlipImageProcessorPil(size={"height": 32, "width": 32})
     return {"model": model.eval(), "tokenizer": tokenizer, "image_processor": images}
 
@@ -73,7 +83,7 @@ def test_siglip_is_the_stock_model(siglip, picture):
     with torch.no_grad():
         out = siglip["model"](input_ids=ids, pixel_values=matcher.pixels(pictures, "pad"))
     cosines = matcher.match(matcher.encode_images(pictures)[:, None], matcher.encode_texts(texts))
-    assert torch.allclose(cosines, out.image_embeds @ out.text_embeds.T, atol=1e-6)
+    assert torch.allclose(cosines, out.image_embeds @ out.text_embeds.T, atol=1e-5)
 
 
 def test_blip2_is_the_stock_model(blip2, picture):
@@ -89,7 +99,7 @@ def test_blip2_is_the_stock_model(blip2, picture):
     features = matcher.encode_images(pictures)
     assert features.shape == (2, 5, 16)
     found = matcher.match(features[:, None], matcher.encode_texts(texts))
-    assert torch.allclose(found, out.logits_per_image, atol=1e-6)
+    assert torch.allclose(found, out.logits_per_image, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "blip2"])
@@ -99,10 +109,10 @@ def test_the_pipeline_keeps_its_promises_on_either(kind, request, picture, boxes
     pipe = ComCLIPPipeline(**request.getfixturevalue(kind))
     out = pipe(picture(), caption, boxes, fusion="equal")
     assert out.passes == (4, 4) and torch.isfinite(out.score).all() and -1 <= float(out.score) <= 1
-    assert abs(float(out.score - out.baseline)) > 1e-6
+    assert abs(float(out.score - out.baseline)) > 1e-5
     whole = {label: [(0, 0, 64, 40)] for label in boxes}
     same = pipe(picture(), caption, whole, fusion="equal")
-    assert float(same.score) == pytest.approx(float(same.baseline), rel=1e-9)
+    assert float(same.score) == pytest.approx(float(same.baseline), rel=1e-5)
     raw = pipe(picture(), caption, boxes, embed="raw", clamp=False)
     assert torch.isfinite(raw.score).all()
 
