@@ -1,7 +1,7 @@
 """ComCLIP on diorama-clip: foils of the miniature world with its exact boxes, once; and the embedded record `comclip`.
 
     python benchmarks/comclip_diorama.py                   # figures only: results/comclip_diorama.jsonl
-    python benchmarks/comclip_diorama.py --checkpoint      # also writes wm_pipelines/embedded/comclip
+    python benchmarks/comclip_diorama.py --checkpoint      # also writes wm_pipelines/embedded/comclip and its page
 
 Scenes are test scenes of two plain objects of different colours and shapes with a clear relation. A foil has another
 subject or object, the two objects in each other's places (verb), or the colours exchanged (swap). There is one base,
@@ -22,7 +22,7 @@ from wm_pipelines import hub
 from wm_pipelines.cards import write_card
 from wm_pipelines.comclip.grounders import diorama_boxes
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
-from wm_pipelines.config import EvaluationRecord, WMConfig
+from wm_pipelines.config import CONFIG_NAME, EvaluationRecord, WMConfig, write_atomic
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations
@@ -108,12 +108,15 @@ def measure(pipeline: ComCLIPPipeline, count: int) -> list[dict[str, Any]]:
 
 
 def ship(pipeline: ComCLIPPipeline, base: str, rows: list[dict[str, Any]]) -> None:
-    """Write the embedded record and its card; the weights are the base's."""
-    out = hub.EMBEDDED_ROOT / "comclip"
+    """Write the embedded record, its card, and its page under model_cards/; the weights are the base's."""
+    out, page = hub.EMBEDDED_ROOT / "comclip", Path(__file__).parents[1] / "model_cards" / "comclip"
     pipeline.save_record(out, base)
     entries = [EvaluationRecord(**entry) for row in rows for entry in row["evaluation"]]
     hub.seal(out, WMConfig.load(out).model_copy(update={"evaluation": entries}))
     write_card(out)
+    page.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", CONFIG_NAME):
+        write_atomic(page / name, (out / name).read_text(encoding="utf-8"))
 
 
 def main(argv: list[str] | None = None) -> int:
