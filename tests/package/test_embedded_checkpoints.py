@@ -14,7 +14,14 @@ from wm_pipelines.config import WMConfig
 from wm_pipelines.publishing import validate
 
 ROOT = Path(__file__).parents[2]
-LARGEST = {"cpl": 50e3, "diorama-sd": 16e6, "diorama-judge": 1.5e6, "flexecontrol": 20e6}
+LARGEST = {
+    "cpl": 50e3,
+    "diorama-clip": 6e6,
+    "diorama-judge": 1.5e6,
+    "diorama-sd": 16e6,
+    "flexecontrol": 20e6,
+    "kadaptation": 200e3,
+}
 
 
 @pytest.fixture(params=sorted(LARGEST))
@@ -134,3 +141,44 @@ def test_the_base_draws_what_is_named():
         obedience(parse_caption(w).objects, f) for w, f in zip(words * 3, look(judge, pictures), strict=True)
     ]
     assert sum(s["colour"] for s in scores) >= 9
+
+
+def test_plain_clip_loads_with_no_argument_and_names_what_it_sees():
+    """A coarse guard over sixteen renders of seen pairs; the figures are those of benchmarks/diorama_clip.py."""
+    needs("diorama-clip")
+    from transformers import CLIPModel, CLIPProcessor
+
+    from wm_pipelines.diorama.datasets import DioramaDataset
+    from wm_pipelines.diorama.render import render
+    from wm_pipelines.diorama.scene import COLOURS, SHAPES
+
+    clip = CLIPModel.from_pretrained(hub.embedded("diorama-clip"))
+    processor = CLIPProcessor.from_pretrained(hub.embedded("diorama-clip"))
+    assert clip.dtype == torch.float32 and clip.logit_scale.exp() <= 100
+    data = DioramaDataset(split="test", length=16, num_objects=1)
+    scenes = [data.scene(i) for i in range(16)]
+    names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    pictures = (render(scenes, maps=("rgb",)).rgb[:, 0] * 255).round().byte()
+    texts = [f"a photo of a {name}." for name in names]
+    inputs = processor(text=texts, images=list(pictures), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = [names[i] for i in clip(**inputs).logits_per_image.argmax(1)]
+    truth = [f"{scene.objects[0].colour} {scene.objects[0].shape}" for scene in scenes]
+    assert sum(a == b for a, b in zip(found, truth, strict=True)) >= 12
+
+
+def test_kadaptation_counts_better_than_the_names_alone():
+    """A coarse guard over forty pictures; the figures are those of benchmarks/kadaptation_embedded.py."""
+    needs("diorama-clip", "kadaptation")
+    from wm_pipelines import AutoWMPipeline
+    from wm_pipelines.diorama.datasets import DioramaDataset
+    from wm_pipelines.diorama.render import render
+
+    pipe = AutoWMPipeline.from_pretrained("kadaptation")
+    pipe.set_progress_bar_config(disable=True)
+    data = DioramaDataset(split="test", length=40, num_objects=(1, 2, 3, 4))
+    scenes = [data.scene(i) for i in range(40)]
+    labels = pipe(render(scenes, maps=("rgb",)).rgb[:, 0]).labels
+    names = ["one", "two", "three", "four"]
+    assert pipe.head.config.class_names == names
+    assert sum(names[len(s.objects) - 1] == label for s, label in zip(scenes, labels, strict=True)) >= 16  # chance: 10
