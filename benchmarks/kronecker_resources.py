@@ -153,15 +153,20 @@ def resources(call: Call, arch: str) -> dict[str, int]:
     return found | {"local": len(re.findall(r"\b(?:STL|LDL)\b", code)), "shared": compiled.metadata.shared}
 
 
+def dtype_of(call: Call) -> str:
+    """Type of the activations: rank-sized sums are fp32 beside them."""
+    types = dict(call.arguments)
+    return TYPES[next(types[name] for name in ("y_ptr", "x_ptr", "hidden_ptr") if name in types)]
+
+
 def row(call: Call, arch: str) -> dict[str, Any]:
     """One line of the record."""
-    names = {"x_ptr", "hidden_ptr"}
-    dtype = next(TYPES[v] for name, v in call.arguments if name in names and isinstance(v, torch.dtype))
     tiles = {name: v for name, v in call.arguments if name.isupper() and isinstance(v, (bool, int, tuple))}
     found = resources(call, arch)
     spills = any(found.get(name) for name in ("stack", "local", "vgpr_spill_count", "sgpr_spill_count"))
     return {
-        "benchmark": "kronecker_resources", "arch": arch, "kernel": call.kernel.fn.__name__.strip("_"), "dtype": dtype,
+        "benchmark": "kronecker_resources", "arch": arch,
+        "kernel": call.kernel.fn.__name__.strip("_"), "dtype": dtype_of(call),
         **dict(call.options), "arguments": tiles, **found, "spills": spills,
     }  # fmt: skip
 
