@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
             EvaluationRecord(
                 task="few-shot classification, mean over draws of the shots", dataset=data, metric=f"accuracy, {arm}",
                 value=round(figure["value"], 4), ci95=(round(figure["low"], 4), round(figure["high"], 4)),
-                n=len(test[1]), seeds=list(range(args.seeds)), baseline=CHANCE, command=COMMAND,
+                n=len(test[1]), seeds=list(range(args.seeds)), baseline=CHANCE, command=f"{COMMAND} --seeds {args.seeds}",
             )
             for arm, figure in table.items()
         ]  # fmt: skip
@@ -121,7 +121,7 @@ def seal(folder: Path, page: Path | None, test: tuple, data: str, baseline: floa
     own = EvaluationRecord(
         task="few-shot classification, this checkpoint", dataset=data, metric="accuracy, baseline zero-shot",
         value=round(float(values.mean()), 4), ci95=tuple(mean_interval(values)), n=len(values), seeds=[0],
-        baseline=round(baseline, 4), command=COMMAND,
+        baseline=round(baseline, 4), command=f"{COMMAND} --seeds 1",
     )  # fmt: skip
     config = hub.seal(folder, loaded.wm_config.model_copy(update={"evaluation": [own, *evaluation]}))
     write_card(folder)
