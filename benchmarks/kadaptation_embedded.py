@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
             EvaluationRecord(
                 task="few-shot classification, mean over draws of the shots", dataset=data, metric=f"accuracy, {arm}",
                 value=round(figure["value"], 4), ci95=(round(figure["low"], 4), round(figure["high"], 4)),
-                n=len(test[1]), seeds=list(range(args.seeds)), baseline=CHANCE, command=f"{COMMAND} --seeds {args.seeds}",
+                n=len(test[1]), seeds=list(range(args.seeds)), baseline=CHANCE,
+                command=f"{COMMAND} --seeds {args.seeds}",
             )
             for arm, figure in table.items()
         ]  # fmt: skip
