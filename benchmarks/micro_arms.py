@@ -210,7 +210,7 @@ class ControlNets(nn.Module):
         )
         self.config = SimpleNamespace(types=types, fast="shared", backgrounds=[BACKGROUND[t] for t in types])
 
-    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+    def trainable_parameters(self, part: str = "local") -> dict[str, nn.Parameter]:
         return dict(self.named_parameters())
 
     def condition_features(self, slots: list[SlotInput]) -> list[SlotInput]:

@@ -11,3 +11,13 @@ def script(monkeypatch):
     """script(name) -> the module of benchmarks/<name>.py."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     return importlib.import_module
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Scripts choose their number of threads; the tests after them keep theirs."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -63,9 +63,11 @@ class CLIPTask(Task):
         """Starts from a folder or embedded name of the same architecture."""
         from transformers import CLIPModel
 
-        from wm_pipelines.hub import resolve
+        from wm_pipelines.hub import check_weights, resolve
 
-        saved = CLIPModel.from_pretrained(resolve(source))
+        folder = resolve(source)
+        check_weights(folder)
+        saved = CLIPModel.from_pretrained(folder, use_safetensors=True)
         self.clip.load_state_dict(saved.state_dict())
         return {"parameters": sum(p.numel() for p in saved.parameters())}
 

@@ -124,8 +124,10 @@ def read_vector(path: Path) -> torch.Tensor:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{CONTENT}/{path.name} can't be read: {error}") from None
-    if values.size != max(values.shape, default=0) or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"{CONTENT}/{path.name} must be one vector of finite numbers, it is {values.shape}")
+    one = values.size == max(values.shape, default=0) > 0
+    if not one or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        came = f"{values.shape} of {values.dtype}"
+        raise ValueError(f"{CONTENT}/{path.name} must be one vector of finite numbers, it is {came}")
     return torch.from_numpy(values.astype(np.float32).reshape(-1))
 
 

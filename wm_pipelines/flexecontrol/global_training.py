@@ -1,9 +1,9 @@
 """Training of the global adapter, apart from the local one as in Uni-ControlNet: `wm train flexecontrol-global`.
 
-The recipe's options are those of the local task, whose carrier is built all the same, so that `init_from` puts a
-trained local adapter and the new global one into one checkpoint. While training, no local condition is shown: the
-UNet sees the text and the four tokens of the picture's own content vector (zeros for a share of the pictures), and
-only the global adapter learns. The loss is L_ldm.
+The recipe's options are those of the local task without the ones about local conditions and their losses; the carrier
+is built all the same, so that `init_from` puts a trained local adapter and the new global one into one checkpoint.
+While training, no local condition is shown: the UNet sees the text and the four tokens of the picture's own content
+vector (zeros for a share of the pictures), and only the global adapter learns. The loss is L_ldm.
 
 One option is added: on Diorama `image_encoder`, an embedded name, folder or Hub id of a CLIP whose projected,
 un-normalised vectors are the content; a folder of one's own brings them as `conditions/content/ID.npy`.
@@ -16,14 +16,21 @@ from typing import Any
 
 import torch
 
+from wm_pipelines.clip_base import image_processor
 from wm_pipelines.flexecontrol.augment import keep_conditions
 from wm_pipelines.flexecontrol.data import CONTENT, FolderTask, read_vector
 from wm_pipelines.flexecontrol.global_image import image_vectors
 from wm_pipelines.flexecontrol.losses import diffusion_loss
 from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
-from wm_pipelines.hub import resolve
+from wm_pipelines.hub import check_weights, resolve
 from wm_pipelines.media import to_pil
 from wm_pipelines.training import KeyedNoise
+
+LOCAL_ONLY = ("lambda_ca", "lambda_mask", "keep_one", "split", "layout")
+
+
+def _without_local(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in LOCAL_ONLY}
 
 
 class _GlobalPart(FlexEControlTask):
@@ -50,14 +57,16 @@ class _GlobalPart(FlexEControlTask):
 class GlobalTask(_GlobalPart):
     """On Diorama pictures; their vectors are computed once."""
 
-    defaults = {**DEFAULTS, "image_encoder": "diorama-clip"}
+    defaults = {**_without_local(DEFAULTS), "image_encoder": "diorama-clip"}
 
     def _carried(self) -> dict[str, Any]:
-        from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
+        from transformers import CLIPVisionModelWithProjection
 
         folder = resolve(self.options["image_encoder"])
-        self.image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder).requires_grad_(False).eval()
-        self.image_processor = AutoImageProcessor.from_pretrained(folder)
+        check_weights(folder)
+        encoder = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=True)
+        self.image_encoder = encoder.requires_grad_(False).eval()
+        self.image_processor = image_processor(folder)
         return {"global_adapter": True, "global_embed_dim": self.image_encoder.config.projection_dim}
 
     @torch.no_grad()
@@ -76,6 +85,8 @@ class GlobalTask(_GlobalPart):
 
 class GlobalFolderTask(_GlobalPart, FolderTask):
     """On a folder in Uni-ControlNet's layout, with `conditions/content/ID.npy` for every picture."""
+
+    defaults = _without_local(FolderTask.defaults)
 
     def _carried(self) -> dict[str, Any]:
         root = self.options["data"]

@@ -84,7 +84,7 @@ def dino():
         max_position_embeddings=32,
     )  # fmt: skip
     config = GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=1,
+        backbone_config=backbone, text_config=text, d_model=64, encoder_layers=1, decoder_layers=2,
         encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2, num_queries=10,
         max_text_len=16,
     )  # fmt: skip

@@ -151,6 +151,7 @@ CODE = """
 import sys, torch
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.cpl.pipeline import CPLPipeline
+torch.set_num_threads(int(sys.argv[5]))
 pictures = torch.load(sys.argv[3], weights_only=True)
 whole, adapter = CPLPipeline.from_pretrained(sys.argv[1]), CPLPipeline.from_base(sys.argv[2], sys.argv[4])
 for pipe in (whole, adapter):
@@ -169,7 +170,8 @@ def test_both_forms_give_the_same_bits_in_a_fresh_interpreter(clip_folder, colou
     torch.save(pictures, tmp_path / "pictures.pt")
     own = str([x.hex() for x in pipe(pictures, names).logits.flatten().tolist()])
     places = [str(tmp_path / "whole"), str(clip_folder), str(tmp_path / "pictures.pt"), str(tmp_path / "adapter")]
-    lines = subprocess.check_output([sys.executable, "-c", CODE, *places], text=True).splitlines()
+    command = [sys.executable, "-c", CODE, *places, str(torch.get_num_threads())]
+    lines = subprocess.check_output(command, text=True).splitlines()
     assert lines == [own, own]
     size = sum(p.stat().st_size for p in (tmp_path / "adapter").iterdir())
     assert size < 20_000 and not list((tmp_path / "adapter").glob("*.bin"))

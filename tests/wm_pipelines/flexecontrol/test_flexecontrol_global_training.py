@@ -1,5 +1,7 @@
 """Training of the global adapter: on Diorama with a CLIP's vectors, and on a folder that brings its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,22 @@ def test_a_local_run_refuses_a_checkpoint_with_a_global_adapter(recipe, tmp_path
         task.load_weights(str(tmp_path))
 
 
+def test_options_about_local_conditions_are_refused(recipe):
+    with pytest.raises(ValueError, match="options: unknown 'keep_one'"):
+        build(recipe(keep_one=0.5))
+
+
+def test_pickled_encoders_are_never_read(recipe, encoder_folder, tmp_path):
+    from transformers import CLIPVisionModelWithProjection
+
+    shutil.copytree(encoder_folder, tmp_path / "clip")
+    weights = CLIPVisionModelWithProjection.from_pretrained(encoder_folder).state_dict()
+    (tmp_path / "clip" / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "clip" / "pytorch_model.bin")
+    with pytest.raises((OSError, ValueError), match="safetensors"):
+        build(recipe(image_encoder=str(tmp_path / "clip")))
+
+
 def test_a_folder_brings_its_vectors(base_folder, folder):
     task = build(folder_recipe(base_folder, folder))
     assert task.control.config.global_embed_dim == 8
@@ -140,6 +158,7 @@ def test_a_folder_brings_its_vectors(base_folder, folder):
         (lambda c: [p.unlink() for p in c.glob("*.npy")], "has no conditions/content/ID.npy"),
         (lambda c: np.save(c / "a.npy", np.zeros((2, 4))), r"must be one vector of finite numbers, it is \(2, 4\)"),
         (lambda c: np.save(c / "a.npy", np.full(8, np.nan)), "must be one vector of finite numbers"),
+        (lambda c: np.save(c / "a.npy", np.array(["x"] * 8)), "must be one vector of finite numbers, it is .* of <U1"),
         (lambda c: (c / "a.npy").write_bytes(b"no array"), "a.npy can't be read"),
         (lambda c: np.save(c / "a.npy", np.array([{}], object)), "a.npy can't be read"),
     ],
