@@ -27,7 +27,7 @@ from transformers import (
 from wm_pipelines import hub
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.class_inputs import Pictures, list_pictures, read_labels
-from wm_pipelines.clip_base import reference
+from wm_pipelines.clip_base import is_offloaded, preprocess, reference
 from wm_pipelines.clip_text import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.files import atomic_folder
@@ -35,7 +35,7 @@ from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
 from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
-from wm_pipelines.media import Picture, to_pil
+from wm_pipelines.media import Picture
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.training import record as facts
 from wm_pipelines.vocabulary import check_vocabulary
@@ -246,6 +246,7 @@ class KAdaptationPipeline(WMPipeline):
         names = read_classes(labels, class_names)
         pictures = list_pictures(images)
         indices = read_labels(labels, names, len(pictures))
+        training.check_batches(recipe, len(pictures), head)
         asked = read_templates(templates)
         if asked and self.text_model is not None and (class_names is not None or isinstance(labels[0], str)):
             sentences = [[template.format(name) for template in asked] for name in names]
@@ -296,7 +297,7 @@ class KAdaptationPipeline(WMPipeline):
             raise ValueError(f"config must be a KroneckerConfig, got {type(config).__name__}")
         if self.vision_model.dtype == torch.float16:
             raise ValueError("vision_model is float16, whose gradients vanish; fit in float32 or bfloat16")
-        hooked = [name for name, part in self.components.items() if _is_offloaded(part)]
+        hooked = [name for name, part in self.components.items() if is_offloaded(part)]
         if hooked:
             raise ValueError(f"{', '.join(hooked)} is offloaded; fit first, then turn offloading on")
 
@@ -334,7 +335,7 @@ class KAdaptationPipeline(WMPipeline):
             recipe=told,
             data=f"{pictures} pictures of {len(self.head.config.class_names)} classes",
             seed=recipe.seed,
-            steps=len(self.history) * math.ceil(pictures / recipe.batch_size),
+            steps=training.steps_of(recipe, pictures, self.head.config.kind, len(self.history)),
             hardware=facts.hardware(1),
             wall_time_s=round(seconds, 3),
             code_commit=facts.code_commit(),
@@ -348,18 +349,8 @@ class KAdaptationPipeline(WMPipeline):
     # ---- inference ----
 
     def preprocess(self, images: Sequence[Picture]) -> torch.Tensor:
-        """Pictures as the tower wants them, float32 `(B, 3, H, W)` on the CPU.
-
-        Raises:
-            ValueError: one of them is no picture; it says which.
-        """
-        pictures = []
-        for i, image in enumerate(images):
-            try:
-                pictures.append(to_pil(image))
-            except ValueError as error:
-                raise ValueError(f"images[{i}]: {error}") from None
-        return self.image_processor(pictures, return_tensors="pt").pixel_values
+        """Pictures as the tower wants them; see `clip_base.preprocess`."""
+        return preprocess(self.image_processor, images)
 
     @torch.no_grad()
     def __call__(
@@ -405,9 +396,3 @@ class KAdaptationPipeline(WMPipeline):
         values = tokens * (8 * config.hidden_size + config.num_attention_heads * tokens)
         blocks = config.num_hidden_layers if training else 1
         return min(pictures, 64) * values * blocks * self.vision_model.dtype.itemsize
-
-
-def _is_offloaded(part: Any) -> bool:
-    if not isinstance(part, torch.nn.Module):
-        return False
-    return any(hasattr(m, "_hf_hook") or hasattr(m, "_diffusers_hook") for m in part.modules())

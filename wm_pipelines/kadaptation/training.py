@@ -36,6 +36,25 @@ class FitRecipe:
                 raise ValueError(f"{name} must be finite and above 0, got {value!r}")
 
 
+def check_batches(recipe: FitRecipe, pictures: int, kind: str) -> None:
+    """The head of the released code can't learn from one picture at a time.
+
+    Raises:
+        ValueError: head "linear_bn" would get no batch of two pictures or more.
+    """
+    if kind == "linear_bn" and recipe.epochs and min(recipe.batch_size, pictures) < 2:
+        raise ValueError(
+            f'head="linear_bn" needs batches of 2 pictures or more for their variance, got {pictures} pictures with '
+            f"batch_size={recipe.batch_size}"
+        )
+
+
+def steps_of(recipe: FitRecipe, pictures: int, kind: str, epochs: int) -> int:
+    """How many steps `epochs` epochs take; "linear_bn" leaves a last batch of one picture out in the first."""
+    left_out = kind == "linear_bn" and epochs > 0 and pictures % recipe.batch_size == 1
+    return epochs * math.ceil(pictures / recipe.batch_size) - left_out
+
+
 def features_of(vision_model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Projected features (N, D) of pixels on any device, not normalised."""
     return vision_model(pixels.to(vision_model.device, vision_model.dtype)).image_embeds
@@ -79,7 +98,7 @@ def fit(
         inputs = features_in_batches(vision_model, inputs, recipe.batch_size)
         if validation is not None:
             validation = features_in_batches(vision_model, validation[0], recipe.batch_size), validation[1]
-    steps = recipe.epochs * math.ceil(len(inputs) / recipe.batch_size)
+    steps = steps_of(recipe, len(inputs), head.config.kind, recipe.epochs)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
     )

@@ -43,6 +43,7 @@ ZERO = [0] * 12
         (None, {"learning_rate": 0.0}, "learning_rate must be finite and above 0, got 0.0"),
         (None, {"head_learning_rate": float("nan")}, "head_learning_rate must be finite and above 0, got nan"),
         (None, {"head": "mlp"}, "head must be one of cosine, linear_bn; got 'mlp'"),
+        (None, {"head": "linear_bn", "batch_size": 1}, "needs batches of 2 pictures or more for their variance, got 12"),
         (None, {"config": {"n": 4}}, "config must be a KroneckerConfig, got dict"),
         (None, {"config": None}, "n=32 does not divide in_features=24; choose from 1, 2, 3, 4, 6, 8, 12, 24"),
         (None, {"config": KroneckerConfig(n=4, target_modules=["to_q"])}, "matched 0 Linear layers; nearest names"),

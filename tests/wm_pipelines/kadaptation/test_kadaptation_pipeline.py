@@ -164,6 +164,7 @@ def test_the_released_head_normalises_by_batch_statistics_of_the_first_epoch(pip
     images = [*pictures[0], pictures[0][0]]
     pipe.fit(images, [*pictures[1], "red"], head="linear_bn", epochs=2, batch_size=12, config=config)
     assert np.isfinite(pipe.history[-1]["loss"])
+    assert pipe.wm_config.training.steps == 3  # one in the first epoch, two in the second
 
 
 def test_counts_of_the_paper():
