@@ -7,6 +7,7 @@ runs as one registered operation (`kronecker_rank_one.py`). Dense A runs in thre
 that was measured to be cheaper (`kronecker_forms.py`). The reference below is the definition of both.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -103,6 +104,12 @@ def _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gat
         raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}")
 
 
+def _in_one_dtype(*factors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    given = [t.dtype for t in factors if t is not None]
+    wide = functools.reduce(torch.promote_types, given)
+    return [None if t is None else t.to(wide) for t in factors]
+
+
 def _spread(delta_bias: torch.Tensor, slices: Slices | None, out_dim: int) -> torch.Tensor:
     """(..., parts, rows) -> (..., do), zero outside the slices."""
     if slices is None:
@@ -150,6 +157,7 @@ def kronecker_linear(
         a_out, a_in: (m, n_out), (m, n_in), both None when `a` (m, n_out, n_in) is given.
         u, v: (m, do/n_out, r), (m, di/n_in, r). Factors wider than x (fp32 beside fp16) keep their precision on the
             torch path, outside autocast; the kernels multiply them in x's dtype and keep the rank-sized sum in fp32.
+            Factors of several dtypes are all used in the one that holds them; each has its gradient in its own.
         delta_bias: (do,) or None, not scaled.
         slices: row ranges [start, stop) of the adapted parts of a fused layer, ascending and of one size. Every
             factor and `delta_bias` then has a leading (parts,); x is read once for all parts.
@@ -163,6 +171,8 @@ def kronecker_linear(
         ValueError: shapes that do not fit, an index out of range (checked on the CPU), or an unusable backend.
     """
     _check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, adapter_index, gate, dropout)
+    if len({t.dtype for t in (a, a_out, a_in, u, v) if t is not None}) > 1:
+        a, a_out, a_in, u, v = _in_one_dtype(a, a_out, a_in, u, v)
     kind = x.device.type
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
     if autocast and x.dtype != torch.float64:

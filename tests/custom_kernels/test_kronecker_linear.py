@@ -199,6 +199,22 @@ def test_autocast_runs_and_learns():
         assert all(t.grad.isfinite().all() and t.grad.any() for t in leaves)
 
 
+@pytest.mark.parametrize("factored", [True, False])
+def test_factors_of_two_dtypes_run_and_learn(factored):
+    u, v, slow = factors(SIZES[0], factored, torch.float32)
+    x, weight, bias, _ = base(SIZES[0], torch.float32)
+    v, slow = v.bfloat16(), {name: t.bfloat16() if name == "a_in" else t for name, t in slow.items()}
+    mixed = [t.requires_grad_() for t in (u, v, *slow.values())]
+    wide = [t.detach().float().requires_grad_() for t in mixed]
+    for leaves in (mixed, wide):
+        named = dict(zip(slow, leaves[2:], strict=True))
+        y = kronecker_linear(x, weight, bias, *positional(named), *leaves[:2], a=named.get("a"))
+        y.square().sum().backward()
+    for t, expected in zip(mixed, wide, strict=True):
+        assert t.grad.dtype == t.dtype
+        torch.testing.assert_close(t.grad, expected.grad.to(t.dtype))
+
+
 class _Largest(TorchDispatchMode):
     """The number of elements of the largest tensor any operation returns, those inside the Kronecker map included."""
 
