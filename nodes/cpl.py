@@ -108,7 +108,8 @@ class WM_CPLFit(io.ComfyNode):
             pipeline = CPLPipeline.from_clip(folder, local_files_only=True)
             pictures = pictures_of(images)
             reporter = EpochReporter(epochs * len(pictures))
-            PipelineHandle(pipeline, base).load(len(pictures), 0, 0, training=True).fit(
+            handle = PipelineHandle(pipeline, base)
+            handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
                 lines_of(labels),
                 variant=variant,
@@ -118,10 +119,11 @@ class WM_CPLFit(io.ComfyNode):
                 seed=seed,
                 callback=lambda step, total, figures: reporter(pipeline, step, figures),
             )
+            handle.refitted(f"{base} (fitted)")
         lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(lines_of(labels))))}"]
         lines += [f"negative of {name}: {other}" for name, other in pipeline.negatives.items()]
         lines += [f"epoch {i + 1}: loss {row['loss']:.4f}" for i, row in enumerate(pipeline.history)]
-        return io.NodeOutput(PipelineHandle(pipeline, f"{base} (fitted)"), "\n".join(lines))
+        return io.NodeOutput(handle, "\n".join(lines))
 
 
 class WM_CPLClassify(io.ComfyNode):

@@ -19,8 +19,8 @@ class WM_KAdaptationFit(io.ComfyNode):
             node_id="WM_KAdaptationFit",
             display_name="WM KAdaptation Fit",
             category=CATEGORY,
-            description="Fit a CLIP to a few labelled pictures of each class, in seconds to a minute. Use the result "
-            "with WM KAdaptation Classify.",
+            description="Fit a CLIP to a few labelled pictures of each class. Use the result with WM KAdaptation "
+            "Classify.",
             inputs=[
                 io.Combo.Input(
                     "base",
@@ -106,7 +106,8 @@ class WM_KAdaptationFit(io.ComfyNode):
         with torch.inference_mode(False):
             pipeline = KAdaptationPipeline.from_clip(folder, local_files_only=True)
             pictures = pictures_of(images)
-            PipelineHandle(pipeline, base).load(len(pictures), 0, 0, training=True).fit(
+            handle = PipelineHandle(pipeline, base)
+            handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
                 lines_of(labels),
                 class_names=lines_of(class_names) or None,
@@ -116,10 +117,11 @@ class WM_KAdaptationFit(io.ComfyNode):
                 config=KroneckerConfig(n=n),
                 callback_on_epoch_end=EpochReporter(epochs),
             )
+            handle.refitted(f"{base} (fitted)")
         lines = [f"{len(pictures)} pictures, classes: {', '.join(pipeline.head.config.class_names)}"]
         lines += [f"epoch {row['epoch']}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
                   for row in pipeline.history[-1:]]  # fmt: skip
-        return io.NodeOutput(PipelineHandle(pipeline, f"{base} (fitted)"), "\n".join(lines))
+        return io.NodeOutput(handle, "\n".join(lines))
 
 
 class WM_KAdaptationClassify(io.ComfyNode):

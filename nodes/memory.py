@@ -33,15 +33,28 @@ class PipelineHandle:
         self.pipeline = pipeline
         self.name = name
         self.weights = PipelineWeights()
-        for key, component in pipeline.components.items():
-            if isinstance(component, torch.nn.Module):
-                self.weights.add_module(key, component)
+        self._add_modules()
         self.patcher = comfy.model_patcher.ModelPatcher(
             self.weights,
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
         _handles.add(self)
+
+    def _add_modules(self) -> None:
+        for key, component in self.pipeline.components.items():
+            if isinstance(component, torch.nn.Module):
+                self.weights.add_module(key, component)
+
+    def refitted(self, name: str) -> None:
+        """After a fit: counts the modules that it made or replaced too, and takes another name.
+
+        The weights leave ComfyUI's device, so that it counts all of them when it brings them back.
+        """
+        self.name = name
+        self._add_modules()
+        self.patcher.detach()
+        self.patcher.size = 0  # ComfyUI measures once; a fit adds weights
 
     def load(self, pictures: int, height: int, width: int, training: bool = False) -> Any:
         """Have ComfyUI bring the weights to its device, with room for a run; returns the pipeline.

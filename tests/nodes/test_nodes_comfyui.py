@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 HERE = Path(__file__).parent
 EMBEDDED = HERE.parents[1] / "wm_pipelines" / "embedded" / "flexecontrol" / "wm_config.json"
+CLIP = HERE.parents[1] / "wm_pipelines" / "embedded" / "diorama-clip" / "wm_config.json"
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,19 @@ def test_a_fit_can_be_cancelled(comfy, classifier):
     comfy.request("/interrupt", {})
     kinds = [kind for kind, _ in comfy.result(run, 120)["status"]["messages"]]
     assert "execution_interrupted" in kinds and "execution_error" not in kinds
+
+
+@pytest.mark.skipif(not CLIP.exists(), reason="the embedded diorama-clip is not there")
+def test_comfyui_accounts_for_what_a_fit_made(server_module):
+    """The result is the model that ComfyUI lists, off its device, and all its weights count when they come back."""
+    python = os.environ.get("COMFYUI_PYTHON", server_module.sys.executable)
+    done = subprocess.run([python, str(HERE / "comfy_memory.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"kadaptation.WM_KAdaptationFit", "cpl.WM_CPLFit"}
+    for fit in found.values():
+        assert fit["name"] == "embedded/diorama-clip (fitted)" and fit["listed"] == 1
+        assert fit["bytes"] > 0 and fit["loaded"] == {"after the fit": 0, "after load": fit["bytes"]}
 
 
 def test_seed_and_condition_decide_the_picture(comfy, example):
