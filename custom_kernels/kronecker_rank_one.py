@@ -211,7 +211,7 @@ def _save(ctx, inputs, hidden: Tensor) -> None:
 
 
 class _RankOne(torch.autograd.Function):
-    """The operation in eager mode, where the registered one below would cost a fifth of a millisecond more."""
+    """The operation in eager mode, where the registered one below costs more time per call."""
 
     @staticmethod
     def forward(ctx, *inputs):

@@ -2,7 +2,7 @@
 
 The text tower is causal and is read at end-of-text, so nothing after a row's first end-of-text changes its feature.
 Rows are therefore cut at the last end-of-text of their pass instead of run to the model's 77 tokens: the same feature
-up to the order of summation (1e-5 relative in fp32, 1e-12 in fp64), at about a sixth of the cost for class prompts.
+up to the order of summation (1e-5 relative in fp32, 1e-12 in fp64), at less cost the shorter the prompts are.
 """
 
 from collections.abc import Callable, Sequence
