@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from wm_pipelines.class_inputs import listed
+from wm_pipelines import class_inputs
 
 
 def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
@@ -13,22 +13,13 @@ def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
         ValueError: no label, labels that are neither all numbers nor all names, names that are empty or repeated, or
             fewer than two classes.
     """
-    values = listed(labels)
-    if not values:
-        raise ValueError("labels is empty; every picture needs one")
+    values = class_inputs.listed(labels)
     kinds = {type(value) for value in values}
-    if kinds not in ({int}, {str}):
+    if kinds not in (set(), {int}, {str}):
         raise ValueError(f"labels must be all int or all str, got {', '.join(sorted(k.__name__ for k in kinds))}")
-    if class_names is not None:
-        names = [class_names] if isinstance(class_names, str) else list(class_names)
-    elif kinds == {str}:
-        names = sorted(set(values))
-    else:
-        names = [str(i) for i in range(max(values) + 1)]
-    if not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"class_names must be non-empty strings, got {names}")
-    if len(set(names)) != len(names):
-        raise ValueError(f"class_names has {next(n for n in names if names.count(n) > 1)!r} more than once")
+    if kinds == {int} and class_names is None:
+        class_names = [str(i) for i in range(max(values) + 1)]
+    names = class_inputs.read_classes(values, class_names)
     if len(names) < 2:
         raise ValueError(f"class_names has {len(names)} entry; a classifier needs at least 2 classes")
     return names
