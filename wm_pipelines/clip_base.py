@@ -1,12 +1,17 @@
-"""A stock CLIP checkpoint as the base of a method: its parts, and its name in a record."""
+"""A stock CLIP checkpoint as the base of a method: its parts, its pictures, its device, and its name in a record."""
 
 import json
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wm_pipelines import hub
 from wm_pipelines.config import BaseModelRef
+from wm_pipelines.media import Picture, to_pil
 
 
 def load_clip(folder: Path, **kwargs: Any) -> dict[str, Any]:
@@ -16,31 +21,97 @@ def load_clip(folder: Path, **kwargs: Any) -> dict[str, Any]:
         kwargs: passed to `CLIPModel.from_pretrained`, for example `dtype`.
 
     Raises:
-        ValueError: the folder holds another model, or its weights are truncated.
+        ValueError: the folder holds another model, its weights are truncated, or pickled ones were asked for.
     """
     from transformers import AutoTokenizer, CLIPModel
 
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        kind = None
+    kwargs = safetensors_only(kwargs)
+    kind = model_type(folder)
     if kind != "clip":
         raise ValueError(f"{folder} is no CLIP checkpoint: its config.json has model_type {kind!r}, needs 'clip'")
     hub.check_weights(folder)
     return {
-        "clip": CLIPModel.from_pretrained(folder, **{"use_safetensors": True, **kwargs}).eval(),
+        "clip": CLIPModel.from_pretrained(folder, **kwargs).eval(),
         "tokenizer": AutoTokenizer.from_pretrained(folder),
         "image_processor": image_processor(folder),
     }
 
 
+def model_type(folder: Path) -> str | None:
+    """What a folder's `config.json` says it holds; None without a readable one."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def safetensors_only(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a model's `from_pretrained`, with safetensors required.
+
+    Raises:
+        ValueError: pickled weights were asked for.
+    """
+    if not kwargs.get("use_safetensors", True):
+        raise ValueError(
+            f"use_safetensors={kwargs['use_safetensors']} is not allowed: pickled weights are never loaded"
+        )
+    return {**kwargs, "use_safetensors": True}
+
+
 def image_processor(folder: Path) -> Any:
     """The folder's image processor on Pillow, so that pictures come out alike with and without torchvision."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil.from_pretrained(folder)
+
+
+def preprocess(processor: Any, images: Sequence[Picture]) -> torch.Tensor:
+    """Pictures as a tower wants them, float32 `(B, 3, S, S)` on the CPU.
+
+    Raises:
+        ValueError: one of them is no picture; it says which.
+    """
+    pictures = []
+    for i, image in enumerate(images):
+        try:
+            pictures.append(to_pil(image))
+        except ValueError as error:
+            raise ValueError(f"images[{i}]: {error}") from None
+    return processor(pictures, return_tensors="pt").pixel_values
+
+
+def is_offloaded(part: Any) -> bool:
+    """Whether a pipeline's component is a module that hooks move between devices, as a whole or in pieces."""
+    return isinstance(part, torch.nn.Module) and any(map(_hooked, part.modules()))
+
+
+@contextmanager
+def brought(model: torch.nn.Module) -> Iterator[None]:
+    """Under model offloading, keeps `model` on its device for a while.
+
+    The hook of model offloading waits for the model's own `forward`, which never runs where its towers are called one
+    by one. So it is fired here, and the model goes back afterwards, also after an error.
+
+    Raises:
+        ValueError: the model is offloaded in pieces, and the hooks of some pieces would never fire.
+    """
+    if any(_hooked(part) for part in model.modules() if part is not model) or hasattr(model, "_diffusers_hook"):
+        raise ValueError(
+            f"{type(model).__name__} is offloaded in pieces (sequential or group offloading), but its towers are "
+            "called one by one; use enable_model_cpu_offload() on a pipeline loaded anew"
+        )
+    hook = getattr(model, "_hf_hook", None)
+    if hook is not None:
+        hook.pre_forward(model)
     try:
-        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Processor
-    except ImportError:  # transformers 4
-        from transformers import CLIPImageProcessor as Processor
-    return Processor.from_pretrained(folder)
+        yield
+    finally:
+        if hook is not None:
+            hook.init_hook(model)  # to the CPU
+
+
+def _hooked(module: torch.nn.Module) -> bool:
+    return hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook")
 
 
 def reference(source: str | os.PathLike, folder: Path) -> BaseModelRef | None:

@@ -1,6 +1,5 @@
 """The towers of a CLIP checkpoint as a pipeline's components."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from wm_pipelines import hub
-from wm_pipelines.clip_base import image_processor, load_clip
+from wm_pipelines.clip_base import image_processor, load_clip, model_type, safetensors_only
 
 
 def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
@@ -18,11 +17,11 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
         kwargs: passed to `from_pretrained` of the model.
 
     Raises:
-        ValueError: the folder holds neither, or its weights are truncated.
+        ValueError: the folder holds neither, its weights are truncated, or pickled ones were asked for.
     """
-    if _is_tower(folder):
+    kwargs = safetensors_only(kwargs)
+    if model_type(folder) == "clip_vision_model":
         hub.check_weights(folder)
-        kwargs = {"use_safetensors": True, **kwargs}
         tower = CLIPVisionModelWithProjection.from_pretrained(folder, **kwargs)
         return {"vision_model": tower, "image_processor": image_processor(folder)}
     parts = load_clip(folder, **kwargs)
@@ -36,11 +35,3 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
     text.text_model, text.text_projection = clip.text_model, clip.text_projection
     towers = {"vision_model": vision.eval(), "text_model": text.eval()}
     return parts | towers | {"logit_scale": clip.logit_scale.item()}
-
-
-def _is_tower(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return config.get("model_type") == "clip_vision_model"
-    except (OSError, ValueError, AttributeError):
-        return False
