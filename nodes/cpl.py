@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import folders
+from .classifiers import clip_fingerprint, clip_input, ranked_lines
 from .types import CATEGORY, Pipeline, lines_of, pictures_of
 
 VARIANTS = ("released", "paper")
@@ -15,8 +16,6 @@ class WM_CPLFit(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        bases = folders.list_clips(folders.model_roots())
-        preferred = folders.EMBEDDED + "diorama-clip"
         return io.Schema(
             node_id="WM_CPLFit",
             display_name="WM CPL Fit",
@@ -24,12 +23,9 @@ class WM_CPLFit(io.ComfyNode):
             description="Fit a prompt to a few labelled pictures of each class. Use the result with WM CPL Classify, "
             "for these classes and for new ones.",
             inputs=[
-                io.Combo.Input(
-                    "base",
-                    options=bases,
-                    default=preferred if preferred in bases else None,
-                    tooltip="The CLIP to fit on: the embedded one, or a folder under models/wm_pipelines as the Hub "
-                    "keeps a CLIPModel. It stays as it is.",
+                clip_input(
+                    "The CLIP to fit on: the embedded one, or a folder under models/wm_pipelines as the Hub "
+                    "keeps a CLIPModel. It stays as it is."
                 ),
                 io.Image.Input("images", tooltip="The labelled pictures, as a batch; one to sixteen a class."),
                 io.String.Input(
@@ -81,7 +77,7 @@ class WM_CPLFit(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, base: str, **_: Any) -> str:
-        return repr(folders.fingerprint(folders.resolve_clip(base, folders.model_roots())))
+        return clip_fingerprint(base)
 
     @classmethod
     def execute(
@@ -163,8 +159,4 @@ class WM_CPLClassify(io.ComfyNode):
             )
         pictures, names = pictures_of(images), lines_of(class_names)
         output = pipeline.load(len(pictures), 0, 0)(pictures, names)
-        report = []
-        for i, row in enumerate(output.probs.tolist()):
-            ranked = sorted(zip(row, names, strict=True), reverse=True)
-            report.append(f"{i + 1}: " + ", ".join(f"{name} {p:.3f}" for p, name in ranked))
-        return io.NodeOutput("\n".join(output.top1), "\n".join(report))
+        return io.NodeOutput("\n".join(output.top1), ranked_lines(output.probs, names))

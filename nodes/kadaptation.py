@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import folders
+from .classifiers import clip_fingerprint, clip_input, ranked_lines
 from .types import CATEGORY, Pipeline, lines_of, pictures_of
 
 
@@ -13,8 +14,6 @@ class WM_KAdaptationFit(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        bases = folders.list_clips(folders.model_roots())
-        preferred = folders.EMBEDDED + "diorama-clip"
         return io.Schema(
             node_id="WM_KAdaptationFit",
             display_name="WM KAdaptation Fit",
@@ -22,12 +21,9 @@ class WM_KAdaptationFit(io.ComfyNode):
             description="Fit a CLIP to a few labelled pictures of each class. Use the result with WM KAdaptation "
             "Classify.",
             inputs=[
-                io.Combo.Input(
-                    "base",
-                    options=bases,
-                    default=preferred if preferred in bases else None,
-                    tooltip="The CLIP to fit: the embedded one, or a folder under models/wm_pipelines as the Hub "
-                    "keeps a CLIPModel.",
+                clip_input(
+                    "The CLIP to fit: the embedded one, or a folder under models/wm_pipelines as the Hub "
+                    "keeps a CLIPModel."
                 ),
                 io.Image.Input("images", tooltip="The labelled pictures, as a batch; five to sixteen a class."),
                 io.String.Input(
@@ -80,7 +76,7 @@ class WM_KAdaptationFit(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, base: str, **_: Any) -> str:
-        return repr(folders.fingerprint(folders.resolve_clip(base, folders.model_roots())))
+        return clip_fingerprint(base)
 
     @classmethod
     def execute(
@@ -158,8 +154,4 @@ class WM_KAdaptationClassify(io.ComfyNode):
         pictures = pictures_of(images)
         output = pipeline.load(len(pictures), 0, 0)(pictures)
         names = pipeline.pipeline.head.config.class_names
-        report = []
-        for i, row in enumerate(output.probs.tolist()):
-            ranked = sorted(zip(row, names, strict=True), reverse=True)
-            report.append(f"{i + 1}: " + ", ".join(f"{name} {p:.3f}" for p, name in ranked))
-        return io.NodeOutput("\n".join(output.labels), "\n".join(report))
+        return io.NodeOutput("\n".join(output.labels), ranked_lines(output.probs, names))
