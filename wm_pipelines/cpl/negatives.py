@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from wm_pipelines.cpl.prompts import sentence
+
 SIMILARITIES = ("clip_text", "bertscore")
 Similarity = str | Mapping[str, str]
 
@@ -13,7 +15,7 @@ def choose_negatives(
 ) -> torch.Tensor:
     """For each text, the index of its negative in `texts`, int64 `(C,)`.
 
-    A text is never its own negative, nor is another entry of the same words.
+    A text is never its own negative, nor is another entry that makes the same prompt.
 
     Args:
         texts: class names, captions or filled prompts.
@@ -41,8 +43,9 @@ def choose_negatives(
     else:
         raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)} or a table, got {similarity!r}")
     scores = scores.double().cpu()
-    code = {text: n for n, text in enumerate(texts)}
-    codes = torch.tensor([code[text] for text in texts])
+    prompts = [sentence(text) for text in texts]
+    code = {prompt: n for n, prompt in enumerate(prompts)}
+    codes = torch.tensor([code[prompt] for prompt in prompts])
     allowed = torch.zeros(len(texts), dtype=torch.bool)
     allowed[list(pool)] = True
     allowed = allowed[None] & (codes[:, None] != codes[None])
@@ -63,8 +66,9 @@ def _from_table(texts: Sequence[str], pool: Sequence[int], table: Mapping[str, s
             continue
         if negative is None:
             raise ValueError(f"similarity has no entry for {text!r}")
-        if negative not in place or negative == text:
-            why = "itself" if negative == text else "which is not among the texts"
+        same = isinstance(negative, str) and sentence(negative) == sentence(text)
+        if negative not in place or same:
+            why = "itself" if same else "which is not among the texts"
             raise ValueError(f"similarity names {negative!r} as the negative of {text!r}, {why}")
         chosen.append(place[negative])
     return torch.tensor(chosen)

@@ -19,7 +19,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from wm_pipelines import hub
 from wm_pipelines.class_inputs import Pictures, list_pictures, read_classes, read_labels
-from wm_pipelines.clip_base import load_clip, reference
+from wm_pipelines.clip_base import brought, is_offloaded, load_clip, preprocess, reference
 from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.cpl import training
@@ -30,7 +30,7 @@ from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
 from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
 from wm_pipelines.files import atomic_folder
-from wm_pipelines.media import Picture, to_pil, to_tensor
+from wm_pipelines.media import Picture, to_tensor
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.training import record as facts
 from wm_pipelines.vocabulary import check_vocabulary
@@ -74,9 +74,8 @@ class CPLPipeline(WMPipeline):
         ```
     """
 
-    model_cpu_offload_seq = "clip->prompt_learner"
-    # Both towers are called part by part, which offloading's hooks on a whole model do not see.
-    _exclude_from_cpu_offload = ["clip", "prompt_learner"]
+    # The learner runs while the towers wait (see `clip_base.brought`); after them, its hook would send them off.
+    model_cpu_offload_seq = "prompt_learner->clip"
 
     def __init__(
         self,
@@ -198,7 +197,7 @@ class CPLPipeline(WMPipeline):
                 class without a picture. Before anything changes.
             FloatingPointError: the loss is not finite; the prompt is then what it was.
         """
-        chosen = training.settings_of(settings)
+        chosen = self._settings(settings)
         names = read_classes(labels, class_names)
         if len(names) < 2:
             raise ValueError(f"class_names has {len(names)} entry; CPL needs ≥2 to choose a counterfactual negative")
@@ -225,7 +224,7 @@ class CPLPipeline(WMPipeline):
         Raises:
             ValueError, FloatingPointError: as in `fit`.
         """
-        chosen = training.settings_of(settings)
+        chosen = self._settings(settings)
         pictures = self._tensors(images)
         texts = read_captions(captions, len(pictures), chosen.seed)
         examples = retrieval_examples(pictures, texts, candidates, self._similarity)
@@ -250,7 +249,7 @@ class CPLPipeline(WMPipeline):
         Raises:
             ValueError, FloatingPointError: as in `fit`.
         """
-        chosen = training.settings_of(settings)
+        chosen = self._settings(settings)
         pictures = self._tensors(images)
         return self._fit(vqa_examples(pictures, prompts, labels), chosen, "filled prompts", callback)
 
@@ -259,12 +258,10 @@ class CPLPipeline(WMPipeline):
     ) -> "CPLPipeline":
         self._check_words(examples.texts)
         learner = self.prompt_learner
-        if any(hasattr(m, "_hf_hook") or hasattr(m, "_diffusers_hook") for m in self.clip.modules()):
-            raise ValueError("clip is offloaded; fit first, then turn offloading on")
         self.clip.requires_grad_(False).eval()
-        if learner.dtype in (torch.float16, torch.bfloat16):
+        before, dtype = {name: tensor.clone() for name, tensor in learner.state_dict().items()}, learner.dtype
+        if dtype in (torch.float16, torch.bfloat16):
             learner.float()  # the towers may be in half precision, what is optimised may not
-        before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
         started = time.monotonic()
         try:
             steps = settings.epochs * math.ceil(len(examples.pictures) / settings.batch_size)
@@ -277,12 +274,19 @@ class CPLPipeline(WMPipeline):
 
                 report = training.fit(self.clip, self.tokenizer, learner, self.preprocess, examples, settings, done)
         except BaseException:
-            learner.load_state_dict(before)
+            learner.to(dtype).load_state_dict(before)
             learner.requires_grad_(False).eval()
             raise
         self.history, self.negatives = report
         self._record(examples, settings, task, steps, time.monotonic() - started)
         return self
+
+    def _settings(self, given: dict[str, Any]) -> training.CPLSettings:
+        """Checked settings of a fit, for which nothing may be offloaded."""
+        hooked = [name for name, part in self.components.items() if is_offloaded(part)]
+        if hooked:
+            raise ValueError(f"{', '.join(hooked)} is offloaded; fit first, then turn offloading on")
+        return training.settings_of(given)
 
     def _record(self, examples: Any, settings: Any, task: str, steps: int, seconds: float) -> None:
         recipe = {**vars(settings), "lambda_cf": settings.weight}
@@ -309,18 +313,8 @@ class CPLPipeline(WMPipeline):
     # ---- inference ----
 
     def preprocess(self, images: Sequence[Picture]) -> torch.Tensor:
-        """Pictures as the tower wants them, float32 `(B, 3, S, S)` on the CPU.
-
-        Raises:
-            ValueError: one of them is no picture; it says which.
-        """
-        pictures = []
-        for i, image in enumerate(images):
-            try:
-                pictures.append(to_pil(image))
-            except ValueError as error:
-                raise ValueError(f"images[{i}]: {error}") from None
-        return self.image_processor(pictures, return_tensors="pt").pixel_values
+        """Pictures as the tower wants them; see `clip_base.preprocess`."""
+        return preprocess(self.image_processor, images)
 
     @torch.no_grad()
     def __call__(
@@ -353,20 +347,21 @@ class CPLPipeline(WMPipeline):
         texts, own = own_texts(class_names, len(pictures))
         if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
             raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
-        prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
-        self._check_words(texts)
-        device = self._execution_device
-        plain = self._plain(texts, max_tokens) if candidates is not None and candidates < len(texts) else None
         rows = []
-        with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
-            for start in range(0, len(pictures), batch_size):
-                pixels = self.preprocess(pictures[start : start + batch_size]).to(device)
-                image = encode_images(self.clip, pixels).to(self.prompt_learner.dtype)
-                which = None if own is None else own[start : start + batch_size].to(device)
-                if plain is not None:
-                    which = (image @ plain.T).topk(candidates, dim=1).indices
-                rows.append(self._logits(prompts, image, which, max_tokens, plain is not None))
-                progress.update()
+        with brought(self.clip):
+            prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
+            self._check_words(texts)
+            device = self._execution_device
+            plain = self._plain(texts, max_tokens) if candidates is not None and candidates < len(texts) else None
+            with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
+                for start in range(0, len(pictures), batch_size):
+                    pixels = self.preprocess(pictures[start : start + batch_size]).to(device)
+                    image = encode_images(self.clip, pixels).to(self.prompt_learner.dtype)
+                    which = None if own is None else own[start : start + batch_size].to(device)
+                    if plain is not None:
+                        which = (image @ plain.T).topk(candidates, dim=1).indices
+                    rows.append(self._logits(prompts, image, which, max_tokens, plain is not None))
+                    progress.update()
         self.maybe_free_model_hooks()
         logits = torch.cat(rows)
         best = logits.argmax(1).tolist()
@@ -414,9 +409,10 @@ class CPLPipeline(WMPipeline):
                 raise ValueError(f"{name} must be one picture, got {len(list_pictures(image))}")
         self._check_words([positive_text, negative_text])
         pixels = self.preprocess([list_pictures(positive)[0], list_pictures(negative)[0]])
-        image = encode_images(self.clip, pixels.to(self._execution_device), unit=False).float()
         bare = [words(positive_text), words(negative_text)]
-        text = encode_texts(self.clip, self.tokenizer, bare, unit=False).float()
+        with brought(self.clip):
+            image = encode_images(self.clip, pixels.to(self._execution_device), unit=False).float()
+            text = encode_texts(self.clip, self.tokenizer, bare, unit=False).float()
         masks = greedy_masks(image[:1], image[1:], text[:1], text[1:], mask_space)
         unit = functional.normalize(image, dim=-1)
         feature = counterfactual(masks.mask, unit[:1], unit[1:])[0].cpu()

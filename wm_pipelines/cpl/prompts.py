@@ -47,7 +47,8 @@ def words(name: str) -> str:
 
 def sentence(name: str) -> str:
     """What stands after the context: the name and a full stop."""
-    return words(name) if name.endswith(".") else f"{words(name)}."
+    text = words(name)
+    return text if text.endswith(".") else f"{text}."
 
 
 def conditional_features(

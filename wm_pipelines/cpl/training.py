@@ -70,11 +70,14 @@ class CPLSettings:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         for name in ("lr", "tau"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, got {value!r}")
         for name in ("momentum", "weight_decay", "lambda_cf"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
+            if value is None and name == "lambda_cf":
+                continue
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
 
     @property

@@ -10,7 +10,7 @@ from wm_pipelines.clip_text import encode_images
 from wm_pipelines.cpl import training
 from wm_pipelines.cpl.losses import class_logits
 from wm_pipelines.cpl.negatives import choose_negatives
-from wm_pipelines.cpl.prompts import conditional_features, make_prompts
+from wm_pipelines.cpl.prompts import conditional_features, make_prompts, sentence
 from wm_pipelines.cpl.tasks import retrieval_examples
 from wm_pipelines.random import keyed
 
@@ -128,6 +128,15 @@ def test_negatives_are_the_nearest_others(tiny_clip):
     assert choose_negatives(texts, range(4), table, features).tolist() == [2, 0, 1, 2]
 
 
+def test_one_prompt_written_twice_is_no_negative_of_itself():
+    features = functional.normalize(torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0.1], [0, 1]]), dim=-1)
+    texts = ["red cube", "red_cube", "red cube. ", "blue cube"]
+    assert choose_negatives(texts, range(4), "clip_text", features).tolist() == [3, 3, 3, 2]
+    with pytest.raises(ValueError, match="names 'red_cube' as the negative of 'red cube', itself"):
+        choose_negatives(texts, range(4), {"red cube": "red_cube"}, features)
+    assert [sentence(name) for name in ("cat. ", "cat", " red_cube.")] == ["cat.", "cat.", "red cube."]
+
+
 @pytest.mark.parametrize(
     ("texts", "pool", "similarity", "message"),
     [
@@ -193,6 +202,8 @@ def test_filled_prompts(cpl_pipe, coloured):
         ({"variant": "mine"}, "variant must be one of released, paper; got 'mine'"),
         ({"lambda_cf": -1.0}, "lambda_cf must be at least 0, got -1.0"),
         ({"tau": 0.0}, "tau must be above 0, got 0.0"),
+        ({"lr": "a"}, "lr must be above 0, got 'a'"),
+        ({"momentum": None}, "momentum must be at least 0, got None"),
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"epoch": 3}, "fit: unknown 'epoch', did you mean 'epochs'"),
     ],
@@ -239,6 +250,17 @@ def test_a_loss_that_is_not_finite_leaves_the_prompt_as_it_was(cpl_pipe, coloure
     with pytest.raises(FloatingPointError, match="lower lr=1e\\+30"):
         cpl_pipe.fit(pictures, labels, names, **{**FAST, "epochs": 4, "lr": 1e30})
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(cpl_pipe).items())
+
+
+def test_a_refused_fit_leaves_half_precision_as_it_was(cpl_pipe, coloured):
+    pictures, labels, names = coloured()
+    cpl_pipe.register_modules(prompt_learner=copy.deepcopy(cpl_pipe.prompt_learner).half())
+    before = weights(cpl_pipe)
+    table = {"red": "blue", "green": "blue", "blue": "red"}
+    with pytest.raises(ValueError, match="no training image for negative class 'blue'"):
+        cpl_pipe.fit(pictures, [0, 1] * 3, names, similarity=table)
+    after = weights(cpl_pipe)
+    assert all(torch.equal(before[n], after[n]) and after[n].dtype == torch.float16 for n in before)
 
 
 def test_chunks_of_text_do_not_change_a_fit(cpl_pipe, coloured):

@@ -1,5 +1,6 @@
 """The contract of the pipeline: inputs of any kind, new names, outputs, explanations, keeping and loading."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload
 from PIL import Image
 from torch.nn import functional
 
@@ -216,6 +218,11 @@ def test_a_folder_that_is_no_clip(tiny_sd, tmp_path):
         CPLPipeline.from_clip(tmp_path)
 
 
+def test_pickled_towers_are_refused(clip_folder):
+    with pytest.raises(ValueError, match="use_safetensors=False is not allowed: pickled weights are never loaded"):
+        CPLPipeline.from_clip(clip_folder, use_safetensors=False)
+
+
 def test_half_precision_on_disk_is_fitted_in_full(cpl_pipe, coloured, tmp_path):
     pictures, labels, names = coloured()
     cpl_pipe.save_adapter(tmp_path / "half", dtype=torch.float16)
@@ -228,8 +235,60 @@ def test_half_precision_on_disk_is_fitted_in_full(cpl_pipe, coloured, tmp_path):
     assert cpl_pipe.prompt_learner.dtype == torch.float32
 
 
-def test_offloading_leaves_both_parts_where_they_run():
-    assert set(CPLPipeline.model_cpu_offload_seq.split("->")) == set(CPLPipeline._exclude_from_cpu_offload)
+def own_copy(pipe):
+    """The same pipeline with modules of its own."""
+    parts = {"clip": copy.deepcopy(pipe.clip), "prompt_learner": copy.deepcopy(pipe.prompt_learner)}
+    other = CPLPipeline(**{**pipe.components, **parts})
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def test_model_offload_runs_and_sends_all_home(cpl_pipe, coloured):
+    pictures, labels, names = coloured()
+    expected = cpl_pipe(pictures, NAMES, candidates=2).logits
+    told = cpl_pipe.explain(pictures[0], pictures[1], "red", "green")
+    pipe = own_copy(cpl_pipe)
+    pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        assert torch.equal(pipe(pictures, NAMES, candidates=2).logits, expected)
+        assert pipe.explain(pictures[0], pictures[1], "red", "green").swapped == told.swapped
+    for fit in (
+        lambda: pipe.fit(pictures, labels, names),
+        lambda: pipe.fit_retrieval(pictures, ["a red cube", "a blue cube"] * 3, candidates=2),
+    ):
+        with pytest.raises(ValueError, match="clip, prompt_learner is offloaded; fit first"):
+            fit()
+
+
+def test_model_offload_keeps_both_parts_on_the_device_while_they_run(cpl_pipe, coloured, monkeypatch):
+    """No accelerator here, so the moves that the hooks make are written down, between the parts that run."""
+    pipe, told = own_copy(cpl_pipe), []
+    come, go = CpuOffload.pre_forward, CpuOffload.init_hook
+    monkeypatch.setattr(CpuOffload, "pre_forward", lambda h, m, *a: told.append(("come", m)) or come(h, m, *a))
+    monkeypatch.setattr(CpuOffload, "init_hook", lambda h, m: told.append(("go", m)) or go(h, m))
+    pipe.enable_model_cpu_offload(device="cpu")
+    for part in (pipe.clip.vision_model, pipe.clip.text_model.encoder, pipe.prompt_learner):
+        part.register_forward_pre_hook(lambda module, args: told.append(("run", module)))
+    told.clear()
+    pipe(coloured()[0], NAMES)
+    clip, learner = pipe.clip, pipe.prompt_learner
+    assert told[0] == ("come", clip) and ("come", learner) in told
+    end = told.index(("go", clip))
+    runs = [n for n, (what, _) in enumerate(told) if what == "run"]
+    assert len(runs) >= 3 and max(runs) < end  # each between the coming and the going
+    assert all(n > end for n, step in enumerate(told) if step == ("go", learner))
+
+
+def test_offloading_in_pieces_is_refused(cpl_pipe, coloured):
+    pictures = coloured()[0]
+    sequential, group = own_copy(cpl_pipe), own_copy(cpl_pipe)
+    sequential.enable_sequential_cpu_offload(device="cpu")
+    group.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    for pipe in (sequential, group):
+        with pytest.raises(ValueError, match="CLIPModel is offloaded in pieces .* use enable_model_cpu_offload"):
+            pipe(pictures, NAMES)
+        with pytest.raises(ValueError, match="CLIPModel is offloaded in pieces"):
+            pipe.explain(pictures[0], pictures[1], "red", "green")
 
 
 def test_nothing_is_warned_about(cpl_pipe, coloured):
