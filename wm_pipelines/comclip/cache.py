@@ -1,9 +1,12 @@
-"""A bounded store of embeddings: the least recently used go first."""
+"""Bounded stores: of embeddings, where the least recently used go first, and of anything else, where the oldest do."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
+
+LIMIT = 20_000
 
 
 class EmbeddingCache:
@@ -13,7 +16,7 @@ class EmbeddingCache:
         limit: entries kept; one of CLIP takes two to four kilobytes, one of BLIP-2 a hundred.
     """
 
-    def __init__(self, limit: int = 20_000):
+    def __init__(self, limit: int = LIMIT):
         self._entries: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self.limit = limit
 
@@ -47,3 +50,10 @@ class EmbeddingCache:
         while len(self._entries) > self.limit:
             self._entries.popitem(last=False)
         return found, len(places)
+
+
+def remember(store: dict[Hashable, Any], key: Hashable, value: Any) -> None:
+    """Puts a value into a dict that keeps its newest `LIMIT` entries."""
+    store[key] = value
+    while len(store) > LIMIT:
+        store.pop(next(iter(store)))

@@ -85,6 +85,13 @@ def read_pickled_table(path: str | os.PathLike) -> list[dict[str, Any]]:
     if not isinstance(manager, _Manager):
         raise ValueError(f"{path} holds no pandas table of the known layout, but {type(frame).__name__}")
     blocks, axes = _blocks_and_axes(manager)
+    try:
+        return _rows(blocks, axes)
+    except (TypeError, AttributeError, KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{path} holds no whole pandas table: {type(error).__name__}: {error}") from None
+
+
+def _rows(blocks: Any, axes: Any) -> list[dict[str, Any]]:
     names = [str(name) for name in axes[0].args[1]["data"]]
     columns: dict[str, list[Any]] = {}
     for block in blocks:
@@ -96,7 +103,7 @@ def read_pickled_table(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _blocks_and_axes(manager: _Manager) -> tuple[Any, Any]:
-    """Blocks and axes: pandas 2 gives both as arguments, pandas 1 the axes in a state."""
+    """Blocks and axes, which pandas gives as arguments since 1.3; older ones kept them in a state and are refused."""
     if len(manager.args) >= 2:
         return manager.args[0], manager.args[1]
     raise ValueError("the table was pickled by a pandas older than 1.3; open it there and pickle it again")

@@ -40,7 +40,7 @@ def score_examples(
 
     Returns:
         `score`, `baseline`, `detector` (arrays `(N, images, captions)`, NaN where the example failed), `failures`
-        (kind -> count, of what scores had to work around), `failed` (id -> why).
+        (kind -> count, of what scores had to work around), `failed` (row -> id and why; ids may repeat).
 
     Raises:
         ValueError: no example, examples of different forms, or not one picture is where the examples say.
@@ -52,13 +52,13 @@ def score_examples(
     shape = (len(examples), len(examples[0].images), len(examples[0].captions))
     found: dict[str, Any] = {name: np.full(shape, np.nan) for name in CONTROLS}
     failures: Counter[str] = Counter()
-    failed: dict[str, str] = {}
+    failed: dict[int, str] = {}
     for n, example in enumerate(tqdm(examples, desc="examples")):
         try:
             pictures = [load_image(path) for path in example.images]
             rows, kinds = _score_one(pipeline, example, pictures, rule or Rule(), grounding, linking, fit)
         except ValueError as error:
-            failed[example.id] = str(error)
+            failed[n] = f"{example.id}: {error}"
             continue
         for name in CONTROLS:
             found[name][n] = rows[name]

@@ -31,7 +31,7 @@ class Rule:
             benchmark's five seeds say otherwise.
         embed: "unit", embeddings of length one; "raw", as the towers give them.
         clamp: take negative similarities as 0.
-        min_weight_sum: below this sum of similarities the weights are equal, and the pair is counted as a failure.
+        min_weight_sum: up to this sum of similarities the weights are equal, and the pair is counted as a failure.
 
     Raises:
         ValueError: an unknown choice, or a `min_weight_sum` that is negative or not finite.
@@ -62,13 +62,13 @@ def weights_of(
 ) -> tuple[torch.Tensor, bool]:
     """Weights `(K,)` of the components, and whether their sum was too small to divide by.
 
-    "released": a_k / sum a_j, all equal where the sum is below `min_weight_sum`. "gclip" (arXiv 2505.02278): a_k as
+    "released": a_k / sum a_j, all equal where the sum is at most `min_weight_sum`. "gclip" (arXiv 2505.02278): a_k as
     they are. "equal": 1 / K. "late" weighs no embedding; see `late_score`.
 
     Args:
         similarity: a_k, float `(K,)`, at least one.
         clamp: take a negative a_k as 0 ("released", "gclip"). Without it negative sums flip the sign of all weights,
-            as in the authors' code; only a sum nearer to 0 than `min_weight_sum` is replaced then.
+            as in the authors' code; only a sum no farther from 0 than `min_weight_sum` is replaced then.
 
     Raises:
         ValueError: an unknown fusion.
@@ -82,7 +82,7 @@ def weights_of(
     if fusion == "gclip":
         return values, False
     total = values.sum()
-    if abs(float(total)) < min_weight_sum:
+    if abs(float(total)) <= min_weight_sum:
         return similarity.new_full((count,), 1 / count), True
     return values / total, False
 
@@ -105,4 +105,4 @@ def cosine(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Cosine along the last dimension, broadcast over the others; 0 where a vector is 0."""
     product = (left * right).sum(-1)
     norms = left.norm(dim=-1) * right.norm(dim=-1)
-    return torch.where(norms > 0, product / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0).clamp(-1, 1)
+    return torch.where(norms == 0, 0, product / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp(-1, 1)

@@ -77,6 +77,8 @@ def read_grounding(
     """
     if boxes is None:
         return [None] * len(pictures)
+    if not isinstance(boxes, Mapping | Sequence) or isinstance(boxes, str):
+        raise ValueError(f"boxes must map labels to lists of boxes, or be a list of such maps, got {boxes!r}")
     listed = [boxes] if isinstance(boxes, Mapping) else list(boxes)
     if len(listed) != len(pictures):
         raise ValueError(f"boxes has {len(listed)} entries for {len(pictures)} images; give one for each image")
@@ -92,6 +94,8 @@ def read_parsed(parsed: ParsedText | Sequence[ParsedText | None] | None, texts: 
     Raises:
         ValueError: another type, or another number of entries than captions.
     """
+    if not isinstance(parsed, ParsedText | Sequence | None) or isinstance(parsed, str):
+        raise ValueError(f"parsed must hold ParsedText, got {type(parsed).__name__}; see comclip.parser.from_json")
     listed = [parsed] if isinstance(parsed, ParsedText) else [None] * texts if parsed is None else list(parsed)
     if len(listed) != texts:
         raise ValueError(f"parsed has {len(listed)} entries for {texts} texts; give one for each text")

@@ -3,7 +3,6 @@
 OpenCLIP checkpoints in transformers' format are `CLIPModel`s. Features come as the towers give them, on the CPU.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines import clip_text, hub
-from wm_pipelines.clip_base import load_clip
+from wm_pipelines.clip_base import load_clip, model_type, safetensors_only
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
 from wm_pipelines.media import to_pil
@@ -162,21 +161,19 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
         kwargs: passed to the model's `from_pretrained`, for example `dtype`.
 
     Raises:
-        ValueError: no such checkpoint, truncated weights, or another model than the matchers know.
+        ValueError: no such checkpoint, truncated or pickled weights, or another model than the matchers know.
     """
     import transformers
 
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        kind = None
+    kwargs = safetensors_only(kwargs)
+    kind = model_type(folder)
     if kind == "clip":
         parts = load_clip(folder, **kwargs)
         return {"model": parts.pop("clip"), **parts}
     if kind not in MODELS:
         raise ValueError(f"{folder} has model_type {kind!r}; ComCLIP matches with clip, {', '.join(MODELS)}")
     hub.check_weights(folder)
-    model = getattr(transformers, MODELS[kind]).from_pretrained(folder, **{"use_safetensors": True, **kwargs})
+    model = getattr(transformers, MODELS[kind]).from_pretrained(folder, **kwargs)
     return {
         "model": model.eval(),
         "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),

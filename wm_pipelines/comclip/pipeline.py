@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +16,10 @@ from diffusers.utils import BaseOutput
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from wm_pipelines import hub
+from wm_pipelines.clip_base import brought
 from wm_pipelines.comclip import inputs
 from wm_pipelines.comclip.boxes import Box, Boxes
-from wm_pipelines.comclip.cache import EmbeddingCache
+from wm_pipelines.comclip.cache import EmbeddingCache, remember
 from wm_pipelines.comclip.components import NO_WEIGHT, Component, Failure, Linker, components_of
 from wm_pipelines.comclip.fusion import MIN_WEIGHT_SUM, Rule, combine, late_score, weights_of
 from wm_pipelines.comclip.grounders import Grounder
@@ -143,14 +143,27 @@ class ComCLIPPipeline(WMPipeline):
         return pipeline
 
     @classmethod
-    def from_base(cls, base: str | os.PathLike, record: str | os.PathLike, **kwargs: Any) -> "ComCLIPPipeline":
+    def from_base(
+        cls,
+        base: str | os.PathLike,
+        record: str | os.PathLike,
+        *,
+        parser: Callable[[str], ParsedText] | None = None,
+        grounder: Grounder | None = None,
+        linker: Linker | None = None,
+        **kwargs: Any,
+    ) -> "ComCLIPPipeline":
         """A pipeline on the CLIP, SigLIP or BLIP-2 checkpoint `base`, with the record in the folder `record`.
 
         The method has no weights, so a record is all that a ComCLIP checkpoint on another base holds.
+
+        Args:
+            parser, grounder, linker: as of the class.
+            kwargs: passed to the model's `from_pretrained`, for example `dtype`.
         """
-        parts = load_parts(hub.resolve(base), **{k: v for k, v in kwargs.items() if k in ("dtype", "use_safetensors")})
-        pipeline = cls(**parts, **{k: v for k, v in kwargs.items() if k in ("parser", "grounder", "linker")})
-        known = WMConfig.load(base).vocabulary if (Path(base) / CONFIG_NAME).is_file() else None
+        folder = hub.resolve(base)
+        pipeline = cls(**load_parts(folder, **kwargs), parser=parser, grounder=grounder, linker=linker)
+        known = WMConfig.load(folder).vocabulary if (folder / CONFIG_NAME).is_file() else None
         pipeline.wm_config = WMConfig.load(record).model_copy(update={"vocabulary": known})
         return pipeline
 
@@ -339,7 +352,7 @@ class ComCLIPPipeline(WMPipeline):
             read = self.parser(text)
             if not isinstance(read, ParsedText):
                 raise ValueError(f"the parser must give a ParsedText, got {type(read).__name__} for {text!r}")
-            self._parses[text] = read
+            remember(self._parses, text, read)
         return self._parses[text]
 
     def ground(self, picture: torch.Tensor, key: Hashable, parsed: ParsedText) -> dict[str, list[Box]]:
@@ -349,7 +362,7 @@ class ComCLIPPipeline(WMPipeline):
             return {}
         if (key, phrases) not in self._grounded:
             found = self.grounder(picture, list(phrases))
-            self._grounded[key, phrases] = inputs.read_boxes(found, tuple(picture.shape[-2:]))
+            remember(self._grounded, (key, phrases), inputs.read_boxes(found, tuple(picture.shape[-2:])))
         return self._grounded[key, phrases]
 
     def _score(
@@ -385,7 +398,7 @@ class ComCLIPPipeline(WMPipeline):
             score, baseline, weights, bad = self._fuse(image, caption, seen, spoken, rule)
             parts[n] = [replace(p, weight=w) for p, w in zip(parts[n], weights, strict=True)]
             if bad:
-                what = f"the similarities of caption {given.texts[t]!r} to its sub-images sum to less than"
+                what = f"the similarities of caption {given.texts[t]!r} to its sub-images sum to at most"
                 degenerate.append(Failure(NO_WEIGHT, f"{what} {rule.min_weight_sum:g}; weights are equal", i, t))
             rows.append((score, baseline, _found(parts[n])))
         _refuse(degenerate, strict)
@@ -439,9 +452,24 @@ class ComCLIPPipeline(WMPipeline):
             return self.matcher.encode_texts([texts[p] for p in places])
 
         # texts first: one that is too long is refused before the dearer passes
-        words, new_texts = self._words.fill(texts, encode_words, batch_size)
-        sights, new_images = self._sights.fill(list(needed), encode_sights, batch_size)
+        with brought(self.model):
+            words, new_texts = self._words.fill(texts, encode_words, batch_size)
+            sights, new_images = self._sights.fill(list(needed), encode_sights, batch_size)
+        self._check_finite(given, sights, words)
         return _double(sights), _double(words), Passes(new_images, new_texts)
+
+    def _check_finite(
+        self, given: "Given", sights: dict[Hashable, torch.Tensor], words: dict[str, torch.Tensor]
+    ) -> None:
+        """Refuse embeddings with NaN or infinity, which no score may hide."""
+        made = f"the {type(self.model).__name__} in {self.model.dtype} gives NaN or infinity for"
+        for text, embedding in words.items():
+            if not bool(embedding.isfinite().all()):
+                raise ValueError(f"{made} the text {text!r}")
+        for key, embedding in sights.items():
+            if not bool(embedding.isfinite().all()):
+                which = [i for i, own in enumerate(given.keys) if own == key[: len(own)]]
+                raise ValueError(f"{made} {f'images[{which[0]}]' if which else 'a black picture'}")
 
 
 class Given(NamedTuple):

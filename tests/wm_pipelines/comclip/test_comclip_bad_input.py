@@ -1,5 +1,8 @@
 """Conditions of the data are counted, warned of once and raised on demand; malformed input always raises."""
 
+import copy
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +60,8 @@ def test_pictures_that_are_none_are_refused(never, image, words):
         ({"boxes": {"red cube": [(0.1, 0.2, 0.5, 0.5)]}}, "boxes look normalised"),
         ({"boxes": {"red cube": [(0, 0, 90, 5)]}}, "lies outside the picture of 40x30 pixels"),
         ({"boxes": {"red cube": [(0, 0, 3, 20)]}, "fit": "crop"}, "lies outside the crop"),
+        ({"boxes": 5}, "boxes must map labels to lists of boxes, or be a list of such maps, got 5"),
+        ({"parsed": 5}, "parsed must hold ParsedText, got int"),
         ({"boxes": [{}, {}]}, "boxes has 2 entries for 1 images"),
         ({"box_format": "coco"}, "box_format='coco'; choose from"),
         ({"fit": "squash"}, "fit='squash'; choose from pad, stretch, crop"),
@@ -76,6 +81,19 @@ def test_malformed_calls_are_refused_before_any_pass(never, options, words):
     with pytest.raises(ValueError) as error:
         never(**call)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(("tower", "words"), [("text_projection", "the text 'a red cube'"), ("visual_projection", "")])
+def test_embeddings_that_are_not_finite_are_refused(comclip_parts, tower, words):
+    from wm_pipelines import ComCLIPPipeline
+
+    pipe = ComCLIPPipeline(**{**comclip_parts, "model": copy.deepcopy(comclip_parts["model"])})
+    getattr(pipe.model, tower).weight.fill_(float("nan"))
+    blank = {"boxes": {}, "missing": "blank"}
+    for options, picture in (({"boxes": {}}, "images[0]"), (blank, "images[0]")):
+        with pytest.raises(ValueError) as error, warnings.catch_warnings(action="ignore"):
+            pipe(rgb(40, 30), "a red cube", **options)
+        assert f"the CLIPModel in torch.float32 gives NaN or infinity for {words or picture}" in str(error.value)
 
 
 def test_other_parsers_and_models_are_refused(comclip_parts, picture):
@@ -110,7 +128,7 @@ def test_a_caption_that_would_be_cut_off_is_refused(pipe, where):
             {"linker": lambda entity, labels: ["dog"]},
             "label 'dog' matched by the linker is not in the dense captions of this image",
         ),
-        (NO_WEIGHT, {"min_weight_sum": 1e3}, "sum to less than 1000; weights are equal"),
+        (NO_WEIGHT, {"min_weight_sum": 1e3}, "sum to at most 1000; weights are equal"),
     ],
 )
 def test_conditions_of_the_data_are_counted_or_raised(pipe, kind, call, words):

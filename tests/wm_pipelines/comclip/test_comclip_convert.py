@@ -8,7 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from wm_pipelines.comclip.convert import convert, read_pickled_table
+from wm_pipelines.comclip import convert as convert_module
+from wm_pipelines.comclip.convert import _Held, convert, read_pickled_table
 
 
 class _Named:
@@ -94,6 +95,23 @@ def test_anything_else_is_refused_and_nothing_runs(tmp_path, monkeypatch, conten
         read_pickled_table(path)
     assert words in str(error.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda manager: (manager.args[0][:1], manager.args[1]), "KeyError: 'image'"),
+        (lambda manager: (manager.args[0], []), "IndexError"),
+        (lambda manager: (manager.args[0], [manager.args[1][1], manager.args[1][0]]), ""),
+        (lambda manager: (5, manager.args[1]), "TypeError"),
+        (lambda manager: ((_Held(1),), manager.args[1]), "IndexError"),
+    ],
+)
+def test_half_a_table_is_refused(frame, monkeypatch, damage, words):
+    whole = convert_module._blocks_and_axes
+    monkeypatch.setattr(convert_module, "_blocks_and_axes", lambda manager: whole(manager) and damage(manager))
+    with pytest.raises(ValueError, match=f"holds no whole pandas table: .*{words}"):
+        read_pickled_table(frame)
 
 
 def test_a_missing_file_is_named(tmp_path):

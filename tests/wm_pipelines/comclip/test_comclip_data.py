@@ -183,7 +183,7 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
         pipe, examples, grounding=lambda e, i: boxes.get(e.names[i], {}),
         linking=lambda e, i, c: (lambda entity, labels: ["absent"]) if e.id == "2" and i == 1 else None,
     )  # fmt: skip
-    assert list(scores["failed"]) == ["3"] and "9" in scores["failed"]["3"]
+    assert list(scores["failed"]) == [2] and scores["failed"][2].startswith("3: ") and "9" in scores["failed"][2]
     assert np.isnan(scores["score"][2]).all() and np.isfinite(scores["score"][:2]).all()
     assert scores["detector"][:2, :, 0].tolist() == [[1.0, 0.5], [1.0, 0.0]]
     assert scores["failures"]["missing box"] == 3
@@ -195,6 +195,8 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
         Image.open(images / "1.jpg"), examples[0].captions[0], boxes["1"], examples[0].parsed[0],
     )  # fmt: skip
     assert scores["score"][0, 0, 0] == pytest.approx(float(one.score), rel=1e-6)
+    twice = [examples[0], examples[2], examples[2]]  # rows of one id are failures of their own
+    assert summarise(twice, score_examples(pipe, twice, grounding=lambda e, i: {}))["failed"] == 2
     with pytest.raises(ValueError, match="not one image is there"):
         score_examples(pipe, data.read_comvg(comvg, images / "absent"))
 

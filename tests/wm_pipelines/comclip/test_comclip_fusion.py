@@ -39,6 +39,16 @@ def test_weights_of_each_rule():
     assert not degenerate and float(negative.sum()) == pytest.approx(1)
 
 
+def test_a_bound_of_zero_divides_by_no_zero():
+    for values, clamp in (([0.0, 0.0], True), ([-0.3, -0.1], True), ([0.2, -0.2], False)):
+        weights, degenerate = weights_of(torch.tensor(values), clamp=clamp, min_weight_sum=0)
+        assert degenerate and weights.tolist() == [0.5, 0.5]
+
+
+def test_a_cosine_hides_no_nan():
+    assert cosine(torch.tensor([float("nan"), 1.0]), torch.ones(2)).isnan()
+
+
 @pytest.mark.parametrize(("values", "clamp"), [([-0.2, -0.3], True), ([0.2, -0.2], False), ([0.0, 0.0], True)])
 def test_weights_without_a_sum_are_equal(values, clamp):
     weights, degenerate = weights_of(torch.tensor(values, dtype=torch.float64), clamp=clamp)

@@ -1,5 +1,7 @@
 """`ComCLIPPipeline` on a real CLIPModel at tiny size: scores, controls, costs, caches, saving."""
 
+import copy
+
 import pytest
 import torch
 
@@ -232,6 +234,82 @@ def test_a_record_alone_is_a_checkpoint_on_its_base(comclip_parts, pipe, tmp_pat
     assert torch.equal(loaded(picture(), caption, boxes).score, plain(picture(), caption, boxes).score)
     with pytest.raises(ValueError, match="model_type None"):
         ComCLIPPipeline.from_matcher(str(tmp_path / "record"))
+
+
+def test_a_base_by_name_keeps_its_words_and_every_argument_counts(comclip_parts, pipe, tmp_path, monkeypatch, picture):
+    from wm_pipelines import AutoWMPipeline, ComCLIPPipeline, WMConfig, hub
+
+    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path)
+    for part in comclip_parts.values():
+        part.save_pretrained(tmp_path / "diorama-clip")
+    hub.seal(tmp_path / "diorama-clip", WMConfig(method="diorama-clip", vocabulary=["a", "red", "cube"]))
+    pipe.save_record(tmp_path / "record", "diorama-clip")
+    own = {"parser": lambda text: None, "grounder": lambda *a: {}, "linker": lambda *a: []}
+    loaded = ComCLIPPipeline.from_base("diorama-clip", tmp_path / "record", dtype=torch.bfloat16, **own)
+    assert loaded.model.dtype == torch.bfloat16 and all(getattr(loaded, name) is own[name] for name in own)
+    with pytest.raises(ValueError, match="the word 'cub'"):
+        loaded(picture(), "a red cub")
+    old = AutoWMPipeline.from_pretrained(tmp_path / "record", torch_dtype=torch.bfloat16)
+    assert old.model.dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="grunder"):
+        ComCLIPPipeline.from_base("diorama-clip", tmp_path / "record", grunder=None)
+    with pytest.raises(ValueError, match="use_safetensors=False is not allowed"):
+        ComCLIPPipeline.from_base("diorama-clip", tmp_path / "record", use_safetensors=False)
+
+
+@pytest.fixture
+def own_pipe(comclip_parts):
+    """A pipeline whose model no other test shares."""
+    from wm_pipelines import ComCLIPPipeline
+
+    return ComCLIPPipeline(**{**comclip_parts, "model": copy.deepcopy(comclip_parts["model"])})
+
+
+def test_model_offload_runs_and_keeps_the_caches(own_pipe, pipe, picture, caption, boxes):
+    expected = pipe(picture(), caption, boxes).score
+    own_pipe.enable_model_cpu_offload(device="cpu")
+    assert torch.equal(own_pipe(picture(), caption, boxes).score, expected)
+    assert own_pipe(picture(1), caption, boxes).passes == (4, 0)
+    assert own_pipe.rerank([picture(), picture(2)], caption, [boxes] * 2).passes.images == 4
+
+
+def test_model_offload_keeps_the_model_on_the_device_while_it_runs(own_pipe, picture, caption, boxes, monkeypatch):
+    """No accelerator here, so the moves that the hook makes are written down, between the towers that run."""
+    from accelerate.hooks import CpuOffload
+
+    told, come, go = [], CpuOffload.pre_forward, CpuOffload.init_hook
+    monkeypatch.setattr(CpuOffload, "pre_forward", lambda h, m: told.append("come") or come(h, m))
+    monkeypatch.setattr(CpuOffload, "init_hook", lambda h, m: told.append("go") or go(h, m))
+    own_pipe.enable_model_cpu_offload(device="cpu")
+    for name in ("text_model.encoder", "vision_model"):
+        own_pipe.model.get_submodule(name).register_forward_pre_hook(lambda m, args, name=name: told.append(name))
+    told.clear()
+    own_pipe(picture(), caption, boxes)
+    assert told == ["come", "text_model.encoder", "vision_model", "go"]
+    own_pipe.model.vision_model.register_forward_pre_hook(lambda m, args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        own_pipe(picture(3), "a red cube", boxes)
+    assert told[-1] == "go"  # after an error too
+
+
+@pytest.mark.parametrize("kind", ["sequential", "group"])
+def test_offloading_in_pieces_is_refused(own_pipe, picture, caption, boxes, kind):
+    if kind == "sequential":
+        own_pipe.enable_sequential_cpu_offload(device="cpu")
+    else:
+        own_pipe.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    with pytest.raises(ValueError, match="CLIPModel is offloaded in pieces .* use enable_model_cpu_offload"):
+        own_pipe(picture(), caption, boxes)
+
+
+def test_what_is_remembered_is_bounded(pipe, picture, monkeypatch):
+    from wm_pipelines.comclip import cache
+
+    monkeypatch.setattr(cache, "LIMIT", 2)
+    pipe.grounder = lambda image, phrases: {}
+    for n, text in enumerate(("a red cube", "a blue cube", "a green cube")):
+        pipe.ground(picture(n), n, pipe.parse_text(text))
+    assert list(pipe._parses) == ["a blue cube", "a green cube"] and [key for key, _ in pipe._grounded] == [1, 2]
 
 
 def test_parser_grounder_and_linker_are_the_users_own(comclip_parts, picture):
