@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import CLIPImageProcessor, CLIPVisionModel
+from transformers import CLIPVisionModel
 
 from wm_pipelines import hub
+from wm_pipelines.class_inputs import class_folders
+from wm_pipelines.clip_base import image_processor, model_type, preprocess
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import load_image
 from wm_pipelines.random import keyed
@@ -18,6 +20,7 @@ from wm_pipelines.subspace.results import LIDResult
 from wm_pipelines.subspace.training import ClassificationTask, Labelled
 
 HEAD_RATE = 1e-2
+KINDS = ("clip", "clip_vision_model")
 RATES = (1e-3, 1e-2, 1e-1)
 
 
@@ -35,22 +38,15 @@ class Tower(nn.Module):
         return self.head(self.vision_model(pixel_values=pixel_values).pooler_output)
 
 
-def read_classes(folder: str | os.PathLike) -> dict[str, list[Path]]:
+def files_of_classes(folder: str | os.PathLike) -> dict[str, list[Path]]:
     """{class: its files, by name} of a folder that has one folder of pictures for each class.
 
     Raises:
-        ValueError: no such folder, fewer than two classes, or a class of fewer than three pictures.
+        ValueError: as in `class_inputs.class_folders`, or a class of fewer than three pictures.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"pictures {str(folder)!r} is no folder; give one with a folder of pictures for each class")
-    found = {
-        part.name: sorted(p for p in part.iterdir() if p.is_file() and not p.name.startswith("."))
-        for part in sorted(folder.iterdir())
-        if part.is_dir() and not part.name.startswith(".")
-    }
-    if len(found) < 2:
-        raise ValueError(f"pictures {str(folder)!r} has {len(found)} class folders; two or more are needed")
+    found: dict[str, list[Path]] = {}
+    for path, name in zip(*class_folders(folder), strict=True):
+        found.setdefault(name, []).append(path)
     for name, files in found.items():
         if len(files) < 3:
             raise ValueError(
@@ -97,8 +93,11 @@ def run(
             raise ValueError(f"{name}={value}; it must be an integer above 0")
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out {str(out)!r} is a file; name a folder")
-    classes = read_classes(pictures)
+    classes = files_of_classes(pictures)
     folder = hub.resolve(base)
+    kind = model_type(folder)
+    if kind not in KINDS:
+        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {', '.join(KINDS)}")
     if not (folder / "preprocessor_config.json").is_file():
         raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
     hub.check_weights(folder)
@@ -106,13 +105,13 @@ def run(
     lid = LocalIntrinsicDimension(
         model.eval(), block_groups(model), projection, head=["head"], seeds=seeds, max_dim=max_dim
     )
-    processor = CLIPImageProcessor.from_pretrained(folder)
+    processor = image_processor(folder)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     device = next(model.parameters()).device
 
     def load(part: list[tuple[Path, int]]) -> Labelled:
-        images = processor([load_image(file) for file, _ in part], return_tensors="pt").pixel_values
+        images = preprocess(processor, [load_image(file) for file, _ in part])
         return images.to(device), torch.tensor([label for _, label in part], device=device)
 
     parts = [load(part) for part in split_classes(classes)]

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from typer.testing import CliRunner
 
 from wm_pipelines import cli
 from wm_pipelines.media import save_image
 from wm_pipelines.subspace.results import LIDResult
-from wm_pipelines.subspace.run import read_classes, run, split_classes
+from wm_pipelines.subspace.run import files_of_classes, run, split_classes
 from wm_pipelines.subspace.training import ClassificationTask
 
 
@@ -52,7 +53,7 @@ def test_command_writes_the_result_and_the_curves(clip, pictures, tmp_path):
 
 
 def test_split_is_disjoint_and_has_every_class(pictures):
-    parts = split_classes(read_classes(pictures))
+    parts = split_classes(files_of_classes(pictures))
     assert [len(part) for part in parts] == [6, 2, 2]
     assert len({file for part in parts for file, _ in part}) == 10
     assert all({label for _, label in part} == {0, 1} for part in parts)
@@ -61,7 +62,7 @@ def test_split_is_disjoint_and_has_every_class(pictures):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"pictures": "nowhere"}, "is no folder"),
+        ({"pictures": "nowhere"}, "is not a folder"),
         ({"base": "nowhere"}, "not an embedded checkpoint"),
         ({"projection": "haar"}, "projection='haar'"),
         ({"steps": 0}, "steps=0"),
@@ -82,7 +83,7 @@ def test_bad_folders_are_refused(clip, pictures, tmp_path):
         (pictures / "dark" / f"{i}.png").unlink()
     with pytest.raises(ValueError, match="class 'dark' has 2 pictures; three or more"):
         run(pictures, clip)
-    with pytest.raises(ValueError, match="has 0 class folders; two or more"):
+    with pytest.raises(ValueError, match="has 0 sub-folders; a classifier needs at least 2"):
         run(pictures / "bright", clip)
     with pytest.raises(ValueError, match="is a file; name a folder"):
         run(pictures, clip, out=tmp_path / "0.png")
@@ -90,6 +91,16 @@ def test_bad_folders_are_refused(clip, pictures, tmp_path):
     (tmp_path / "0.png").rename(pictures / "dark" / "0.png")
     with pytest.raises(ValueError, match="no preprocessor_config.json"):
         run(pictures, clip)
+
+
+def test_another_kind_of_model_is_refused_by_name(pictures, tmp_path):
+    config = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    SiglipVisionModel(config).save_pretrained(tmp_path / "siglip")
+    SiglipImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(tmp_path / "siglip")
+    with pytest.raises(ValueError, match="model_type 'siglip_vision_model' in its config.json, needs one of clip, "):
+        run(pictures, str(tmp_path / "siglip"))
 
 
 def test_task_keeps_the_rate_that_validates_best():
