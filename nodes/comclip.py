@@ -93,6 +93,9 @@ def _read(boxes: str) -> dict | None:
     if not boxes.strip():
         return None
     try:
-        return json.loads(boxes)
+        read = json.loads(boxes)
     except json.JSONDecodeError as error:
         raise ValueError(f"boxes is no JSON: {error}") from None
+    if not isinstance(read, dict):
+        raise ValueError(f'boxes must be a JSON object such as {{"red cube": [[0, 0, 9, 9]]}}, got {boxes.strip()!r}')
+    return read

@@ -261,6 +261,17 @@ def test_bad_hub_names_are_refused_before_anything_runs(comfy, server_module, ex
     assert value in json.dumps(refused.value.body)
 
 
+@pytest.mark.parametrize(
+    ("boxes", "words"), [("{", "boxes is no JSON"), ("[]", "must be a JSON object"), ("5", "must be a JSON object")]
+)
+def test_boxes_that_are_none_are_refused_before_anything_runs(comfy, server_module, example, boxes, words):
+    prompt = example("wm_comclip")
+    prompt[only(prompt, "WM_ComCLIPMatch")]["inputs"]["boxes"] = boxes
+    with pytest.raises(server_module.Refused) as refused:
+        comfy.queue(prompt)
+    assert words in json.dumps(refused.value.body)
+
+
 def test_a_bad_condition_is_one_clear_error_and_no_picture(comfy, example):
     before = sorted(comfy.base.glob("output/**/*"))
     prompt = example("wm_two_phrases", width=96, height=96)
