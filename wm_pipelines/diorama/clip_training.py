@@ -2,17 +2,20 @@
 
 import json
 import math
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from wm_pipelines.diorama.language import KINDS, VOCABULARY
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.diorama.scene import Scene
+from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
 from wm_pipelines.diorama.training import SIZE, options_of, pictures_of, save_half, worded
 from wm_pipelines.training import KeyedNoise, Recipe, Task
@@ -20,19 +23,24 @@ from wm_pipelines.training import KeyedNoise, Recipe, Task
 TEMPLATE = "a photo of {}."
 TEMPLATED = 0.25  # share of captions put into the template that zero-shot classes come in
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
+OPPOSITES = {"left": "right", "behind": "in front of", "above": "below"}
+OPPOSITES |= {v: k for k, v in OPPOSITES.items()}
+_RELATION = re.compile("|".join(rf"\b{words}\b" for words in OPPOSITES))
 CLIP_WORDS = (*VOCABULARY, "photo")  # the words that are one token each
 
 
 class CLIPTask(Task):
     """Symmetric InfoNCE (Radford et al. 2021, arXiv 2103.00020) with a learned logit scale of at most 100.
 
-    A caption that is true of another picture of the batch is no negative for it: see `true_elsewhere`.
+    A caption that is true of another picture of the batch is no negative for it: see `true_elsewhere`. With the
+    option `contradictions`, each picture must also prefer its caption to a false one that has nearly the same words,
+    as in NegCLIP (Yuksekgonul et al. 2023, arXiv 2210.01936): see `contradiction`.
     """
 
     def __init__(self, recipe: Recipe):
         from transformers import CLIPConfig, CLIPModel
 
-        self.options = options_of(recipe, {"length": 24000, "cache": None})
+        self.options = options_of(recipe, {"length": 24000, "cache": None, "contradictions": False})
         self.images = pictures_of(self.options)
         self.scenes, self.length = self.images.scenes, len(self.images)
         self.data = f"Diorama images, train split, {self.length} scenes"
@@ -73,26 +81,39 @@ class CLIPTask(Task):
 
     def words(self, index: int, noise: KeyedNoise) -> str:
         """The caption of scene `index` as this step words it."""
-        rng = noise.generator(index, "caption")
-        templated = rng.random() < TEMPLATED
-        text = worded(self.scenes[index], rng)
-        return TEMPLATE.format(text) if templated else text
+        return _said_of(self.scenes[index], noise.generator(index, "caption"))
+
+    def false_words(self, index: int, noise: KeyedNoise) -> str | None:
+        """What `contradiction` makes of `words(index, noise)`."""
+        return contradiction(
+            self.scenes[index],
+            lambda scene: _said_of(scene, noise.generator(index, "caption")),
+            noise.generator(index, "contradiction"),
+        )
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         captions = [self.words(i, noise) for i in indices]
+        false = [self.false_words(i, noise) if self.options["contradictions"] else None for i in indices]
+        lied = [n for n, text in enumerate(false) if text]
         pictures = (self.images.pictures(indices) * 2 - 1).to(self.device)
         images = self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output)
-        texts = self.text_features(captions)
+        texts = self.text_features(captions + [false[n] for n in lied])
         with torch.no_grad():
             self.clip.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         scale = self.clip.logit_scale.exp()
         logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
         also = true_elsewhere(captions, [self.scenes[i] for i in indices]).to(self.device)
-        logits = logits.masked_fill(also, float("-inf"))
         own = torch.arange(len(indices), device=self.device)
-        loss = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
-        right = ((logits.argmax(0) == own).float().mean() + (logits.argmax(1) == own).float().mean()) / 2
-        return {"loss": loss, "right": right, "scale": scale}
+        square = logits[:, : len(indices)].masked_fill(also, float("-inf"))
+        against = torch.full_like(logits[:, :1], float("-inf"))  # a picture's own contradiction
+        against[lied, 0] = logits[lied, len(indices) + torch.arange(len(lied), device=self.device)]
+        wide = torch.cat([square, against], 1)
+        loss = (functional.cross_entropy(wide, own) + functional.cross_entropy(square.T, own)) / 2
+        right = ((square.argmax(0) == own).float().mean() + (square.argmax(1) == own).float().mean()) / 2
+        said = {"loss": loss, "right": right, "scale": scale}
+        if lied:
+            said["contradicted"] = (wide.diagonal()[lied] > against[lied, 0]).float().mean()
+        return said
 
     def text_features(self, captions: list[str]) -> torch.Tensor:
         """Projected features (N, D): the shorter half of the captions in one pass and the longer in another, each as
@@ -120,6 +141,54 @@ class CLIPTask(Task):
         for name in ("processor_config.json", "preprocessor_config.json"):
             path = folder / name
             path.write_text(json.dumps(json.loads(path.read_text()), indent=2, sort_keys=True) + "\n")
+
+
+def _said_of(scene: Scene, rng: np.random.Generator) -> str:
+    templated = rng.random() < TEMPLATED
+    text = worded(scene, rng)
+    return TEMPLATE.format(text) if templated else text
+
+
+def contradiction(scene: Scene, say: Callable[[Scene], str], rng: np.random.Generator) -> str | None:
+    """A false caption of `scene` with nearly the words of the true one, `say(scene)`.
+
+    With equal chance, of those that apply: one relation turned round (left and right, behind and in front, above and
+    below), the colours of two objects exchanged, one object given another shape. It never names a held-out pair or
+    relation: as a caption that is always false, it would teach that these don't exist.
+
+    Returns:
+        The caption, or None where the draw gives none.
+    """
+    text = say(scene)
+    relations = list(_RELATION.finditer(text))
+    ways = ["turn"] * bool(relations) + ["exchange"] * (len(scene.objects) > 1) + ["shape"] * bool(scene.objects)
+    if not ways:
+        return None
+    way = ways[rng.integers(len(ways))]
+    if way == "turn":
+        at = relations[rng.integers(len(relations))]
+        false = text[: at.start()] + OPPOSITES[at.group()] + text[at.end() :]
+    else:
+        objects = list(scene.objects)
+        if way == "exchange":
+            i, j = rng.choice(len(objects), 2, replace=False)
+            colours = objects[i].colour, objects[j].colour
+            objects[j], objects[i] = (replace(objects[n], colour=c) for n, c in zip((j, i), colours, strict=True))
+        else:
+            i = rng.integers(len(objects))
+            objects[i] = replace(objects[i], shape=SHAPES[rng.integers(len(SHAPES))])
+        if _looks(objects) == _looks(scene.objects) or HELD_OUT & set(_looks(objects)):
+            return None
+        false = say(replace(scene, objects=tuple(objects)))
+    said = parse_caption(_bare(false))
+    if way == "turn" and any(said.objects.count(thing) > 1 for thing in said.objects):
+        return None  # "a red cube left of another red cube" is true both ways round
+    shapes = [thing["shape"] for thing in said.objects]
+    return None if any((p, shapes[a], shapes[b]) in HELD_OUT_RELATIONS for a, p, b in said.relations) else false
+
+
+def _looks(objects: Sequence[SceneObject]) -> list[tuple[str, str]]:
+    return sorted((o.colour, o.shape) for o in objects)
 
 
 def true_elsewhere(captions: Sequence[str], scenes: Sequence[Scene]) -> torch.Tensor:

@@ -2,10 +2,19 @@
 
 import math
 
+import numpy as np
 import torch
 
-from wm_pipelines.diorama.clip_training import CLIPTask, true_elsewhere
-from wm_pipelines.diorama.scene import Scene, SceneObject
+from wm_pipelines.diorama.clip_training import CLIPTask, contradiction, true_elsewhere
+from wm_pipelines.diorama.language import caption, parse_caption
+from wm_pipelines.diorama.scene import (
+    HELD_OUT,
+    HELD_OUT_RELATIONS,
+    Scene,
+    SceneObject,
+    clear_relations,
+    sample_scene,
+)
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
 
 
@@ -35,6 +44,44 @@ def test_false_negatives_change_no_gradient():
     task.scenes, task.images.scenes = [scenes[0]] * 2, [scenes[0]] * 2
     task.words = lambda index, noise: words(0, noise)  # one caption twice: nothing is left to tell apart
     assert task.loss([0, 1], 0, KeyedNoise(0, 0))["loss"].item() == 0.0
+
+
+def test_a_contradiction_is_false_and_names_nothing_held_out():
+    seen = set()
+    for n in range(300):
+        scene = sample_scene("contradiction", n)
+        rng = np.random.default_rng(n)
+        text = caption(scene, "objects", n, relations=True).text
+        false = contradiction(scene, lambda s, n=n: caption(s, "objects", n, relations=True).text, rng)
+        if false is None:
+            continue
+        true, said = parse_caption(text), parse_caption(false)
+        looks = sorted((o.colour, o.shape) for o in scene.objects)
+        claimed = [(o["colour"], o["shape"]) for o in said.objects]
+        assert not HELD_OUT & set(claimed)
+        shapes = [o["shape"] for o in said.objects]
+        assert all((p, shapes[a], shapes[b]) not in HELD_OUT_RELATIONS for a, p, b in said.relations)
+        if sorted(claimed) != looks:
+            seen.add("exchange" if sorted(s for _, s in claimed) == sorted(s for _, s in looks) else "shape")
+        else:
+            assert said.objects == true.objects  # one relation is turned round, and turned round it doesn't hold
+            (changed,) = [r for r in said.relations if r not in true.relations]
+            ids = [next(o.id for o in scene.objects if (o.colour, o.shape) == claimed[i]) for i in changed[::2]]
+            if len(set(claimed)) == len(claimed):
+                assert (changed[1], *ids) not in clear_relations(scene)
+            seen.add("turn")
+    assert seen == {"exchange", "shape", "turn"}
+
+
+def test_contradictions_are_one_more_wrong_answer_of_their_own_picture():
+    recipe = Recipe(task="diorama-clip", steps=1, batch_size=8, options={"length": 8, "contradictions": True})
+    task = build(recipe)
+    noise = KeyedNoise(0, 0)
+    with_them = task.loss(list(range(8)), 0, noise)
+    task.options["contradictions"] = False
+    without = task.loss(list(range(8)), 0, noise)
+    assert with_them["loss"] > without["loss"] and 0 <= with_them["contradicted"] <= 1
+    assert "contradicted" not in without and torch.equal(with_them["right"], without["right"])
 
 
 def test_the_export_loads_plainly_and_reads_any_picture_whole(tmp_path):
