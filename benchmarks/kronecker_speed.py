@@ -27,13 +27,14 @@ from peft import LoKrConfig, LoraConfig, PeftConfig, get_peft_model
 from records import RESULTS, environment, interval, median_draws, read, write
 from torch import nn
 
-from wm_pipelines.adapters.kronecker import KroneckerConfig
+from wm_pipelines.adapters.kronecker import KroneckerConfig, unload_augmented
 from wm_pipelines.kernels import kronecker_linear
 from wm_pipelines.random import keyed, randn
 
 SHAPES = ("256x768", "4096x768", "256x4096", "4096x4096")
 QUICK = ("8x64", "16x128")
 BASE, OURS, DENSE, LOKR, LORA = "base", "ours", "ours, dense A", "PEFT LoKr", "PEFT LoRA"
+AUGMENTED = "ours, augmented"  # inference only
 MODES = ("forward", "forward and backward")
 LONG_ENOUGH = 0.02  # seconds of one sample; shorter calls are repeated within it
 
@@ -74,8 +75,11 @@ def variants(width: int) -> tuple[dict[str, nn.Module], dict[str, str]]:
             linear.weight.copy_(randn((width, width), "kronecker speed", "weight") * width**-0.5)
         return linear
 
+    def wrapped(config: PeftConfig) -> nn.Module:
+        return wake(get_peft_model(nn.Sequential(base()), config).train())
+
     def adapted(config: PeftConfig) -> nn.Module:
-        return wake(get_peft_model(nn.Sequential(base()), config).train()).base_model.model[0]
+        return wrapped(config).base_model.model[0]
 
     made = {
         BASE: base(),
@@ -83,6 +87,7 @@ def variants(width: int) -> tuple[dict[str, nn.Module], dict[str, str]]:
         DENSE: adapted(KroneckerConfig(n=32, r=1, factored=False, target_modules=["0"])),
         LOKR: adapted(LoKrConfig(r=1, alpha=1, decompose_factor=32, target_modules=["0"])),
         LORA: adapted(LoraConfig(r=32, lora_alpha=32, target_modules=["0"])),
+        AUGMENTED: unload_augmented(wrapped(KroneckerConfig(n=32, r=1, target_modules=["0"])))[0][0],
     }
     names = {"LyCORIS LoKr": False, "LyCORIS LoKr, bypass": True}
     module, reason = lycoris()
@@ -164,7 +169,8 @@ def cpu(shape: str, repeats: int, least: float = LONG_ENOUGH) -> list[dict[str, 
     x.requires_grad_()
     rows = []
     for mode in MODES:
-        runs = {name: runner(layer, x, g, mode != MODES[0]) for name, layer in layers.items()}
+        used = {name: layer for name, layer in layers.items() if name != AUGMENTED or mode == MODES[0]}
+        runs = {name: runner(layer, x, g, mode != MODES[0]) for name, layer in used.items()}
         times = measure(runs, repeats, time.perf_counter, least)
         for name, seconds in times.items():
             row = {"figure": "over the base", "variant": name, "mode": mode, **ratio(seconds, times[BASE])}

@@ -12,6 +12,7 @@ def test_measures_records_and_resumes(script, tmp_path, capsys):
     assert {row["shape"] for row in rows} == {"8x64", "16x128", "gpu"}
     both = [r for r in rows if r["shape"] == "8x64" and r.get("mode") == "forward and backward" and "variant" in r]
     assert {"base", "ours", "ours, dense A", "PEFT LoKr", "PEFT LoRA"} <= {row["variant"] for row in both}
+    assert [row["mode"] for row in rows if row.get("variant") == "ours, augmented"] == ["forward"] * 2
     assert all(row["ratio"] > 0 and row["pairs"] == 3 and row["commit"] for row in both)
     assert sum("bar" in row for row in rows) == 6
     before = out.read_text()

@@ -7,6 +7,7 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType, register_peft_method
 
 __all__ = [
+    "AugmentedLinear",
     "KroneckerConfig",
     "KroneckerLinear",
     "KroneckerModel",
@@ -20,6 +21,7 @@ __all__ = [
     "save_adapter",
     "save_lora",
     "to_lora",
+    "unload_augmented",
 ]
 
 
@@ -52,6 +54,7 @@ def register() -> None:
 
 register()
 
+from .augmented import AugmentedLinear, unload_augmented  # noqa: E402
 from .called import check_called  # noqa: E402
 from .combine import add_weighted_adapter  # noqa: E402
 from .config import KroneckerConfig  # noqa: E402
