@@ -1,0 +1,198 @@
+"""What moves where: the objects of a prompt and their boxes over time, checked, never repaired (mojito.md, 1, 10)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+
+Numbers = Sequence[Any] | np.ndarray | torch.Tensor
+
+ROUNDING = 1e-6
+"""How far a coordinate may lie outside [0, 1], as sums of floats do; it is then moved onto the border."""
+
+
+@dataclass(frozen=True, eq=False)
+class MotionObject:
+    """Words of the prompt and the boxes that what they name should follow.
+
+    The place is given either as `boxes` or as `points` with a `size`. One of them alone holds for all frames; as many
+    as there are frames are taken one a frame; with `keyframes` they hold at these frames, linear in between, and the
+    first and last of them hold before and after.
+
+    Args:
+        phrase: words of the prompt, as they stand there.
+        boxes (`(4,)`, `(F, 4)` or `(K, 4)`, fractions of the picture): x0, y0, x1, y1 from the top left corner.
+        keyframes (`(K,)`, whole numbers): frames of the boxes or points, from 0, strictly rising.
+        points (`(2,)`, `(F, 2)` or `(K, 2)`, fractions of the picture): x, y of the box centres.
+        size (`(2,)`, or one for each point): width and height of the box around a point, fractions of the picture.
+        span: start and end of the phrase in the prompt, in characters, where it stands there more than once.
+        weight: of the object among the others; above 0.
+
+    Example:
+        >>> cube = MotionObject("red cube", boxes=[(0, 0.4, 0.25, 0.7), (0.75, 0.4, 1, 0.7)], keyframes=[0, 15])
+        >>> cube.frame_boxes(16)[5].tolist()
+        [0.25, 0.4000000059604645, 0.5, 0.699999988079071]
+    """
+
+    phrase: str
+    boxes: Numbers | None = None
+    keyframes: Sequence[int] | None = None
+    points: Numbers | None = None
+    size: Numbers | None = None
+    span: tuple[int, int] | None = None
+    weight: float = 1.0
+
+    def frame_boxes(self, num_frames: int, index: int | None = None) -> torch.Tensor:
+        """The box of each frame, float32 `(num_frames, 4)`, x0, y0, x1, y1 in [0, 1].
+
+        Args:
+            index: which of the objects this is, for messages.
+
+        Raises:
+            ValueError: any field that is not as the class says, naming object, box and value.
+        """
+        if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
+            raise ValueError(f"num_frames={num_frames!r}; it must be a whole number of at least 1")
+        name = "" if index is None else f"objects[{index}]."
+        self._check_words(name)
+        boxes, field = self._boxes(name), "boxes" if self.boxes is not None else "points"
+        frames = _frames_of(self.keyframes, boxes, num_frames, name, field)
+        _check_boxes(boxes, frames, self, name, field)
+        boxes = np.clip(boxes, 0.0, 1.0)
+        if boxes.ndim == 1:
+            return torch.from_numpy(boxes).float().repeat(num_frames, 1)
+        every = np.arange(num_frames)
+        sides = [np.interp(every, frames, side) for side in boxes.T]
+        return torch.from_numpy(np.stack(sides, axis=1)).float()
+
+    def _check_words(self, name: str) -> None:
+        if not isinstance(self.phrase, str) or not self.phrase.strip():
+            raise ValueError(f"{name}phrase is {self.phrase!r}; name words of the prompt")
+        if self.span is not None:
+            span = tuple(self.span) if isinstance(self.span, tuple | list) else ()
+            if len(span) != 2 or not all(_is_whole(v) for v in span) or not 0 <= span[0] < span[1]:
+                raise ValueError(f"{name}span is {self.span!r}; two whole numbers, 0 <= start < end")
+        if not isinstance(self.weight, Real) or isinstance(self.weight, bool) or not 0 < self.weight < math.inf:
+            raise ValueError(f"{name}weight is {self.weight!r}; a finite number above 0")
+
+    def _boxes(self, name: str) -> np.ndarray:
+        """float64 `(4,)` or `(N, 4)`, not yet checked for their values."""
+        if (self.boxes is None) == (self.points is None):
+            given = "neither" if self.boxes is None else "both"
+            raise ValueError(f"{name}boxes and {name}points: {given} given for {self.phrase!r}; give one of them")
+        if self.boxes is not None:
+            if self.size is not None:
+                raise ValueError(f"{name}size belongs to points; boxes have their own")
+            return _array(self.boxes, 4, f"{name}boxes")
+        points = _array(self.points, 2, f"{name}points")
+        _finite(points, f"{name}points", ("x", "y"))
+        if self.size is None:
+            raise ValueError(f"{name}points need a size (width, height) of the box around them, in (0, 1]")
+        size = _array(self.size, 2, f"{name}size")
+        if size.ndim == 2 and size.shape != points.shape:
+            raise ValueError(f"{name}size has shape {size.shape}; it must be (2,) or that of points, {points.shape}")
+        for row, (width, height) in enumerate(np.atleast_2d(size)):
+            if not (0 < width <= 1 and 0 < height <= 1):
+                at = f"[{row}]" if size.ndim == 2 else ""
+                raise ValueError(f"{name}size{at} is {text(width)} x {text(height)}; both must lie in (0, 1]")
+        return np.concatenate([points - size / 2, points + size / 2], axis=-1)
+
+
+def object_boxes(objects: Sequence[MotionObject], num_frames: int) -> torch.Tensor:
+    """The boxes of all objects at all frames, float32 `(O, num_frames, 4)`; messages name the object.
+
+    Raises:
+        ValueError: no object, something that is no `MotionObject`, or as `MotionObject.frame_boxes`.
+    """
+    if isinstance(objects, MotionObject) or not isinstance(objects, Sequence) or isinstance(objects, str):
+        raise ValueError(f"objects must be a list of MotionObject, got {type(objects).__name__}")
+    if not objects:
+        raise ValueError("objects is empty; give at least one MotionObject")
+    for index, item in enumerate(objects):
+        if not isinstance(item, MotionObject):
+            raise ValueError(f"objects[{index}] is a {type(item).__name__}; it must be a MotionObject")
+    return torch.stack([item.frame_boxes(num_frames, index) for index, item in enumerate(objects)])
+
+
+def text(value: float) -> str:
+    """A number for a message: two decimals where they say all of it."""
+    return f"{value:.2f}" if abs(value - round(value, 2)) < ROUNDING else f"{value:.6g}"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _array(values: Any, width: int, name: str) -> np.ndarray:
+    """float64 `(width,)` or `(N, width)`, N at least 1."""
+    form = f"it must be ({width},) or (N, {width}) numbers"
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths; {form}") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} holds something that is no number; {form}")
+    if array.ndim not in (1, 2) or array.shape[-1] != width or not len(array):
+        raise ValueError(f"{name} has shape {array.shape}; {form}")
+    return array.astype(np.float64)
+
+
+def _finite(rows: np.ndarray, name: str, sides: Sequence[str]) -> None:
+    """ValueError naming the first number that is NaN or infinite."""
+    bad = np.argwhere(~np.isfinite(np.atleast_2d(rows)))
+    if len(bad):
+        row, side = bad[0]
+        at = f"[{row}]" if rows.ndim == 2 else ""
+        raise ValueError(f"{name}{at} has {sides[side]}={np.atleast_2d(rows)[row, side]}; it must be a finite number")
+
+
+def _frames_of(
+    keyframes: Sequence[int] | None, boxes: np.ndarray, num_frames: int, name: str, field: str
+) -> np.ndarray:
+    """The frame of each row."""
+    if keyframes is None:
+        if boxes.ndim == 2 and len(boxes) != num_frames:
+            raise ValueError(
+                f"{name}{field}: {len(boxes)} {field} given for {num_frames} frames: "
+                f"pass keyframes or {num_frames} {field}"
+            )
+        return np.arange(num_frames)
+    if isinstance(keyframes, torch.Tensor):
+        keyframes = keyframes.tolist()
+    if not isinstance(keyframes, Sequence | np.ndarray) or isinstance(keyframes, str):
+        raise ValueError(f"{name}keyframes is {keyframes!r}; it must be a list of whole numbers")
+    if boxes.ndim == 1:
+        raise ValueError(f"{name}keyframes are given, but {field} is one row, which holds for all frames")
+    if len(keyframes) != len(boxes):
+        raise ValueError(f"{name}keyframes has {len(keyframes)} frames for {len(boxes)} {field}; one for each")
+    for k, frame in enumerate(keyframes):
+        if not _is_whole(frame):
+            raise ValueError(f"{name}keyframes[{k}] is {frame!r}; it must be a whole number")
+        if not 0 <= frame < num_frames:
+            raise ValueError(f"{name}keyframes[{k}] is {frame}, but the clip has frames 0 to {num_frames - 1}")
+        if k and frame <= keyframes[k - 1]:
+            raise ValueError(f"{name}keyframes[{k}] is {frame} after {keyframes[k - 1]}; they must rise strictly")
+    return np.asarray(keyframes)
+
+
+def _check_boxes(boxes: np.ndarray, frames: np.ndarray, item: MotionObject, name: str, field: str) -> None:
+    _finite(boxes, f"{name}{field}", ("x0", "y0", "x1", "y1"))
+    for row, box in enumerate(np.atleast_2d(boxes)):
+        at = f"{name}{field}" + (f"[{row}]" if boxes.ndim == 2 else "")
+        if item.keyframes is not None:
+            at += f" (frame {frames[row]})"
+        # Compared as they will be used: two sides may fall together in float32.
+        x0, y0, x1, y1 = (float(side) for side in box.astype(np.float32))
+        for low, high, axis in ((x0, x1, "x"), (y0, y1, "y")):
+            if high <= low:
+                raise ValueError(f"{at} has {axis}1<={axis}0 ({text(high)}<={text(low)})")
+        for side, value in zip(("x0", "y0", "x1", "y1"), (x0, y0, x1, y1), strict=True):
+            if not -ROUNDING <= value <= 1 + ROUNDING:
+                around = "" if field == "boxes" else ": the box around the point leaves the picture"
+                raise ValueError(f"{at} has {side}={text(value)}, outside [0, 1]{around}")
