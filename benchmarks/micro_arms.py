@@ -23,9 +23,9 @@ from wm_pipelines.diorama.training import SCHEDULE, SDTask
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
 from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.decomposition import target_names
-from wm_pipelines.flexecontrol.prompts import token_span
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.flexecontrol.training import FlexEControlTask
+from wm_pipelines.prompts import token_span
 from wm_pipelines.random import keyed, randn
 from wm_pipelines.training import KeyedNoise, Recipe, check_keys
 

@@ -49,6 +49,45 @@ def test_quick_lid_ends_and_resumes(script, tmp_path, capsys):
     assert lid.read(out) == rows
 
 
+def test_smallest_fit_time_has_every_figure(script, tmp_path, capsys):
+    fit_time, out = script("kadaptation_fit_time"), tmp_path / "fit.jsonl"
+    arguments = ["--tiny", "--classes=3", "--shots=2", "--repeats=2", "--threads=1", "--whole", f"--out={out}"]
+    assert fit_time.main(arguments) == 0
+    rows = script("records").read(out)
+    found = {(r["figure"], r["arm"]): r for r in rows}
+    assert len(found) == len(rows) == 9 and all(r.get("seconds", r.get("ratio")) > 0 for r in rows)
+    # one layer of width 32, query and value: m(2·width/n + ...) of ours against 2·width·32 of a LoRA of rank 32
+    trainable = {arm: found["training step", arm]["trainable"] for arm in fit_time.ARMS}
+    assert trainable == {
+        "KAdaptation": 2 * 32 * (32 + 32 + 1 + 1),
+        "linear probe": 0,
+        "LoRA of equal rank": 2 * 64 * 32,
+    }
+    step, fit = found["training step", "LoRA of equal rank"], found["default fit, extrapolated", "LoRA of equal rank"]
+    assert fit["steps"] == 50  # six pictures are one batch
+    assert fit["seconds"] == pytest.approx(fit["preparing_s"] + fit["once_s"] + 50 * step["seconds"])
+    assert "KAdaptation" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        fit_time.main(["--classes=1"])
+
+
+def test_the_towers_of_fit_time_are_one(script):
+    """Every arm has its own adapter on the same frozen weights, which a step leaves alone."""
+    fit_time = script("kadaptation_fit_time")
+    pipeline = fit_time.make_pipeline(True, torch.device("cpu"))
+    tower = pipeline.vision_model
+    before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
+    arm = fit_time.Arm(tower, fit_time.ARMS["KAdaptation"](), 3)
+    pictures, labels = fit_time.pictures_of(3, 2, 48)
+    arm.seconds((pipeline.preprocess(pictures), torch.tensor(labels)))
+    assert any(p.abs().max() > 0 for name, p in arm.tower.named_parameters() if "kronecker_u" in name)
+    mine = {p.data_ptr() for p in tower.parameters()}
+    assert mine <= {p.data_ptr() for p in arm.tower.parameters()} and not any(
+        p.requires_grad for p in tower.parameters()
+    )
+    assert all(torch.equal(before[name], tensor) for name, tensor in tower.state_dict().items())
+
+
 def test_quick_needs_its_own_places(script, capsys):
     for name in ("kadaptation_micro", "kadaptation_lid"):
         with pytest.raises(SystemExit):

@@ -11,8 +11,8 @@ from diffusers.utils import BaseOutput
 from wm_pipelines.flexecontrol.binding import Binding
 from wm_pipelines.flexecontrol.blocks import max_pool_to
 from wm_pipelines.flexecontrol.condition import PreparedCondition
-from wm_pipelines.flexecontrol.prompts import phrase_keys
 from wm_pipelines.flexecontrol.steering import Steering
+from wm_pipelines.prompts import phrase_keys
 
 
 @dataclass

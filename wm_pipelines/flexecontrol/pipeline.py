@@ -30,9 +30,9 @@ from wm_pipelines.flexecontrol.global_image import global_tokens, image_vectors
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, report_prompts
 from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
-from wm_pipelines.flexecontrol.prompts import check_length
 from wm_pipelines.flexecontrol.steering import Steering, attention_state
 from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.prompts import check_length
 from wm_pipelines.scene_graph import SceneGraph
 from wm_pipelines.vocabulary import check_vocabulary
 

@@ -39,9 +39,9 @@ from wm_pipelines.flexecontrol.losses import (
     target_of,
 )
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-from wm_pipelines.flexecontrol.prompts import token_span
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
+from wm_pipelines.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
 DEFAULTS: dict[str, Any] = {

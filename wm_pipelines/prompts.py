@@ -49,32 +49,47 @@ def locate(prompt: str, phrase: str, span: Span | None = None) -> Span:
 
 
 def token_span(
-    tokenizer: "PreTrainedTokenizerBase", prompt: str, span: Span, convert: Callable[[str], str] = str
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: str,
+    span: Span,
+    convert: Callable[[str], str] = str,
+    limit: int | None = None,
 ) -> tuple[int, int]:
-    """Positions of the tokens of `prompt[span]` in the encoded prompt, counting the begin-of-text token.
+    """Positions of the tokens of `prompt[span]` in the encoded prompt, counting a begin-of-text token if there is one.
 
-    CLIP splits at word boundaries before it merges, so the tokens of a prefix that ends at one are a prefix of the
-    tokens: counting them needs no character offsets, which slow tokenizers do not give.
+    CLIP and T5 split at word boundaries before they merge, so the tokens of a prefix that ends at one are a prefix of
+    the tokens: counting them needs no character offsets, which slow tokenizers do not give.
 
     Args:
         convert: applied to the text before encoding (textual inversion writes one concept as several tokens).
+        limit: tokens that the encoder takes; default: the tokenizer's own limit.
 
     Raises:
-        ValueError: the span begins or ends inside a word, or its tokens lie past the tokenizer's limit.
+        ValueError: the span begins or ends inside a word, or its tokens lie past the limit.
     """
+    limit = tokenizer.model_max_length if limit is None else limit
 
     def encode(text: str) -> list[int]:
-        return tokenizer(convert(text), add_special_tokens=False, truncation=False).input_ids
+        return tokenizer(convert(text.rstrip()), add_special_tokens=False, truncation=False).input_ids
 
     whole, before, upto = encode(prompt), encode(prompt[: span[0]]), encode(prompt[: span[1]])
     if whole[: len(upto)] != upto or whole[: len(before)] != before or len(before) == len(upto):
-        raise ValueError(f"span {span} of the prompt, {prompt[span[0]:span[1]]!r}, must begin and end with a word")
-    if len(upto) + 2 > tokenizer.model_max_length:
+        raise ValueError(f"span {span} of the prompt, {prompt[span[0] : span[1]]!r}, must begin and end with a word")
+    first, last = specials_around(tokenizer)
+    if first + len(upto) + last > limit:
         raise ValueError(
-            f"phrase {prompt[span[0]:span[1]]!r} lies past the limit of {tokenizer.model_max_length} tokens;"
-            " shorten the prompt"
+            f"phrase {prompt[span[0] : span[1]]!r} lies past the limit of {limit} tokens; shorten the prompt"
         )
-    return len(before) + 1, len(upto) + 1
+    return len(before) + first, len(upto) + first
+
+
+def specials_around(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
+    """How many special tokens the tokenizer puts before a text, and how many behind it: 1 and 1 for CLIP, 0 and 1 for
+    T5."""
+    plain = tokenizer("a", add_special_tokens=False).input_ids
+    whole = tokenizer("a").input_ids
+    first = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    return first, len(whole) - first - len(plain)
 
 
 def find_phrases(
@@ -82,13 +97,16 @@ def find_phrases(
     prompt: str,
     wanted: Iterable[tuple[str, Span | None]],
     convert: Callable[[str], str] = str,
+    limit: int | None = None,
 ) -> list[Phrase]:
     """The distinct phrases of one prompt, in order of first mention in `wanted`; equal spans are one phrase."""
     phrases: dict[Span, Phrase] = {}
     for text, span in wanted:
         span = locate(prompt, text, span)
         if span not in phrases:
-            phrases[span] = Phrase(prompt[span[0] : span[1]], span, token_span(tokenizer, prompt, span, convert))
+            phrases[span] = Phrase(
+                prompt[span[0] : span[1]], span, token_span(tokenizer, prompt, span, convert, limit)
+            )
     return list(phrases.values())
 
 
