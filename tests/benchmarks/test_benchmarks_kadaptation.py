@@ -56,7 +56,7 @@ def test_smallest_fit_time_has_every_figure(script, tmp_path, capsys):
     rows = script("records").read(out)
     found = {(r["figure"], r["arm"]): r for r in rows}
     assert len(found) == len(rows) == 9 and all(r.get("seconds", r.get("ratio")) > 0 for r in rows)
-    # one layer of width 32, query and value: m(2·width/n + ...) of ours against 2·width·32 of a LoRA of rank 32
+    # query and value of one layer of width 32: u and v of one entry a term and rank-one A, against a LoRA of rank 32
     trainable = {arm: found["training step", arm]["trainable"] for arm in fit_time.ARMS}
     assert trainable == {
         "KAdaptation": 2 * 32 * (32 + 32 + 1 + 1),
