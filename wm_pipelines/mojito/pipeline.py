@@ -1,0 +1,525 @@
+"""Mojito (arXiv 2412.08948): text to video with objects that follow boxes and motion of a chosen intensity.
+
+Sampling is a stock pipeline of diffusers, built from this pipeline's own components. Directional Motion Control (DMC)
+works on its latents from outside and needs no training; the Motion Intensity Modulator (MIM) is a small trained part.
+"""
+
+import contextlib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from torch import nn
+from wm_pipelines.mojito.intensity import applied
+from wm_pipelines.mojito.modeling import MotionIntensityModel
+
+from wm_pipelines.mojito.conflicts import find_conflicts
+from wm_pipelines.mojito.families import Family, family_of
+from wm_pipelines.mojito.geometry import latent_boxes
+from wm_pipelines.mojito.guidance import MotionGuide, Settings
+from wm_pipelines.mojito.noise_variance import check_scheduler
+from wm_pipelines.mojito.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.outputs import MojitoPipelineOutput, MotionReport
+from wm_pipelines.mojito.reporting import frames_tensor, measured_flow, measured_iou
+from wm_pipelines.mojito.state import MotionState, make_guide
+from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.prompts import check_length
+from wm_pipelines.vocabulary import check_vocabulary
+
+Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
+Detector = Callable[[torch.Tensor, str], torch.Tensor]
+OWN = (
+    "prompt",
+    "num_frames",
+    "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
+    "return_dict",
+    "output_type",
+)
+
+
+class MojitoPipeline(WMPipeline):
+    """A stock text-to-video base whose objects can be steered.
+
+    Without objects and intensity it samples what the stock pipeline samples, bit for bit. Takes the components of
+    `AnimateDiffPipeline`, `TextToVideoSDPipeline`, `LattePipeline`, `WanPipeline`, `LTXPipeline` or
+    `CogVideoXPipeline`; which one is decided by the class of the denoiser.
+
+    Args:
+        unet: `UNetMotionModel`, `UNet3DConditionModel`, or `UNet2DConditionModel` together with a `motion_adapter`.
+        transformer, transformer_2: of Latte, Wan (2.2: the second takes the low noise and is not guided), LTX,
+            CogVideoX.
+        intensity: the trained modulator; without it `motion_intensity` is refused.
+
+    Raises:
+        ValueError: no denoiser, or one without text attention that Mojito knows.
+
+    Example:
+        ```py
+        from wm_pipelines import AutoWMPipeline, MotionObject, embedded
+
+        pipe = AutoWMPipeline.from_pretrained(embedded("diorama-video"))
+        cube = MotionObject("red cube", boxes=[(0.1, 0.4, 0.4, 0.7), (0.6, 0.4, 0.9, 0.7)], keyframes=[0, 15])
+        out = pipe("a red cube moving right", objects=[cube], motion_intensity=6.0)
+        out.frames[0][0].save("first.png")
+        ```
+    """
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->unet->transformer->transformer_2->vae"
+    _optional_components = [
+        "unet",
+        "motion_adapter",
+        "transformer",
+        "transformer_2",
+        "intensity",
+        "feature_extractor",
+        "image_encoder",
+    ]
+    _exclude_from_cpu_offload = ["intensity"]  # acts inside the denoiser's pass
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: Any,
+        scheduler: Any,
+        unet: nn.Module | None = None,
+        motion_adapter: MotionAdapter | None = None,
+        transformer: nn.Module | None = None,
+        transformer_2: nn.Module | None = None,
+        intensity: MotionIntensityModel | None = None,
+        feature_extractor: Any = None,
+        image_encoder: nn.Module | None = None,
+        boundary_ratio: float | None = None,
+        expand_timesteps: bool = False,
+    ) -> None:
+        super().__init__()
+        if (unet is None) == (transformer is None):
+            raise ValueError(f"pass unet or transformer, got {'neither' if unet is None else 'both'}")
+        if isinstance(unet, UNet2DConditionModel):
+            if motion_adapter is None:
+                raise ValueError("unet is a UNet2DConditionModel, which makes pictures; pass a motion_adapter with it")
+            unet = UNetMotionModel.from_unet2d(unet, motion_adapter)
+        family_of(unet if unet is not None else transformer)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            unet=unet,
+            motion_adapter=motion_adapter,
+            transformer=transformer,
+            transformer_2=transformer_2,
+            intensity=intensity,
+            feature_extractor=feature_extractor,
+            image_encoder=image_encoder,
+        )
+        self.register_to_config(boundary_ratio=boundary_ratio, expand_timesteps=expand_timesteps)
+
+    @classmethod
+    def from_base(cls, base_folder: Path, folder: Path, **kwargs: Any) -> "MojitoPipeline":
+        """A picture base with the motion adapter, and the modulator if there is one, of another folder."""
+        shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
+        parts: dict[str, Any] = {"motion_adapter": MotionAdapter.from_pretrained(folder, **shared)}
+        if (folder / "intensity").is_dir():
+            parts["intensity"] = MotionIntensityModel.from_pretrained(folder, subfolder="intensity", **shared)
+        return cls.from_pretrained(str(base_folder), **parts, **kwargs)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        return self.unet if self.unet is not None else self.transformer
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.denoiser)
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `pipe._interrupt = True` in a callback to stop after the step."""
+        return self._interrupt
+
+    def stock(self) -> DiffusionPipeline:
+        """The diffusers pipeline that samples, over this pipeline's own components."""
+        kind = _stock_class(self.family.pipeline)
+        takes = inspect.signature(kind.__init__).parameters
+        parts = {name: value for name, value in self.components.items() if name in takes}
+        parts |= {name: value for name, value in self.config.items() if name in takes and name not in parts}
+        pipe = kind(**{name: value for name, value in parts.items() if not name.startswith("_")})
+        pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return pipe
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        objects: Objects | None = None,
+        motion_intensity: float | Sequence[float | None] | None = None,
+        num_frames: int | None = None,
+        guidance_eta: float | None = None,
+        guidance_iterations: int | None = None,
+        guidance_fraction: float | None = None,
+        guidance_threshold: float | None = None,
+        guidance_taps: Sequence[str] | None = None,
+        smooth_weight: float = 0.0,
+        trailing_tokens: int = 0,
+        bias_in: float = 0.0,
+        bias_out: float = 0.0,
+        bias_fraction: float = 0.1,
+        allow_joint: bool = False,
+        detector: Detector | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **base_options: Any,
+    ) -> MojitoPipelineOutput | tuple:
+        """Sample videos.
+
+        Args:
+            prompt: one text or one a video.
+            objects: a list of `MotionObject` for all prompts, or one list a prompt. None or empty: nothing is steered.
+            motion_intensity: level 0 to 10 (tenths of the training clips with less motion), for all or one a prompt;
+                None: not said.
+            num_frames: of the clip; the base's own default.
+            guidance_eta: step size of DMC. Defaults of this and the next four are those that the checkpoint's record
+                found on its validation prompts, else 30, 5, 0.2, 0.2 and the middle and the second up block (of a
+                transformer, its blocks from 25 to 60 % depth).
+            guidance_iterations: updates of the latent a guided step, at most; 0 measures and moves nothing.
+            guidance_fraction: share of the steps, from the first, that are guided.
+            guidance_threshold: energy a frame, in [0, 1], below which a step is left as it is.
+            guidance_taps: blocks whose attention is read, by their module names.
+            smooth_weight: of the term that keeps the attention's path as smooth as the boxes' (0 to 20).
+            trailing_tokens: text positions from the end of text on that join every object.
+            bias_in, bias_out: added to the logits of a phrase inside its box, and taken off outside, in the first
+                `bias_fraction` of the steps; this needs no gradient.
+            allow_joint: guide bases whose text and video share one softmax (CogVideoX), which costs much more.
+            detector: (frames (F, 3, H, W) in [0, 1], phrase) -> boxes (F, 4), NaN where nothing is found; the report
+                then says how well boxes were met.
+            output_type: as the base takes it: "pil", "np", "pt" or "latent".
+            callback_on_step_end: `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace.
+            base_options: every other argument of the stock pipeline's call: `negative_prompt`, `height`, `width`,
+                `num_inference_steps`, `guidance_scale`, `generator`, `latents` ...
+
+        Returns:
+            `MojitoPipelineOutput`, or the tuple (frames, report) with `return_dict=False`.
+
+        Raises:
+            ValueError: on any input that cannot work, before sampling.
+        """
+        with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients
+            return self._sample(
+                prompt,
+                objects,
+                motion_intensity,
+                num_frames,
+                self._settings(
+                    guidance_eta,
+                    guidance_iterations,
+                    guidance_fraction,
+                    guidance_threshold,
+                    smooth_weight,
+                    bias_in,
+                    bias_out,
+                    bias_fraction,
+                ),
+                guidance_taps if guidance_taps is not None else self._recorded().get("taps"),
+                trailing_tokens,
+                allow_joint,
+                detector,
+                output_type,
+                return_dict,
+                callback_on_step_end,
+                callback_on_step_end_tensor_inputs,
+                base_options,
+            )
+
+    def _recorded(self) -> dict[str, Any]:
+        """Guidance defaults that the checkpoint's record found."""
+        record = self.wm_config
+        return dict(getattr(record.method_config, "guidance", None) or {}) if record is not None else {}
+
+    def _settings(self, eta, iterations, fraction, threshold, smooth, bias_in, bias_out, bias_fraction) -> Settings:
+        recorded = self._recorded()
+        plain = Settings()
+
+        def either(value: Any, name: str) -> Any:
+            return recorded.get(name, getattr(plain, name)) if value is None else value
+
+        settings = Settings(
+            either(eta, "eta"),
+            either(iterations, "iterations"),
+            either(fraction, "fraction"),
+            either(threshold, "threshold"),
+            smooth,
+            bias_in,
+            bias_out,
+            bias_fraction,
+        )
+        _check_settings(settings)
+        return settings
+
+    def _sample(
+        self,
+        prompt,
+        objects,
+        motion_intensity,
+        num_frames,
+        settings,
+        taps,
+        trailing,
+        allow_joint,
+        detector,
+        output_type,
+        return_dict,
+        callback,
+        callback_inputs,
+        options,
+    ) -> MojitoPipelineOutput | tuple:
+        stock, family = self.stock(), self.family
+        takes = inspect.signature(type(stock).__call__).parameters
+        unknown = [name for name in options if name not in takes or name in OWN]
+        if unknown:
+            raise ValueError(f"{type(stock).__name__} takes no {', '.join(unknown)}; it takes {', '.join(takes)}")
+        if num_frames is None:
+            num_frames = takes[family.frames].default
+            num_frames = self.transformer.config.sample_frames if num_frames is None else num_frames
+        if not isinstance(num_frames, Integral) or num_frames < 1:
+            raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
+        prompts = self._check_prompts(prompt, options)
+        per_video = options.get("num_videos_per_prompt", options.get("num_images_per_prompt", 1))
+        videos = prompts if prompts is not None else [""] * len(options["prompt_embeds"])
+        levels = self._check_levels(motion_intensity, len(videos))
+        wanted = _per_prompt(objects, len(videos))
+        guide = None
+        reports = [MotionReport() for _ in range(len(videos) * per_video)]
+        boxes: list[torch.Tensor] = []
+        if any(wanted):
+            if prompts is None:
+                raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
+            if not all(wanted):
+                raise ValueError("objects has an empty list for one prompt and objects for another; sample them apart")
+            guide, boxes = self._make_guide(
+                stock, prompts, wanted, num_frames, settings, taps, trailing, allow_joint, per_video, options, reports
+            )
+
+        self._interrupt = False
+
+        def step_end(pipe: Any, i: int, t: int, tensors: dict) -> dict:
+            out = callback(self, i, t, tensors) if callback is not None else {}
+            pipe._interrupt = self._interrupt
+            return out
+
+        if family.frames == "video_length" and guide is not None:
+            options.setdefault("clean_caption", False)  # a rewritten prompt would have other tokens
+        with contextlib.ExitStack() as stack:
+            if self.intensity is not None and any(level is not None for level in levels):
+                repeated = [level for level in levels for _ in range(per_video)]
+                stack.enter_context(applied(self.intensity, self.denoiser, repeated))
+            if guide is not None:
+                stack.enter_context(guide.active())
+            out = stock(
+                prompt=prompt,
+                **{family.frames: num_frames},
+                output_type=output_type,
+                callback_on_step_end=step_end,
+                callback_on_step_end_tensor_inputs=list(callback_inputs),
+                **options,
+            )
+        self.maybe_free_model_hooks()
+        self._finish(reports, guide, out.frames, output_type, detector, wanted, boxes, per_video)
+        return MojitoPipelineOutput(out.frames, reports) if return_dict else (out.frames, reports)
+
+    def _check_prompts(self, prompt: Any, options: dict[str, Any]) -> list[str] | None:
+        embeds = options.get("prompt_embeds")
+        if (prompt is None) == (embeds is None):
+            raise ValueError(
+                f"pass exactly one of prompt, prompt_embeds; got {'neither' if prompt is None else 'both'}"
+            )
+        if prompt is None:
+            return None
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
+            raise ValueError(f"prompt must be a str or a non-empty list of str, got {prompt!r}")
+        negative = options.get("negative_prompt") or []
+        for name, texts in (
+            ("prompt", prompts),
+            ("negative_prompt", [negative] if isinstance(negative, str) else negative),
+        ):
+            if self.wm_config is not None and self.wm_config.vocabulary:
+                known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
+                check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
+            if self.unet is not None:
+                check_length(self.tokenizer, texts, name)
+        return prompts
+
+    def _check_levels(self, motion_intensity: Any, count: int) -> list[float | None]:
+        levels = motion_intensity if isinstance(motion_intensity, Sequence) else [motion_intensity] * count
+        if len(levels) != count:
+            raise ValueError(f"motion_intensity has {len(levels)} values for {count} prompts")
+        for level in levels:
+            whole = isinstance(level, Real) and not isinstance(level, bool) and 0 <= level <= 10
+            if level is not None and not whole:
+                raise ValueError(f"motion_intensity={level!r}; a level from 0 to 10, or None")
+        if self.intensity is None and any(level is not None for level in levels):
+            raise ValueError("motion_intensity given but the checkpoint has no MIM weights")
+        return list(levels)
+
+    def _make_guide(
+        self, stock, prompts, wanted, num_frames, settings, taps, trailing, allow_joint, per_video, options, reports
+    ) -> tuple[MotionGuide, list[torch.Tensor]]:
+        family, denoiser = self.family, self.denoiser
+        if hasattr(denoiser, "_orig_mod"):
+            raise ValueError(
+                "the denoiser is compiled, which bypasses attention processors; pass it uncompiled to steer"
+            )
+        if any(p.is_inference() for p in denoiser.parameters()):
+            raise ValueError(
+                "the denoiser was loaded under torch.inference_mode and can't be differentiated; load it outside"
+            )
+        if family.joint and not allow_joint:
+            raise ValueError(f"{family.pipeline} has joint text-video attention: pass allow_joint=True")
+        check_scheduler(self.scheduler)
+        if not isinstance(trailing, Integral) or trailing < 0:
+            raise ValueError(f"trailing_tokens={trailing!r}; a whole number, 0 or more")
+        tapped = family.tapped(denoiser, taps)
+        frames, height, width = self._token_grid(stock, num_frames, options)
+        stride = _temporal_stride(stock)
+        convert = _prompt_converter(family)
+        guides, boxes = [], []
+        grids = family.grids(denoiser, list(tapped), height, width)
+        for v, (prompt, items) in enumerate(zip(prompts, wanted, strict=True)):
+            moving = object_boxes(items, num_frames)
+            latent = latent_boxes(moving, frames, stride, first_alone=stride > 1)
+            guide, phrases = make_guide(
+                self.tokenizer, prompt, items, latent, trailing, convert, self._token_limit(stock, options)
+            )
+            conflicts = find_conflicts(prompt, items, moving, grids)
+            for copy in range(per_video):
+                guides.append(guide.to(self._execution_device))
+                boxes.append(moving)
+                report = reports[v * per_video + copy]
+                report.boxes, report.conflicts = latent, conflicts
+        state = MotionState(guides, frozenset(tapped), renormalise=family.padded)
+        return MotionGuide(family, denoiser, self.scheduler, state, settings), boxes
+
+    def _token_grid(self, stock: DiffusionPipeline, num_frames: int, options: dict[str, Any]) -> tuple[int, int, int]:
+        """Latent frames, and rows and columns of tokens, of the clip to be."""
+        takes = inspect.signature(type(stock).__call__).parameters
+        spatial = next(
+            getattr(stock, name)
+            for name in ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+            if hasattr(stock, name)
+        )
+        sides = []
+        for name in ("height", "width"):
+            side = options.get(name) or takes[name].default
+            if side is None:
+                size = self.denoiser.config.get(f"sample_{name}", None) or self.denoiser.config.sample_size
+                side = (size if isinstance(size, int) else size[name == "width"]) * spatial
+            if side % spatial:
+                raise ValueError(f"{name}={side}; it must be a multiple of {spatial}")
+            sides.append(side // spatial)
+        stride = _temporal_stride(stock)
+        if stride > 1 and (num_frames - 1) % stride:
+            raise ValueError(
+                f"num_frames={num_frames} does not fit the base's temporal stride of {stride}: use {stride}k+1"
+            )
+        frames = (num_frames - 1) // stride + 1
+        patch = self.denoiser.config.get("patch_size", 1) or 1
+        patch = (1, patch, patch) if isinstance(patch, int) else tuple(patch)
+        for name, side, p in zip(("height", "width"), sides, patch[1:], strict=True):
+            if side % p:
+                raise ValueError(f"{name}={side * spatial}; it must be a multiple of {spatial * p}")
+        return frames, sides[0] // patch[1], sides[1] // patch[2]
+
+    def _token_limit(self, stock: DiffusionPipeline, options: dict[str, Any]) -> int:
+        takes = inspect.signature(type(stock).__call__).parameters
+        if "max_sequence_length" in takes:
+            return options.get("max_sequence_length") or takes["max_sequence_length"].default
+        return 120 if self.family.name == "latte" else self.tokenizer.model_max_length
+
+    def _finish(self, reports, guide, frames, output_type, detector, wanted, boxes, per_video) -> None:
+        """Fill the reports from what the guide and the frames say."""
+        videos = None if output_type == "latent" else [frames_tensor(video) for video in frames]
+        for v, report in enumerate(reports):
+            if guide is not None:
+                report.energy, report.in_box = guide.energies[v], guide.in_box[v]
+                report.iterations = sum(len(step) for step in report.energy) if guide.settings.iterations else 0
+                items = wanted[v // per_video]
+                report.warnings += [
+                    f'no tapped layer attends to "{items[o].phrase}": the model may not know it'
+                    for o in guide.unseen[v]
+                ]
+                first, last = report.energy[0][:1], report.energy[-1][-1:]
+                if report.iterations > 1 and last[0] > first[0] - 0.01:
+                    report.warnings.append(
+                        f"energy did not fall ({first[0]:.2f}->{last[0]:.2f}) in {report.iterations} updates: "
+                        "raise guidance_eta or check the phrase"
+                    )
+            if videos is not None:
+                report.flow = measured_flow(videos[v])
+                if detector is not None and guide is not None:
+                    report.iou = measured_iou(videos[v], wanted[v // per_video], boxes[v], detector)
+
+
+def _stock_class(name: str) -> type[DiffusionPipeline]:
+    if name == "TextToVideoPipeline":
+        from wm_pipelines.mojito.text_to_video import TextToVideoPipeline
+
+        return TextToVideoPipeline
+    import diffusers
+
+    return getattr(diffusers, name)
+
+
+def _temporal_stride(stock: DiffusionPipeline) -> int:
+    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+    return next((int(getattr(stock, name)) for name in names if hasattr(stock, name)), 1)
+
+
+def _prompt_converter(family: Family) -> Callable[[str], str]:
+    """How the stock pipeline cleans a prompt before it is encoded."""
+    if family.name == "wan":
+        from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+        return prompt_clean
+    return str
+
+
+def _per_prompt(objects: Objects | None, count: int) -> list[list[MotionObject]]:
+    """One list of objects a prompt, from one list for all or one a prompt."""
+    if objects is None:
+        return [[]] * count
+    if isinstance(objects, MotionObject) or not isinstance(objects, Sequence) or isinstance(objects, str):
+        raise ValueError(f"objects must be a list of MotionObject, got {type(objects).__name__}")
+    nested = [isinstance(item, Sequence) and not isinstance(item, str) for item in objects]
+    if not any(nested):
+        return [list(objects)] * count
+    if not all(nested) or len(objects) != count:
+        raise ValueError(f"objects must be one list for all prompts, or one list for each of the {count} prompts")
+    return [list(item) for item in objects]
+
+
+def _check_settings(settings: Settings) -> None:
+    allowed = {
+        "eta": ("guidance_eta", 0, math.inf),
+        "fraction": ("guidance_fraction", 0, 1),
+        "threshold": ("guidance_threshold", 0, 1),
+        "smooth_weight": ("smooth_weight", 0, math.inf),
+        "bias_in": ("bias_in", -math.inf, math.inf),
+        "bias_out": ("bias_out", -math.inf, math.inf),
+        "bias_fraction": ("bias_fraction", 0, 1),
+    }
+    for field, (name, low, high) in allowed.items():
+        value = getattr(settings, field)
+        if not isinstance(value, Real) or not math.isfinite(value) or not low <= value <= high:
+            bounds = "a finite number" if low == -math.inf else f"from {low} to {high:g}"
+            raise ValueError(f"{name}={value!r}; it must be {bounds}")
+    if not isinstance(settings.iterations, Integral) or settings.iterations < 0:
+        raise ValueError(f"guidance_iterations={settings.iterations!r}; a whole number, 0 or more")
