@@ -129,11 +129,23 @@ def run_cpl(
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     lr: Annotated[float, typer.Option(help="of SGD")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help="instead: a protocol on a local data set, such as caltech101, folders, flickr30k"),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="with --benchmark: the folder that holds the data set")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="with --benchmark: default 16, of flickr30k 145")] = None,
 ) -> None:
     """Few-shot prompts: fit one to folders of pictures, and compare pictures with any class names."""
-    from wm_pipelines.cpl.run import run
+    from wm_pipelines.cpl.run import run, run_benchmark
 
     settings = {"variant": variant, "lambda_cf": lambda_cf, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+    if benchmark is not None or root is not None or shots is not None:
+        if pictures or class_name or train or explain:
+            raise ValueError("benchmark and root stand alone; leave pictures, class names, train and explain out")
+        run_benchmark(benchmark, root, out, base, shots, seed, say=typer.echo, **settings)
+        typer.echo(f"benchmark.jsonl in {out}")
+        return
     report = run(pictures or [], class_name or [], train, out, base, model, explain or [], seed=seed, **settings)
     for row in report["predictions"]:
         typer.echo(f"{row['file']}: {row['top1']} ({row['probs'][row['top1']]:.2f})")

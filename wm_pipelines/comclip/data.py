@@ -6,17 +6,15 @@ dense captions (GRiT), matches and parsed captions that ComCLIP's own scripts wr
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wm_pipelines.comclip.components import Linker
 from wm_pipelines.comclip.parser import ParsedText, from_json, parse_triplet, split_triplet
+from wm_pipelines.flickr import is_karpathy, read_flickr30k
+from wm_pipelines.tables import Source, find_picture, located, read_json, read_text
 
-Source = str | os.PathLike
-SUFFIXES = ("", ".jpg", ".png", ".jpeg", ".webp")
 COMVG_COLUMNS = (
     "id", "sentence", "pos_triplet", "neg_triplet", "pos_image_id", "neg_image_id", "neg_value", "sentence_id",
 )  # fmt: skip
@@ -48,12 +46,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Query:
-    """A caption whose image is to be found among candidates; `order` is theirs by plain similarity."""
+    """A caption whose image is to be found among candidates; `order` is theirs by plain similarity.
+
+    Without an `order` the candidates are for `evaluate.rerank` to find.
+    """
 
     id: str
     caption: str
     truth: int
-    order: tuple[int, ...]
+    order: tuple[int, ...] | None = None
 
 
 def read_comvg(table: Source, images: Source) -> list[Example]:
@@ -68,7 +69,7 @@ def read_comvg(table: Source, images: Source) -> list[Example]:
     found = []
     for line, row in _rows(table, COMVG_COLUMNS):
         names = (row["pos_image_id"], row["neg_image_id"])
-        with _named(table, line):
+        with located(table, line):
             parsed = parse_triplet(row["pos_triplet"])
         found.append(_foil(row["id"], row["neg_value"], names, row["sentence"], parsed, Path(images)))
     return found
@@ -83,7 +84,7 @@ def read_svo_probes(table: Source, images: Source) -> list[Example]:
     found = []
     for line, row in _rows(table, SVO_COLUMNS):
         wrong = [kind for kind in ("subj", "verb", "obj") if row[f"{kind}_neg"].strip().lower() == "true"]
-        with _named(table, line):
+        with located(table, line):
             if len(wrong) != 1:
                 raise ValueError(f"one of subj_neg, verb_neg, obj_neg must be True, got {wrong or 'none'}")
             parsed = parse_triplet(row["pos_triplet"])
@@ -101,14 +102,14 @@ def read_winoground(folder: Source) -> list[Example]:
         ValueError: no such file, or a line without the fields.
     """
     path, found = Path(folder) / "examples.jsonl", []
-    for line, text in enumerate(_text(path).splitlines(), 1):
-        with _named(path, line):
+    for line, text in enumerate(read_text(path).splitlines(), 1):
+        with located(path, line):
             row = json.loads(text)
             fields = {name: row.get(name) for name in ("id", "image_0", "image_1", "caption_0", "caption_1")}
             missing = [name for name, value in fields.items() if value is None]
             if missing:
                 raise ValueError(f"the line lacks {', '.join(missing)}")
-        images = tuple(_image(Path(folder) / "images", str(fields[f"image_{i}"])) for i in range(2))
+        images = tuple(find_picture(Path(folder) / "images", str(fields[f"image_{i}"])) for i in range(2))
         kind = str(row.get("collapsed_tag") or row.get("tag") or "all")
         id = str(fields["id"])
         names = tuple(f"{id}_image{i}" for i in range(2))
@@ -128,7 +129,7 @@ def read_vl_checklist(file: Source, images: Source) -> list[Example]:
     if not isinstance(data, list) or not data:
         raise ValueError(f"{path} must hold a non-empty list of [image, captions]")
     for n, entry in enumerate(data):
-        with _named(path, n):
+        with located(path, n):
             if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], Mapping)):
                 raise ValueError('an entry must be [image, {"POS": [..], "NEG": [..]}]')
             captions = []
@@ -139,49 +140,59 @@ def read_vl_checklist(file: Source, images: Source) -> list[Example]:
                 captions.append(listed[0])
         name = Path(str(entry[0])).stem
         found.append(
-            Example(str(n), path.stem, (_image(Path(images), str(entry[0])),), tuple(captions), names=(name,))
+            Example(str(n), path.stem, (find_picture(Path(images), str(entry[0])),), tuple(captions), names=(name,))
         )
     return found
 
 
-def read_flickr(file: Source, images: Source) -> tuple[list[Query], list[Path]]:
-    """Captions of the Flickr30k re-ranking with ten candidates each, and the images that they index.
+def read_flickr(file: Source, images: Source, split: str = "test", each: int = 1) -> tuple[list[Query], list[Path]]:
+    """Captions of Flickr30k whose image is to be found, and the images that they index.
 
-    The authors' pickle becomes such a JSON file by `python -m wm_pipelines.comclip.convert IN.pkl OUT.json`: a list of
-    rows with `image`, `sentence`, `clip_baseline` (pairs of row and cosine, best first). Row i's image is image i.
+    Three files are read. Karpathy's `dataset_flickr30k.json` and the data set's own `results_20130124.token` (see
+    `wm_pipelines.flickr`) give captions without candidates. The authors' pickle, made a JSON file by `python -m
+    wm_pipelines.comclip.convert IN.pkl OUT.json`, gives ten candidates each: a list of rows with `image`, `sentence`
+    and `clip_baseline` (pairs of row and cosine, best first), which may be left out; row i's image is image i.
+
+    Args:
+        split, each: which part, and how many captions of each image, the first ones, in the files of the first two
+            kinds. The authors' table has one for each image of the test part.
 
     Raises:
-        ValueError: a pickle, or another layout.
+        ValueError: a pickle, another layout, or an image with fewer captions than `each`.
     """
     path = Path(file)
     if path.suffix in (".pkl", ".pickle", ".p"):
         command = f"python -m wm_pipelines.comclip.convert {path.name} OUT.json"
         raise ValueError(f"refusing pickled {path.name}; convert it with `{command}`")
-    rows = read_json(path)
+    rows = None if path.suffix == ".token" else read_json(path)
+    if rows is None or is_karpathy(rows):
+        return _captioned(path, images, split, each)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path} must hold a non-empty list of rows")
+        raise ValueError(f"{path} must hold a non-empty list of rows, or Karpathy's table")
     queries, found = [], []
     for n, row in enumerate(rows):
-        with _named(path, n):
-            if not isinstance(row, Mapping) or not {"image", "sentence", "clip_baseline"} <= set(row):
-                raise ValueError("a row needs image, sentence and clip_baseline")
-            order = tuple(int(pair[0]) for pair in row["clip_baseline"])
-            if any(not 0 <= i < len(rows) for i in order) or len(set(order)) != len(order):
+        with located(path, n):
+            if not isinstance(row, Mapping) or not {"image", "sentence"} <= set(row):
+                raise ValueError("a row needs image and sentence")
+            given = row.get("clip_baseline")
+            order = None if given is None else tuple(int(pair[0]) for pair in given)
+            if order and (any(not 0 <= i < len(rows) for i in order) or len(set(order)) != len(order)):
                 raise ValueError(f"clip_baseline must name different rows from 0 to {len(rows) - 1}, got {order}")
         queries.append(Query(str(n), row["sentence"], n, order))
-        found.append(_image(Path(images), row["image"]))
+        found.append(find_picture(Path(images), row["image"]))
     return queries, found
 
 
-def read_json(path: Source) -> Any:
-    """A JSON file; one that holds a string of JSON, as the authors' scripts write, is decoded twice.
-
-    Raises:
-        ValueError: no such file, or no JSON.
-    """
-    with _named(path, None):
-        data = json.loads(_text(path))
-        return json.loads(data) if isinstance(data, str) else data
+def _captioned(path: Path, images: Source, split: str, each: int) -> tuple[list[Query], list[Path]]:
+    if type(each) is not int or each < 1:
+        raise ValueError(f"each must be an integer of at least 1, got {each!r}")
+    queries, found = [], []
+    for n, picture in enumerate(read_flickr30k(path, images, split)):
+        if len(picture.captions) < each:
+            raise ValueError(f"{path}: {picture.path.name} has {len(picture.captions)} captions, each={each}")
+        queries += [Query(f"{picture.path.stem}#{c}", picture.captions[c], n) for c in range(each)]
+        found.append(picture.path)
+    return queries, found
 
 
 def read_dense_captions(path: Source) -> dict[str, list[list[float]]]:
@@ -215,7 +226,7 @@ def read_parsed(path: Source) -> ParsedText:
         ValueError: another layout.
     """
     data = read_json(path)
-    with _named(path, None):
+    with located(path):
         if not isinstance(data, Mapping):
             raise ValueError(f"a parsed caption must be an object, got {type(data).__name__}")
         return from_json(data)
@@ -235,17 +246,12 @@ def match_file(folder: Source, image: str, **key: str) -> Path:
 
 
 def _foil(id: str, kind: str, names: tuple[str, str], caption: str, parsed: ParsedText, folder: Path) -> Example:
-    return Example(id, kind, tuple(_image(folder, name) for name in names), (caption,), (parsed,), names)
-
-
-def _image(folder: Path, name: str) -> Path:
-    """The file of an image whose name may lack its suffix; where there is none, the plain name."""
-    return next((folder / (name + s) for s in SUFFIXES if (folder / (name + s)).is_file()), folder / name)
+    return Example(id, kind, tuple(find_picture(folder, name) for name in names), (caption,), (parsed,), names)
 
 
 def _rows(table: Source, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """(line, row) of a CSV file with at least these columns."""
-    lines = _text(table).splitlines()
+    lines = read_text(table).splitlines()
     reader = csv.DictReader(lines)
     absent = [name for name in columns if name not in (reader.fieldnames or ())]
     if absent:
@@ -260,24 +266,3 @@ def _rows(table: Source, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
         if short:
             raise ValueError(f"{table}, line {line}: no value for {', '.join(short)}")
     return rows
-
-
-def _text(path: Source) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"can't read {path}: {error}") from None
-
-
-class _named:
-    """Puts the file and line before the message of a ValueError."""
-
-    def __init__(self, path: Source, line: int | None):
-        self.where = f"{path}" if line is None else f"{path}, line {line}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and not str(error).startswith(("can't read", str(self.where))):
-            raise ValueError(f"{self.where}: {error}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from wm_pipelines.comclip import metrics
@@ -22,6 +23,7 @@ from wm_pipelines.media import load_image
 Grounding = Callable[[Example, int], Boxes | None]
 Linking = Callable[[Example, int, int], Linker | None]
 CONTROLS = ("score", "baseline", "detector")
+AT_A_TIME = 32  # pictures held open
 
 
 def score_examples(
@@ -122,33 +124,88 @@ def rerank(
     rule: Rule | None = None,
     boxes: Callable[[Path], Boxes | None] | None = None,
     fit: str = "pad",
+    top_k: int = 10,
 ) -> dict[str, Any]:
-    """Recall of the given candidates as they came, and scored anew by the rule; both over all queries.
+    """Recall of each caption's candidates in the order of plain similarity, and scored anew by the rule.
 
     Args:
         boxes: path -> boxes of that image; the pipeline's grounder is asked where it gives None.
+        top_k: how many candidates a query gets that brings none: the nearest of all images by plain similarity.
 
     Returns:
-        `score` and `baseline` (R@1, R@5, R@10), `n`, `failed` (queries that keep the given order, with the reason).
+        `score` and `baseline` (R@1, R@5, R@10) over all queries, `n`, `failed` (query -> why: it keeps the plain
+        order, or none), `unread` (image -> why: it is nobody's candidate, unless the query says so).
+
+    Raises:
+        ValueError: `top_k` below 1, or not one image can be read.
     """
-    rule, order, failed = rule or Rule(), [], {}
-    for query in tqdm(queries, desc="captions"):
-        paths = [images[i] for i in query.order]
+    if type(top_k) is not int or top_k < 1:
+        raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}")
+    unread, failed = {}, {}
+    open_ones = [query for query in queries if query.order is None]
+    found = {}
+    if open_ones:
+        found, unread, failed = _nearest(pipeline, open_ones, images, fit, top_k)
+    given = [found.get(query.id, ()) if query.order is None else query.order for query in queries]
+    rule, order = rule or Rule(), []
+    for query, plain in zip(tqdm(queries, desc="captions"), given, strict=True):
+        paths = [images[i] for i in plain]
         example = Example(query.id, "query", tuple(paths), (query.caption,), (None,))
-        given = (lambda e, i: boxes(e.images[i])) if boxes else None
+        known = (lambda e, i: boxes(e.images[i])) if boxes else None
+        if query.id in failed:
+            order.append(plain)
+            continue
         try:
             pictures = [load_image(path) for path in paths]
-            rows, _ = _score_one(pipeline, example, pictures, rule, given, None, fit)
+            rows, _ = _score_one(pipeline, example, pictures, rule, known, None, fit)
         except ValueError as error:
             failed[query.id] = str(error)
-            order.append(query.order)
+            order.append(plain)
             continue
         best = np.argsort(-rows["score"][:, 0], kind="stable")
-        order.append(tuple(query.order[i] for i in best))
+        order.append(tuple(plain[i] for i in best))
     truth = [query.truth for query in queries]
     return {
         "score": metrics.recall(order, truth),
-        "baseline": metrics.recall([query.order for query in queries], truth),
+        "baseline": metrics.recall(given, truth),
         "n": len(queries),
         "failed": failed,
+        "unread": unread,
     }
+
+
+def _nearest(
+    pipeline: ComCLIPPipeline, queries: Sequence[Query], images: Sequence[Path], fit: str, top_k: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str], dict[str, str]]:
+    """({query: its `top_k` nearest images, best first}, {image: why it can't be read}, {query: why it is refused}).
+
+    A few images are open at a time; their embeddings stay in the pipeline's cache for the second pass.
+    """
+    columns, places, unread, failed, asked = [], [], {}, {}, None
+    for start in tqdm(range(0, len(images), AT_A_TIME), desc="images"):
+        shown = []
+        for i in range(start, min(start + AT_A_TIME, len(images))):
+            try:
+                shown.append(load_image(images[i]))
+                places.append(i)
+            except ValueError as error:
+                unread[str(images[i])] = str(error)
+        if not shown:
+            continue
+        if asked is None:  # each caption by itself, so that one that is refused does not take the others with it
+            asked = []
+            for query in queries:
+                try:
+                    pipeline.similarity(shown[0], query.caption, fit=fit)
+                    asked.append(query)
+                except ValueError as error:
+                    failed[query.id] = str(error)
+            if not asked:
+                return {}, unread, failed
+        columns.append(pipeline.similarity(shown, [query.caption for query in asked], fit=fit))
+    if asked is None:
+        raise ValueError(f"not one image can be read, for example {images[0]}; check the folder")
+    scores = torch.cat(columns).T  # (queries, images)
+    best = scores.sort(dim=1, descending=True, stable=True).indices[:, :top_k].tolist()
+    near = {query.id: tuple(places[i] for i in row) for query, row in zip(asked, best, strict=True)}
+    return near, unread, failed

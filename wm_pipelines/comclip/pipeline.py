@@ -302,11 +302,7 @@ class ComCLIPPipeline(WMPipeline):
         given = self.check_inputs(images, texts, boxes, parsed, fit, box_format, batch_size)
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be a positive integer, got {top_k!r}")
-        sights, words, first = self._embed(given, self._whole(given, fit), given.texts, fit, batch_size)
-        keys = [_sight(key, fit, None) for key in given.keys]
-        plain = torch.stack(
-            [self.matcher.match(torch.stack([sights[k] for k in keys]), words[t][None]) for t in given.texts]
-        )
+        plain, first = self._plain(given, fit, batch_size)
         order = plain.sort(dim=1, descending=True, stable=True).indices
         kept = order[:, : min(top_k, len(given.pictures))]
         pairs = [(int(i), t) for t, row in enumerate(kept) for i in row]
@@ -316,6 +312,23 @@ class ComCLIPPipeline(WMPipeline):
         new = torch.cat([kept.gather(1, best.indices), order[:, kept.shape[1] :]], 1)
         passes = Passes(first.images + out.passes.images, first.texts + out.passes.texts)
         return ComCLIPRanking(new, order, best.values, out.failures, passes)
+
+    @torch.no_grad()
+    def similarity(
+        self, images: inputs.Pictures, texts: inputs.Texts, *, fit: str = "pad", batch_size: int = 32
+    ) -> torch.Tensor:
+        """Plain similarity of every picture with every caption, float64 `(images, texts)`: the `baseline` of `matrix`.
+
+        Args: as in `__call__`.
+        """
+        given = self.check_inputs(images, texts, None, None, fit, "xyxy", batch_size)
+        return self._plain(given, fit, batch_size)[0].T
+
+    def _plain(self, given: "Given", fit: str, batch_size: int) -> tuple[torch.Tensor, Passes]:
+        """Plain similarities `(texts, images)`, and what they cost."""
+        sights, words, passes = self._embed(given, self._whole(given, fit), given.texts, fit, batch_size)
+        whole = torch.stack([sights[_sight(key, fit, None)] for key in given.keys])
+        return torch.stack([self.matcher.match(whole, words[t][None]) for t in given.texts]), passes
 
     def check_inputs(
         self, images: Any, texts: Any, boxes: Any, parsed: Any, fit: str, box_format: str, batch_size: int

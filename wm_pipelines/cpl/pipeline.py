@@ -170,6 +170,13 @@ class CPLPipeline(WMPipeline):
 
     # ---- fitting ----
 
+    def renew(self, seed: int = 0) -> "CPLPipeline":
+        """A new prompt learner in place of the present one, from the same words, so that a fit starts afresh."""
+        config = self.prompt_learner.config
+        learner = CPLPromptLearner.from_clip(self.clip, self.tokenizer, config.n_ctx, config.init, seed).eval()
+        self.register_modules(prompt_learner=learner)
+        return self
+
     def fit(
         self,
         images: Pictures,

@@ -1,13 +1,16 @@
-"""The base-to-new protocol on one data set: fit on the first half of the classes, test on both halves.
+"""The protocols on one data set: base to new (fit on the first half of the classes, test on both), and retrieval.
 
     python -m wm_pipelines.cpl.protocol caltech101 ~/data --base openai/clip-vit-base-patch16 --out rows.jsonl
     python -m wm_pipelines.cpl.protocol folders ~/data/mine --shots 4
+    python -m wm_pipelines.cpl.protocol flickr30k ~/data --shots 145
 
-Every row also gives the usual baselines on the same pictures and, unless it is switched off, CoCoOp (lambda 0).
+`wm run cpl --benchmark caltech101 --root ~/data` does the same for one seed. Every row also gives the usual baselines
+on the same pictures and, unless it is switched off, CoCoOp (lambda 0). See `retrieval.py` for Flickr30k.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,8 +30,8 @@ from wm_pipelines.cpl.metrics import (
     tip_adapter_logits,
     zero_shot_weights,
 )
-from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline
+from wm_pipelines.cpl.retrieval import FLICKR_SHOTS, read_retrieval, retrieval
 from wm_pipelines.files import atomic
 from wm_pipelines.media import load_image
 
@@ -64,11 +67,7 @@ def base_to_new(
         raise ValueError(f"{data.name} has no test picture for one half of its classes")
     rows = _baselines(pipeline, base, new, train, labels)
     for name, weight in ([("CoCoOp", 0.0)] if cocoop else []) + [("CPL", None)]:
-        fresh = CPLPromptLearner.from_clip(
-            pipeline.clip, pipeline.tokenizer, pipeline.prompt_learner.config.n_ctx,
-            pipeline.prompt_learner.config.init, seed,
-        )  # fmt: skip
-        pipeline.register_modules(prompt_learner=fresh.eval())
+        pipeline.renew(seed)
         own = {**settings, "seed": seed} | ({"lambda_cf": weight} if weight is not None else {})
         pipeline.fit(train, labels, base.class_names, **own)
         logits = [_classify(pipeline, half.test, half.class_names) for half, _ in tests]
@@ -126,32 +125,70 @@ def _classify(pipeline: CPLPipeline, items: Sequence[Item], names: Sequence[str]
     return torch.cat([pipeline([load_image(i.path) for i in part], names).logits for part in parts])
 
 
+def run_protocol(
+    dataset: str,
+    root: str | os.PathLike,
+    base: str | os.PathLike,
+    shots: int | None = None,
+    seeds: Sequence[int] = SEEDS,
+    say: Callable[[str], None] = print,
+    **settings: Any,
+) -> list[Row]:
+    """The rows of all seeds on one of the user's local data sets; on the accelerator if there is one.
+
+    Args:
+        dataset: a name of `DATASETS`, "folders" (train/<class>/, test/<class>/), or "flickr30k" (retrieval).
+        root: the folder that holds the data set's own; of "folders", itself.
+        base: embedded name, folder or Hub id of a CLIP.
+        shots: pictures a class, 16 when None; of "flickr30k", pictures in all, 145 when None.
+        settings: of the fit, see `CPLSettings`.
+
+    Raises:
+        ValueError: an unknown data set, files that are not there, or bad settings.
+    """
+    flickr = dataset == "flickr30k"
+    if flickr:
+        parts = read_retrieval(root)
+    else:
+        data = read_folders(root) if dataset == "folders" else read_dataset(dataset, root)
+    pipeline = CPLPipeline.from_clip(base)
+    if torch.accelerator.is_available():
+        pipeline.to(torch.accelerator.current_accelerator())
+    rows = []
+    for seed in seeds:
+        if flickr:
+            rows += retrieval(pipeline, *parts, FLICKR_SHOTS[0] if shots is None else shots, seed, say=say, **settings)
+        else:
+            rows += base_to_new(pipeline, data, SHOTS[-1] if shots is None else shots, seed, say=say, **settings)
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """The rows as JSON Lines, whole or not at all."""
+    with atomic(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Base-to-new few-shot protocol on a local data set.")
-    parser.add_argument("dataset", help=f"{', '.join(DATASETS)}, or folders (train/<class>/, test/<class>/)")
+    parser = argparse.ArgumentParser(description="A few-shot protocol on a local data set.")
+    names = f"{', '.join(DATASETS)}, folders (train/<class>/, test/<class>/), or flickr30k (retrieval)"
+    parser.add_argument("dataset", help=names)
     parser.add_argument("root", type=Path, help="the folder that holds the data set's own")
     parser.add_argument("--base", default="openai/clip-vit-base-patch16", help="embedded name, folder or Hub id")
-    parser.add_argument("--shots", type=int, default=16, help=f"usual: {', '.join(map(str, SHOTS))}")
+    usual = f"usual: {', '.join(map(str, SHOTS))}; of flickr30k {', '.join(map(str, FLICKR_SHOTS))}"
+    parser.add_argument("--shots", type=int, help=usual)
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--variant", default="released", help="released or paper")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", type=Path, help="JSON Lines file of all rows")
     args = parser.parse_args(argv)
     try:
-        read = read_folders(args.root) if args.dataset == "folders" else read_dataset(args.dataset, args.root)
-        pipeline = CPLPipeline.from_clip(args.base)
-        if torch.accelerator.is_available():
-            pipeline.to(torch.accelerator.current_accelerator())
+        seeds = [int(seed) for seed in args.seeds.split(",")]
         options = {"variant": args.variant, "epochs": args.epochs}
-        rows = [
-            row
-            for seed in map(int, args.seeds.split(","))
-            for row in base_to_new(pipeline, read, args.shots, seed, **options)
-        ]
+        rows = run_protocol(args.dataset, args.root, args.base, args.shots, seeds, **options)
         if args.out:
-            with atomic(args.out) as partial:
-                partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            write_rows(args.out, rows)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from wm_pipelines.class_inputs import Source, check_names, class_folders, picture_files
 from wm_pipelines.cpl.pipeline import CPLPipeline
+from wm_pipelines.cpl.protocol import run_protocol, write_rows
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
@@ -95,6 +96,37 @@ def run(
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
     return report
+
+
+def run_benchmark(
+    benchmark: str | None,
+    root: Source | None,
+    out: Source = "outputs/cpl",
+    base: Source = "diorama-clip",
+    shots: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Runs a protocol on a local data set and writes its rows to `out/benchmark.jsonl`.
+
+    Args:
+        benchmark, root, base, shots: `dataset` and the others of `protocol.run_protocol`. seed: the only one.
+        say: gets each row in words.
+        settings: of the fits, see `CPLSettings`.
+
+    Raises:
+        ValueError: before anything is fitted; nothing is written then.
+    """
+    if not benchmark or root is None:
+        raise ValueError("benchmark and root belong together: name the data set and the folder that holds it")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    given = {name: value for name, value in settings.items() if value is not None}
+    rows = run_protocol(benchmark, root, base, shots, (seed,), say, **given)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_rows(Path(out) / "benchmark.jsonl", rows)
+    return rows
 
 
 def _pair(explain: Sequence[str]) -> list[tuple[Path, str]]:

@@ -224,3 +224,55 @@ def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):
         data.read_flickr(write(tmp_path / "f.json", rows), images)
     with pytest.raises(ValueError, match=r"refusing pickled f.pkl; convert it with `python -m"):
         data.read_flickr(tmp_path / "f.pkl", images)
+
+
+def test_flickr_candidates_are_found_by_plain_similarity(pipe, tmp_path, images):
+    """Without candidates in the file they are those that the pipeline's own re-ranking takes."""
+    from wm_pipelines.comclip.evaluate import rerank
+
+    names = ["1.jpg", "2.jpg", "3.jpg", "4.png", "5.png"]
+    captions = [f"a {c} cube" for c in ("red", "blue", "green", "yellow", "purple")]
+    rows = [{"image": n, "sentence": c} for n, c in zip(names, captions, strict=True)]
+    queries, files = data.read_flickr(write(tmp_path / "f.json", rows), images)
+    assert [q.order for q in queries] == [None] * 5
+    found = rerank(pipe, queries, files, boxes=lambda path: {}, top_k=2)
+    pixels = [Image.open(path) for path in files]
+    with pytest.warns(UserWarning):
+        ranked = pipe.rerank(pixels, captions, [{}] * 5, top_k=2)
+    first = [
+        metrics.recall(order[:, :2].tolist(), range(5), (1, 2)) for order in (ranked.order, ranked.baseline_order)
+    ]
+    assert [found[name]["R@1"] for name in ("score", "baseline")] == [f["R@1"] for f in first]
+    assert [found[name]["R@5"] for name in ("score", "baseline")] == [f["R@2"] for f in first]  # two candidates only
+    similarity = pipe.similarity(pixels, captions)
+    np.testing.assert_allclose(similarity, pipe.matrix(pixels, captions, [{}] * 5).baseline, rtol=1e-6)
+
+    files[4].unlink()  # nobody's candidate, and its own caption's miss
+    again = rerank(pipe, queries, files, boxes=lambda path: {}, top_k=4)
+    assert list(again["unread"]) == [str(files[4])] and again["failed"] == {} and again["n"] == 5
+    assert again["baseline"]["R@5"] == 0.8
+    refused = [*queries[:4], data.Query("long", "cube " * 90, 4)]
+    again = rerank(pipe, refused, files, boxes=lambda path: {}, top_k=4)
+    assert list(again["failed"]) == ["long"] and "tokens" in again["failed"]["long"]
+    with pytest.raises(ValueError, match="top_k must be an integer of at least 1, got 0"):
+        rerank(pipe, queries, files, top_k=0)
+    with pytest.raises(ValueError, match="not one image can be read"):
+        rerank(pipe, queries, [tmp_path / "x.jpg"] * 5)
+
+
+def test_flickr_tables_with_captions_alone(tmp_path, images):
+    rows = [
+        {"filename": f"{n}.jpg", "split": "test" if n > 1 else "train", "sentences": [{"raw": f"a {n}"}, {"raw": "b"}]}
+        for n in (1, 2, 3)
+    ]
+    file = write(tmp_path / "dataset_flickr30k.json", {"images": rows})
+    queries, files = data.read_flickr(file, images)
+    assert [(q.id, q.caption, q.truth, q.order) for q in queries] == [("2#0", "a 2", 0, None), ("3#0", "a 3", 1, None)]
+    assert [f.name for f in files] == ["2.jpg", "3.jpg"]
+    assert [q.truth for q in data.read_flickr(file, images, each=2)[0]] == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="2.jpg has 2 captions, each=3"):
+        data.read_flickr(file, images, each=3)
+    write(tmp_path / "results_20130124.token", "3.jpg#0\ta cube\n")
+    write(tmp_path / "val.txt", "3\n")
+    queries, files = data.read_flickr(tmp_path / "results_20130124.token", images, "val")
+    assert [q.caption for q in queries] == ["a cube"] and files == [images / "3.jpg"]
