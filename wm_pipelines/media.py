@@ -1,4 +1,4 @@
-"""Pictures, GIFs and videos: the only module that opens or writes such files.
+"""Pictures, GIFs, videos and files of tracks: the only module that opens or writes such files.
 
 Conventions: a picture is float32 `(3, H, W)` in [0, 1], sRGB. Greyscale is repeated to three channels, 16-bit
 samples are divided by 65535 (never clipped), EXIF orientation is applied, alpha is composited over a grey `matte`
@@ -280,6 +280,21 @@ def read_video(path: str | Path, max_frames: int | None = None) -> tuple[torch.T
     if not frames:
         raise ValueError(f"{str(path)!r} holds no frame")
     return torch.stack(frames), float(rate or 0)
+
+
+def read_data(path: str | Path, most: int = 64 * 2**20) -> bytes:
+    """The bytes of a file of tracks or boxes, for the readers of their formats.
+
+    Raises:
+        ValueError: no such file, an empty one, or one of more than `most` bytes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file at {str(path)!r}: {'it is a folder' if path.is_dir() else 'the file is missing'}")
+    size = path.stat().st_size
+    if not 0 < size <= most:
+        raise ValueError(f"{str(path)!r} has {size} bytes; a file of tracks or boxes has 1 to {most}")
+    return path.read_bytes()
 
 
 def _frames(frames: Sequence[Picture]) -> list[np.ndarray]:

@@ -58,16 +58,31 @@ class MotionObject:
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
             raise ValueError(f"num_frames={num_frames!r}; it must be a whole number of at least 1")
         name = "" if index is None else f"objects[{index}]."
-        self._check_words(name)
-        boxes, field = self._boxes(name), "boxes" if self.boxes is not None else "points"
-        frames = _frames_of(self.keyframes, boxes, num_frames, name, field)
-        _check_boxes(boxes, frames, self, name, field)
-        boxes = np.clip(boxes, 0.0, 1.0)
+        boxes, frames = self._checked(name, num_frames)
         if boxes.ndim == 1:
             return torch.from_numpy(boxes).float().repeat(num_frames, 1)
         every = np.arange(num_frames)
         sides = [np.interp(every, frames, side) for side in boxes.T]
         return torch.from_numpy(np.stack(sides, axis=1)).float()
+
+    def key_boxes(self, index: int | None = None) -> tuple[list[int], torch.Tensor]:
+        """The frames and boxes that were given, not yet spread over a clip: `(K,)` and float64 `(K, 4)`.
+
+        A box that holds for all frames comes at frame 0.
+
+        Raises:
+            ValueError: as `frame_boxes`, except for the clip's length.
+        """
+        boxes, frames = self._checked("" if index is None else f"objects[{index}].", None)
+        return frames.tolist(), torch.from_numpy(np.atleast_2d(boxes))
+
+    def _checked(self, name: str, num_frames: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes, float64 `(4,)` or `(K, 4)` in [0, 1], and their frames `(K,)`."""
+        self._check_words(name)
+        boxes, field = self._boxes(name), "boxes" if self.boxes is not None else "points"
+        frames = _frames_of(self.keyframes, boxes, num_frames, name, field)
+        _check_boxes(boxes, frames, self, name, field)
+        return np.clip(boxes, 0.0, 1.0), frames
 
     def _check_words(self, name: str) -> None:
         if not isinstance(self.phrase, str) or not self.phrase.strip():
@@ -153,16 +168,16 @@ def _finite(rows: np.ndarray, name: str, sides: Sequence[str]) -> None:
 
 
 def _frames_of(
-    keyframes: Sequence[int] | None, boxes: np.ndarray, num_frames: int, name: str, field: str
+    keyframes: Sequence[int] | None, boxes: np.ndarray, num_frames: int | None, name: str, field: str
 ) -> np.ndarray:
-    """The frame of each row."""
+    """The frame of each row; without a clip, any frame from 0."""
     if keyframes is None:
-        if boxes.ndim == 2 and len(boxes) != num_frames:
+        if boxes.ndim == 2 and num_frames is not None and len(boxes) != num_frames:
             raise ValueError(
                 f"{name}{field}: {len(boxes)} {field} given for {num_frames} frames: "
                 f"pass keyframes or {num_frames} {field}"
             )
-        return np.arange(num_frames)
+        return np.arange(len(np.atleast_2d(boxes)))
     if isinstance(keyframes, torch.Tensor):
         keyframes = keyframes.tolist()
     if not isinstance(keyframes, Sequence | np.ndarray) or isinstance(keyframes, str):
@@ -174,8 +189,9 @@ def _frames_of(
     for k, frame in enumerate(keyframes):
         if not _is_whole(frame):
             raise ValueError(f"{name}keyframes[{k}] is {frame!r}; it must be a whole number")
-        if not 0 <= frame < num_frames:
-            raise ValueError(f"{name}keyframes[{k}] is {frame}, but the clip has frames 0 to {num_frames - 1}")
+        if frame < 0 or (num_frames is not None and frame >= num_frames):
+            clip = f"the clip has frames 0 to {num_frames - 1}" if num_frames is not None else "frames count from 0"
+            raise ValueError(f"{name}keyframes[{k}] is {frame}, but {clip}")
         if k and frame <= keyframes[k - 1]:
             raise ValueError(f"{name}keyframes[{k}] is {frame} after {keyframes[k - 1]}; they must rise strictly")
     return np.asarray(keyframes)
