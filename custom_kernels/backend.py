@@ -10,10 +10,8 @@ import torch
 
 __all__ = ["use_triton"]
 
-MAX_RANK = 128  # columns of the rank-sized sum, all slices together; more would not stay in registers
 
-
-def _missing(x: torch.Tensor, rank: int) -> str | None:
+def _missing(x: torch.Tensor) -> str | None:
     """Why the kernels can't take `x`; None where they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
@@ -23,16 +21,14 @@ def _missing(x: torch.Tensor, rank: int) -> str | None:
         return f"`x` is on {x.device.type}; the kernels run on CUDA and ROCm devices"
     if x.device.type == "cuda" and x.dtype not in (torch.float16, torch.bfloat16):
         return f"`x` is {x.dtype}; on a GPU the kernels multiply float16 and bfloat16"
-    if rank > MAX_RANK:
-        return f"the rank-sized sum has {rank} columns, the kernels take up to {MAX_RANK}"
     return None
 
 
-def use_triton(backend: str, x: torch.Tensor, rank: int) -> bool:
+def use_triton(backend: str, x: torch.Tensor, refused: str | None) -> bool:
     """Whether the Triton kernels take this call: with "auto", where they can and `x` is on a GPU.
 
     Args:
-        rank: columns of the rank-sized sum.
+        refused: why the operation's own kernels can't take this call; None where they can.
 
     Raises:
         ValueError: an unknown `backend` or `WM_KERNELS`, or Triton demanded where it can't run.
@@ -45,8 +41,8 @@ def use_triton(backend: str, x: torch.Tensor, rank: int) -> bool:
     if mode == "off" or backend == "torch":
         return False
     if backend == "auto" and mode == "auto":
-        return x.device.type == "cuda" and _missing(x, rank) is None
-    reason = _missing(x, rank)
+        return x.device.type == "cuda" and _missing(x) is None and refused is None
+    reason = _missing(x) or refused
     if reason is not None:
         raise ValueError(f"the Triton kernels can't be used: {reason}")
     return True

@@ -22,6 +22,8 @@ __all__ = ["kronecker_linear", "kronecker_linear_reference"]
 
 Slices = Sequence[tuple[int, int]]
 
+MAX_RANK = 128  # columns of the rank-sized sum, all slices together; more would not stay in registers
+
 
 def kronecker_linear_reference(
     x: torch.Tensor,
@@ -179,7 +181,9 @@ def kronecker_linear(
         dtype = torch.get_autocast_dtype(kind)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     parts = 1 if slices is None else len(slices)
-    triton = use_triton(backend, x, parts * u.shape[-3] * u.shape[-1])
+    rank = parts * u.shape[-3] * u.shape[-1]
+    too_wide = f"the rank-sized sum has {rank} columns, the kernels take up to {MAX_RANK}" if rank > MAX_RANK else None
+    triton = use_triton(backend, x, too_wide)
     if adapter_index is not None and not len(adapter_index):
         return F.linear(x, weight, bias)
     shift = None  # (B, do) where biases differ from sample to sample

@@ -2,12 +2,24 @@
 
 from custom_kernels.kronecker_forms import folding_pays, kronecker_delta, kronecker_lora_factors, kronecker_weight
 from custom_kernels.kronecker_linear import kronecker_linear, kronecker_linear_reference
+from custom_kernels.motion_attention import (
+    MotionAttention,
+    MotionAttentionMaps,
+    motion_attention,
+    motion_attention_reference,
+)
+from custom_kernels.motion_masks import box_masks
 
 __all__ = [
+    "MotionAttention",
+    "MotionAttentionMaps",
+    "box_masks",
     "folding_pays",
     "kronecker_delta",
     "kronecker_linear",
     "kronecker_linear_reference",
     "kronecker_lora_factors",
     "kronecker_weight",
+    "motion_attention",
+    "motion_attention_reference",
 ]

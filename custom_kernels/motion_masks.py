@@ -1,0 +1,128 @@
+"""Boxes as weights of the cells of an attention grid, and what slots add to attention and collect from it.
+
+A grid of h x w cells covers the picture; cell u = i·w + j lies at column j, row i, and its centre is
+((j + 0.5)/w, (i + 0.5)/h). A slot is one (object, token) pair: its token's probability is weighed by its object's box.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["Slots", "box_gradient", "box_masks", "cell_centres", "indicators"]
+
+
+def _overlaps(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Share of each column (..., w) and of each row (..., h) of the grid that a box covers."""
+    shares = []
+    for size, low, high in ((grid[1], boxes[..., 0], boxes[..., 2]), (grid[0], boxes[..., 1], boxes[..., 3])):
+        edge = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
+        low, high = (low * size).unsqueeze(-1), (high * size).unsqueeze(-1)
+        shares.append((torch.minimum(high, edge + 1) - torch.maximum(low, edge)).clamp(min=0))
+    return shares[0], shares[1]
+
+
+def box_masks(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Fraction of every cell that a box covers, exact, (..., L) for boxes (..., 4).
+
+    Args:
+        boxes: (x0, y0, x1, y1) in [0, 1], origin top left. An empty box, all zeros, covers nothing.
+        grid: (h, w) cells, L = h·w.
+    """
+    columns, rows = _overlaps(boxes, grid)
+    return (rows.unsqueeze(-1) * columns.unsqueeze(-2)).flatten(-2)
+
+
+def box_gradient(boxes: Tensor, grid: tuple[int, int], g: Tensor) -> Tensor:
+    """Gradient of the boxes (..., 4) from that of their masks, g (..., L)."""
+    columns, rows = _overlaps(boxes, grid)
+    g = g.unflatten(-1, grid)
+    found = [torch.empty(0)] * 4
+    for i, share, d in (
+        (0, columns, (g * rows.unsqueeze(-1)).sum(-2)),
+        (1, rows, (g * columns.unsqueeze(-2)).sum(-1)),
+    ):
+        size = share.shape[-1]
+        edge = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
+        d = d * (share > 0) * size
+        low, high = (boxes[..., i] * size).unsqueeze(-1), (boxes[..., i + 2] * size).unsqueeze(-1)
+        found[i] = -(d * (low > edge)).sum(-1)
+        found[i + 2] = (d * (high < edge + 1)).sum(-1)
+    return torch.stack(found, -1)
+
+
+def cell_centres(grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(x, y) of every cell, (L, 2), in (0, 1)."""
+    rows, columns = (torch.arange(size, device=device, dtype=dtype).add(0.5) / size for size in grid)
+    return torch.stack([columns.repeat(grid[0]), rows.repeat_interleave(grid[1])], -1)
+
+
+def indicators(index: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[n = index] for n in 0 ... count − 1, (..., count)."""
+    return (index.unsqueeze(-1) == torch.arange(count, device=index.device)).to(dtype)
+
+
+class Slots:
+    """The slots of one call. B batch, F frames, H heads, L cells, J slots, O objects.
+
+    Args:
+        boxes: (B, O, F, 4), in the dtype of the sums. grid: (h, w).
+        token: (B, J), -1 where a batch row lacks the slot. object_index: (J,).
+        bias_in, bias_out: (B, O), or both None.
+    """
+
+    def __init__(
+        self,
+        boxes: Tensor,
+        token: Tensor,
+        object_index: Tensor,
+        grid: tuple[int, int],
+        bias_in: Tensor | None,
+        bias_out: Tensor | None,
+    ) -> None:
+        self.boxes, self.grid, self.object_index = boxes, grid, object_index
+        self.token, self.valid = token.clamp(min=0), (token >= 0).to(boxes.dtype)
+        self.masks = box_masks(boxes, grid)[:, object_index].movedim(1, -1)  # (B, F, L, J)
+        self.centres = cell_centres(grid, boxes.device, boxes.dtype)
+        self.biases = None if bias_in is None else (bias_in[:, object_index], bias_out[:, object_index])  # (B, J)
+
+    def logits(self) -> Tensor | None:
+        """λ_in M − λ_out (1 − M) of every slot, (B, F, L, J), or None without a bias."""
+        if self.biases is None:
+            return None
+        inside, outside = ((b * self.valid)[:, None, None] for b in self.biases)
+        return inside * self.masks - outside * (1 - self.masks)
+
+    def sums(self, maps: Tensor) -> Tensor:
+        """(4, B, F, H, J): I, Z, Cx and Cy of maps (B, F, H, L, J)."""
+        ones = self.centres.new_ones(len(self.centres), 1)
+        plain = torch.einsum("bfhlj,lc->cbfhj", maps, torch.cat([ones, self.centres], 1))
+        return torch.cat([torch.einsum("bfhlj,bflj->bfhj", maps, self.masks)[None], plain])
+
+    def weights(self, g_sums: Tensor | None, g_maps: Tensor | None) -> Tensor | None:
+        """γ (B, F, H, L, J): the gradient that sums (4, B, F, H, J) and maps send to each slot's probability."""
+        gamma = None
+        if g_sums is not None:
+            gamma = torch.einsum("bfhj,bflj->bfhlj", g_sums[0], self.masks) + g_sums[1].unsqueeze(3)
+            gamma += torch.einsum("cbfhj,lc->bfhlj", g_sums[2:], self.centres)
+        if g_maps is not None:
+            gamma = g_maps if gamma is None else gamma + g_maps
+        return None if gamma is None else gamma * self.valid[:, None, None, None]
+
+    def gradients(self, maps: Tensor, d_logits: Tensor, g_sums: Tensor | None) -> tuple[Tensor, ...]:
+        """Of boxes (B, O, F, 4), λ_in and λ_out (B, O).
+
+        Args:
+            maps, d_logits: (B, F, H, L, J) probability of each slot's token, and the gradient of its logit.
+        """
+
+        def by_object(t: Tensor) -> Tensor:  # (B, J, ...) -> (B, O, ...)
+            return torch.einsum("bj...,jo->bo...", t, indicators(self.object_index, self.boxes.shape[1], t.dtype))
+
+        d_logits = d_logits.sum(2) * self.valid[:, None, None]  # (B, F, L, J)
+        d_masks = torch.zeros_like(d_logits)
+        if self.biases is not None:
+            d_masks += d_logits * (self.biases[0] + self.biases[1])[:, None, None]
+        if g_sums is not None:
+            d_masks += torch.einsum("bfhlj,bfhj->bflj", maps, g_sums[0])
+        d_boxes = box_gradient(self.boxes, self.grid, by_object((d_masks * self.valid[:, None, None]).movedim(-1, 1)))
+        d_in = by_object((d_logits * self.masks).sum((1, 2)))
+        return d_boxes, d_in, by_object((d_logits * (self.masks - 1)).sum((1, 2)))
