@@ -87,6 +87,36 @@ def _complete(q, boxes, slot_token, slot_object, bias_in, bias_out) -> tuple[Ten
     return token, *biases
 
 
+def looks_at_values(device: torch.device) -> bool:
+    """Values are only checked on the CPU, where that waits for nothing, and not while tracing."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_boxes(
+    boxes: Tensor, grid: tuple[int, int], batch: int, frames: int, cells: int, device: torch.device
+) -> None:
+    """ValueError for boxes other than (B, O, F, 4) of (x0, y0, x1, y1) in [0, 1], or a grid of another size."""
+    if len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != cells:
+        raise ValueError(f"`grid` must be (h, w) with h·w = {cells}, the cells of `q`, got {tuple(grid)}")
+    if boxes.dim() != 4 or (boxes.shape[0], *boxes.shape[2:]) != (batch, frames, 4) or not boxes.is_floating_point():
+        raise ValueError(
+            f"`boxes` must be (B, O, F, 4), ({batch}, O, {frames}, 4) of floats, got {tuple(boxes.shape)} of "
+            f"{boxes.dtype}"
+        )
+    if boxes.device != device:
+        raise ValueError(f"`boxes` must be on {device} as `q` is, got {boxes.device}")
+    if not looks_at_values(device):
+        return
+    x0, y0, x1, y1 = boxes.detach().unbind(-1)
+    good = (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 <= x1) & (y0 <= y1)
+    if not good.all():
+        b, o, f = (~good).nonzero()[0].tolist()
+        raise ValueError(
+            f"`boxes` must be (x0, y0, x1, y1) in [0, 1] with x0 <= x1 and y0 <= y1, got "
+            f"{boxes[b, o, f].tolist()} for batch row {b}, object {o}, frame {f}"
+        )
+
+
 def _check(q, k, v, boxes, slot_token, slot_object, grid, key_bias, bias_in, bias_out, memory) -> None:
     """ValueError naming the argument that does not fit."""
     if q.dim() != 5 or not q.is_floating_point():
@@ -101,13 +131,7 @@ def _check(q, k, v, boxes, slot_token, slot_object, grid, key_bias, bias_in, bia
     keys = k.shape[2]
     if v.shape[2] != keys or not keys:
         raise ValueError(f"`v` must have the keys of `k`, {keys}, and at least one, got {v.shape[2]}")
-    if len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != cells:
-        raise ValueError(f"`grid` must be (h, w) with h·w = {cells}, the cells of `q`, got {tuple(grid)}")
-    if boxes.dim() != 4 or (boxes.shape[0], *boxes.shape[2:]) != (batch, frames, 4) or not boxes.is_floating_point():
-        raise ValueError(
-            f"`boxes` must be (B, O, F, 4), ({batch}, O, {frames}, 4) of floats, got {tuple(boxes.shape)} of "
-            f"{boxes.dtype}"
-        )
+    check_boxes(boxes, grid, batch, frames, cells, q.device)
     objects = boxes.shape[1]
     for name, t, shapes in (
         ("slot_object", slot_object, [tuple(slot_object.shape[:1])]),
@@ -131,28 +155,20 @@ def _check(q, k, v, boxes, slot_token, slot_object, grid, key_bias, bias_in, bia
             )
     if memory not in ("fast", "low"):
         raise ValueError(f"`memory` must be 'fast' or 'low', got {memory!r}")
-    tensors = {"k": k, "v": v, "boxes": boxes, "slot_token": slot_token, "slot_object": slot_object}
-    for name, t in (tensors | {"key_bias": key_bias}).items():
+    for name, t in {
+        "k": k,
+        "v": v,
+        "slot_token": slot_token,
+        "slot_object": slot_object,
+        "key_bias": key_bias,
+    }.items():
         if t is not None and t.device != q.device:
             raise ValueError(f"`{name}` must be on {q.device} as `q` is, got {t.device}")
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_values(boxes, slot_token, slot_object, keys)
-
-
-def _check_values(boxes: Tensor, slot_token: Tensor, slot_object: Tensor, keys: int) -> None:
-    """The same for values, which are only looked at on the CPU, where that waits for nothing."""
-    with torch.no_grad():
-        x0, y0, x1, y1 = boxes.unbind(-1)
-        good = (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 <= x1) & (y0 <= y1)
-        if not good.all():
-            b, o, f = (~good).nonzero()[0].tolist()
-            raise ValueError(
-                f"`boxes` must be (x0, y0, x1, y1) in [0, 1] with x0 <= x1 and y0 <= y1, got "
-                f"{boxes[b, o, f].tolist()} for batch row {b}, object {o}, frame {f}"
-            )
+    if not looks_at_values(q.device):
+        return
     for name, t, least, most in (
         ("slot_token", slot_token, -1, keys - 1),
-        ("slot_object", slot_object, 0, boxes.shape[1] - 1),
+        ("slot_object", slot_object, 0, objects - 1),
     ):
         if t.numel() and (t.min() < least or t.max() > most):
             raise ValueError(f"`{name}` must be in [{least}, {most}], got {t.min().item()} to {t.max().item()}")

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from .motion_forms import explicit_backward, explicit_forward, indicator_forward
 from .motion_masks import Slots
 
-__all__ = ["attend"]
+__all__ = ["attend", "no_autocast", "sum_dtype"]
 
 # inputs: q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form
 INPUTS = 13
@@ -25,14 +25,14 @@ def sum_dtype(q: Tensor) -> torch.dtype:
     return torch.promote_types(q.dtype, torch.float32)
 
 
-def _no_autocast(device: torch.device) -> AbstractContextManager:
+def no_autocast(device: torch.device) -> AbstractContextManager:
     """Products keep the dtype that they are given."""
     available = torch.amp.is_autocast_available(device.type)  # "meta" has none
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form):
-    with _no_autocast(q.device):
+    with no_autocast(q.device):
         if form == "triton":
             from ._triton.motion_attention import forward
 
@@ -53,7 +53,7 @@ def _run_backward(
     g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
     height, width, form, needs,
 ) -> list[Tensor | None]:  # fmt: skip
-    with _no_autocast(q.device):
+    with no_autocast(q.device):
         slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
         if form == "triton":
             from ._triton.motion_attention import backward

@@ -9,6 +9,10 @@ from custom_kernels.motion_attention import (
     motion_attention_reference,
 )
 from custom_kernels.motion_masks import box_masks
+from custom_kernels.temporal_motion_attention import (
+    temporal_motion_attention,
+    temporal_motion_attention_reference,
+)
 
 __all__ = [
     "MotionAttention",
@@ -22,4 +26,6 @@ __all__ = [
     "kronecker_weight",
     "motion_attention",
     "motion_attention_reference",
+    "temporal_motion_attention",
+    "temporal_motion_attention_reference",
 ]
