@@ -179,6 +179,18 @@ def _chains(ids: list[int], clear: set[tuple[str, int, int]], rng: np.random.Gen
     return chains
 
 
+def motion_words(motions: "tuple[Motion, ...]") -> str:
+    """ " moving right, then stopping": what stands behind an object's phrase; not for an orbit, which names another.
+
+    Raises:
+        ValueError: an orbit.
+    """
+    pieces = _motion_pieces(motions, PARTICIPLES, " ")
+    if not all(isinstance(piece, str) for piece in pieces):
+        raise ValueError("`motions` has an orbit, whose words name another object; caption the scene instead")
+    return "".join(pieces)
+
+
 def _motion_pieces(motions: "tuple[Motion, ...]", participles: dict[str, str], joint: str) -> list[Piece]:
     """ " moving right, then turning clockwise": the primitives in order of their start, after `joint`."""
     pieces: list[Piece] = []

@@ -243,7 +243,7 @@ def sample_motion(scene: Scene, *key: str | int, camera: bool = False) -> Scene:
         for _ in range(12):
             moving = replace(obj, motion=_program(scene, obj, rng))
             trial = replace(scene, objects=tuple(moving if o.id == obj.id else o for o in scene.objects))
-            if _stays_clear(trial, moving):
+            if stays_clear(trial, moving):
                 scene = trial
                 break
     if camera:
@@ -275,7 +275,8 @@ def _program(scene: Scene, obj: SceneObject, rng: np.random.Generator) -> tuple[
     return (Motion("translate", 0, end, flat, metres / 2, easing=("linear", "smooth")[rng.integers(2)]),)
 
 
-def _stays_clear(scene: Scene, obj: SceneObject) -> bool:
+def stays_clear(scene: Scene, obj: SceneObject) -> bool:
+    """Whether every object stays whole in the frame, and `obj` apart from the others, in all frames of `scene`."""
     times = torch.arange(scene.duration, dtype=torch.float64)
     try:
         paths = {o.id: pose_at(o, scene, times)[0].numpy() for o in scene.objects}

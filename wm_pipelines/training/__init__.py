@@ -57,6 +57,7 @@ TASKS: dict[str, str] = {
     "flexecontrol-folder": "wm_pipelines.flexecontrol.data:FolderTask",
     "flexecontrol-global": "wm_pipelines.flexecontrol.global_training:GlobalTask",
     "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training:GlobalFolderTask",
+    "diorama-video": "wm_pipelines.mojito.training:VideoTask",
 }
 
 

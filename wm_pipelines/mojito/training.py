@@ -1,0 +1,170 @@
+"""Training of `diorama-video`: a motion adapter and its intensity dial over the frozen `diorama-sd`.
+
+Recipe options (with their defaults in `DEFAULTS`):
+    base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline. length: clips. two: share of clips
+    with two objects. cache: file that keeps the encoded clips between runs. frames: frames a step sees of a clip of
+    `clip_frames`, in a row from a random one.
+    heads, hidden_dim: sizes of the motion modules and of the intensity model. inject: as `MotionIntensityModel`; None
+    trains the adapter alone, the twin without the dial. read_text: the intensity model reads the prompt.
+    text_drop, level_drop: chances of an empty caption and of no level. backwards: chance that a clip is played
+    backwards, where its caption can say so. late: 1 draws timesteps evenly, 2 with a density that rises evenly with
+    the noise.
+
+The frozen text encoder has every word of motion in its vocabulary but never saw one beside a picture, and the motion
+modules see no text. Its last token still tells the motions apart, for the words' random vectors pass through; so the
+intensity model reads that token. Noise is independent in every frame, as AnimateDiff has it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wm_pipelines.hub import resolve
+from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
+from wm_pipelines.mojito.flow import FARNEBACK, level_of, percentile_table
+from wm_pipelines.mojito.intensity import applied
+from wm_pipelines.mojito.modeling import MotionIntensityModel
+from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+
+DEFAULTS: dict[str, Any] = {
+    "base": "diorama-sd", "length": 3000, "two": 0.15, "cache": None, "clip_frames": 16, "frames": 16,
+    "heads": 4, "hidden_dim": 192, "inject": "temporal", "read_text": True,
+    "text_drop": 0.1, "level_drop": 0.15, "backwards": 0.5, "late": 2.0,
+}  # fmt: skip
+FLOW = {"estimator": "farneback", "region": "objects", "size": 64, **FARNEBACK}
+
+
+class VideoTask(Task):
+    """`MotionAdapter` and `MotionIntensityModel` on clips of the miniature world, velocity prediction."""
+
+    def __init__(self, recipe: Recipe):
+        from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        check_keys(recipe.options, DEFAULTS, "options")
+        self.options = options = {**DEFAULTS, **recipe.options}
+        if not 2 <= options["frames"] <= options["clip_frames"]:
+            raise ValueError(f"options.frames is {options['frames']}; 2 to options.clip_frames")
+        folder = Path(resolve(options["base"]))
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).eval()
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        self.text_encoder = (
+            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").requires_grad_(False).eval()
+        )
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+        self.clips = ClipLatents(
+            vae, options["length"], frames=options["clip_frames"], two=options["two"], cache=options["cache"]
+        )
+        self.length = options["length"]
+        self.data = f"Diorama clips of {options['clip_frames']} frames, train split, {self.length} scenes"
+        moving = [float(f.mean()) for f in self.clips.flow]
+        self.table = percentile_table(moving)
+        self.adapter = MotionAdapter(
+            block_out_channels=tuple(unet.config.block_out_channels),
+            motion_layers_per_block=unet.config.layers_per_block,
+            motion_num_attention_heads=options["heads"],
+            motion_norm_num_groups=unet.config.norm_num_groups,
+            motion_max_seq_length=2 * options["clip_frames"],
+        )
+        for name, module in self.adapter.named_modules():  # the untrained adapter changes nothing
+            if name.endswith("proj_out"):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+        self.unet = UNetMotionModel.from_unet2d(unet, self.adapter).requires_grad_(False).eval()
+        # the adapter's own modules stand in the denoiser, so that it is trained and saved as such
+        for mine, theirs in zip(self._motion_blocks(self.unet), self._motion_blocks(self.adapter), strict=True):
+            mine.motion_modules = theirs.motion_modules
+        self.intensity = None
+        if options["inject"] is not None:
+            self.intensity = MotionIntensityModel.from_denoiser(
+                self.unet,
+                options["inject"],
+                embedding_dim=unet.config.block_out_channels[0],
+                hidden_dim=options["hidden_dim"],
+                text_dim=self.text_encoder.config.hidden_size if options["read_text"] else None,
+                level_percentiles=self.table,
+                flow=FLOW,
+                fps_rule="8 frames a second, every frame",
+                base=options["base"],
+            )
+
+    @staticmethod
+    def _motion_blocks(model: nn.Module) -> list[nn.Module]:
+        return [*model.down_blocks, model.mid_block, *model.up_blocks]
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"adapter": self.adapter} | ({"intensity": self.intensity} if self.intensity is not None else {})
+
+    def _window(self, index: int, noise: KeyedNoise) -> int:
+        """First frame that a step sees; of a motion in two halves, the turn between them."""
+        rest = self.options["clip_frames"] - self.options["frames"]
+        if any(len(o.motion) > 1 for o in self.clips.scenes[index].objects):
+            return rest // 2
+        return int(noise.integers(index, (), "window", 0, rest + 1))
+
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float | None]:
+        """What a step sees of a clip: latents (F, 4, h, w), caption and level."""
+        first, frames = self._window(index, noise), self.options["frames"]
+        scene = self.clips.scenes[index]
+        latents = self.clips.latents[index, first : first + frames].float()
+        level = level_of(float(self.clips.flow[index, first : first + frames - 1].mean()), self.table)
+        backwards = reversible(scene) and bool(noise.uniform(index, (), "backwards") < self.options["backwards"])
+        text = clip_caption(scene, noise.generator(index, "caption"), backwards)
+        if noise.uniform(index, (), "text") < self.options["text_drop"]:
+            text = ""
+        dropped = noise.uniform(index, (), "level") < self.options["level_drop"]
+        return latents.flip(0) if backwards else latents, text, None if dropped else level
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        """Text states (B, T, D) of the frozen text encoder."""
+        ids = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return self.text_encoder.to(self.device)(ids.to(self.device)).last_hidden_state
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        latents, texts, levels = zip(*(self.sample(i, noise) for i in indices), strict=True)
+        clean = torch.stack(latents).to(self.device)  # (B, F, 4, h, w)
+        eps = noise.randn(indices, clean.shape[1:], "noise").to(self.device)
+        steps = self.schedule.config.num_train_timesteps
+        t = (noise.uniform(indices, (), "timestep") ** (1 / self.options["late"]) * steps).long().to(self.device)
+        noisy = self.schedule.add_noise(clean, eps, t).transpose(1, 2)
+        target = self.schedule.get_velocity(clean, eps, t).transpose(1, 2)
+        context = self.encode(list(texts)).repeat_interleave(clean.shape[1], dim=0)
+        self.unet.to(self.device)
+        if self.intensity is None:
+            predicted = self.unet(noisy, t, context).sample
+        else:
+            with applied(self.intensity, self.unet, levels, gradient=True):
+                predicted = self.unet(noisy, t, context).sample
+        each = (predicted - target).square().flatten(1).mean(1)
+        early = t < steps // 2
+        parts = {name: each[rows].mean().detach() for name, rows in (("low", early), ("high", ~early)) if rows.any()}
+        return {"loss": each.mean(), **parts}
+
+    def export(self, folder: Path) -> None:
+        """Writes the adapter, and the intensity model in `intensity/`, both in fp16."""
+        from wm_pipelines.diorama.training import save_half
+
+        save_half(self.adapter, folder)
+        if self.intensity is not None:
+            save_half(self.intensity, folder / "intensity")
+
+    def load_weights(self, source: str) -> dict[str, Any]:
+        """Starts from an exported adapter, with its intensity model where the run has one."""
+        from diffusers import MotionAdapter
+
+        folder = Path(resolve(source))
+        self.adapter.load_state_dict(MotionAdapter.from_pretrained(folder).state_dict())
+        if self.intensity is not None:
+            saved = MotionIntensityModel.from_pretrained(folder, subfolder="intensity")
+            self.intensity.load_state_dict(saved.state_dict())
+        return {"parameters": sum(p.numel() for module in self.modules().values() for p in module.parameters())}
