@@ -43,6 +43,19 @@ METHODS = {
         "segmentation maps, of different types or of the same type, each with its strength, region, window and "
         "phrase.",
     ),
+    "diorama-video": (
+        "diorama-video",
+        "text-to-video",
+        "A motion adapter over diorama-sd and a modulator of motion intensity: clips of 16 frames of a miniature "
+        "world in which a few coloured solids move. Its objects can be sent along boxes and paths without training, "
+        "and how much moves has a dial.",
+    ),
+    "mojito": (
+        "Mojito",
+        "text-to-video",
+        "A modulator of motion intensity for a frozen text-to-video base: a dial from 0 to 10, measured by optical "
+        "flow, trained on a folder of clips.",
+    ),
     "kadaptation": (
         "KAdaptation",
         "image-classification",

@@ -43,6 +43,16 @@ def _diorama_clip(options: dict[str, Any]) -> dict[str, Any]:
     return {"method": "diorama-clip", "method_config": {"image_size": _SIZE}, "vocabulary": list(CLIP_WORDS)}
 
 
+def _diorama_video(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": "diorama-video",
+        "pipeline": "MojitoPipeline",
+        "base_model": hub.base_ref("diorama-sd"),
+        "method_config": {"image_size": _SIZE, "num_frames": 16, "guidance_scale": 4.0, "num_inference_steps": 20},
+        "paper": "arXiv:2412.08948",
+    }
+
+
 def _flexecontrol(options: dict[str, Any]) -> dict[str, Any]:
     from wm_pipelines.flexecontrol.training import DEFAULTS
 
@@ -67,6 +77,7 @@ RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "diorama-sd": _diorama_sd,
     "diorama-judge": _diorama_judge,
     "diorama-clip": _diorama_clip,
+    "diorama-video": _diorama_video,
     "flexecontrol": _flexecontrol,
     "flexecontrol-folder": _flexecontrol_folder,
     "flexecontrol-global": _flexecontrol,

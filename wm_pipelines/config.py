@@ -164,6 +164,26 @@ class ComCLIPConfig(Record):
     fit: Literal["pad", "stretch", "crop"] = Field("pad", description="how a picture becomes square")
 
 
+class GuidanceConfig(Record):
+    """Defaults of directional motion control for one base, chosen on validation prompts."""
+
+    eta: float = Field(30.0, ge=0, description="step size")
+    iterations: int = Field(5, ge=0, description="updates of the latent a guided step, at most")
+    fraction: float = Field(0.2, ge=0, le=1, description="share of the steps, from the first, that are guided")
+    threshold: float = Field(0.2, ge=0, le=1, description="energy a frame below which a step is left")
+    taps: list[str] | None = Field(None, description="blocks whose attention is read; None: by the base's family")
+
+
+class MojitoConfig(Record):
+    """Clips that a motion adapter was trained on, and how it is best steered."""
+
+    image_size: int = Field(64, ge=8, description="side in pixels")
+    num_frames: int = Field(16, ge=1)
+    guidance_scale: float = Field(7.5, ge=1, description="recommended classifier-free guidance")
+    num_inference_steps: int = Field(50, ge=1)
+    guidance: GuidanceConfig | None = None
+
+
 METHOD_CONFIGS: dict[str, type[Record]] = {
     "diorama-sd": DioramaSDConfig,
     "diorama-judge": DioramaJudgeConfig,
@@ -172,6 +192,8 @@ METHOD_CONFIGS: dict[str, type[Record]] = {
     "kadaptation": KAdaptationConfig,
     "cpl": CPLConfig,
     "comclip": ComCLIPConfig,
+    "diorama-video": MojitoConfig,
+    "mojito": MojitoConfig,
 }
 
 
@@ -179,7 +201,17 @@ class WMConfig(Record):
     """The whole record. `method` decides the type of `method_config`."""
 
     schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d+\.\d+$")
-    method: Literal["diorama-sd", "diorama-judge", "diorama-clip", "flexecontrol", "kadaptation", "cpl", "comclip"]
+    method: Literal[
+        "diorama-sd",
+        "diorama-judge",
+        "diorama-clip",
+        "flexecontrol",
+        "kadaptation",
+        "cpl",
+        "comclip",
+        "diorama-video",
+        "mojito",
+    ]
     pipeline: str | None = Field(None, description="class that loads the checkpoint; None for a bare module")
     base_model: BaseModelRef | None = Field(None, description="set for an adapter, None for a whole checkpoint")
     method_config: SerializeAsAny[Record] = Field(default_factory=dict, validate_default=True)

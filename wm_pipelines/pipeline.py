@@ -146,6 +146,7 @@ PIPELINES = {
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
+    "MojitoPipeline": "wm_pipelines.mojito.pipeline",
 }
 ADAPTERS = {"flexecontrol": _Adapter("wm_pipelines.flexecontrol.modeling", "FlexEControlModel", "control")}
 

@@ -85,7 +85,6 @@ class MotionGuide:
     @contextlib.contextmanager
     def active(self) -> Iterator["MotionGuide"]:
         """Steer every call of the denoiser in the block; everything is put back on exit."""
-        takes = [(p, p.requires_grad) for p in self.denoiser.parameters()]
         hook = self.denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
         step = self.scheduler.step
         signature = inspect.signature(step)
@@ -101,16 +100,12 @@ class MotionGuide:
             return step(*bound.args, **bound.kwargs)
 
         try:
-            for parameter, _ in takes:
-                parameter.requires_grad_(False)
             self.scheduler.step = stepped
             with motion_attention_processors(self.family, self.denoiser, self.state):
                 yield self
         finally:
             hook.remove()
             del self.scheduler.step
-            for parameter, wanted in takes:
-                parameter.requires_grad_(wanted)
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
         if self._within:
@@ -158,8 +153,12 @@ class MotionGuide:
         state.videos = list(range(len(state.guides)))
         for found in self.energies:
             found.append([])
+        # only here: a linear layer's rounding depends on whether its weight could take a gradient
+        frozen = [p for p in self.denoiser.parameters() if p.requires_grad]
         self._within = state.measuring = True
         try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
             for _ in range(max(settings.iterations, 1)):
                 with torch.enable_grad():
                     z = z.detach().requires_grad_(settings.iterations > 0)
@@ -172,6 +171,8 @@ class MotionGuide:
         finally:
             self._within = state.measuring = False
             state.sums.clear()
+            for parameter in frozen:
+                parameter.requires_grad_(True)
         z = z.detach()
         self._delta = None if z is start or torch.equal(z, start) else z - start
 

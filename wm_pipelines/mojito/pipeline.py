@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import nn
-from wm_pipelines.mojito.intensity import applied
-from wm_pipelines.mojito.modeling import MotionIntensityModel
 
 from wm_pipelines.mojito.conflicts import find_conflicts
 from wm_pipelines.mojito.families import Family, family_of
 from wm_pipelines.mojito.geometry import latent_boxes
 from wm_pipelines.mojito.guidance import MotionGuide, Settings
+from wm_pipelines.mojito.intensity import applied
+from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.mojito.noise_variance import check_scheduler
 from wm_pipelines.mojito.objects import MotionObject, object_boxes
 from wm_pipelines.mojito.outputs import MojitoPipelineOutput, MotionReport
@@ -241,8 +241,8 @@ class MojitoPipeline(WMPipeline):
 
     def _recorded(self) -> dict[str, Any]:
         """Guidance defaults that the checkpoint's record found."""
-        record = self.wm_config
-        return dict(getattr(record.method_config, "guidance", None) or {}) if record is not None else {}
+        found = getattr(self.wm_config.method_config, "guidance", None) if self.wm_config is not None else None
+        return found.model_dump() if found is not None else {}
 
     def _settings(self, eta, iterations, fraction, threshold, smooth, bias_in, bias_out, bias_fraction) -> Settings:
         recorded = self._recorded()
@@ -456,11 +456,10 @@ class MojitoPipeline(WMPipeline):
                     f'no tapped layer attends to "{items[o].phrase}": the model may not know it'
                     for o in guide.unseen[v]
                 ]
-                first, last = report.energy[0][:1], report.energy[-1][-1:]
-                if report.iterations > 1 and last[0] > first[0] - 0.01:
+                if report.iterations > 1 and report.energy[-1][-1] > report.energy[0][0] - 0.01:
                     report.warnings.append(
-                        f"energy did not fall ({first[0]:.2f}->{last[0]:.2f}) in {report.iterations} updates: "
-                        "raise guidance_eta or check the phrase"
+                        f"energy did not fall ({report.energy[0][0]:.2f}->{report.energy[-1][-1]:.2f}) in "
+                        f"{report.iterations} updates: raise guidance_eta or check the phrase"
                     )
             if videos is not None:
                 report.flow = measured_flow(videos[v])

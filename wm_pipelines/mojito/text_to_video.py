@@ -5,11 +5,19 @@ change a latent. Encoding and decoding are its own; only the loop is new.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import TextToVideoSDPipeline
-from diffusers.pipelines.text_to_video_synthesis import TextToVideoSDPipelineOutput
+from diffusers.utils import BaseOutput
+
+
+@dataclass
+class TextToVideoOutput(BaseOutput):
+    """Frames by `output_type`."""
+
+    frames: Any
 
 
 class TextToVideoPipeline(TextToVideoSDPipeline):
@@ -42,7 +50,7 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
         clip_skip: int | None = None,
         callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> TextToVideoSDPipelineOutput | tuple:
+    ) -> TextToVideoOutput | tuple:
         """As `TextToVideoSDPipeline.__call__`, with `callback_on_step_end`; latents are `(B, C, F, h, w)`."""
         height = height or self.unet.config.sample_size * self.vae_scale_factor
         width = width or self.unet.config.sample_size * self.vae_scale_factor
@@ -114,4 +122,4 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
         else:
             video = self.video_processor.postprocess_video(self.decode_latents(latents), output_type=output_type)
         self.maybe_free_model_hooks()
-        return TextToVideoSDPipelineOutput(frames=video) if return_dict else (video,)
+        return TextToVideoOutput(frames=video) if return_dict else (video,)

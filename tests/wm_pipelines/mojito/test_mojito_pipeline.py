@@ -1,0 +1,332 @@
+"""MojitoPipeline on the stock class of every family, at test size."""
+
+import copy
+import json
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EDMEulerScheduler, EulerDiscreteScheduler
+
+from wm_pipelines.mojito.objects import MotionObject
+from wm_pipelines.mojito.pipeline import MojitoPipeline
+
+FAMILIES = ("animatediff", "text-to-video", "latte", "wan", "ltx", "cogvideox")
+PROMPT = "a red cube moving right"
+GUIDED = {"guidance_fraction": 0.5, "guidance_iterations": 2, "allow_joint": True}
+
+
+def corner(phrase="red cube", **more):
+    return MotionObject(phrase, boxes=(0.0, 0.0, 0.5, 0.5), **more)
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def run(pipe, size, prompt=PROMPT, objects=None, seed=1, **more):
+    more = {"num_inference_steps": 4, "output_type": "latent", **size, **more}
+    return pipe(prompt, objects, generator=generator(seed), **more)
+
+
+def processors(pipe):
+    return [module.processor for module in pipe.family.modules(pipe.denoiser).values()]
+
+
+@pytest.fixture
+def animated(bases):
+    """An AnimateDiff pipeline of the test's own over the session's modules."""
+    pipe, size = bases("animatediff")
+    scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
+    own = MojitoPipeline(**{**pipe.components, "scheduler": scheduler})
+    own.set_progress_bar_config(disable=True)
+    return own, size
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_objects_it_is_the_stock_pipeline_bit_for_bit(bases, family):
+    pipe, size = bases(family)
+    named = {pipe.family.frames if name == "num_frames" else name: value for name, value in size.items()}
+    stock = pipe.stock()(PROMPT, num_inference_steps=4, output_type="latent", generator=generator(), **named).frames
+    assert torch.equal(run(pipe, size).frames, stock)
+    measured = run(pipe, size, objects=[corner()], **{**GUIDED, "guidance_iterations": 0})
+    assert torch.equal(measured.frames, stock)  # measuring moves nothing
+    assert measured.report[0].iterations == 0 and [len(step) for step in measured.report[0].energy] == [1, 1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_guidance_lowers_the_energy_and_puts_everything_back(bases, family):
+    pipe, size = bases(family)
+    before, step = processors(pipe), pipe.scheduler.step
+    out = run(pipe, size, objects=[corner()], **GUIDED)
+    report = out.report[0]
+    assert not torch.equal(out.frames, run(pipe, size).frames)
+    assert all(later < earlier for row in report.energy for earlier, later in zip(row, row[1:], strict=False))
+    assert report.iterations == 4 and report.boxes.shape == (1, report.in_box.shape[1], 4)
+    assert ((report.in_box > 0) & (report.in_box < 1)).all()
+    assert processors(pipe) == before and pipe.scheduler.step == step
+    assert all(p.requires_grad or family != "wan" for p in pipe.denoiser.parameters())
+    assert torch.equal(run(pipe, size, objects=[corner()], **GUIDED).frames, out.frames)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bias_puts_attention_into_the_box_without_a_gradient(bases, family):
+    pipe, size = bases(family)
+    shares = []
+    for strength in (0.0, 4.0):
+        out = run(
+            pipe,
+            size,
+            objects=[corner()],
+            **{**GUIDED, "guidance_iterations": 0},
+            bias_in=strength,
+            bias_out=strength,
+            bias_fraction=0.5,
+        )
+        shares.append(out.report[0].in_box.mean())
+    assert shares[1] > 2 * shares[0]
+
+
+def test_a_batch_of_many_is_many_batches_of_one(animated):
+    pipe, size = animated
+    prompts = [PROMPT, "a blue sphere moving left"]
+    objects = [[corner()], [MotionObject("blue sphere", points=(0.7, 0.7), size=(0.3, 0.3)), corner("left")]]
+    together = pipe(
+        prompts, objects, num_inference_steps=3, output_type="latent", **GUIDED, **size,
+        generator=[generator(1), generator(2)],
+    )  # fmt: skip
+    for v, prompt in enumerate(prompts):
+        alone = run(pipe, size, prompt, objects[v], seed=v + 1, num_inference_steps=3, **GUIDED)
+        torch.testing.assert_close(alone.frames[0], together.frames[v], rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(alone.report[0].energy), torch.tensor(together.report[v].energy), rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DDIMScheduler])
+def test_another_scheduler_is_guided_by_the_same_rule(animated, scheduler):
+    pipe, size = animated
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    report = run(pipe, size, objects=[corner()], **GUIDED).report[0]
+    assert report.energy[0][1] < report.energy[0][0]
+
+
+def test_the_update_is_the_stated_rule(animated):
+    """One update by hand: the latents after it, from the gradient of the energy by finite differences."""
+    pipe, size = animated
+    seen = []
+
+    def keep(p, i, t, tensors):
+        seen.append(tensors["latents"])
+        return {}
+
+    settings = {"guidance_fraction": 0.01, "guidance_iterations": 1, "num_inference_steps": 2}
+    run(pipe, size, objects=[corner()], guidance_eta=30.0, callback_on_step_end=keep, **settings)
+    moved = seen[0]
+    seen.clear()
+    run(pipe, size, objects=[corner()], guidance_eta=0.0, callback_on_step_end=keep, **settings)
+    assert not torch.equal(moved, seen[0])
+    start = torch.randn(1, 4, 4, 16, 16, generator=generator(1))
+    direction = torch.randn(start.shape, generator=generator(3))
+
+    def energy(latents):
+        out = run(pipe, size, objects=[corner()], latents=latents, **{**settings, "guidance_iterations": 0})
+        return out.report[0].energy[0][0] * 4
+
+    slope = (energy(start + 0.01 * direction) - energy(start - 0.01 * direction)) / 0.02
+    # what one update moved along `direction`, seen through the reported energies of the moved start
+    alpha = pipe.scheduler.alphas_cumprod[pipe.scheduler.timesteps[0]]
+    from wm_pipelines.mojito import guidance
+
+    rate = 30.0 * (1 - float(alpha))
+    deltas = []
+    original = guidance.MotionGuide._guide
+
+    def watched(self, *args):
+        original(self, *args)
+        deltas.append(self._delta)
+
+    guidance.MotionGuide._guide = watched
+    try:
+        run(pipe, size, objects=[corner()], latents=start, guidance_eta=30.0, **settings)
+    finally:
+        guidance.MotionGuide._guide = original
+    assert float((deltas[0] * direction).sum()) == pytest.approx(-rate * slope, rel=0.02)
+
+
+def test_the_pass_ends_after_the_last_tap(animated):
+    pipe, size = animated
+    calls = []
+    hook = pipe.unet.up_blocks[2].register_forward_hook(lambda *_: calls.append(1))
+    try:
+        run(pipe, size, objects=[corner()], guidance_taps=["mid_block"], **GUIDED)
+    finally:
+        hook.remove()
+    assert len(calls) == 4  # the four steps themselves, none of the four guided passes
+
+
+def test_gradient_checkpointing_changes_nothing(animated):
+    pipe, size = animated
+    plain = run(pipe, size, objects=[corner()], **GUIDED)
+    pipe.unet.enable_gradient_checkpointing()
+    pipe.unet.train()
+    try:
+        checkpointed = run(pipe, size, objects=[corner()], **GUIDED)
+    finally:
+        pipe.unet.eval()
+        pipe.unet.disable_gradient_checkpointing()
+    torch.testing.assert_close(checkpointed.frames, plain.frames, rtol=0, atol=1e-5)
+
+
+def test_dict_and_tuple_and_reports_as_json(animated):
+    pipe, size = animated
+    out = run(pipe, size, objects=[corner()], output_type="pt", **GUIDED)
+    frames, reports = run(pipe, size, objects=[corner()], output_type="pt", return_dict=False, **GUIDED)
+    assert torch.equal(out.frames, frames) and out.frames.shape == (1, 4, 3, 64, 64)
+    assert reports[0].flow.shape == (3,) and reports[0].iou is None
+    assert json.loads(json.dumps(reports[0].to_dict()))["iterations"] == 4
+
+
+def test_a_detector_gives_the_iou(animated):
+    pipe, size = animated
+
+    def detector(frames, phrase):
+        assert phrase == "red cube" and frames.shape == (4, 3, 64, 64)
+        found = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.25], [0.5, 0.5, 1, 1], [float("nan")] * 4])
+        return found
+
+    out = run(pipe, size, objects=[corner()], output_type="pt", detector=detector, **GUIDED)
+    torch.testing.assert_close(out.report[0].iou, torch.tensor([[1.0, 0.5, 0.0, 0.0]]))
+
+
+def test_callbacks_see_the_pipeline_and_cancel(animated):
+    pipe, size = animated
+    seen = []
+
+    def stop(p, i, t, tensors):
+        seen.append((p, i, tensors["latents"].shape))
+        p._interrupt = i == 1
+        return {}
+
+    run(pipe, size, objects=[corner()], callback_on_step_end=stop, **GUIDED)
+    assert [i for _, i, _ in seen] == [0, 1] and seen[0][0] is pipe
+
+
+def test_an_error_inside_puts_everything_back(animated):
+    pipe, size = animated
+    before, step = processors(pipe), pipe.scheduler.step
+
+    def fail(p, i, t, tensors):
+        raise RuntimeError("stop here")
+
+    with pytest.raises(RuntimeError, match="stop here"):
+        run(pipe, size, objects=[corner()], callback_on_step_end=fail, **GUIDED)
+    assert processors(pipe) == before and pipe.scheduler.step == step
+
+
+def test_it_works_under_inference_mode(animated):
+    pipe, size = animated
+    plain = run(pipe, size, objects=[corner()], **GUIDED)
+    with torch.inference_mode():
+        assert torch.equal(run(pipe, size, objects=[corner()], **GUIDED).frames, plain.frames)
+
+
+def test_half_precision_and_group_offload(bases):
+    pipe, size = bases("animatediff")
+    own = MojitoPipeline(**{k: copy.deepcopy(v) for k, v in pipe.components.items()})
+    own.set_progress_bar_config(disable=True)
+    plain = run(own, size, objects=[corner()], **GUIDED)
+    cpu = torch.device("cpu")
+    own.enable_group_offload(cpu, cpu, offload_type="leaf_level", exclude_modules=["motion_adapter"])
+    torch.testing.assert_close(run(own, size, objects=[corner()], **GUIDED).frames, plain.frames, rtol=0, atol=1e-4)
+    half = MojitoPipeline(**{k: copy.deepcopy(v) for k, v in pipe.components.items()}).to(torch.bfloat16)
+    half.set_progress_bar_config(disable=True)
+    out = run(half, size, objects=[corner()], **GUIDED)
+    assert out.frames.dtype == torch.bfloat16 and out.frames.isfinite().all()
+
+
+def test_it_saves_and_loads_bit_equal(animated, tmp_path):
+    pipe, size = animated
+    out = run(pipe, size, objects=[corner()], **GUIDED)
+    pipe.save_pretrained(tmp_path / "pipe")
+    loaded = MojitoPipeline.from_pretrained(str(tmp_path / "pipe"))
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(run(loaded, size, objects=[corner()], **GUIDED).frames, out.frames)
+
+
+def test_two_objects_weights_and_smoothness_run(animated):
+    pipe, size = animated
+    prompt = "a red cube left of a blue sphere"
+    objects = [corner(weight=2.0), MotionObject("blue sphere", boxes=(0.5, 0.5, 1, 1))]
+    plain = run(pipe, size, prompt, objects, **GUIDED)
+    smooth = run(pipe, size, prompt, objects, smooth_weight=10.0, **GUIDED)
+    assert plain.report[0].in_box.shape == (2, 4) and not torch.equal(plain.frames, smooth.frames)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objects": [corner("green cone")]}, "phrase 'green cone' not found in prompt"),
+        ({"objects": [corner("red"), corner("red")]}, "objects\\[1\\] and objects\\[0\\] have the same words"),
+        ({"objects": [corner()], "prompt": None, "prompt_embeds": torch.zeros(1, 77, 16)}, "need a prompt"),
+        ({"objects": "red cube"}, "objects must be a list of MotionObject, got str"),
+        ({"objects": [MotionObject("red cube", boxes=(0.5, 0, 0.4, 1))]}, "x1<=x0"),
+        ({"motion_intensity": 11}, "motion_intensity=11; a level from 0 to 10"),
+        ({"motion_intensity": 3.0}, "no MIM weights"),
+        ({"motion_intensity": [1.0, 2.0]}, "motion_intensity has 2 values for 1 prompts"),
+        ({"guidance_eta": float("nan")}, "guidance_eta=nan"),
+        ({"guidance_fraction": 1.5}, "guidance_fraction=1.5; it must be from 0 to 1"),
+        ({"guidance_iterations": -1}, "guidance_iterations=-1"),
+        ({"guidance_taps": ["up_blocks.9"], "objects": [corner()]}, "guidance_taps has 'up_blocks.9'.*mid_block"),
+        ({"trailing_tokens": 80, "objects": [corner()]}, "trailing_tokens=80; the text leaves room for"),
+        ({"trailing_tokens": 15, "objects": [corner()]}, "17 tokens, trailing ones included; at most 16"),
+        ({"num_frames": 0}, "num_frames must be a positive integer, got 0"),
+        ({"strength": 1}, "AnimateDiffPipeline takes no strength"),
+        ({"prompt": 3}, "prompt must be a str"),
+        ({"height": 63, "objects": [corner()]}, "height=63; it must be a multiple of 4"),
+    ],
+)
+def test_bad_input_is_refused_before_sampling(animated, changes, message):
+    pipe, size = animated
+    arguments = {"prompt": PROMPT, **size, **changes}
+    with pytest.raises(ValueError, match=message):
+        pipe(num_inference_steps=1, **arguments)
+
+
+def test_bases_that_cannot_be_steered_are_refused(animated, bases):
+    pipe, size = animated
+    joint, joint_size = bases("cogvideox")
+    with pytest.raises(ValueError, match="joint text-video attention: pass allow_joint=True"):
+        run(joint, joint_size, objects=[corner()])
+    wan, wan_size = bases("wan")
+    with pytest.raises(ValueError, match="num_frames=8 does not fit the base's temporal stride of 4: use 4k\\+1"):
+        run(wan, {**wan_size, "num_frames": 8}, objects=[corner()])
+    pipe.scheduler = EDMEulerScheduler()
+    with pytest.raises(ValueError, match="EDMEulerScheduler, whose latents are of unknown parametrisation"):
+        run(pipe, size, objects=[corner()])
+    with pytest.raises(ValueError, match="pass unet or transformer, got neither"):
+        MojitoPipeline(None, None, None, None)
+
+
+def test_a_picture_base_without_adapter_or_attention_is_refused(tiny_sd):
+    from diffusers import UNet2DModel
+
+    with pytest.raises(ValueError, match="pass a motion_adapter with it"):
+        MojitoPipeline(**tiny_sd)
+    plain = UNet2DModel(
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4,
+    )
+    with pytest.raises(ValueError, match="UNet2DModel, which has no text attention that Mojito knows"):
+        MojitoPipeline(**{**tiny_sd, "unet": plain})
+
+
+def test_a_processor_that_does_more_is_refused(animated):
+    pipe, size = animated
+    pipe.unet.fuse_qkv_projections()
+    try:
+        with pytest.raises(ValueError, match="FusedAttnProcessor2_0.*unload or unfuse"):
+            run(pipe, size, objects=[corner()])
+    finally:
+        pipe.unet.unfuse_qkv_projections()
