@@ -306,7 +306,9 @@ def json_schema() -> dict[str, Any]:
     definitions.pop("Record", None)
     branches = []
     for method, kind in METHOD_CONFIGS.items():
-        definitions[kind.__name__] = kind.model_json_schema()
+        definition = kind.model_json_schema()
+        definitions |= definition.pop("$defs", {})
+        definitions[kind.__name__] = definition
         branches.append(
             {
                 "if": {"properties": {"method": {"const": method}}, "required": ["method"]},
