@@ -318,7 +318,7 @@ class MojitoPipeline(WMPipeline):
         if family.frames == "video_length" and guide is not None:
             options.setdefault("clean_caption", False)  # a rewritten prompt would have other tokens
         with contextlib.ExitStack() as stack:
-            if self.intensity is not None and any(level is not None for level in levels):
+            if self.intensity is not None:  # a level of None is learned too
                 repeated = [level for level in levels for _ in range(per_video)]
                 stack.enter_context(applied(self.intensity, self.denoiser, repeated))
             if guide is not None:
