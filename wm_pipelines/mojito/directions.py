@@ -76,7 +76,7 @@ def _diorama(prompt: str, span: Span) -> list[Said] | None:
 
 def _english(prompt: str, span: Span, others: Sequence[Span]) -> list[Said]:
     end = min((start for start, _ in others if start >= span[1]), default=len(prompt))
-    rest = re.split(r"[.;:!?\n]", prompt[span[1] : end])[0].lower()
+    rest = re.split(r"[.;:!?](?:\s|$)|\n", prompt[span[1] : end])[0].lower()
     other = _OTHER_THING.search(rest)
     clause = prompt[span[0] : span[1]].lower() + (rest[: other.start()] if other else rest)
     found: list[tuple[int, Said]] = []

@@ -43,6 +43,7 @@ def found(prompt, *objects, grids=GRIDS):
         ("a man is standing still while a car drives left", "car", ["left"]),
         ("a bird that doesn't move", "bird", ["still"]),
         ("a ball rolls left, then rolls right", "ball", ["left", "right"]),
+        ("a (blue ball:1.2) rolling left", "blue ball", ["left"]),
         ("a truck comes from the right", "truck", []),
         ("a person turns right. The dog moves down", "person", ["right"]),
     ],
