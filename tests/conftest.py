@@ -136,3 +136,35 @@ def square():
         return picture
 
     return draw
+
+
+@pytest.fixture
+def offload(monkeypatch, tmp_path):
+    """`offload(pipe, kind)` takes every module of a pipeline apart as diffusers does, on the CPU.
+
+    Under "sequential" a weight that is away is on the meta device. Under "leaf_level" and "block_level" it is on the
+    disk, and a seven where it was. A folder for each part, as diffusers names the files by module paths.
+    """
+    import torch
+    from accelerate import cpu_offload
+    from diffusers.hooks import apply_group_offloading
+
+    def apply(pipe, kind):
+        monkeypatch.setattr(torch, "empty_like", lambda like, **options: torch.full_like(like, 7, **options))
+        for name, part in pipe.components.items():
+            if not isinstance(part, torch.nn.Module):
+                continue
+            if (
+                kind == "sequential"
+            ):  # the pipeline's own method says "cpu:0", which accelerate takes for another device
+                cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+            else:
+                apply_group_offloading(
+                    part,
+                    onload_device=torch.device("cpu"),
+                    offload_type=kind,
+                    num_blocks_per_group=1,
+                    offload_to_disk_path=str(tmp_path / "offloaded" / name),
+                )
+
+    return apply

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,40 +77,6 @@ def preprocess(processor: Any, images: Sequence[Picture]) -> torch.Tensor:
         except ValueError as error:
             raise ValueError(f"images[{i}]: {error}") from None
     return processor(pictures, return_tensors="pt").pixel_values
-
-
-def is_offloaded(part: Any) -> bool:
-    """Whether a pipeline's component is a module that hooks move between devices, as a whole or in pieces."""
-    return isinstance(part, torch.nn.Module) and any(map(_hooked, part.modules()))
-
-
-@contextmanager
-def brought(model: torch.nn.Module) -> Iterator[None]:
-    """Under model offloading, keeps `model` on its device for a while.
-
-    The hook of model offloading waits for the model's own `forward`, which never runs where its towers are called one
-    by one. So it is fired here, and the model goes back afterwards, also after an error.
-
-    Raises:
-        ValueError: the model is offloaded in pieces, and the hooks of some pieces would never fire.
-    """
-    if any(_hooked(part) for part in model.modules() if part is not model) or hasattr(model, "_diffusers_hook"):
-        raise ValueError(
-            f"{type(model).__name__} is offloaded in pieces (sequential or group offloading), but its towers are "
-            "called one by one; use enable_model_cpu_offload() on a pipeline loaded anew"
-        )
-    hook = getattr(model, "_hf_hook", None)
-    if hook is not None:
-        hook.pre_forward(model)
-    try:
-        yield
-    finally:
-        if hook is not None:
-            hook.init_hook(model)  # to the CPU
-
-
-def _hooked(module: torch.nn.Module) -> bool:
-    return hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook")
 
 
 def reference(source: str | os.PathLike, folder: Path) -> BaseModelRef | None:

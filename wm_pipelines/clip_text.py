@@ -12,6 +12,8 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from wm_pipelines.offloading import execution_device
+
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTextConfig, CLIPTokenizer
 
@@ -110,7 +112,7 @@ def encode_embeds(
 def encode_ids(clip: "CLIPModel", input_ids: torch.Tensor, max_tokens: int = MAX_TOKENS) -> torch.Tensor:
     """Projected, not normalised text features `(N, projection_dim)` of token ids `(N, L)`."""
     table = clip.text_model.embeddings.token_embedding
-    input_ids = input_ids.to(table.weight.device)
+    input_ids = input_ids.to(execution_device(clip))
     eos = eos_positions(input_ids, clip.config.text_config)
     return encode_rows(clip, lambda start, stop, length: table(input_ids[start:stop, :length]), eos, max_tokens)
 
@@ -137,10 +139,10 @@ def encode_images(
     clip: "CLIPModel", pixel_values: torch.Tensor, unit: bool = True, max_images: int = MAX_IMAGES
 ) -> torch.Tensor:
     """Projected picture features `(N, projection_dim)` of `(N, 3, H, W)`, of length one if `unit`."""
-    weight = clip.visual_projection.weight
+    device, dtype = execution_device(clip), clip.visual_projection.weight.dtype
     features = torch.cat(
         [
-            clip.visual_projection(clip.vision_model(part.to(weight.device, weight.dtype)).pooler_output)
+            clip.visual_projection(clip.vision_model(part.to(device, dtype)).pooler_output)
             for part in pixel_values.split(max_images)
         ]
     )

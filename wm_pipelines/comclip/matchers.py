@@ -15,6 +15,7 @@ from wm_pipelines.clip_base import load_clip, model_type, safetensors_only
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
 from wm_pipelines.media import to_pil
+from wm_pipelines.offloading import brought, execution_device
 
 
 class CLIPMatcher:
@@ -39,7 +40,7 @@ class CLIPMatcher:
         squares = [to_pil(fit_square(picture, fit)) for picture in pictures]
         size = {"height": self.size, "width": self.size}
         pixels = images(images=squares, size=size, return_tensors="pt", **options)["pixel_values"]
-        return pixels.to(self.model.device, self.model.dtype)
+        return pixels.to(execution_device(self.model), self.model.dtype)
 
     @torch.no_grad()
     def encode_images(self, pictures: Sequence[torch.Tensor], fit: str = "pad") -> torch.Tensor:
@@ -92,7 +93,7 @@ class SigLIPMatcher(CLIPMatcher):
         limit = self.model.config.text_config.max_position_embeddings
         self._check_length(texts, limit)
         tokens = self.tokenizer(texts, padding="max_length", max_length=limit, return_tensors="pt")
-        return self.model.text_model(input_ids=tokens["input_ids"].to(self.model.device)).pooler_output
+        return self.model.text_model(input_ids=tokens["input_ids"].to(execution_device(self.model))).pooler_output
 
 
 class BLIP2Matcher(CLIPMatcher):
@@ -103,7 +104,11 @@ class BLIP2Matcher(CLIPMatcher):
     is done, as in the authors' script for VL-Checklist (the one for Winoground makes them unit vectors).
     """
 
+    _projection: tuple[torch.Tensor, torch.Tensor] | None = None  # of the last pass: offloading may take it away again
+
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        with brought(self.model.vision_projection) as layer:
+            self._projection = layer.weight.detach().cpu().clone(), layer.bias.detach().cpu().clone()
         states = self.model.vision_model(pixel_values=pixels).last_hidden_state
         queries = self.model.query_tokens.expand(len(pixels), -1, -1)
         attention = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
@@ -114,8 +119,10 @@ class BLIP2Matcher(CLIPMatcher):
 
     def _text_features(self, texts: list[str]) -> torch.Tensor:
         self._check_length(texts, self.model.config.qformer_config.max_position_embeddings)
-        tokens = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.model.device)
-        embeds = self.model.embeddings(input_ids=tokens["input_ids"])
+        tokens = self.tokenizer(texts, padding=True, return_tensors="pt").to(execution_device(self.model))
+        table, places = self.model.embeddings.word_embeddings, self.model.embeddings.position_embeddings
+        ids = tokens["input_ids"]  # as `self.model.embeddings` does, which asks where weights are that are offloaded
+        embeds = table(ids) + places(torch.arange(ids.shape[1], device=ids.device))
         out = self.model.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])
         return self.model.text_projection(out.last_hidden_state[:, 0].to(self.model.text_projection.weight.dtype))
 
@@ -130,7 +137,8 @@ class BLIP2Matcher(CLIPMatcher):
 
     def _project(self, features: torch.Tensor) -> torch.Tensor:
         layer = self.model.vision_projection
-        return functional.linear(features, layer.weight.to(features), layer.bias.to(features))
+        weight, bias = self._projection or (layer.weight, layer.bias)
+        return functional.linear(features, weight.to(features), bias.to(features))
 
 
 MATCHERS: dict[str, type[CLIPMatcher]] = {

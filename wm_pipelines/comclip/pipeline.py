@@ -16,7 +16,6 @@ from diffusers.utils import BaseOutput
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from wm_pipelines import hub
-from wm_pipelines.clip_base import brought
 from wm_pipelines.comclip import inputs
 from wm_pipelines.comclip.boxes import Box, Boxes
 from wm_pipelines.comclip.cache import EmbeddingCache, remember
@@ -29,6 +28,7 @@ from wm_pipelines.comclip.parser import ParsedText, parse
 from wm_pipelines.comclip.subimages import FITS, subimage
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.files import atomic_folder
+from wm_pipelines.offloading import brought
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.vocabulary import check_vocabulary
 

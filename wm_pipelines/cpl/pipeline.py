@@ -19,7 +19,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from wm_pipelines import hub
 from wm_pipelines.class_inputs import Pictures, list_pictures, read_classes, read_labels
-from wm_pipelines.clip_base import brought, is_offloaded, load_clip, preprocess, reference
+from wm_pipelines.clip_base import load_clip, preprocess, reference
 from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.cpl import training
@@ -31,6 +31,7 @@ from wm_pipelines.cpl.solver import counterfactual, greedy_masks
 from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
 from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import Picture, to_tensor
+from wm_pipelines.offloading import brought, is_offloaded
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.training import record as facts
 from wm_pipelines.vocabulary import check_vocabulary
@@ -74,7 +75,7 @@ class CPLPipeline(WMPipeline):
         ```
     """
 
-    # The learner runs while the towers wait (see `clip_base.brought`); after them, its hook would send them off.
+    # The learner runs while the towers wait (see `offloading.brought`); after them, its hook would send them off.
     model_cpu_offload_seq = "prompt_learner->clip"
 
     def __init__(

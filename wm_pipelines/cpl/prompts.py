@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines.clip_text import MAX_TOKENS, encode_rows, eos_positions, tokenize
+from wm_pipelines.offloading import execution_device
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -36,7 +37,7 @@ def make_prompts(
     # CLIP splits at blanks before it joins pieces, so a name has the same tokens with and without words before it.
     ids = tokenize(tokenizer, [sentence(name) for name in names], limit, what, reserved=n_ctx)
     table = clip.text_model.embeddings.token_embedding
-    ids = ids.to(table.weight.device)
+    ids = ids.to(execution_device(clip))
     return Prompts(table(ids).detach(), eos_positions(ids, clip.config.text_config) + n_ctx)
 
 

@@ -27,7 +27,7 @@ from transformers import (
 from wm_pipelines import hub
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.class_inputs import Pictures, list_pictures, read_labels
-from wm_pipelines.clip_base import is_offloaded, preprocess, reference
+from wm_pipelines.clip_base import preprocess, reference
 from wm_pipelines.clip_text import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.files import atomic_folder
@@ -36,6 +36,7 @@ from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
 from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
 from wm_pipelines.media import Picture
+from wm_pipelines.offloading import is_offloaded
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.training import record as facts
 from wm_pipelines.vocabulary import check_vocabulary

@@ -1,9 +1,12 @@
 """SigLIP and BLIP-2 on the real architectures at tiny size: our features and scores are those of the stock models."""
 
+import copy
+
 import pytest
 import torch
 
 from wm_pipelines.comclip.matchers import BLIP2Matcher, SigLIPMatcher, load_parts, make_matcher
+from wm_pipelines.comclip.pipeline import ComCLIPPipeline
 
 WORDS = "a red cube blue sphere left of".split()
 
@@ -158,3 +161,23 @@ def test_checkpoints_in_transformers_layout_load(kind, request, tmp_path, pictur
     for value in (False, None, 0):
         with pytest.raises(ValueError, match=f"use_safetensors={value} is not allowed: pickled weights are never"):
             load_parts(tmp_path, use_safetensors=value)
+
+
+def test_blip2_runs_offloaded_in_pieces(blip2, picture, boxes, caption, offload):
+    expected = ComCLIPPipeline(**blip2)(picture(), caption, boxes).score
+    for kind in ("block_level", "sequential"):
+        own = ComCLIPPipeline(**{**blip2, "model": copy.deepcopy(blip2["model"])})
+        offload(own, kind)
+        torch.testing.assert_close(own(picture(), caption, boxes).score, expected)
+
+
+def test_siglip_runs_offloaded_by_blocks_and_says_why_not_by_layers(siglip, picture, boxes, caption, offload):
+    expected = ComCLIPPipeline(**siglip)(picture(), caption, boxes).score
+    own = ComCLIPPipeline(**{**siglip, "model": copy.deepcopy(siglip["model"])})
+    offload(own, "block_level")
+    torch.testing.assert_close(own(picture(), caption, boxes).score, expected)
+    for kind in ("leaf_level", "sequential"):
+        own = ComCLIPPipeline(**{**siglip, "model": copy.deepcopy(siglip["model"])})
+        offload(own, kind)
+        with pytest.raises(ValueError, match="reads its output projection without calling it"):
+            own(picture(), caption, boxes)

@@ -292,14 +292,18 @@ def test_model_offload_keeps_the_model_on_the_device_while_it_runs(own_pipe, pic
     assert told[-1] == "go"  # after an error too
 
 
-@pytest.mark.parametrize("kind", ["sequential", "group"])
-def test_offloading_in_pieces_is_refused(own_pipe, picture, caption, boxes, kind):
-    if kind == "sequential":
-        own_pipe.enable_sequential_cpu_offload(device="cpu")
-    else:
-        own_pipe.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
-    with pytest.raises(ValueError, match="CLIPModel is offloaded in pieces .* use enable_model_cpu_offload"):
-        own_pipe(picture(), caption, boxes)
+@pytest.mark.parametrize("kind", ["sequential", "leaf_level", "block_level"])
+def test_offloading_in_pieces_brings_every_weight_in_time(own_pipe, pipe, picture, caption, boxes, offload, kind):
+    expected = pipe(picture(), caption, boxes).score
+    offload(own_pipe, kind)
+    torch.testing.assert_close(own_pipe(picture(), caption, boxes).score, expected)
+    own_pipe.clear_caches()
+    torch.testing.assert_close(own_pipe(picture(), caption, boxes).score, expected)
+    own_pipe.model.vision_model.register_forward_pre_hook(lambda m, args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        own_pipe(picture(3), "a red cube", boxes)
+    scale = own_pipe.model.logit_scale
+    assert scale.is_meta if kind == "sequential" else scale == 7  # away again, after an error too
 
 
 def test_what_is_remembered_is_bounded(pipe, picture, monkeypatch):

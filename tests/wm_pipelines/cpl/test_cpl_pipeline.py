@@ -279,16 +279,21 @@ def test_model_offload_keeps_both_parts_on_the_device_while_they_run(cpl_pipe, c
     assert all(n > end for n, step in enumerate(told) if step == ("go", learner))
 
 
-def test_offloading_in_pieces_is_refused(cpl_pipe, coloured):
-    pictures = coloured()[0]
-    sequential, group = own_copy(cpl_pipe), own_copy(cpl_pipe)
-    sequential.enable_sequential_cpu_offload(device="cpu")
-    group.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
-    for pipe in (sequential, group):
-        with pytest.raises(ValueError, match="CLIPModel is offloaded in pieces .* use enable_model_cpu_offload"):
-            pipe(pictures, NAMES)
-        with pytest.raises(ValueError, match="CLIPModel is offloaded in pieces"):
-            pipe.explain(pictures[0], pictures[1], "red", "green")
+@pytest.mark.parametrize("kind", ["sequential", "leaf_level", "block_level"])
+def test_offloading_in_pieces_brings_every_weight_in_time(cpl_pipe, coloured, offload, kind):
+    """What is offloaded is no number at all, or a seven, so this says something on a CPU too."""
+    pictures, labels, names = coloured()
+    expected = cpl_pipe(pictures, NAMES, candidates=2).logits
+    told = cpl_pipe.explain(pictures[0], pictures[1], "red", "green")
+    pipe = own_copy(cpl_pipe)
+    offload(pipe, kind)
+    for _ in range(2):
+        torch.testing.assert_close(pipe(pictures, NAMES, candidates=2).logits, expected)
+        assert pipe.explain(pictures[0], pictures[1], "red", "green").swapped == told.swapped
+    with pytest.raises(ValueError, match="clip, prompt_learner is offloaded; fit first"):
+        pipe.fit(pictures, labels, names)
+    scale = pipe.clip.logit_scale
+    assert scale.is_meta if kind == "sequential" else scale == 7  # it is away again
 
 
 def test_nothing_is_warned_about(cpl_pipe, coloured):
