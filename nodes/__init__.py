@@ -20,6 +20,12 @@ NODES: dict[str, str] = {
     "WM_CPLFit": "cpl",
     "WM_CPLClassify": "cpl",
     "WM_ComCLIPMatch": "comclip",
+    "WM_Trajectory": "trajectory",
+    "WM_TrajectoryFromTracks": "trajectory",
+    "WM_TrajectoryPreview": "trajectory",
+    "WM_MojitoSample": "mojito",
+    "WM_MotionReport": "mojito",
+    "WM_MojitoApply": "mojito_apply",
 }
 """Node id, which never changes, and the module here that defines the class of that name."""
 

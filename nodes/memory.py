@@ -69,7 +69,7 @@ class PipelineHandle:
         if hasattr(self.pipeline, "activation_bytes"):
             needed = self.pipeline.activation_bytes(pictures, training)
         else:
-            needed = self.memory_required(pictures, height, width)
+            needed = self.memory_required(pictures, height, width) * (3 if training else 1)
         # All of it or nothing: stock diffusers layers can't run with part of their weights elsewhere.
         comfy.model_management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
         return self.pipeline
@@ -77,10 +77,15 @@ class PipelineHandle:
     def memory_required(self, pictures: int, height: int, width: int) -> int:
         """Bytes of activations of a diffusion model to keep free: an estimate with room to spare.
 
-        The UNet and its adapter see each picture twice (guidance) at a few kilobytes per latent cell and channel; the
-        VAE decodes at full size, a picture at a time.
+        The UNet and its adapter see each picture (each frame of a video) twice (guidance) at a few kilobytes per
+        latent cell and channel; the VAE decodes at full size, a picture at a time. A transformer has at most one token
+        for 16 x 16 pixels.
         """
         element = next(self.weights.parameters()).element_size()
+        if getattr(self.pipeline, "unet", None) is None:
+            transformer = self.pipeline.transformer.config
+            wide = transformer.num_attention_heads * transformer.attention_head_dim
+            return 2 * pictures * (height or 512) * (width or 512) // 256 * wide * 16 * element
         unet, vae = self.pipeline.unet.config, self.pipeline.vae.config
         own = unet.sample_size if isinstance(unet.sample_size, int) else max(unet.sample_size)
         factor = 2 ** (len(vae.block_out_channels) - 1)

@@ -10,11 +10,16 @@ SMALL_VAE = 5_000_000
 
 
 class StepReporter:
-    """A `callback_on_step_end` that moves ComfyUI's progress bar, shows a preview and obeys Cancel."""
+    """A `callback_on_step_end` that moves ComfyUI's progress bar, shows a preview and obeys Cancel.
 
-    def __init__(self) -> None:
+    Args:
+        steps: of the run, where the pipeline does not tell.
+    """
+
+    def __init__(self, steps: int | None = None) -> None:
         import comfy.utils
 
+        self.steps = steps
         self.bar = comfy.utils.ProgressBar(1)
         self.last_preview = float("-inf")
 
@@ -28,7 +33,7 @@ class StepReporter:
         if now - self.last_preview >= PREVIEW_SECONDS:
             preview = preview_of(pipeline, tensors["latents"])
             self.last_preview = now
-        self.bar.update_absolute(step + 1, pipeline.num_timesteps, preview)
+        self.bar.update_absolute(step + 1, self.steps or pipeline.num_timesteps, preview)
         return {}
 
 
@@ -50,18 +55,31 @@ class EpochReporter:
 def preview_of(pipeline: Any, latents: torch.Tensor) -> tuple[str, Any, int] | None:
     """A small picture of the first latent as ComfyUI's progress bar takes it; None where previews are turned off.
 
+    Of a video it is the middle frame.
+
     A small VAE decodes in an instant and tells the truth; for a large one ComfyUI's own estimate for Stable
     Diffusion's latents is used.
     """
     import comfy.latent_formats
     import latent_preview
     from comfy.cli_args import LatentPreviewMethod, args
+    from diffusers import AutoencoderKL
+    from diffusers.image_processor import VaeImageProcessor
 
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return None
+    latents = latents[:, :, latents.shape[2] // 2] if latents.ndim == 5 else latents
+    if latents.ndim != 4:
+        return None
     if sum(parameter.numel() for parameter in pipeline.vae.parameters()) <= SMALL_VAE:
-        pictures, _ = pipeline.decode(latents[:1], "pil", None)
-        return ("JPEG", pictures[0], args.preview_size)
+        if hasattr(pipeline, "decode"):
+            picture = pipeline.decode(latents[:1], "pil", None)[0][0]
+        elif isinstance(pipeline.vae, AutoencoderKL):
+            decoded = pipeline.vae.decode(latents[:1].to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor)
+            picture = VaeImageProcessor().postprocess(decoded.sample, "pil")[0]
+        else:
+            return None
+        return ("JPEG", picture, args.preview_size)
     if latents.shape[1] != 4:
         return None
     previewer = latent_preview.get_previewer(latents.device, comfy.latent_formats.SD15())

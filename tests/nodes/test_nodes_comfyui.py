@@ -121,7 +121,7 @@ def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
 
 def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
     info = comfy.get("/object_info")
-    sockets = {"IMAGE", "MASK", "*"}
+    sockets = {"IMAGE", "MASK", "VIDEO", "*"}
     for saved, _ in workflows.values():
         for node in saved["nodes"]:
             if node["type"].startswith("WM_") or node["type"] == "MarkdownNote":
@@ -208,6 +208,62 @@ def test_a_fit_can_be_cancelled(comfy, classifier):
     del comfy.messages[:]
     run = comfy.queue(classifier(epochs=10_000, seed=3))
     comfy.wait_for(lambda: progress(comfy)[2:] or comfy.get(f"/history/{run}"), 600, "the third epoch")
+    comfy.request("/interrupt", {})
+    kinds = [kind for kind, _ in comfy.result(run, 120)["status"]["messages"]]
+    assert "execution_interrupted" in kinds and "execution_error" not in kinds
+
+
+@pytest.fixture
+def prompted(workflows):
+    """The CPL example in API form, fit and then classify, on the small CLIP."""
+
+    def make(**fit):
+        prompt = copy.deepcopy(workflows["wm_cpl"][1])
+        prompt[only(prompt, "WM_CPLFit")]["inputs"].update({"base": "tiny-clip", **fit})
+        return prompt
+
+    return make
+
+
+def test_cpl_fits_and_then_reads_known_and_new_names(comfy, prompted):
+    prompt = prompted(learning_rate=0.05, epochs=8)
+    del comfy.messages[:]
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    texts = {key: found["text"][0] for key, found in entry["outputs"].items()}
+    label, report, fit = (texts[key] for key, node in prompt.items() if node["class_type"] == "PreviewAny")
+    assert label in ("red sphere", "blue sphere", "green sphere") and report.startswith(f"1: {label} 0.")
+    assert "green sphere" in report  # not among the classes of the fit
+    lines = fit.splitlines()
+    assert lines[0] == "6 pictures, classes: blue sphere, red sphere"
+    assert set(lines[1:3]) == {"negative of red sphere: blue sphere", "negative of blue sphere: red sphere"}
+    losses = [float(line.partition("loss ")[2]) for line in lines[3:]]
+    assert len(losses) == 8 and losses[-1] < losses[0]
+    assert max(progress(comfy)) == 48  # a picture at a time
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": "red sphere\nblue sphere"}, "labels has 2 entries for 6 pictures"),
+        ({"labels": "\n".join(["red sphere"] * 6)}, "class_names has 1 entry; CPL needs"),
+    ],
+)
+def test_a_prompt_that_can_not_be_fitted_is_one_clear_error(comfy, prompted, changed, message):
+    assert message in failure(comfy.run(prompted(**changed)))["exception_message"]
+
+
+def test_another_pipeline_is_no_prompt(comfy, prompted, classifier):
+    prompt, other = prompted(), classifier(epochs=1)
+    prompt["fit"] = other[only(other, "WM_KAdaptationFit")]
+    prompt[only(prompt, "WM_CPLClassify")]["inputs"]["pipeline"] = ["fit", 0]
+    assert "use WM CPL Fit, or load a CPL checkpoint" in failure(comfy.run(prompt))["exception_message"]
+
+
+def test_a_fit_of_a_prompt_can_be_cancelled(comfy, prompted):
+    del comfy.messages[:]
+    run = comfy.queue(prompted(epochs=1000, seed=3))
+    comfy.wait_for(lambda: progress(comfy)[2:] or comfy.get(f"/history/{run}"), 600, "the third step")
     comfy.request("/interrupt", {})
     kinds = [kind for kind, _ in comfy.result(run, 120)["status"]["messages"]]
     assert "execution_interrupted" in kinds and "execution_error" not in kinds

@@ -27,6 +27,12 @@ IDS = [
     "WM_CPLFit",
     "WM_CPLClassify",
     "WM_ComCLIPMatch",
+    "WM_Trajectory",
+    "WM_TrajectoryFromTracks",
+    "WM_TrajectoryPreview",
+    "WM_MojitoSample",
+    "WM_MotionReport",
+    "WM_MojitoApply",
 ]
 
 
@@ -74,6 +80,7 @@ def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contrac
 def test_choices_are_those_of_the_library(snapshot):
     from wm_pipelines.conditions import TYPES
     from wm_pipelines.flexecontrol.fit import FITS
+    from wm_pipelines.mojito.trajectories import FORMATS
 
     def choices(node_id, name):
         return inputs_of(snapshot[node_id])[name][1]["options"]
@@ -81,6 +88,8 @@ def test_choices_are_those_of_the_library(snapshot):
     assert choices("WM_Condition", "type") == list(TYPES)
     assert choices("WM_Condition", "fit") == list(FITS)
     assert set(choices("WM_ExtractCondition", "type")) < set(TYPES)
+    # TRACKS come through a socket and ATI's files are no text.
+    assert set(choices("WM_Trajectory", "format")) == set(FORMATS) - {"tracks", "ati"}
 
 
 @pytest.mark.parametrize("change", ["order", "lost input", "lost choice", "lost output", "lost node", "kind"])

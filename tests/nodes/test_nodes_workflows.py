@@ -12,8 +12,13 @@ CORE_WIDGETS = {
     "SaveImage": ["filename_prefix"],
     "PreviewImage": [],
     "PreviewAny": [],
-}
-NAMES = ["wm_comclip", "wm_cpl", "wm_doctor", "wm_kadaptation", "wm_scene_graph", "wm_two_phrases"]
+    "SaveVideo": ["filename_prefix", "format", "codec"],
+    "GenerateTracks": [
+        "width", "height", "start_x", "start_y", "end_x", "end_y", "num_frames", "num_tracks", "track_spread",
+        "bezier", "mid_x", "mid_y", "interpolation",
+    ],
+}  # fmt: skip
+NAMES = ["wm_comclip", "wm_cpl", "wm_doctor", "wm_kadaptation", "wm_mojito", "wm_scene_graph", "wm_two_phrases"]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
@@ -93,6 +98,6 @@ def test_values_are_within_the_schemas(workflows, snapshot, name):
 
 
 def test_examples_together_use_every_node(workflows, snapshot):
-    """Except the one that patches a native checkpoint: there is none here; `test_nodes_native.py` runs it."""
+    """Except those that patch a native model: none is here; `test_nodes_native.py` and `_motion.py` run them."""
     used = {node["class_type"] for _, api in workflows.values() for node in api.values()}
-    assert set(snapshot) - used == {"WM_KroneckerApply"}
+    assert set(snapshot) - used == {"WM_KroneckerApply", "WM_MojitoApply"}

@@ -7,6 +7,8 @@ from PIL import Image, ImageDraw
 
 from wm_pipelines.kernels import box_masks
 from wm_pipelines.media import Picture, to_pil, to_tensor
+from wm_pipelines.mojito.formats.points import write_tracks
+from wm_pipelines.mojito.objects import MotionObject, object_boxes
 from wm_pipelines.mojito.outputs import MotionReport
 from wm_pipelines.overlays import colour_of, draw_boxes
 
@@ -54,6 +56,32 @@ def draw_on_grid(
     return drawn
 
 
+def trajectory_preview(
+    objects: Sequence[MotionObject],
+    num_frames: int,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    frames: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """A trajectory on a grid, and its TRACKS.
+
+    Args:
+        size: height and width in pixels of the tracks, and of the preview where there are no frames.
+        frames (`torch.Tensor` of shape `(F, 3, H, W)` in [0, 1]): what to draw on, or one picture for all frames.
+
+    Returns:
+        Pictures `(F, 3, H, W)` in [0, 1], and the dict that `write_tracks` gives.
+
+    Raises:
+        ValueError: as `object_boxes` and `draw_on_grid`.
+    """
+    boxes = object_boxes(list(objects), num_frames)
+    frames = torch.full((1, 3, *size), 0.15) if frames is None else frames
+    shown = list(frames.expand(num_frames, -1, -1, -1) if len(frames) == 1 else frames)
+    drawn = draw_on_grid(shown, boxes, [item.phrase for item in objects], grid)
+    return torch.stack([to_tensor(picture) for picture in drawn]), write_tracks(boxes, size[1], size[0])
+
+
 def draw_report(frames: Sequence[Picture], report: MotionReport, phrases: Sequence[str]) -> list[Image.Image]:
     """The frames of a video with the boxes of its objects, each with the share of attention that lay inside.
 
@@ -69,6 +97,11 @@ def draw_report(frames: Sequence[Picture], report: MotionReport, phrases: Sequen
         labels = [phrase + share for phrase, share in zip(phrases, shares, strict=True)]
         drawn.append(draw_boxes(_enlarged(frame), report.boxes[:, f].tolist(), labels, width=2))
     return drawn
+
+
+def report_pictures(frames: torch.Tensor, report: MotionReport, phrases: Sequence[str]) -> torch.Tensor:
+    """`draw_report` from and to `(F, 3, H, W)` in [0, 1]."""
+    return torch.stack([to_tensor(picture) for picture in draw_report(list(frames), report, phrases)])
 
 
 def describe(report: MotionReport, phrases: Sequence[str]) -> list[str]:

@@ -1,0 +1,239 @@
+"""WM_MojitoSample and WM_MotionReport: prompt and trajectory become a video, and what was measured is shown."""
+
+from typing import Any
+
+from comfy_api.latest import InputImpl, Types, io
+
+from .types import CATEGORY, MotionReport, Pipeline, Trajectory, lines_of, to_image
+
+OWN = -1.0
+
+
+class WM_MojitoSample(io.ComfyNode):
+    """Samples a video whose objects follow a trajectory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        size = {"default": 0, "min": 0, "max": 4096, "step": 8}
+        return io.Schema(
+            node_id="WM_MojitoSample",
+            display_name="WM Mojito Sample",
+            category=CATEGORY,
+            description="Make a video whose objects follow a trajectory, with a dial for how much moves.",
+            inputs=[
+                Pipeline.Input("pipeline", tooltip="A Mojito pipeline from WM Load Pipeline."),
+                io.String.Input(
+                    "prompt",
+                    default="a red cube moving right",
+                    multiline=True,
+                    tooltip="What to show; it must hold the phrases of the trajectory.",
+                ),
+                io.String.Input("negative_prompt", default="", tooltip="What to stay away from."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="Start of the noise; the same seed gives the same noise on every device.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=500, tooltip="Sampling steps; more take longer."),
+                io.Float.Input(
+                    "guidance_scale",
+                    default=7.5,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="How strongly the prompt pulls; 1 and below turn guidance by the prompt off.",
+                ),
+                io.Int.Input("width", **size, tooltip="Pixels; 0 takes the model's own."),
+                io.Int.Input("height", **size, tooltip="Pixels; 0 takes the model's own."),
+                io.Int.Input("num_frames", default=16, min=1, max=1024, tooltip="Frames of the video."),
+                io.Float.Input(
+                    "fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip="Frames a second of the video output."
+                ),
+                io.Float.Input(
+                    "motion_intensity",
+                    default=OWN,
+                    min=OWN,
+                    max=10.0,
+                    step=0.5,
+                    tooltip="How much moves, from 0 to 10. Below 0 nothing is said about it.",
+                ),
+                io.Float.Input(
+                    "guidance_eta",
+                    default=OWN,
+                    min=OWN,
+                    max=10000.0,
+                    step=1.0,
+                    tooltip="How far a guided step moves the latent towards the boxes. -1 takes the checkpoint's own.",
+                ),
+                io.Int.Input(
+                    "guidance_iterations",
+                    default=-1,
+                    min=-1,
+                    max=50,
+                    tooltip="Moves in a guided step, at most. -1 takes the checkpoint's own, 0 only measures.",
+                ),
+                io.Float.Input(
+                    "guidance_fraction",
+                    default=OWN,
+                    min=OWN,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the steps, from the first, that are guided. -1 takes the checkpoint's own.",
+                ),
+                io.Float.Input(
+                    "guidance_threshold",
+                    default=OWN,
+                    min=OWN,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Energy below which a step is left as it is. -1 takes the checkpoint's own.",
+                ),
+                io.Float.Input(
+                    "smooth_weight",
+                    default=0.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.5,
+                    tooltip="Weight of keeping the attention's path as smooth as the boxes'; 0 turns it off.",
+                ),
+                io.Int.Input(
+                    "trailing_tokens",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Text positions behind the prompt that join every object.",
+                ),
+                io.Float.Input(
+                    "bias_in",
+                    default=0.0,
+                    min=-50.0,
+                    max=50.0,
+                    step=0.1,
+                    tooltip="Added to the attention logits of a phrase inside its box. Needs no gradient.",
+                ),
+                io.Float.Input(
+                    "bias_out",
+                    default=0.0,
+                    min=-50.0,
+                    max=50.0,
+                    step=0.1,
+                    tooltip="Taken off the attention logits of a phrase outside its box. Needs no gradient.",
+                ),
+                io.Float.Input(
+                    "bias_fraction",
+                    default=0.1,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the steps, from the first, in which the biases act.",
+                ),
+                io.Boolean.Input(
+                    "allow_joint",
+                    default=False,
+                    tooltip="Guide models whose text and video share one attention, which costs much more.",
+                ),
+                Trajectory.Input(
+                    "trajectory", optional=True, tooltip="Where the objects are. Without it nothing is steered."
+                ),
+                io.String.Input(
+                    "guidance_taps",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Blocks whose attention is read, one name a line. Empty takes the checkpoint's own.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output("video", tooltip="The video, for SaveVideo."),
+                io.Image.Output("images", tooltip="Its frames as a batch."),
+                MotionReport.Output("motion_report", tooltip="What was measured, for WM Motion Report."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        pipeline: Any,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        steps: int,
+        guidance_scale: float,
+        width: int,
+        height: int,
+        num_frames: int,
+        fps: float,
+        motion_intensity: float,
+        trajectory: tuple = (),
+        guidance_taps: str = "",
+        **guidance: Any,
+    ) -> io.NodeOutput:
+        from fractions import Fraction
+
+        import torch
+
+        from wm_pipelines import MojitoPipeline
+        from wm_pipelines.mojito.reporting import frames_tensor
+
+        from .progress import StepReporter
+
+        if not isinstance(pipeline.pipeline, MojitoPipeline):
+            raise ValueError(
+                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; load a Mojito checkpoint"
+            )
+        own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
+        guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}
+        # ComfyUI runs nodes in inference mode, where no gradient towards the boxes could be taken.
+        with torch.inference_mode(False):
+            result = pipeline.load(num_frames, height, width, training=bool(trajectory))(
+                prompt=prompt.strip(),
+                negative_prompt=negative_prompt,
+                objects=list(trajectory or ()) or None,
+                motion_intensity=None if motion_intensity < 0 else motion_intensity,
+                num_frames=num_frames,
+                height=height or None,
+                width=width or None,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                guidance_taps=lines_of(guidance_taps) or None,
+                # On the CPU, so that a seed means the same on every device.
+                generator=torch.Generator("cpu").manual_seed(seed),
+                output_type="pt",
+                callback_on_step_end=StepReporter(steps),
+                **guidance,
+            )
+        images = to_image(frames_tensor(result.frames[0]))
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
+        return io.NodeOutput(video, images, (result.report[0], [item.phrase for item in trajectory or ()]))
+
+
+class WM_MotionReport(io.ComfyNode):
+    """Shows what was measured while a video was sampled."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_MotionReport",
+            display_name="WM Motion Report",
+            category=CATEGORY,
+            description="Show whether objects went where they were sent: conflicts, attention in each box, motion.",
+            inputs=[
+                MotionReport.Input("motion_report", tooltip="From WM Mojito Sample."),
+                io.Image.Input("images", tooltip="The frames from the same WM Mojito Sample."),
+            ],
+            outputs=[
+                io.Image.Output("overlay", tooltip="The frames with each box and the share of attention in it."),
+                io.String.Output("report", tooltip="Conflicts and who wins, worst frames, energy, motion."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, motion_report: tuple, images: Any) -> io.NodeOutput:
+        from wm_pipelines.mojito.overlay import describe, report_pictures
+
+        report, phrases = motion_report
+        pictures = report_pictures(images[..., :3].movedim(-1, 1).float().cpu(), report, phrases)
+        return io.NodeOutput(to_image(pictures), "\n".join(describe(report, phrases)))

@@ -1,0 +1,237 @@
+"""WM_Trajectory, WM_TrajectoryFromTracks and WM_TrajectoryPreview: texts, tracks and boxes become WM_TRAJECTORY."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .types import CATEGORY, Trajectory, lines_of, to_image
+
+# A test holds these against the library.
+FORMATS = ("json", "freetraj", "trailblazer", "kjnodes", "motionctrl", "tora", "dragnuwa")
+POINTS = ("kjnodes", "motionctrl", "tora", "dragnuwa")
+SPEEDS = ("points", "constant")
+OUTSIDE = ("error", "clip")
+EXAMPLE = """{
+  "version": 1,
+  "canvas": [64, 64],
+  "objects": [
+    {
+      "phrase": "red cube",
+      "keyframes": [
+        {"frame": 0, "box": [4, 24, 28, 48]},
+        {"frame": 15, "box": [36, 24, 60, 48]}
+      ]
+    }
+  ]
+}"""
+
+
+def point_inputs() -> list[Any]:
+    """What a path of points needs to become boxes, for both nodes."""
+    side = {"default": 0.3, "min": 0.01, "max": 1.0, "step": 0.01}
+    canvas = {"default": 0, "min": 0, "max": 16384}
+    return [
+        io.Int.Input(
+            "num_frames",
+            default=16,
+            min=1,
+            max=4096,
+            tooltip="Frames of the clip. The first and last point belong to the first and last frame.",
+        ),
+        io.Float.Input("box_width", **side, tooltip="Width of the box around a point, in fractions of the picture."),
+        io.Float.Input("box_height", **side, tooltip="Height of the box around a point, in fractions of the picture."),
+        io.Int.Input("canvas_width", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
+        io.Int.Input("canvas_height", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
+        io.Combo.Input(
+            "speed",
+            options=list(SPEEDS),
+            default="points",
+            tooltip="'points' takes the points as equally spaced in time, 'constant' goes along the path evenly.",
+        ),
+        io.Combo.Input(
+            "outside",
+            options=list(OUTSIDE),
+            default="error",
+            tooltip="What to do when a point or its box leaves the picture: refuse, or cut at the border.",
+        ),
+    ]
+
+
+def point_options(num_frames: int, box: tuple, canvas: tuple, speed: str, outside: str) -> dict[str, Any]:
+    """The same as the library takes it."""
+    if (canvas[0] == 0) != (canvas[1] == 0):
+        raise ValueError(f"canvas_width={canvas[0]}, canvas_height={canvas[1]}; set both, or leave both 0")
+    return {
+        "num_frames": num_frames,
+        "size": box,
+        "canvas": canvas if canvas[0] else None,
+        "speed": speed,
+        "outside": outside,
+    }
+
+
+class WM_Trajectory(io.ComfyNode):
+    """Reads a trajectory from text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_Trajectory",
+            display_name="WM Trajectory",
+            category=CATEGORY,
+            description="Say where the objects of a prompt are over time: by our JSON, or by the text of another "
+            "tool, such as KJNodes' spline editor.",
+            inputs=[
+                io.String.Input(
+                    "text",
+                    default=EXAMPLE,
+                    multiline=True,
+                    tooltip="The trajectory, in the chosen format. KJNodes' coord_str can be connected here.",
+                ),
+                io.Combo.Input("format", options=list(FORMATS), default="json", tooltip="How to read the text."),
+                io.String.Input(
+                    "phrases",
+                    default="",
+                    multiline=True,
+                    tooltip="Words of the prompt, one object a line, in the order of the paths. Empty for 'json'.",
+                ),
+                *point_inputs(),
+                Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
+            ],
+            outputs=[
+                Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
+                io.String.Output("json", tooltip="The same as our own JSON, in fractions of the picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        text: str,
+        format: str,
+        phrases: str,
+        num_frames: int,
+        box_width: float,
+        box_height: float,
+        canvas_width: int,
+        canvas_height: int,
+        speed: str,
+        outside: str,
+        more: tuple = (),
+    ) -> io.NodeOutput:
+        from wm_pipelines.mojito.formats.canonical import write
+        from wm_pipelines.mojito.trajectories import read_trajectory
+
+        box, canvas = (box_width, box_height), (canvas_width, canvas_height)
+        options = point_options(num_frames, box, canvas, speed, outside) if format in POINTS else {}
+        objects = (*(more or ()), *read_trajectory(text, format, lines_of(phrases) or None, **options))
+        return io.NodeOutput(objects, write(objects))
+
+
+class WM_TrajectoryFromTracks(io.ComfyNode):
+    """Reads a trajectory from TRACKS or BBOX."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_TrajectoryFromTracks",
+            display_name="WM Trajectory From Tracks",
+            category=CATEGORY,
+            description="Make a trajectory of TRACKS, as the Wan Move nodes make them, or of one box for each frame.",
+            inputs=[
+                io.String.Input(
+                    "phrases",
+                    default="red cube",
+                    multiline=True,
+                    tooltip="Words of the prompt, one object a line: one for each track, or one for all together.",
+                ),
+                *point_inputs(),
+                io.Tracks.Input("tracks", optional=True, tooltip="Points over time, in pixels of the canvas."),
+                io.BBOX.Input(
+                    "bboxes",
+                    optional=True,
+                    tooltip="x, y, width, height in pixels of the canvas: one box, or one for each frame.",
+                ),
+                Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
+            ],
+            outputs=[
+                Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
+                io.String.Output("json", tooltip="The same as our own JSON, in fractions of the picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        phrases: str,
+        num_frames: int,
+        box_width: float,
+        box_height: float,
+        canvas_width: int,
+        canvas_height: int,
+        speed: str,
+        outside: str,
+        tracks: Any = None,
+        bboxes: Any = None,
+        more: tuple = (),
+    ) -> io.NodeOutput:
+        from wm_pipelines.mojito.formats.boxes import read_bbox
+        from wm_pipelines.mojito.formats.canonical import write
+        from wm_pipelines.mojito.trajectories import read_trajectory
+
+        if (tracks is None) == (bboxes is None):
+            raise ValueError(f"connect tracks or bboxes; {'neither' if tracks is None else 'both'} came in")
+        words = lines_of(phrases)
+        box, canvas = (box_width, box_height), (canvas_width, canvas_height)
+        options = point_options(num_frames, box, canvas, speed, outside)
+        if options["canvas"] is None:
+            raise ValueError("canvas_width and canvas_height must be set: tracks and boxes are pixels of a canvas")
+        if tracks is not None:
+            objects = read_trajectory(tracks, "tracks", words, **options)
+        elif len(words) != 1:
+            raise ValueError(f"phrases has {len(words)} lines; bboxes belong to one object")
+        else:
+            objects = read_bbox(bboxes, words[0], options["canvas"])
+        objects = (*(more or ()), *objects)
+        return io.NodeOutput(objects, write(objects))
+
+
+class WM_TrajectoryPreview(io.ComfyNode):
+    """Draws a trajectory over the cells of an attention grid."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        side = {"default": 512, "min": 16, "max": 4096}
+        cells = {"default": 8, "min": 1, "max": 256}
+        return io.Schema(
+            node_id="WM_TrajectoryPreview",
+            display_name="WM Trajectory Preview",
+            category=CATEGORY,
+            description="Draw the boxes of a trajectory on the grid that attention can tell apart. A cell is "
+            "tinted by the share that a box covers.",
+            inputs=[
+                Trajectory.Input("trajectory", tooltip="From WM Trajectory or WM Trajectory From Tracks."),
+                io.Int.Input("num_frames", default=16, min=1, max=4096, tooltip="Frames of the clip."),
+                io.Int.Input("rows", **cells, tooltip="Cells from top to bottom. For the embedded model 4 and 8."),
+                io.Int.Input("columns", **cells, tooltip="Cells from left to right. For the embedded model 4 and 8."),
+                io.Int.Input("width", **side, tooltip="Pixels of the tracks, and of the preview without images."),
+                io.Int.Input("height", **side, tooltip="Pixels of the tracks, and of the preview without images."),
+                io.Image.Input(
+                    "images", optional=True, tooltip="What to draw on: one picture for all frames, or one for each."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("preview", tooltip="One picture for each frame."),
+                io.Tracks.Output("tracks", tooltip="The middles of the boxes in pixels, for other nodes."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, trajectory: tuple, num_frames: int, rows: int, columns: int, width: int, height: int, images: Any = None
+    ) -> io.NodeOutput:
+        from wm_pipelines.mojito.overlay import trajectory_preview
+
+        frames = None if images is None else images[..., :3].movedim(-1, 1).float().cpu()
+        preview, tracks = trajectory_preview(trajectory, num_frames, (rows, columns), (height, width), frames)
+        return io.NodeOutput(to_image(preview), tracks)

@@ -1,0 +1,212 @@
+"""WM_MojitoApply on tiny native models in a real ComfyUI: which attention gets which bias, and what comes out.
+
+Run by ComfyUI's Python with COMFYUI_PATH set; prints one JSON object. The UNet is compared with its diffusers twin,
+biased by the library's own attention processors; Wan by the masks that another override sees.
+"""
+
+import functools
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from comfy_native import load_nodes, twins
+
+PROMPT = "a red cube and a (blue ball:1.2) moving left"
+FRAMES = 3
+WAN_FRAMES = 9  # three latent frames
+
+
+def tiny_clip():
+    """A CLIP with SD 1.5's own tokenizer and a small text encoder of random weights, 16 wide."""
+    import comfy.sd
+    from comfy import sd1_clip
+
+    config = {
+        "hidden_act": "quick_gelu", "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2,
+        "num_hidden_layers": 1, "max_position_embeddings": 77, "vocab_size": 49408, "projection_dim": 16,
+        "eos_token_id": 49407,
+    }  # fmt: skip
+    encoder = functools.partial(sd1_clip.SDClipModel, textmodel_json_config=config, return_projected_pooled=False)
+
+    class Target:
+        params: dict = {}
+        tokenizer = sd1_clip.SD1Tokenizer
+        clip = functools.partial(sd1_clip.SD1ClipModel, clip_model=encoder)
+
+    return comfy.sd.CLIP(Target(), parameters=1)
+
+
+def tiny_wan():
+    """Patcher of a native Wan of two blocks with random weights, text 16 wide."""
+    import comfy.model_patcher
+    import comfy.supported_models
+    import torch
+
+    sizes = {"model_type": "t2v", "dim": 24, "ffn_dim": 32, "num_heads": 2, "num_layers": 2, "in_dim": 4, "out_dim": 4}
+    sizes |= {"freq_dim": 8, "text_dim": 16, "text_len": 77, "patch_size": (1, 2, 2), "image_model": "wan2.1"}
+    config = comfy.supported_models.WAN21_T2V({**sizes, "dtype": torch.float32})
+    native = config.get_model({}, device="cpu")
+    for parameter in native.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(native, load_device=device, offload_device=device)
+
+
+def main(folder: Path) -> dict:
+    import torch
+
+    nodes = load_nodes(folder)  # makes the library importable too
+    from comfy.patcher_extension import WrappersMP
+
+    from wm_pipelines.mojito.attention import motion_attention_processors
+    from wm_pipelines.mojito.families import FAMILIES
+    from wm_pipelines.mojito.objects import MotionObject, object_boxes
+    from wm_pipelines.mojito.state import Guide, MotionState
+
+    ours, clip = nodes["WM_MojitoApply"], tiny_clip()
+    cube = MotionObject("red cube", [(0.0, 0.1, 0.5, 0.6), (0.4, 0.1, 0.9, 0.6)], keyframes=[0, 2])
+    ball = MotionObject("blue ball", (0.2, 0.5, 0.75, 1.0))
+    objects = (cube, ball)
+
+    def apply(model, prompt=PROMPT, chosen=objects, frames=FRAMES, bias=3.0, fraction=1.0):
+        with torch.inference_mode():
+            return ours.execute(model, clip, prompt, chosen, frames, bias, bias, fraction).result
+
+    def refusal(*args, **options) -> str:
+        try:
+            apply(*args, **options)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def call(patched, x, text, which=(1, 0), **options) -> torch.Tensor:
+        """The model as the sampler calls it: unconditional rows first, unless `which` says otherwise."""
+        options = {"cond_or_uncond": list(which), "wrappers": patched.wrappers, **options}
+        if hasattr(patched.model.diffusion_model, "input_blocks"):
+            text = text.repeat_interleave(len(x) // len(which), 0)
+        t = torch.full((len(x),), 500.0)
+        with torch.no_grad():
+            return patched.model.diffusion_model(x, t, context=text, transformer_options=options)
+
+    def far(a, b) -> float:
+        return float((a - b).norm() / b.norm())
+
+    unet, twin = twins()
+    patched, positive, report = apply(unet)
+    (bias,) = patched.wrappers[WrappersMP.DIFFUSION_MODEL]["wm_mojito"]
+    encoded = positive[0][0]
+    torch.manual_seed(0)
+    text = torch.randn(2, 77, 16)
+    x = torch.randn(1, 4, 8, 8).repeat(2 * FRAMES, 1, 1, 1) + 0.5 * torch.randn(2 * FRAMES, 4, 8, 8)
+    plain = call(unet, x, text)
+    biased = call(patched, x, text)
+
+    def expected(where=range(FRAMES), rows=(None, 0)) -> torch.Tensor:
+        """The diffusers twin under the library's own processors."""
+        boxes = object_boxes(objects, FRAMES)[:, list(where)]
+        tokens = torch.tensor([p for own in bias.positions for p in own])
+        owners = torch.tensor([o for o, own in enumerate(bias.positions) for _ in own])
+        guide = Guide(tokens, owners, boxes, torch.ones(2), 77)
+        state = MotionState(
+            [guide], frames=len(where), height=8, width=8, videos=list(rows), bias_in=3.0, bias_out=3.0
+        )
+        frames = [r * FRAMES + f for r in range(len(rows)) for f in where]
+        context = text[-len(rows) :].repeat_interleave(len(where), 0)
+        with torch.no_grad(), motion_attention_processors(FAMILIES[0], twin, state):
+            return twin(x[frames], torch.full((len(frames),), 500), context).sample
+
+    window = type("Window", (), {"index_list": [1, 2], "total_frames": FRAMES})()
+    some = [f + FRAMES * r for r in range(2) for f in (1, 2)]
+    schedule = torch.linspace(10, 0, 11)
+    late, early = (
+        call(apply(unet, fraction=0.3)[0], x, text, sample_sigmas=schedule, sigmas=torch.tensor([sigma]))
+        for sigma in (7.0, 8.0)
+    )
+    found = {
+        "positions": bias.positions,
+        "tokens": [
+            clip.tokenizer.clip_l.inv_vocab[clip.tokenize(PROMPT)["l"][0][p][0]] for p in sum(bias.positions, [])
+        ],
+        "encoded": list(encoded.shape),
+        "report": report,
+        "unet": {
+            "moved": far(biased[FRAMES:], plain[FRAMES:]),
+            "unconditional rows": far(biased[:FRAMES], plain[:FRAMES]),
+            "twin": far(biased, expected()),
+            "conditional first": far(call(patched, x.roll(FRAMES, 0), text.flip(0), (0, 1)), biased.roll(FRAMES, 0)),
+            "conditional alone": far(call(patched, x[FRAMES:], text[1:], which=(0,)), biased[FRAMES:]),
+            "zero bias": far(call(apply(unet, bias=0.0)[0], x, text), plain),
+            "core window": far(call(patched, x[some], text, context_window=window), expected((1, 2))),
+            "AnimateDiff window": far(
+                call(patched, x[some], text, ad_params={"sub_idxs": [1, 2], "full_length": FRAMES}), expected((1, 2))
+            ),
+            "after the fraction": far(late, plain),
+            "within the fraction": far(early, biased),
+            "repeated context": far(call(patched, x, text.repeat(1, 2, 1)), biased),
+            "came in": len(unet.wrappers.get(WrappersMP.DIFFUSION_MODEL, {})),
+        },
+        "refused": {
+            "absent": refusal(unet, chosen=(MotionObject("green cone", (0, 0, 1, 1)),)),
+            "twice": refusal(unet, prompt="a red cube and a red cube", chosen=(cube,)),
+            "frames": refusal(unet, chosen=(MotionObject("red cube", [(0, 0, 1, 1)] * 16),)),
+        },
+    }
+    second = MotionObject("red cube", (0, 0, 1, 1), span=(17, 25))
+    again = apply(unet, prompt="a red cube and a red cube", chosen=(second,))[0]
+    found["second mention"] = again.wrappers[WrappersMP.DIFFUSION_MODEL]["wm_mojito"][0].positions
+    for name, (model, sample, context) in {
+        "another number of frames": (patched, x[: 2 * (FRAMES - 1)], text),
+        "another conditioning": (patched, x, text[:, :50]),
+    }.items():
+        try:
+            call(model, sample, context)
+        except ValueError as error:
+            found["refused"][name] = str(error)
+
+    wan = tiny_wan()
+    patched = apply(wan, frames=WAN_FRAMES, chosen=(MotionObject("red cube", [(0, 0, 0.5, 0.5)] * 9), ball))[0]
+    masks: list = []
+
+    def record(function, *args, mask=None, **kwargs):
+        masks.append((args[0].shape[1], args[1].shape[1], mask))
+        return function(*args, mask=mask, **kwargs)
+
+    torch.manual_seed(1)
+    clip_latent = torch.randn(2, 4, 3, 8, 12)
+    call(patched, clip_latent, text, optimized_attention_override=record)
+    biased = call(patched, clip_latent, text)
+    kinds = [(queries, keys, mask is not None) for queries, keys, mask in masks]
+    mask = masks[1][2]
+    frame, row, column = 1, 2, 3  # of 3 x 4 x 6 cells
+    cell = frame * 24 + row * 6 + column
+    found["wan"] = {
+        "calls": kinds,
+        "mask": list(mask.shape),
+        "unconditional rows": float(mask[0].abs().max()),
+        "ball inside": float(mask[1, 0, cell, bias.positions[1][0]]),
+        "cube outside": float(mask[1, 0, cell, bias.positions[0][0]]),
+        "other tokens": float(mask[1, 0, cell, 0]),
+        "moved": far(biased[1], call(wan, clip_latent, text)[1]),
+        "zero bias": far(call(apply(wan, frames=WAN_FRAMES, bias=0.0, chosen=(ball,))[0], clip_latent, text),
+                         call(wan, clip_latent, text)),
+    }  # fmt: skip
+    try:
+        call(apply(wan, frames=8, chosen=(ball,))[0], clip_latent, text)
+    except ValueError as error:
+        found["refused"]["stride"] = str(error)
+    return found
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
+    from comfy.cli_args import args
+
+    args.cpu = True
+    import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
+
+    with tempfile.TemporaryDirectory() as temporary:
+        print(json.dumps(main(Path(temporary))))

@@ -1,0 +1,71 @@
+"""WM_MojitoApply on native models: the bias is the library's own, lands where it should and nowhere else.
+
+Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
+)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What `comfy_motion.py` measured in one process."""
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    script = Path(__file__).parent / "comfy_motion.py"
+    done = subprocess.run([python, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_phrases_are_found_among_the_tokens_of_weighted_prompts(found):
+    assert found["tokens"] == ["red</w>", "cube</w>", "blue</w>", "ball</w>"]
+    assert found["positions"] == [[2, 3], [6, 7]] and found["second mention"] == [[6, 7]]
+
+
+def test_the_prompt_comes_back_encoded_and_compared_with_the_path(found):
+    assert found["encoded"] == [1, 77, 16]
+    assert '("blue ball") is said to be "moving left", but its boxes stay where they are' in found["report"]
+
+
+def test_a_unet_is_biased_as_its_diffusers_twin_is_by_the_pipeline(found):
+    unet = found["unet"]
+    assert unet["moved"] > 0.05 and unet["twin"] < 1e-5
+    assert unet["core window"] < 1e-5 and unet["AnimateDiff window"] < 1e-5
+
+
+def test_only_conditional_rows_are_biased_in_whatever_order_they_come(found):
+    unet = found["unet"]
+    assert unet["unconditional rows"] == 0
+    assert unet["conditional first"] < 1e-5 and unet["conditional alone"] < 1e-5 and unet["repeated context"] < 1e-5
+
+
+def test_without_bias_or_after_its_steps_nothing_changes(found):
+    assert found["unet"]["zero bias"] == found["unet"]["after the fraction"] == found["wan"]["zero bias"] == 0
+    assert found["unet"]["within the fraction"] < 1e-6
+    assert found["unet"]["came in"] == 0  # the model that came in has no wrapper
+
+
+def test_wan_is_biased_in_its_text_attention_alone_and_other_overrides_stay(found):
+    wan = found["wan"]
+    assert wan["calls"] == [[72, 72, False], [72, 77, True]] * 2 and wan["mask"] == [2, 1, 72, 77]
+    assert wan["unconditional rows"] == wan["other tokens"] == 0
+    assert wan["ball inside"] == 3 and wan["cube outside"] == -3 and wan["moved"] > 0.01
+
+
+def test_what_can_not_be_is_one_clear_error(found):
+    refused = found["refused"]
+    assert "phrase 'green cone' not found in prompt" in refused["absent"]
+    assert "phrase 'red cube' occurs 2 times" in refused["twice"]
+    assert "16 boxes given for 3 frames" in refused["frames"]
+    assert "the latent has 2 frames, but num_frames is 3" in refused["another number of frames"]
+    assert "the conditioning has 50 tokens, the prompt of WM Mojito Apply 77" in refused["another conditioning"]
+    assert "3 latent frames at a temporal stride of 4 hold 9" in refused["stride"]
