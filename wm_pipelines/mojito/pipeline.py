@@ -318,11 +318,12 @@ class MojitoPipeline(WMPipeline):
         if family.frames == "video_length" and guide is not None:
             options.setdefault("clean_caption", False)  # a rewritten prompt would have other tokens
         with contextlib.ExitStack() as stack:
-            if self.intensity is not None:  # a level of None is learned too
-                repeated = [level for level in levels for _ in range(per_video)]
-                stack.enter_context(applied(self.intensity, self.denoiser, repeated))
             if guide is not None:
                 stack.enter_context(guide.active())
+            if self.intensity is not None:  # a level of None is learned too
+                # behind the guide, whose own passes have other rows: what a call's hooks see last must be the call
+                repeated = [level for level in levels for _ in range(per_video)]
+                stack.enter_context(applied(self.intensity, self.denoiser, repeated))
             out = stock(
                 prompt=prompt,
                 **{family.frames: num_frames},

@@ -1,0 +1,61 @@
+"""The intensity dial inside MojitoPipeline: with and without guidance, in a batch, and its absence."""
+
+import copy
+
+import pytest
+import torch
+
+from wm_pipelines.mojito.modeling import MotionIntensityModel
+from wm_pipelines.mojito.objects import MotionObject
+from wm_pipelines.mojito.pipeline import MojitoPipeline
+
+PROMPT = "a red cube moving right"
+CUBE = MotionObject("red cube", boxes=(0.0, 0.0, 0.5, 0.5))
+
+
+@pytest.fixture(params=["temporal", "timestep", "text"])
+def dialled(bases, request):
+    """A tiny AnimateDiff pipeline with an awake modulator, and the same one without."""
+    pipe, size = bases("animatediff")
+    model = MotionIntensityModel.from_denoiser(pipe.unet, request.param)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    made = MojitoPipeline(**{**pipe.components, "intensity": model.eval(), "scheduler": copy.deepcopy(pipe.scheduler)})
+    made.set_progress_bar_config(disable=True)
+    return made, pipe, size
+
+
+def run(pipe, size, prompt=PROMPT, seed=1, **more):
+    generator = [torch.Generator().manual_seed(seed + i) for i in range(1 if isinstance(prompt, str) else len(prompt))]
+    return pipe(prompt, num_inference_steps=2, output_type="latent", generator=generator, **size, **more).frames
+
+
+def test_the_level_changes_the_clip_and_each_of_a_batch_has_its_own(dialled):
+    pipe, _, size = dialled
+    low, high = run(pipe, size, motion_intensity=1.0), run(pipe, size, seed=2, motion_intensity=9.0)
+    assert not torch.equal(low, run(pipe, size, motion_intensity=9.0))
+    both = run(pipe, size, [PROMPT, PROMPT], motion_intensity=[1.0, 9.0])
+    torch.testing.assert_close(both, torch.cat([low, high]), rtol=0, atol=1e-4)
+
+
+def test_guidance_and_dial_act_together(dialled):
+    pipe, plain, size = dialled
+    guided = {"objects": [CUBE], "guidance_fraction": 0.5, "guidance_iterations": 2}
+    frames = run(pipe, size, motion_intensity=9.0, **guided)
+    assert frames.isfinite().all()
+    assert not torch.equal(frames, run(pipe, size, motion_intensity=9.0))
+    assert not torch.equal(frames, run(plain, size, **guided))
+    both = run(pipe, size, [PROMPT, PROMPT], motion_intensity=[9.0, 1.0], **guided)
+    low = run(pipe, size, seed=2, motion_intensity=1.0, **guided)
+    torch.testing.assert_close(both, torch.cat([frames, low]), rtol=0, atol=1e-4)
+
+
+def test_untrained_it_is_the_plain_pipeline_bit_for_bit(bases):
+    pipe, size = bases("animatediff")
+    for inject in ("temporal", "timestep"):
+        fresh = MotionIntensityModel.from_denoiser(pipe.unet, inject)
+        made = MojitoPipeline(**{**pipe.components, "intensity": fresh.eval()})
+        made.set_progress_bar_config(disable=True)
+        assert torch.equal(run(made, size, motion_intensity=5.0), run(pipe, size))
