@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wm_pipelines.kernels import motion_attention
+from wm_pipelines.mojito.edits import edited_attention
 from wm_pipelines.mojito.families import Family
 from wm_pipelines.mojito.state import MotionState, Sums
 
@@ -136,9 +137,11 @@ class MotionAttnProcessor:
             return _plain(q, k, v, key_bias)
         guide = state.guides[video]
         grid = state.grid(q.shape[2])
+        if state.edit is not None and not measured:
+            return edited_attention(q, k, v, guide, grid, key_bias, state.edit)
         tokens = guide.tokens
         bias = {}
-        if state.biased:
+        if state.bias_in or state.bias_out:
             ones = torch.ones(len(guide.weights), device=q.device)
             bias = {"bias_in": state.bias_in * ones, "bias_out": state.bias_out * ones}
         batched = [x[None] for x in (q, k, v, guide.boxes)]

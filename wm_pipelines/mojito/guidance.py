@@ -27,7 +27,7 @@ from wm_pipelines.mojito.state import MotionState
 class Settings:
     """`eta`: step size. `iterations`: at most, a guided step; 0 only measures. `fraction`: of the steps, from the
     first, that are guided. `threshold`: energy a frame below which a step is left. `smooth_weight`: of the smoothness
-    term. `bias_fraction`: of the steps, from the first, in which the logits are biased."""
+    term. `bias_fraction`: of the steps, from the first, in which the attention is biased. `bias_style`: how."""
 
     eta: float = 30.0
     iterations: int = 5
@@ -37,12 +37,14 @@ class Settings:
     bias_in: float = 0.0
     bias_out: float = 0.0
     bias_fraction: float = 0.1
+    bias_style: str = "logit"
 
     def guided(self, steps: int) -> int:
         return _share(self.fraction, steps)
 
     def biased(self, steps: int) -> int:
-        return _share(self.bias_fraction, steps) if self.bias_in or self.bias_out else 0
+        acts = self.bias_in or self.bias_out or self.bias_style != "logit"
+        return _share(self.bias_fraction, steps) if acts else 0
 
 
 def _share(fraction: float, steps: int) -> int:
@@ -120,6 +122,7 @@ class MotionGuide:
         self._calls += 1
         biased = self.step < self.settings.biased(steps)
         state.bias_in, state.bias_out = (self.settings.bias_in, self.settings.bias_out) if biased else (0.0, 0.0)
+        state.edit = self.settings.bias_style if biased and self.settings.bias_style != "logit" else None
         scale = input_scale(self.scheduler, t)
         if first_call and self.step < self.settings.guided(steps):
             self._guide(latents[conditional], conditional, len(latents), args, kwargs, t, scale)

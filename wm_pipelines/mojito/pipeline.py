@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UN
 from torch import nn
 
 from wm_pipelines.mojito.conflicts import find_conflicts
+from wm_pipelines.mojito.edits import STYLES
 from wm_pipelines.mojito.families import Family, family_of
 from wm_pipelines.mojito.geometry import latent_boxes
 from wm_pipelines.mojito.guidance import MotionGuide, Settings
@@ -171,6 +172,7 @@ class MojitoPipeline(WMPipeline):
         bias_in: float = 0.0,
         bias_out: float = 0.0,
         bias_fraction: float = 0.1,
+        bias_style: str = "logit",
         allow_joint: bool = False,
         detector: Detector | None = None,
         output_type: str = "pil",
@@ -198,6 +200,8 @@ class MojitoPipeline(WMPipeline):
             trailing_tokens: text positions from the end of text on that join every object.
             bias_in, bias_out: added to the logits of a phrase inside its box, and taken off outside, in the first
                 `bias_fraction` of the steps; this needs no gradient.
+            bias_style: "logit", or "trailblazer" or "freetraj", which edit the attention after the softmax instead
+                (the cross-attention part of these works; `bias_in` and `bias_out` are then not used).
             allow_joint: guide bases whose text and video share one softmax (CogVideoX), which costs much more.
             detector: (frames (F, 3, H, W) in [0, 1], phrase) -> boxes (F, 4), NaN where nothing is found; the report
                 then says how well boxes were met.
@@ -227,6 +231,7 @@ class MojitoPipeline(WMPipeline):
                     bias_in,
                     bias_out,
                     bias_fraction,
+                    bias_style,
                 ),
                 guidance_taps if guidance_taps is not None else self._recorded().get("taps"),
                 trailing_tokens,
@@ -244,7 +249,9 @@ class MojitoPipeline(WMPipeline):
         found = getattr(self.wm_config.method_config, "guidance", None) if self.wm_config is not None else None
         return found.model_dump() if found is not None else {}
 
-    def _settings(self, eta, iterations, fraction, threshold, smooth, bias_in, bias_out, bias_fraction) -> Settings:
+    def _settings(
+        self, eta, iterations, fraction, threshold, smooth, bias_in, bias_out, bias_fraction, style
+    ) -> Settings:
         recorded = self._recorded()
         plain = Settings()
 
@@ -260,6 +267,7 @@ class MojitoPipeline(WMPipeline):
             bias_in,
             bias_out,
             bias_fraction,
+            style,
         )
         _check_settings(settings)
         return settings
@@ -521,5 +529,9 @@ def _check_settings(settings: Settings) -> None:
         if not isinstance(value, Real) or not math.isfinite(value) or not low <= value <= high:
             bounds = "a finite number" if low == -math.inf else f"from {low} to {high:g}"
             raise ValueError(f"{name}={value!r}; it must be {bounds}")
+    if settings.bias_style not in STYLES:
+        raise ValueError(f"bias_style={settings.bias_style!r}; choose from {', '.join(STYLES)}")
+    if settings.bias_style != "logit" and (settings.bias_in or settings.bias_out):
+        raise ValueError(f"bias_in and bias_out belong to bias_style='logit', not to {settings.bias_style!r}")
     if not isinstance(settings.iterations, Integral) or settings.iterations < 0:
         raise ValueError(f"guidance_iterations={settings.iterations!r}; a whole number, 0 or more")

@@ -107,6 +107,7 @@ class MotionState:
     videos: for each row of the running call, the index of its guide, or None where it is unconditional.
     measuring: whether tapped layers write to `sums`.
     bias_in, bias_out: on the logits of a slot inside and outside its box; both 0 leaves the layers alone.
+    edit: instead of the bias, an edit after the softmax; see `wm_pipelines.mojito.edits`.
     """
 
     guides: list[Guide]
@@ -118,12 +119,13 @@ class MotionState:
     measuring: bool = False
     bias_in: float = 0.0
     bias_out: float = 0.0
+    edit: str | None = None
     renormalise: bool = False
     sums: dict[str, list[Sums]] = dataclasses.field(default_factory=dict)
 
     @property
     def biased(self) -> bool:
-        return self.bias_in != 0 or self.bias_out != 0
+        return self.bias_in != 0 or self.bias_out != 0 or self.edit is not None
 
     def acts_on(self, name: str) -> bool:
         """Whether the layer must run here and not in its own processor."""
