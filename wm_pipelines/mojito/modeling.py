@@ -6,7 +6,9 @@ said", which is learned too. With `text_dim` the model reads the prompt as well:
 last token. That is for bases whose image model never learned the words of motion, as `diorama-sd`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,6 +104,16 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         if not widths:
             raise ValueError(f"inject={inject!r}: {type(denoiser).__name__} has no such place; allowed: {INJECT}")
         return cls(inject=inject, targets=names, widths=widths, **config)
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike, subfolder: str | None = None, **kwargs: Any):
+        """As of any diffusers model.
+
+        In a local folder diffusers would take weights that lie beside `subfolder`, which are the motion adapter's.
+        """
+        if subfolder and Path(source).is_dir():
+            source, subfolder = Path(source) / subfolder, None
+        return super().from_pretrained(source, subfolder=subfolder, **kwargs)
 
     def forward(self, levels: Sequence[float | None], text: torch.Tensor | None = None) -> torch.Tensor:
         """e (B, outputs).

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wm_pipelines.flexecontrol.losses import target_of
 from wm_pipelines.hub import resolve
 from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
 from wm_pipelines.mojito.flow import FARNEBACK, level_of, percentile_table
@@ -37,7 +38,7 @@ FLOW = {"estimator": "farneback", "region": "objects", "size": 64, **FARNEBACK}
 
 
 class VideoTask(Task):
-    """`MotionAdapter` and `MotionIntensityModel` on clips of the miniature world, velocity prediction."""
+    """`MotionAdapter` and `MotionIntensityModel` on clips of the miniature world."""
 
     def __init__(self, recipe: Recipe):
         from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -137,7 +138,7 @@ class VideoTask(Task):
         steps = self.schedule.config.num_train_timesteps
         t = (noise.uniform(indices, (), "timestep") ** (1 / self.options["late"]) * steps).long().to(self.device)
         noisy = self.schedule.add_noise(clean, eps, t).transpose(1, 2)
-        target = self.schedule.get_velocity(clean, eps, t).transpose(1, 2)
+        target = target_of(self.schedule, clean, eps, t).transpose(1, 2)
         context = self.encode(list(texts)).repeat_interleave(clean.shape[1], dim=0)
         self.unet.to(self.device)
         if self.intensity is None:
