@@ -3,7 +3,7 @@
     dS = P ∘ (G − Σ_j P G),  G = dO Vᵀ      dQ = τ dS K/√d      dK = τ dSᵀ Q/√d      dV = Pᵀ dO
     dτ = Σ dS ∘ Q Kᵀ/√d      dρ_h[δ] = Σ_{i−j=δ} dS
 
-Saved for the backward pass: the inputs. One batch row of queries, keys and values (B, L, F, H, d) is (L, H, F, d) here.
+Saved for the backward pass: the inputs. A batch row of queries, keys or values (B, L, F, H, d) is (L, H, F, d) here.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,13 @@
-"""Kernels compiled ahead of time: a sample here, all of them in `benchmarks/kronecker_resources.py`."""
+"""Kernels compiled ahead of time: a sample here, all of them in the scripts `benchmarks/*_resources.py`."""
 
 import pytest
 
 pytest.importorskip("triton")
+
+
+@pytest.fixture
+def ahead(script):
+    return script("ahead_of_time")
 
 
 @pytest.fixture
@@ -23,26 +28,26 @@ class Seen(dict):
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
-def test_the_launches_cover_the_whole_table(resources, monkeypatch, arch):
-    entries = Seen(resources.table.TABLE[arch])
-    monkeypatch.setitem(resources.table.TABLE, arch, entries)
+def test_the_launches_cover_the_whole_table(ahead, resources, monkeypatch, arch):
+    entries = Seen(ahead.table.TABLE[arch])
+    monkeypatch.setitem(ahead.table.TABLE, arch, entries)
     calls = resources.calls(arch)
     assert entries.taken == set(entries)
     assert len({call.kernel.fn.__name__ for call in calls}) == 6
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
-def test_the_main_kernel_compiles_without_spills(resources, arch):
+def test_the_main_kernel_compiles_without_spills(ahead, resources, arch):
     wanted = [c for c in resources.calls(arch) if c.kernel.fn.__name__ == "_linear_kernel"]
     call = max(wanted, key=lambda c: dict(c.arguments)["BT"])
-    row = resources.row(call, arch)
+    row = ahead.row(call, arch)
     assert not row["spills"] and 0 < row["shared"] <= {"sm_80": 163, "sm_90": 227, "gfx942": 64}[arch] * 1024
     assert 32 <= row.get("reg", row.get("vgpr_count")) <= 512
 
 
-def test_a_spill_would_be_seen(resources):
+def test_a_spill_would_be_seen(ahead, resources):
     """A kernel squeezed into one warp must have a stack; else the reading of it proves nothing."""
     wanted = [c for c in resources.calls("sm_90") if c.kernel.fn.__name__ == "_outer_kernel"]
     call = max(wanted, key=lambda c: dict(c.arguments)["BK"])
-    row = resources.row(resources.Call(call.kernel, call.arguments, (("num_warps", 1), ("num_stages", 1))), "sm_90")
+    row = ahead.row(ahead.Call(call.kernel, call.arguments, (("num_warps", 1), ("num_stages", 1))), "sm_90")
     assert row["spills"] and row["stack"] > 0 and row["local"] > 0
