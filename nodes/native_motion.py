@@ -117,12 +117,12 @@ class MotionBias:
         return step < (0 if self.fraction == 0 else max(1, round(self.fraction * steps)))
 
     def _override(self, x: torch.Tensor, context: torch.Tensor, options: dict, conditional: list[bool]) -> Callable:
-        from wm_pipelines.mojito.bias import attention_bias
+        from wm_pipelines.mojito.bias import attention_bias, rows_bias
 
         inner = options.get(OVERRIDE)
         rows = x.shape[0] // len(conditional)
         frames = rows if self.kind == "unet" else x.shape[2]
-        boxes = self._frame_boxes(frames, options).to(x.device)
+        boxes = self._frame_boxes(frames, options)
         keys = context.shape[1]
         if keys % self.length:
             raise ValueError(
@@ -133,14 +133,12 @@ class MotionBias:
         positions = [[p + r for r in range(0, keys, self.length) for p in own] for own in self.positions]
         made: dict[int, torch.Tensor] = {}
 
-        def bias(cells: int, dtype: torch.dtype) -> torch.Tensor:
+        def bias(cells: int, q: torch.Tensor) -> torch.Tensor:
             """(rows of x, 1, cells, keys)"""
             if cells not in made:
                 grid = self._grid(x, cells, frames)
                 one = attention_bias(boxes, positions, grid, keys, self.bias_in, self.bias_out)
-                one = one if self.kind == "unet" else one.flatten(0, 1).expand(rows, -1, -1)
-                parts = [one if acting else torch.zeros_like(one) for acting in conditional]
-                made[cells] = torch.cat(parts).unsqueeze(1).to(dtype)
+                made[cells] = rows_bias(one, conditional, rows, self.kind == "unet", q)
             return made[cells]
 
         def attend(function: Callable, q: Any, k: Any, v: Any, heads: int, mask: Any = None, **kwargs: Any) -> Any:
@@ -152,7 +150,7 @@ class MotionBias:
                         f"the latent has as many cells as the text has tokens, {keys}, so its attention to text can't "
                         "be told apart; change the size of the video"
                     )
-                mask = bias(cells, q.dtype) if mask is None else bias(cells, q.dtype) + mask
+                mask = bias(cells, q) if mask is None else bias(cells, q) + mask
             attention = function if inner is None else lambda *a, **kw: inner(function, *a, **kw)
             return attention(q, k, v, heads, mask=mask, **kwargs)
 

@@ -58,3 +58,22 @@ def attention_bias(
     for own, columns in zip(added, positions, strict=True):
         bias[:, :, list(columns)] += own.unsqueeze(-1)
     return bias
+
+
+def rows_bias(
+    bias: torch.Tensor, conditional: Sequence[bool], rows: int, spatial: bool, like: torch.Tensor
+) -> torch.Tensor:
+    """The bias of a whole call, an attention mask for all its rows.
+
+    Args:
+        bias: (F, L, N), from `attention_bias`.
+        conditional: which of the parts, one behind the other in the call, are conditional; the others get 0.
+        rows: of each part: its frames where a layer sees one frame a row (`spatial`), else its videos.
+        like: what the mask is added to decides its device and number format.
+
+    Returns:
+        `(parts · rows, 1, cells, N)`; cells are L, or F · L where a row holds all frames.
+    """
+    part = bias if spatial else bias.flatten(0, 1).expand(rows, -1, -1)
+    parts = [part if acting else torch.zeros_like(part) for acting in conditional]
+    return torch.cat(parts).unsqueeze(1).to(like)
