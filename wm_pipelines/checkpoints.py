@@ -53,6 +53,19 @@ def _diorama_video(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _mojito(options: dict[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.mojito.fit import FolderTask
+
+    options = {**FolderTask.defaults, **options}
+    return {
+        "method": "mojito",
+        "pipeline": "MojitoPipeline",
+        "base_model": hub.base_ref(options["base"]),
+        "method_config": {"image_size": options["size"], "num_frames": options["frames"]},
+        "paper": "arXiv:2412.08948",
+    }
+
+
 def _flexecontrol(options: dict[str, Any]) -> dict[str, Any]:
     from wm_pipelines.flexecontrol.training import DEFAULTS
 
@@ -82,6 +95,7 @@ RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "flexecontrol-folder": _flexecontrol_folder,
     "flexecontrol-global": _flexecontrol,
     "flexecontrol-global-folder": _flexecontrol_folder,
+    "mojito": _mojito,
 }
 
 

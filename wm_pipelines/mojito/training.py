@@ -16,7 +16,7 @@ intensity model reads that token. Noise is independent in every frame, as Animat
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -29,54 +29,47 @@ from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
+if TYPE_CHECKING:
+    from diffusers import MotionAdapter
+
 DEFAULTS: dict[str, Any] = {
     "base": "diorama-sd", "length": 3000, "two": 0.15, "cache": None, "clip_frames": 16, "frames": 16,
     "heads": 4, "hidden_dim": 192, "inject": "temporal", "read_text": True,
     "text_drop": 0.1, "level_drop": 0.15, "backwards": 0.5, "late": 2.0,
 }  # fmt: skip
-FLOW = {"estimator": "farneback", "region": "objects", "size": 64, **FARNEBACK}
+
+
+def _motion_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a motion UNet or adapter that hold motion modules, in one order for both."""
+    return [
+        block for block in (*model.down_blocks, model.mid_block, *model.up_blocks) if hasattr(block, "motion_modules")
+    ]
 
 
 class VideoTask(Task):
     """`MotionAdapter` and `MotionIntensityModel` on clips of the miniature world."""
 
+    defaults = DEFAULTS
+
     def __init__(self, recipe: Recipe):
-        from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UNetMotionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        check_keys(recipe.options, DEFAULTS, "options")
-        self.options = options = {**DEFAULTS, **recipe.options}
-        if not 2 <= options["frames"] <= options["clip_frames"]:
-            raise ValueError(f"options.frames is {options['frames']}; 2 to options.clip_frames")
+        check_keys(recipe.options, self.defaults, "options")
+        self.options = options = {**self.defaults, **recipe.options}
+        self._check_options()
         folder = Path(resolve(options["base"]))
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).eval()
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-        self.text_encoder = (
-            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").requires_grad_(False).eval()
-        )
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
+        self.text_encoder.requires_grad_(False).eval()
         self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        self.clips = ClipLatents(
-            vae, options["length"], frames=options["clip_frames"], two=options["two"], cache=options["cache"]
-        )
-        self.length = options["length"]
-        self.data = f"Diorama clips of {options['clip_frames']} frames, train split, {self.length} scenes"
-        moving = [float(f.mean()) for f in self.clips.flow]
-        self.table = percentile_table(moving)
-        self.adapter = MotionAdapter(
-            block_out_channels=tuple(unet.config.block_out_channels),
-            motion_layers_per_block=unet.config.layers_per_block,
-            motion_num_attention_heads=options["heads"],
-            motion_norm_num_groups=unet.config.norm_num_groups,
-            motion_max_seq_length=2 * options["clip_frames"],
-        )
-        for name, module in self.adapter.named_modules():  # the untrained adapter changes nothing
-            if name.endswith("proj_out"):
-                nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).eval()
+        self._load_clips(vae)
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        self.adapter = self._make_adapter(unet)
         self.unet = UNetMotionModel.from_unet2d(unet, self.adapter).requires_grad_(False).eval()
         # the adapter's own modules stand in the denoiser, so that it is trained and saved as such
-        for mine, theirs in zip(self._motion_blocks(self.unet), self._motion_blocks(self.adapter), strict=True):
+        for mine, theirs in zip(_motion_blocks(self.unet), _motion_blocks(self.adapter), strict=True):
             mine.motion_modules = theirs.motion_modules
         self.intensity = None
         if options["inject"] is not None:
@@ -87,17 +80,44 @@ class VideoTask(Task):
                 hidden_dim=options["hidden_dim"],
                 text_dim=self.text_encoder.config.hidden_size if options["read_text"] else None,
                 level_percentiles=self.table,
-                flow=FLOW,
-                fps_rule="8 frames a second, every frame",
+                flow=self.estimator,
+                fps_rule=self.fps_rule,
                 base=options["base"],
             )
 
-    @staticmethod
-    def _motion_blocks(model: nn.Module) -> list[nn.Module]:
-        return [*model.down_blocks, model.mid_block, *model.up_blocks]
+    # ---- what is trained on ----
 
-    def modules(self) -> dict[str, nn.Module]:
-        return {"adapter": self.adapter} | ({"intensity": self.intensity} if self.intensity is not None else {})
+    def _check_options(self) -> None:
+        if not 2 <= self.options["frames"] <= self.options["clip_frames"]:
+            raise ValueError(f"options.frames is {self.options['frames']}; 2 to options.clip_frames")
+
+    def _load_clips(self, vae: nn.Module) -> None:
+        """Sets `length`, `data`, `clips`, `table`, `estimator`, `fps_rule`."""
+        options = self.options
+        self.clips = ClipLatents(
+            vae, options["length"], frames=options["clip_frames"], two=options["two"], cache=options["cache"]
+        )
+        self.length = options["length"]
+        self.data = f"Diorama clips of {options['clip_frames']} frames, train split, {self.length} scenes"
+        self.table = percentile_table(self.clips.flow.mean(1))
+        self.estimator = {"estimator": "farneback", "region": "objects", "size": 64, **FARNEBACK}
+        self.fps_rule = "8 frames a second, every frame"
+
+    def _make_adapter(self, unet: nn.Module) -> "MotionAdapter":
+        from diffusers import MotionAdapter
+
+        adapter = MotionAdapter(
+            block_out_channels=tuple(unet.config.block_out_channels),
+            motion_layers_per_block=unet.config.layers_per_block,
+            motion_num_attention_heads=self.options["heads"],
+            motion_norm_num_groups=unet.config.norm_num_groups,
+            motion_max_seq_length=2 * self.options["clip_frames"],
+        )
+        for name, module in adapter.named_modules():  # the untrained adapter changes nothing
+            if name.endswith("proj_out"):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+        return adapter
 
     def _window(self, index: int, noise: KeyedNoise) -> int:
         """First frame that a step sees; of a motion in two halves, the turn between them."""
@@ -118,6 +138,11 @@ class VideoTask(Task):
             text = ""
         dropped = noise.uniform(index, (), "level") < self.options["level_drop"]
         return latents.flip(0) if backwards else latents, text, None if dropped else level
+
+    # ---- the engine's side ----
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"adapter": self.adapter} | ({"intensity": self.intensity} if self.intensity is not None else {})
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> torch.Tensor:

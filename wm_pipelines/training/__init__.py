@@ -58,6 +58,7 @@ TASKS: dict[str, str] = {
     "flexecontrol-global": "wm_pipelines.flexecontrol.global_training:GlobalTask",
     "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training:GlobalFolderTask",
     "diorama-video": "wm_pipelines.mojito.training:VideoTask",
+    "mojito": "wm_pipelines.mojito.fit:FolderTask",
 }
 
 

@@ -1,0 +1,222 @@
+"""diorama-video: do objects persist and go where the words say, and does the intensity dial turn the motion?
+
+    python benchmarks/mojito_video.py            # stop and start it as you like; then the report and the verdicts
+
+Prompts name one object of a pair seen in training. "direction": it moves left, right, towards the camera or away, no
+level. "dial": the same kind of prompt at five levels; "no level": the same prompts and seeds without one. A row is one
+clip, read by diorama-judge; flow is Farneback's inside the object, px per frame. Gates fixed before any run: direction
+at least 70 % (chance 25 %), the object in at least 90 % of the frames, means over the prompts strictly rising with the
+level, Spearman of level and flow at least 0.5 with the lower end of its interval above 0.3. One training run: the
+intervals tell of prompts and seeds, not of other runs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
+
+from wm_pipelines import AutoWMPipeline, embedded
+from wm_pipelines.bootstrap import interval
+from wm_pipelines.diorama.judge import DioramaJudge
+from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
+from wm_pipelines.mojito.metrics import WAYS, acceleration, direction, object_flow, over_range, persistence, speed
+from wm_pipelines.mojito.metrics import track_colour as track
+from wm_pipelines.random import keyed
+
+STEPS, CFG, FRAMES, BATCH = 20, 4.0, 16, 4
+LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
+FIGURES = ("right", "seen", "flow", "speed", "acceleration", "over")
+
+
+def case(part: str, index: int) -> tuple[str, str, str]:
+    """Prompt, colour, and the way that it names; the four ways come equally often."""
+    rng = keyed("mojito video", "direction" if part == "direction" else "dial", index)
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in HELD_OUT]
+    colour, shape = pairs[rng.integers(len(pairs))]
+    way = WAYS[index % 4]
+    article = "an" if colour[0] in "aeiou" else "a"
+    return f"{article} {colour} {shape} moving {way}{' the camera' * (way == 'towards')}", colour, way
+
+
+class Runner:
+    def __init__(self, folder: Path) -> None:
+        self.pipe = AutoWMPipeline.from_pretrained(folder)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
+
+    @torch.no_grad()
+    def clips(self, part: str, level: float | None, seed: int, indices: list[int]) -> list[dict[str, Any]]:
+        """One row a prompt."""
+        prompts, colours, ways = zip(*(case(part, i) for i in indices), strict=True)
+        out = self.pipe(
+            list(prompts),
+            motion_intensity=level,
+            num_frames=FRAMES,
+            num_inference_steps=STEPS,
+            guidance_scale=CFG,
+            output_type="latent",
+            generator=[torch.Generator().manual_seed(1000 * seed + i) for i in indices],
+        )
+        rows = []
+        for index, colour, way, latents in zip(indices, colours, ways, out.frames, strict=True):
+            decoded = self.pipe.vae.decode(latents.transpose(0, 1) / self.pipe.vae.config.scaling_factor).sample
+            frames = (decoded / 2 + 0.5).clamp(0, 1)
+            seen = track(self.judge, frames, colour)
+            went = direction(seen)
+            rows.append(
+                {
+                    "part": part,
+                    "level": level,
+                    "seed": seed,
+                    "prompt": index,
+                    "way": way,
+                    "went": went,
+                    "right": float(went == way),
+                    "seen": persistence(seen),
+                    "flow": object_flow(self.judge, frames, [colour]),
+                    "speed": speed(seen, frames.shape[-1]),
+                    "acceleration": acceleration(seen, frames.shape[-1]),
+                    "over": over_range(decoded),
+                }
+            )
+        return rows
+
+
+def cells(directions: int, prompts: int, seeds: int) -> list[tuple[str, float | None, int, list[int]]]:
+    """(part, level, seed, prompts) of every batch."""
+
+    def batches(count: int) -> list[list[int]]:
+        return [list(range(i, min(i + BATCH, count))) for i in range(0, count, BATCH)]
+
+    found = [("direction", None, 0, some) for some in batches(directions)]
+    for seed in range(seeds):
+        for some in batches(prompts):
+            found += [("dial", level, seed, some) for level in LEVELS]
+            found.append(("no level", None, seed, some))
+    return found
+
+
+def table(rows: list[dict], part: str, level: float | None, figure: str, prompts: int, seeds: int) -> np.ndarray:
+    """(seeds, prompts) of a figure, NaN where it wasn't measured."""
+    values = np.full((seeds, prompts), np.nan)
+    for row in rows:
+        if row["part"] == part and row["level"] == level and row["seed"] < seeds and row["prompt"] < prompts:
+            values[row["seed"], row["prompt"]] = row[figure]
+    return values
+
+
+def spearman(levels: np.ndarray, values: np.ndarray) -> float:
+    """Rank correlation of two vectors (N,); equal values share their mean rank, NaN pairs are left out."""
+    known = np.isfinite(values)
+    if known.sum() < 3:
+        return float("nan")
+    return float(np.corrcoef(_ranks(levels[known]), _ranks(values[known]))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def dial_correlation(flows: np.ndarray, draws: int) -> dict[str, Any]:
+    """Spearman of level and flow over all clips, with an interval over seeds and prompts.
+
+    Args:
+        flows: (levels, seeds, prompts).
+    """
+    count, seeds, prompts = flows.shape
+    levels = np.broadcast_to(np.arange(count)[:, None, None], flows.shape)
+    rng = keyed("dial bootstrap", seeds, prompts)
+    found = np.empty(draws)
+    for d in range(draws):
+        rows, columns = rng.integers(seeds, size=(seeds, 1)), rng.integers(prompts, size=(seeds, prompts))
+        found[d] = spearman(levels[:, rows, columns].ravel(), flows[:, rows, columns].ravel())
+    low, high = interval(found[np.isfinite(found)])
+    return {"value": spearman(levels.ravel(), flows.ravel()), "low": low, "high": high, "seeds": seeds}
+
+
+def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: int, out: Path) -> None:
+    found: list[dict[str, Any]] = []
+    arms = [("direction", None, directions, 1), *(("dial", level, prompts, seeds) for level in LEVELS)]
+    for part, level, count, repeats in [*arms, ("no level", None, prompts, seeds)]:
+        grids = {figure: table(rows, part, level, figure, count, repeats) for figure in FIGURES}
+        measured = {k: summary(v, draws) for k, v in grids.items() if np.isfinite(v).any()}
+        if measured:
+            found.append({"kind": "arm", "part": part, "level": level, **measured})
+            name = part if level is None else f"{part} {level:g}"
+            print(f"{name}: " + ", ".join(f"{k} {figure_text(v)}" for k, v in measured.items()))
+    by = {(row["part"], row["level"]): row for row in found}
+    judged = []
+    way = by.get(("direction", None))
+    parts = way and {
+        "clips that go where the words say (at least 0.7)": (way["right"], way["right"]["value"] >= 0.7),
+        "frames that show the object (at least 0.9)": (way["seen"], way["seen"]["value"] >= 0.9),
+    }
+    judged.append(verdict("one object persists and goes where the words say", parts, way and way["right"], 1))
+    parts, correlation = None, None
+    if all(("dial", level) in by for level in LEVELS):
+        flows = np.stack([table(rows, "dial", level, "flow", prompts, seeds) for level in LEVELS])
+        correlation = dial_correlation(flows, min(draws, 2000))
+        means = [by["dial", level]["flow"]["value"] for level in LEVELS]
+        steps = float(np.diff(means).min())
+        parts = {
+            "smallest rise of the mean flow from level to level, px (above 0)": (steps, steps > 0),
+            "Spearman of level and flow (at least 0.5, interval above 0.3)": (
+                correlation,
+                correlation["value"] >= 0.5 and correlation["low"] > 0.3,
+            ),
+        }
+    judged.append(verdict("the dial turns the motion", parts, correlation, seeds))
+    print("\n".join(line for row in judged for line in verdict_lines([row], 1 if row is judged[0] else seeds)))
+    entries = [_evaluation(row, f) for row in found[:1] for f in ("right", "seen")] if way else []
+    if correlation:
+        entries.append(_evaluation({"spearman": correlation}, "spearman"))
+    write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, *judged, {"kind": "record", "evaluation": entries}])
+
+
+def _evaluation(row: dict[str, Any], figure: str) -> dict[str, Any]:
+    names = {"right": "direction accuracy", "seen": "persistence", "spearman": "Spearman of level and flow"}
+    value = row[figure]
+    return {
+        "task": "text-to-video",
+        "dataset": "Diorama prompts, one moving object",
+        "metric": names[figure],
+        "value": value["value"],
+        "ci95": [value["low"], value["high"]],
+        "seeds": list(range(value["seeds"])),
+        "command": "python benchmarks/mojito_video.py",
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="folder; default: embedded diorama-video")
+    parser.add_argument("--out", type=Path, default=RESULTS / "mojito_video.jsonl")
+    parser.add_argument("--directions", type=int, default=64, help="prompts of the direction part")
+    parser.add_argument("--prompts", type=int, default=32, help="prompts of the dial part")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
+    parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
+    args = parser.parse_args(argv)
+    rows = read(args.out)
+    done = {(r["part"], r["level"], r["seed"], r["prompt"]) for r in rows}
+    left = [
+        (part, level, seed, [p for p in some if (part, level, seed, p) not in done])
+        for part, level, seed, some in cells(args.directions, args.prompts, args.seeds)
+    ]
+    if any(some for *_, some in left) and not args.report:
+        runner, where = Runner(args.checkpoint or embedded("diorama-video")), environment()
+        for part, level, seed, some in left:
+            for row in runner.clips(part, level, seed, some) if some else ():
+                append(args.out, {**row, **where})
+        rows = read(args.out)
+    report(rows, args.directions, args.prompts, args.seeds, args.draws, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Training on clips of one's own: a folder of captioned videos, and the task that reads it.
+
+Recipe options beside those of `VideoTask` (`base`, `frames`, `inject`, `hidden_dim`, `read_text`, `text_drop`,
+`level_drop`, `late`):
+    data: the folder. size: side of its frames. fps: rate at which frames are taken.
+    motion_adapter: folder or Hub id of an AnimateDiff motion adapter for `base`; it stays as it is but for the update.
+    update: "none" trains the intensity model alone; "lora" or "kronecker" adapts the temporal attention too, with
+    rank `rank` (for "kronecker": the number of its terms).
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wm_pipelines.hub import resolve
+from wm_pipelines.media import read_video
+from wm_pipelines.mojito.flow import FARNEBACK, level_of, measure_flow, percentile_table
+from wm_pipelines.mojito.training import VideoTask
+from wm_pipelines.training import KeyedNoise, Task
+
+VIDEOS = (".mp4", ".webm", ".mov", ".mkv")
+UPDATES = ("none", "lora", "kronecker")
+TARGETS = r".*motion_modules.*\.(to_q|to_k|to_v|to_out\.0)"
+
+
+class ClipFolder:
+    """`anno.txt` (id TAB caption) and `videos/ID.mp4` (or .webm, .mov, .mkv), all of one size.
+
+    Raises:
+        ValueError: a file that is missing, a line without a TAB.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        if not (self.root / "anno.txt").is_file():
+            raise ValueError(f"options.data: {str(root)!r} has no anno.txt")
+        lines = [x.split("\t", 1) for x in (self.root / "anno.txt").read_text(encoding="utf-8").splitlines() if x]
+        broken = [i + 1 for i, line in enumerate(lines) if len(line) != 2]
+        if broken or not lines:
+            raise ValueError(f"anno.txt of {str(root)!r}: line {(broken or [1])[0]} is not 'id TAB caption'")
+        self.names, self.captions = zip(*lines, strict=True)
+        self.paths = [self._path(name) for name in self.names]
+
+    def _path(self, name: str) -> Path:
+        inside = (self.root / "videos").resolve()
+        for suffix in VIDEOS:
+            path = inside / f"{name}{suffix}"
+            if path.is_file() and path.resolve().is_relative_to(inside):
+                return path
+        raise ValueError(f"options.data: videos/{name}{VIDEOS[0]} is missing")
+
+    def clip(self, index: int, frames: int, size: int, fps: float) -> torch.Tensor:
+        """The first `frames` frames at `fps`, (F, 3, size, size) in [0, 1].
+
+        Raises:
+            ValueError: another size, or a video that is too short.
+        """
+        path = self.paths[index]
+        pixels, rate = read_video(path)
+        if tuple(pixels.shape[-2:]) != (size, size):
+            raise ValueError(f"{path.name} is {pixels.shape[-2]}x{pixels.shape[-1]}; options.size is {size}")
+        chosen = (torch.arange(frames) * (rate or fps) / fps).round().long()
+        if chosen[-1] >= len(pixels):
+            raise ValueError(
+                f"{path.name} has {len(pixels)} frames; {frames} at {fps:g} a second need {chosen[-1] + 1}"
+            )
+        return pixels[chosen].float() / 255
+
+
+class FolderTask(VideoTask):
+    """`wm train mojito`: an intensity model for any AnimateDiff base, and an update of its temporal attention."""
+
+    defaults = {
+        "base": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "motion_adapter": "guoyww/animatediff-motion-adapter-v1-5-3",
+        "data": None, "size": 512, "fps": 8.0, "frames": 16, "inject": "timestep", "hidden_dim": 1280,
+        "read_text": False, "update": "none", "rank": 16, "text_drop": 0.1, "level_drop": 0.15, "late": 1.0,
+    }  # fmt: skip
+
+    def _check_options(self) -> None:
+        options = self.options
+        if options["data"] is None:
+            raise ValueError("options.data is missing: a folder with anno.txt and videos/")
+        if options["update"] not in UPDATES:
+            raise ValueError(f"options.update is {options['update']!r}; allowed: {', '.join(UPDATES)}")
+        if options["frames"] < 2:
+            raise ValueError(f"options.frames is {options['frames']}; 2 or more")
+
+    @torch.no_grad()
+    def _load_clips(self, vae: nn.Module) -> None:
+        options = self.options
+        folder = ClipFolder(options["data"])
+        self.captions, self.length = folder.captions, len(folder.names)
+        latents, flow = [], []
+        for index in range(self.length):
+            clip = folder.clip(index, options["frames"], options["size"], options["fps"])
+            flow.append(float(measure_flow(clip).mean()))
+            means = torch.cat([vae.encode(part * 2 - 1).latent_dist.mean for part in clip.split(8)])
+            latents.append((means * vae.config.scaling_factor).to(torch.float16))
+        self.latents, self.table = torch.stack(latents), percentile_table(flow)
+        self.levels = [level_of(value, self.table) for value in flow]
+        self.data = f"folder of {self.length} captioned videos, {options['frames']} frames of each"
+        self.estimator = {"estimator": "farneback", "region": "frame", "size": options["size"], **FARNEBACK}
+        self.fps_rule = f"{options['fps']:g} frames a second, the first {options['frames']}"
+
+    def _make_adapter(self, unet: nn.Module) -> nn.Module:
+        from diffusers import MotionAdapter
+
+        adapter = MotionAdapter.from_pretrained(resolve(self.options["motion_adapter"])).requires_grad_(False)
+        if self.options["update"] != "none":
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(self._update(), adapter)
+        return adapter
+
+    def _update(self) -> Any:
+        rank = self.options["rank"]
+        if self.options["update"] == "lora":
+            from peft import LoraConfig
+
+            return LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
+        from wm_pipelines.adapters.kronecker import KroneckerConfig
+
+        return KroneckerConfig(n=rank, target_modules=TARGETS)
+
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float | None]:
+        """What a step sees of a clip: latents (F, 4, h, w), caption and level."""
+        empty = noise.uniform(index, (), "text") < self.options["text_drop"]
+        dropped = noise.uniform(index, (), "level") < self.options["level_drop"]
+        text = "" if empty else self.captions[index]
+        return self.latents[index].float(), text, None if dropped else self.levels[index]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The intensity model and the update's weights; the motion adapter under it is not the run's."""
+        found = {} if self.intensity is None else {"intensity": self.intensity}
+        update = {n.replace(".", "-"): p for n, p in self.adapter.named_parameters() if p.requires_grad}
+        return found | ({"update": nn.ParameterDict(update)} if update else {})
+
+    def export(self, folder: Path) -> None:
+        """Writes the adapter with its update merged, and the intensity model in `intensity/`, both in fp16."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        kept = self.adapter
+        merged = copy.deepcopy(kept)
+        for name, layer in list(merged.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+                parent, _, last = name.rpartition(".")
+                setattr(merged.get_submodule(parent), last, layer.get_base_layer())
+        self.adapter = merged
+        try:
+            super().export(folder)
+        finally:
+            self.adapter = kept
+
+    def load_weights(self, source: str) -> dict[str, Any]:
+        """Another run's weights are no start: give its export as `options.motion_adapter`."""
+        return Task.load_weights(self, source)
