@@ -24,19 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoKrConfig, LoraConfig, PeftConfig, get_peft_model
-from records import RESULTS, environment, interval, median_draws, read, write
+from records import RESULTS, environment, read, write
+from timing import LONG_ENOUGH, measure, ratio
 from torch import nn
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig, unload_augmented
 from wm_pipelines.kernels import kronecker_linear
-from wm_pipelines.random import keyed, randn
+from wm_pipelines.random import randn
 
 SHAPES = ("256x768", "4096x768", "256x4096", "4096x4096")
 QUICK = ("8x64", "16x128")
 BASE, OURS, DENSE, LOKR, LORA = "base", "ours", "ours, dense A", "PEFT LoKr", "PEFT LoRA"
 AUGMENTED = "ours, augmented"  # inference only
 MODES = ("forward", "forward and backward")
-LONG_ENOUGH = 0.02  # seconds of one sample; shorter calls are repeated within it
 
 
 def size_of(shape: str) -> tuple[int, int]:
@@ -116,34 +116,6 @@ def runner(layer: nn.Module, x: torch.Tensor, g: torch.Tensor, backward: bool) -
         layer(x).backward(g)
 
     return both if backward else forward
-
-
-def measure(
-    runs: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float], least: float = LONG_ENOUGH
-) -> dict[str, list[float]]:
-    """Seconds per call of every run in every repeat, in an order that changes from repeat to repeat."""
-    inner = {}
-    for name, run in runs.items():
-        run()
-        began = clock()
-        run()
-        inner[name] = max(1, min(100, int(least / max(clock() - began, 1e-6))))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats):
-        for i in keyed("kronecker speed", repeat).permutation(len(runs)):
-            name = list(runs)[i]
-            began = clock()
-            for _ in range(inner[name]):
-                runs[name]()
-            times[name].append((clock() - began) / inner[name])
-    return times
-
-
-def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
-    """Median of the paired ratios with its 95 % interval."""
-    ratios = np.array(over) / np.array(under)
-    low, high = interval(median_draws(ratios))
-    return {"ratio": round(float(np.median(ratios)), 4), "ci95": [round(low, 4), round(high, 4)], "pairs": len(ratios)}
 
 
 def verdicts(width: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:

@@ -1,0 +1,39 @@
+"""Times of several runs in turn, and ratios of the same repeat."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from records import interval, median_draws
+
+from wm_pipelines.random import keyed
+
+LONG_ENOUGH = 0.02  # seconds of one sample; shorter calls are repeated within it
+
+
+def measure(
+    runs: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float], least: float = LONG_ENOUGH
+) -> dict[str, list[float]]:
+    """Seconds per call of every run in every repeat, in an order that changes from repeat to repeat."""
+    inner = {}
+    for name, run in runs.items():
+        run()
+        began = clock()
+        run()
+        inner[name] = max(1, min(100, int(least / max(clock() - began, 1e-6))))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats):
+        for i in keyed("timing", repeat).permutation(len(runs)):
+            name = list(runs)[i]
+            began = clock()
+            for _ in range(inner[name]):
+                runs[name]()
+            times[name].append((clock() - began) / inner[name])
+    return times
+
+
+def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
+    """Median of the paired ratios with its 95 % interval."""
+    ratios = np.array(over) / np.array(under)
+    low, high = interval(median_draws(ratios))
+    return {"ratio": round(float(np.median(ratios)), 4), "ci95": [round(low, 4), round(high, 4)], "pairs": len(ratios)}
