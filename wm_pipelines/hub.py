@@ -225,7 +225,7 @@ def download(
 
     Raises:
         HubError: with one message each for 401, 403, 404, an unknown revision and no connection.
-        ValueError: the repository holds no safetensors file.
+        ValueError: the repository holds no safetensors file, and no record that says that none belong to it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
@@ -245,12 +245,26 @@ def download(
         )
     except (HTTPError, OSError) as error:
         raise explain(error, repo_id, revision) from error
-    if not any(folder.rglob("*.safetensors")):
+    if not any(folder.rglob("*.safetensors")) and not _needs_no_weights(folder):
         raise ValueError(
             f"{repo_id} holds no safetensors weights under the names that are loaded; pickled weights are never "
             "loaded, convert them offline first"
         )
     return folder
+
+
+def _needs_no_weights(folder: Path) -> bool:
+    """Whether a folder is a whole checkpoint of a method without weights: its record names a base, and no weight file.
+
+    What such a record says has no part in what is fetched: the patterns have been applied.
+
+    Raises:
+        ValueError: there is a record, but it can't be read.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        return False
+    config = WMConfig.load(folder)
+    return config.base_model is not None and not any(name.endswith(".safetensors") for name in config.files)
 
 
 def resolved_revision(folder: str | os.PathLike) -> str | None:

@@ -133,6 +133,42 @@ def test_repository_with_pickles_only_is_refused(fake_hub, client):
     assert "org/old holds no safetensors weights" in client(fake_hub.endpoint, code, "org/old")
 
 
+def test_a_record_without_weights_is_a_checkpoint_of_its_own(fake_hub, client):
+    """ComCLIP has none: its record is published, fetched and checked, and opens the door to nothing else."""
+    client(fake_hub.endpoint, PUBLISH, hub.EMBEDDED_ROOT / "comclip", "org/comclip", "writer", **PLAIN)
+    tree = fake_hub.repos["org/comclip"].commits[fake_hub.repos["org/comclip"].head]
+    assert "wm_config.json" in tree and not [name for name in tree if name.endswith(".safetensors")]
+    fake_hub.add_files("org/comclip", {"pytorch_model.bin": b"pickle", "pipeline.py": b"raise SystemExit"})
+    fake_hub.requests.clear()
+    folder, sha, names = client(fake_hub.endpoint, FETCH, "org/comclip", "", "")
+    assert names == [] and fake_hub.fetched() == ["wm_config.json"]
+    assert WMConfig.load(folder) == WMConfig.load(hub.EMBEDDED_ROOT / "comclip")
+
+
+def test_a_record_that_lists_weights_or_names_no_base_does_not_excuse_their_absence(fake_hub, client):
+    record = json.loads((hub.EMBEDDED_ROOT / "comclip" / "wm_config.json").read_text())
+    cases = {
+        "org/lost": {**record, "files": {"model.safetensors": "0" * 64}},
+        "org/baseless": {**record, "base_model": None},
+        "org/broken": {**record, "schema_version": "9.0"},
+    }
+    for name, changed in cases.items():
+        fake_hub.add_files(name, {"wm_config.json": json.dumps(changed).encode(), "pytorch_model.bin": b"pickle"})
+    code = """
+        from wm_pipelines import hub
+        answers = []
+        for repo in args:
+            try:
+                answers.append(str(hub.resolve(repo)))
+            except ValueError as error:
+                answers.append(str(error))
+        print(json.dumps(answers))
+    """
+    lost, baseless, broken = client(fake_hub.endpoint, code, *cases)
+    assert "org/lost holds no safetensors weights" in lost and "org/baseless holds no safetensors weights" in baseless
+    assert "9.0" in broken and set(fake_hub.fetched()) == {"wm_config.json"}
+
+
 def test_revision_pins_the_commit(fake_hub, client, checkpoint):
     first, _ = client(fake_hub.endpoint, PUBLISH, checkpoint, "org/judge", "writer", **PLAIN)
     second = fake_hub.add_files("org/judge", {"config.json": b'{"width": 5}'})
