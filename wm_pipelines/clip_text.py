@@ -6,6 +6,7 @@ up to the order of summation (1e-5 relative in fp32, 1e-12 in fp64), at less cos
 """
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -150,11 +151,21 @@ def encode_images(
 
 
 def _tower(clip: "CLIPModel", inputs_embeds: torch.Tensor, eos: torch.Tensor) -> torch.Tensor:
-    from transformers.masking_utils import create_causal_mask
-
     text = clip.text_model
     hidden = text.embeddings(inputs_embeds=inputs_embeds)
-    mask = create_causal_mask(config=text.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
+    mask = _causal_mask(text.config, hidden)
     hidden = text.encoder(inputs_embeds=hidden, attention_mask=mask, is_causal=True).last_hidden_state
     rows = torch.arange(len(hidden), device=hidden.device)
     return clip.text_projection(text.final_layer_norm(hidden)[rows, eos])
+
+
+def _causal_mask(config: "CLIPTextConfig", hidden: torch.Tensor) -> torch.Tensor | None:
+    """What the stock tower makes for texts without padding; None where attention is told `is_causal` instead.
+
+    transformers 5.40 drops the argument `past_key_values`, which those before must be given.
+    """
+    from transformers.masking_utils import create_causal_mask
+
+    given = {"config": config, "inputs_embeds": hidden, "attention_mask": None, "past_key_values": None}
+    taken = signature(create_causal_mask).parameters
+    return create_causal_mask(**{name: value for name, value in given.items() if name in taken})
