@@ -75,7 +75,7 @@ def preview_of(pipeline: Any, latents: torch.Tensor) -> tuple[str, Any, int] | N
         if hasattr(pipeline, "decode"):
             picture = pipeline.decode(latents[:1], "pil", None)[0][0]
         elif isinstance(pipeline.vae, AutoencoderKL):
-            decoded = pipeline.vae.decode(latents[:1].to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor)
+            decoded = pipeline.vae.decode(latents[:1].type(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor)
             picture = VaeImageProcessor().postprocess(decoded.sample, "pil")[0]
         else:
             return None

@@ -33,10 +33,11 @@ def server_module():
 
 @pytest.fixture(scope="module")
 def comfy(server_module, tiny_sd, tiny_clip, tmp_path_factory):
-    """A ComfyUI whose models/wm_pipelines holds a whole FlexEControl pipeline and a CLIP, small and untrained."""
+    """A ComfyUI whose models/wm_pipelines holds whole FlexEControl and Mojito pipelines and a CLIP, untrained."""
+    from diffusers import MotionAdapter
     from peft import inject_adapter_in_model
 
-    from wm_pipelines import FlexEControlModel, FlexEControlPipeline, WMConfig
+    from wm_pipelines import FlexEControlModel, FlexEControlPipeline, MojitoPipeline, WMConfig
     from wm_pipelines.adapters.kronecker import KroneckerConfig, save_adapter
 
     base = tmp_path_factory.mktemp("comfyui")
@@ -48,6 +49,16 @@ def comfy(server_module, tiny_sd, tiny_clip, tmp_path_factory):
     pipeline.save_pretrained(base / "models" / "wm_pipelines" / "tiny")
     adapted = inject_adapter_in_model(KroneckerConfig(n=2, target_modules=["to_q"]), copy.deepcopy(tiny_sd["unet"]))
     save_adapter(adapted, base / "models" / "wm_pipelines" / "tiny-adapter")
+    motion = MotionAdapter(
+        block_out_channels=(8, 16, 16),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=4,
+        motion_max_seq_length=16,
+    )
+    video = MojitoPipeline(**copy.deepcopy(tiny_sd), motion_adapter=motion)
+    video.wm_config = WMConfig(method="mojito", pipeline="MojitoPipeline")
+    video.save_pretrained(base / "models" / "wm_pipelines" / "tiny-mojito")
     for part in tiny_clip.values():
         part.save_pretrained(base / "models" / "wm_pipelines" / "tiny-clip")
     server = server_module.Comfy(base)
@@ -280,6 +291,60 @@ def test_comfyui_accounts_for_what_a_fit_made(server_module):
     for fit in found.values():
         assert fit["name"] == "embedded/diorama-clip (fitted)" and fit["listed"] == 1
         assert fit["bytes"] > 0 and fit["loaded"] == {"after the fit": 0, "after load": fit["bytes"]}
+
+
+@pytest.fixture
+def video(workflows):
+    """The Mojito example in API form, with the small checkpoint and few steps."""
+
+    def make(trajectory=None, **sampler):
+        prompt = copy.deepcopy(workflows["wm_mojito"][1])
+        prompt[only(prompt, "WM_LoadPipeline")]["inputs"]["model"] = "tiny-mojito"
+        prompt[only(prompt, "WM_MojitoSample")]["inputs"].update({"steps": 5, **sampler})
+        prompt[only(prompt, "WM_Trajectory")]["inputs"].update(trajectory or {})
+        return prompt
+
+    return make
+
+
+def test_two_objects_go_their_ways_in_a_video(comfy, video):
+    """The Mojito example, guided by gradients inside ComfyUI's inference mode: video, previews, report."""
+    prompt = video(guidance_iterations=2, guidance_fraction=0.4)
+    del comfy.messages[:]
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    (saved,) = outputs(entry, prompt, "SaveVideo")
+    assert saved["images"][0]["filename"].endswith(".mp4") and len(comfy.picture(saved["images"][0])) > 500
+    preview, overlay = outputs(entry, prompt, "PreviewImage")
+    assert len(preview["images"]) == len(overlay["images"]) == 16
+    text = outputs(entry, prompt, "PreviewAny")[0]["text"][0]
+    assert "red cube: " in text and "blue sphere: " in text and "4 updates in 2 steps" in text and "px a frame" in text
+    sampler = only(prompt, "WM_MojitoSample")
+    steps = [m["data"] for m in comfy.messages if m["type"] == "progress" and m["data"]["node"] == sampler]
+    assert [step["value"] for step in steps] == list(range(1, 6)) and {step["max"] for step in steps} == {5}
+    assert [m for m in comfy.messages if m["type"] == "preview" and m["bytes"] > 100]
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "sampler", "kind", "message"),
+    [
+        ({"text": "[1"}, {}, "WM_Trajectory", "the trajectory is not JSON"),
+        (
+            {"format": "kjnodes", "text": "[{'x': 1, 'y': 2}]", "phrases": "red cube"},
+            {},
+            "WM_Trajectory",
+            "needs canvas",
+        ),
+        ({}, {"num_frames": 8}, "WM_MojitoSample", "objects[0].keyframes[1] is 15, but the clip has frames 0 to 7"),
+        ({}, {"prompt": "a red cube"}, "WM_MojitoSample", "phrase 'blue sphere'"),
+        ({}, {"motion_intensity": 5.0}, "WM_MojitoSample", "the checkpoint has no MIM weights"),
+        ({}, {"guidance_taps": "up_blocks.9"}, "WM_MojitoSample", "guidance_taps has 'up_blocks.9'"),
+    ],
+)
+def test_a_bad_trajectory_is_one_clear_error_at_its_node(comfy, video, trajectory, sampler, kind, message):
+    prompt = video(trajectory, **sampler)
+    error = failure(comfy.run(prompt))
+    assert error["node_id"] == only(prompt, kind) and message in error["exception_message"]
 
 
 def test_seed_and_condition_decide_the_picture(comfy, example):
