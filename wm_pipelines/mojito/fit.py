@@ -126,6 +126,10 @@ class FolderTask(VideoTask):
 
         return KroneckerConfig(n=rank, target_modules=TARGETS)
 
+    def frames_of(self, noise: KeyedNoise) -> list[int]:
+        """All of them."""
+        return list(range(self.options["frames"]))
+
     def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float | None]:
         """What a step sees of a clip: latents (F, 4, h, w), caption and level."""
         empty = noise.uniform(index, (), "text") < self.options["text_drop"]
