@@ -1,7 +1,5 @@
 """CPL from the command line: folders of pictures fit a prompt, which then compares pictures with any class names."""
 
-import csv
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,9 @@ from typing import Any
 import torch
 
 from wm_pipelines.class_inputs import Source, check_names, class_folders, picture_files
+from wm_pipelines.class_results import prediction_rows, write_results
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.protocol import run_protocol, write_rows
-from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 
@@ -73,28 +71,16 @@ def run(
     report["predictions"] = []
     if asked:
         output = pipeline([images[path] for path in asked], names)
-        for path, name, row in zip(asked, output.top1, output.probs.tolist(), strict=True):
-            probs = {name: round(p, 6) for name, p in zip(names, row, strict=True)}
-            report["predictions"].append({"file": str(path), "top1": name, "probs": probs})
-    told = None
+        report["predictions"] = prediction_rows(asked, names, "top1", output.top1, output.probs)
+    shown = {}
     if pair:
         told = pipeline.explain(*(images[path] for path, _ in pair), *(name for _, name in pair))
         report["explanation"] = {
             "positive": explain[0], "negative": explain[1], "flipped": told.flipped, "sparsity": told.sparsity,
             "swapped": told.swapped,
         }  # fmt: skip
-    with atomic_folder(out, last="report.json") as folder:
-        if train is not None:
-            pipeline.save_adapter(folder / "model")
-        if asked:
-            with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file)
-                table.writerow(["file", "top1", *names])
-                table.writerows([p["file"], p["top1"], *p["probs"].values()] for p in report["predictions"])
-        if told is not None:
-            told.image.save(folder / "explanation.png")
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
+        shown["explanation.png"] = told.image
+    write_results(out, report, names, "top1", pipeline if train is not None else None, shown)
     return report
 
 

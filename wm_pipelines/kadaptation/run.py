@@ -1,7 +1,5 @@
 """KAdaptation from the command line: a folder of pictures per class makes a classifier, which reads more pictures."""
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import torch
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.class_inputs import Source, class_folders, picture_files
-from wm_pipelines.files import atomic_folder
+from wm_pipelines.class_results import prediction_rows, write_results
 from wm_pipelines.kadaptation.adapter import TARGETS
 from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
 from wm_pipelines.media import load_image
@@ -77,17 +75,6 @@ def run(
     report["predictions"] = []
     if asked:
         output = pipeline([images[path] for path in asked])
-        for path, label, row in zip(asked, output.labels, output.probs.tolist(), strict=True):
-            probs = {name: round(p, 6) for name, p in zip(report["classes"], row, strict=True)}
-            report["predictions"].append({"file": str(path), "label": label, "probs": probs})
-    with atomic_folder(out, last="report.json") as folder:
-        if train is not None:
-            pipeline.save_adapter(folder / "model")
-        if asked:
-            with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file)
-                table.writerow(["file", "label", *report["classes"]])
-                table.writerows([p["file"], p["label"], *p["probs"].values()] for p in report["predictions"])
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
+        report["predictions"] = prediction_rows(asked, report["classes"], "label", output.labels, output.probs)
+    write_results(out, report, report["classes"], "label", pipeline if train is not None else None)
     return report
