@@ -15,15 +15,16 @@ beats boxes alone on verb and swap. Exact boxes alone answer a swap (neither of 
 part can hardly be met there. Rules, sizes and claims were fixed before any run; the verdicts are printed either way.
 """
 
-import argparse
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cells import make_parser, of_shard, parse, run_cells, same_settings
 from comclip_foils import FOILS, RULES, Boxes, Results, decide, plot, report
-from records import RESULTS, append, environment, read, write
+from records import RESULTS, environment, read, write
 from shapes import SIDE, Scene, boxes, counter_scene, foils, render
 from shapes_clip import shapes_clip
 
@@ -102,38 +103,26 @@ def finish(out: Path, seeds: int, draws: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder of the CLIPs (default: runs/shapes, shared with cpl_micro)")
-    parser.add_argument("--out", type=Path, help="results (default: benchmarks/results/comclip_micro.jsonl)")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
-    parser.add_argument("--shard", default="0/1", help="i/n: every n-th seed, from i")
-    parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
-    parser.add_argument("--quick", action="store_true", help="a smoke run at meaningless sizes")
-    args = parser.parse_args(argv)
-    if args.quick and not (args.work and args.out):
-        parser.error("--quick needs --work and --out, so that it never mixes with real results")
+    work = "folder of the CLIPs (default: runs/shapes, shared with cpl_micro)"
+    parser = make_parser(__doc__, "comclip_micro", work, 5, shard="seed")
+    args = parse(parser, argv)
     sizes, out = (QUICK if args.quick else SIZES), args.out or RESULTS / "comclip_micro.jsonl"
     if args.report:
         finish(out, args.seeds, args.draws)
         return 0
-    shard, shards = map(int, args.shard.split("/"))
-    rows = read(out)
-    for row in rows:
-        if row["settings"] != sizes:
-            changed = [k for k, v in sizes.items() if row["settings"].get(k) != v]
-            parser.error(f"{out} holds rows of other settings ({', '.join(changed)}); name another --out")
+    rows = same_settings(parser, out, sizes)
     done = {(row["seed"], row["boxes"]) for row in rows if row["kind"] == "cell"}
-    left = [cell for cell in cells_of(args.seeds) if cell[0] % shards == shard and cell not in done]
-    print(f"{len(left)} cells to run", flush=True)
-    for seed in sorted({seed for seed, _ in left}):
-        world = World(seed, sizes, args.work or Path("runs/shapes"))
-        for grounding in [g for s, g in left if s == seed]:
-            row = run_cell(world, grounding)
-            append(out, row)
-            swap = {rule: 100 * np.mean(row["right"]["swap"][rule]) for rule in ("global", "released", "blank")}
-            words = ", ".join(f"{rule} {value:.1f} %" for rule, value in swap.items())
-            print(f"seed {seed} {grounding}: swap {words}; {row['cpu_s']} s of CPU", flush=True)
+    world = lru_cache(maxsize=1)(lambda seed: World(seed, sizes, args.work or Path("runs/shapes")))
+
+    def say(cell: Cell, row: dict[str, Any]) -> str:
+        swap = {rule: 100 * np.mean(row["right"]["swap"][rule]) for rule in ("global", "released", "blank")}
+        words = ", ".join(f"{rule} {value:.1f} %" for rule, value in swap.items())
+        return f"seed {cell[0]} {cell[1]}, swap {words}, {row['cpu_s']} s of CPU"
+
+    run_cells(
+        of_shard(cells_of(args.seeds), 0, args.shard), done,
+        lambda cell: run_cell(world(cell[0]), cell[1]), out, say,
+    )  # fmt: skip
     finish(out, args.seeds, args.draws)
     return 0
 

@@ -16,16 +16,17 @@ masks of the same size (does it matter that the change is small?). Arms, sizes a
 verdict is printed whether it holds or not.
 """
 
-import argparse
 import itertools
 import sys
 import time
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cells import make_parser, of_shard, parse, run_cells, same_settings
 from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
 from shapes import COLOURS, KINDS, SHAPES, TINTS, Kind, Scene, place, render
 from shapes_clip import shapes_clip
@@ -268,45 +269,30 @@ def finish(out: Path, seeds: int, draws: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder of the CLIPs (default: runs/shapes)")
-    parser.add_argument("--out", type=Path, help="results (default: benchmarks/results/cpl_micro.jsonl)")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
-    parser.add_argument("--shard", default="0/1", help="i/n: every n-th seed, from i")
-    parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
-    parser.add_argument("--quick", action="store_true", help="a smoke run at meaningless sizes")
-    args = parser.parse_args(argv)
-    if args.quick and not (args.work and args.out):
-        parser.error("--quick needs --work and --out, so that it never mixes with real results")
-    arms = args.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        parser.error(f"--arms: unknown {unknown[0]!r}; there are {', '.join(ARMS)}")
+    parser = make_parser(__doc__, "cpl_micro", "folder of the CLIPs (default: runs/shapes)", 10, ARMS, "seed")
+    args = parse(parser, argv, ARMS)
     sizes, out = (QUICK if args.quick else SIZES), args.out or RESULTS / "cpl_micro.jsonl"
     if args.report:
         finish(out, args.seeds, args.draws)
         return 0
-    shard, shards = map(int, args.shard.split("/"))
-    rows = read(out)
-    for row in rows:
-        if row["settings"] != sizes:
-            changed = [k for k, v in sizes.items() if row["settings"].get(k) != v]
-            parser.error(f"{out} holds rows of other settings ({', '.join(changed)}); name another --out")
+    rows = same_settings(parser, out, sizes)
     done = {(row["arm"], row["seed"]) for row in rows if row["kind"] == "cell"}
     solved = {row["seed"] for row in rows if row["kind"] == "solver"}
-    left = [cell for cell in cells_of(arms, args.seeds) if cell[1] % shards == shard and cell not in done]
-    print(f"{len(left)} cells to run", flush=True)
-    for seed in sorted({seed for _, seed in left}):
-        world = World(seed, sizes, args.work or Path("runs/shapes"))
+
+    @lru_cache(maxsize=1)
+    def world(seed: int) -> World:
+        made = World(seed, sizes, args.work or Path("runs/shapes"))
         if seed not in solved:
-            append(out, solver_properties(world))
-        for arm in [arm for arm, s in left if s == seed]:
-            row = run_cell(arm, world)
-            append(out, row)
-            new = 100 * np.mean(row["right"]["new"])
-            print(f"seed {seed} {arm}: new {new:.1f} %, {row['fit_cpu_s']} s of CPU", flush=True)
+            append(out, solver_properties(made))
+        return made
+
+    def say(cell: Cell, row: dict[str, Any]) -> str:
+        return f"seed {cell[1]} {cell[0]}, new {100 * np.mean(row['right']['new']):.1f} %, {row['fit_cpu_s']} s of CPU"
+
+    run_cells(
+        of_shard(cells_of(args.arms, args.seeds), 1, args.shard), done,
+        lambda cell: run_cell(cell[0], world(cell[1])), out, say,
+    )  # fmt: skip
     finish(out, args.seeds, args.draws)
     return 0
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import same_settings
 from diffusers import AutoencoderKL
 from micro_arms import ARMS, TYPES, Bank, Base, HeldOut, MicroBaseTask, held_out_error, make_arm, sample
 from micro_verdicts import Results, plot, report, verdicts
@@ -235,11 +236,7 @@ def main(argv: list[str] | None = None) -> int:
         make_base(sizes, vae, work)
         return 0
     world = World(sizes, vae, args.judge or embedded("diorama-judge"), counts, work)
-    rows = read(out)
-    for row in rows:
-        if row["settings"] != world.settings:
-            changed = [k for k, v in world.settings.items() if row["settings"].get(k) != v]
-            parser.error(f"{out} holds rows of other settings ({', '.join(changed)}); name another --out")
+    rows = same_settings(parser, out, world.settings)
     if shard == 0 and not any(r["kind"] == "reference" for r in rows):
         append(out, reference(world))
 

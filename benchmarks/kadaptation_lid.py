@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import same_settings
 from kadaptation_arms import ADAPTER_RATES
 from kadaptation_micro import BASE_BAR, QUICK, SIZES
 from kadaptation_world import CLASSES, Base, make_base, striped_counts
@@ -194,10 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     if base.record["accuracy"] < BASE_BAR and not args.quick:
         parser.error(f"the base names {base.record['accuracy']:.1%} of its pictures; it needs {BASE_BAR:.0%}")
     settings = {**sizes, "lid_rates": list(sizes["lid_rates"]), "base": base.sha256[:16]}
-    for row in read(out):
-        if row["settings"] != settings:
-            changed = [k for k, v in settings.items() if row["settings"].get(k) != v]
-            parser.error(f"{out} holds rows of other settings ({', '.join(changed)}); name another --out")
+    same_settings(parser, out, settings)
     points = Points(out, settings)
     result = measure(base, sizes, points)
     done = {(row["half"], row["seed"]) for row in read(out) if row["kind"] == "half"}

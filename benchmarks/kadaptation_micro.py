@@ -15,12 +15,12 @@ like, the head's rate and the grids were chosen in a pilot on other seeds that a
 experiment has test pictures of its own, which nobody had seen.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from cells import make_parser, parse, run_cells, same_settings
 from kadaptation_arms import ARMS, train_arm
 from kadaptation_verdicts import Results, plot, report
 from kadaptation_world import CLASSES, Base, make_base, striped_counts
@@ -79,22 +79,9 @@ def finish(out: Path, seeds: int, draws: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder of a new base (default: runs/kadaptation)")
-    parser.add_argument("--out", type=Path, help="results (default: benchmarks/results/kadaptation_micro.jsonl)")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
-    parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
+    parser = make_parser(__doc__, "kadaptation_micro", "folder of a new base (default: runs/kadaptation)", 10, ARMS)
     parser.add_argument("--base-only", action="store_true", help="only train the base")
-    parser.add_argument("--quick", action="store_true", help="a smoke run at meaningless sizes")
-    args = parser.parse_args(argv)
-    if args.quick and not (args.work and args.out):
-        parser.error("--quick needs --work and --out, so that it never mixes with real results")
-    arms = args.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        parser.error(f"--arms: unknown {unknown[0]!r}; there are {', '.join(ARMS)}")
+    args = parse(parser, argv, ARMS)
     sizes, out = (QUICK if args.quick else SIZES), args.out or RESULTS / "kadaptation_micro.jsonl"
     if args.report:
         finish(out, args.seeds, args.draws)
@@ -106,23 +93,14 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"the base names {base.record['accuracy']:.1%} of its pictures; it needs {BASE_BAR:.0%}")
     grids = {arm: list(ARMS[arm].rates) for arm in ARMS}
     settings = {**sizes, "base": base.sha256[:16], "grids": grids}
-    rows = read(out)
-    for row in rows:
-        if row["kind"] != "base" and row["settings"] != settings:
-            changed = [k for k, v in settings.items() if row["settings"].get(k) != v]
-            parser.error(f"{out} holds rows of other settings ({', '.join(changed)}); name another --out")
+    rows = same_settings(parser, out, settings, kinds=("base",))
     if not any(row["kind"] == "base" for row in rows):
         append(out, base.record)
-
-    cells = cells_of(arms, args.seeds)
     done = {(row["arm"], row["seed"]) for row in rows if row["kind"] != "base"}
-    left = [cell for cell in cells if cell not in done]
-    print(f"{len(left)} of {len(cells)} cells to run", flush=True)
-    began = time.monotonic()
-    for i, cell in enumerate(left, 1):
-        append(out, run_cell(cell, sizes, base, settings, out))
-        each = (time.monotonic() - began) / i
-        print(f"cell {i}/{len(left)} {cell} done; about {each * (len(left) - i) / 60:.0f} minutes left", flush=True)
+    run_cells(
+        cells_of(args.arms, args.seeds), done, lambda cell: run_cell(cell, sizes, base, settings, out), out,
+        lambda cell, row: f"seed {cell[1]} {cell[0]}, {row['cpu_s']} s of CPU",
+    )  # fmt: skip
     finish(out, args.seeds, args.draws)
     return 0
 

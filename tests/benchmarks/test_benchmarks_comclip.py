@@ -24,7 +24,8 @@ def test_quick_run_ends_resumes_and_reports(run, capsys, tmp_path):
     rows = {row["boxes"]: row for row in run.rows()}
     assert list(rows) == ["oracle", "noisy", "none"]
     said = capsys.readouterr().out
-    assert "3 cells to run" in said and "beats global CLIP" in said and 'missing="blank" becomes the default' in said
+    assert "3 of 3 cells to run" in said and "beats global CLIP" in said
+    assert 'missing="blank" becomes the default' in said
     assert (tmp_path / "results.png").exists() and (tmp_path / "results_verdicts.jsonl").exists()
 
     oracle, none = rows["oracle"]["right"], rows["none"]["right"]
@@ -40,7 +41,7 @@ def test_quick_run_ends_resumes_and_reports(run, capsys, tmp_path):
     assert rows["oracle"]["cost"]["subject"]["failures"] > 0
 
     assert run() == 0
-    assert len(run.rows()) == 3 and "0 cells to run" in capsys.readouterr().out
+    assert len(run.rows()) == 3 and "0 of 3 cells to run" in capsys.readouterr().out
 
 
 def test_noise_leaves_out_a_fifth_and_moves_the_rest_a_little(script):

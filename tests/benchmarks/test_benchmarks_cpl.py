@@ -29,10 +29,10 @@ def test_quick_run_ends_resumes_and_reports(script, tmp_path, capsys):
     micro, out = script("cpl_micro"), tmp_path / "micro.jsonl"
     small = ["--quick", "--seeds=1", "--draws=50", f"--work={tmp_path / 'work'}", f"--out={out}"]
     assert micro.main([*small, "--arms=zero-shot,cocoop,random-negative"]) == 0
-    assert "3 cells to run" in capsys.readouterr().out
+    assert "3 of 3 cells to run" in capsys.readouterr().out
     assert micro.main([*small, "--arms=zero-shot,cocoop,released-1,random-mask,random-negative"]) == 0
     said = capsys.readouterr().out
-    assert "2 cells to run" in said and "the counterfactual loss helps on new classes: " in said
+    assert "2 of 5 cells to run" in said and "the counterfactual loss helps on new classes: " in said
     rows = micro.read(out)
     cells = {row["arm"]: row for row in rows if row["kind"] == "cell"}
     assert list(cells) == ["zero-shot", "cocoop", "random-negative", "released-1", "random-mask"]
