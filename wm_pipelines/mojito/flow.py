@@ -54,8 +54,15 @@ def measure_flow(frames: torch.Tensor, masks: torch.Tensor | None = None) -> tor
 
 
 def percentile_table(values: Sequence[float] | torch.Tensor) -> list[float]:
-    """Values at the percentiles 0, 10, ... 100: the flow of level 0, 1, ... 10."""
-    return [round(float(v), 5) for v in np.percentile(np.asarray(values, dtype=np.float64), np.arange(0, 101, 10))]
+    """Values at the percentiles 0, 10, ... 100: the flow of level 0, 1, ... 10.
+
+    Where percentiles are equal (many clips in which nothing moves) the later ones are spread up to the next value, so
+    that a level has one flow and a flow one level.
+    """
+    found, first = np.unique(
+        np.percentile(np.asarray(values, dtype=np.float64), np.arange(0, 101, 10)), return_index=True
+    )
+    return [round(float(v), 5) for v in np.interp(np.arange(11), first, found)]
 
 
 def level_of(value: float, table: Sequence[float]) -> float:

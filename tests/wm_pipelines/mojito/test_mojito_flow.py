@@ -33,6 +33,8 @@ def test_a_still_clip_reads_zero_and_an_empty_mask_nan():
 def test_levels():
     table = percentile_table([0.0, 1.0, 2.0, 3.0, 4.0])
     assert len(table) == 11 and table[0] == 0 and table[5] == 2 and table[10] == 4
+    still = percentile_table([0.0] * 3 + [1.0] * 8)
+    assert still[0] == 0 and still[1] > 0 and level_of(0.0, still) == 0
     assert [level_of(v, table) for v in (-1.0, 2.0, 3.0, 9.0)] == [0.0, 5.0, 7.5, 10.0]
 
 
