@@ -102,6 +102,33 @@ def read_trajectory(
     return boxes.read_freetraj(data, phrases[0])
 
 
+def parse_object(written: str, num_frames: int) -> MotionObject:
+    """An object as the command line writes it: `PHRASE=x0,y0,x1,y1>x0,y0,x1,y1>..`, boxes in fractions of the picture.
+
+    Several boxes are keyframes, evenly spaced from the first frame to the last.
+
+    Raises:
+        ValueError: another form, or boxes that `MotionObject` refuses.
+    """
+    phrase, sign, path = written.rpartition("=")
+    try:
+        listed = [[float(side) for side in box.split(",")] for box in path.split(">")]
+    except ValueError:
+        listed = []
+    if not sign or not listed or any(len(box) != 4 for box in listed):
+        raise ValueError(f"object {written!r} must be PHRASE=x0,y0,x1,y1, further boxes behind '>'")
+    if len(listed) == 1:
+        item = MotionObject(phrase.strip(), listed[0])
+    else:
+        keys = np.linspace(0, num_frames - 1, len(listed)).round().astype(int).tolist()
+        item = MotionObject(phrase.strip(), listed, keyframes=keys)
+    try:
+        item.frame_boxes(num_frames)
+    except ValueError as error:
+        raise ValueError(f"object {written!r}: {error}") from None
+    return item
+
+
 def save_trajectory(objects: Sequence[MotionObject], path: str | Path) -> Path:
     """Write objects as our own JSON, atomically.
 

@@ -1,0 +1,114 @@
+"""Mojito from the command line: one prompt with its trajectories, to a video, a sheet of frames and a report."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_pipelines.files import atomic_folder
+from wm_pipelines.media import image_grid, save_gif, save_image, write_video
+from wm_pipelines.mojito.formats import canonical
+from wm_pipelines.mojito.objects import MotionObject
+from wm_pipelines.mojito.overlay import describe, draw_report
+from wm_pipelines.mojito.pipeline import MojitoPipeline
+from wm_pipelines.mojito.reporting import frames_tensor
+from wm_pipelines.mojito.trajectories import load_trajectory, parse_object
+from wm_pipelines.pipeline import AutoWMPipeline
+
+SHEET = 8
+"""Frames in a row of the sheet."""
+
+
+def load(model: str = "diorama-video", base: str | None = None, verify: bool = True) -> MojitoPipeline:
+    """A Mojito checkpoint by embedded name, folder or Hub id.
+
+    Args:
+        base: where to find the base that the record names.
+        verify: compare files with their recorded hashes before any tensor is read.
+
+    Raises:
+        ValueError: a name that leads nowhere, altered or truncated files, or another method's checkpoint.
+    """
+    pipeline = AutoWMPipeline.from_pretrained(model, base=base, verify=verify)
+    if not isinstance(pipeline, MojitoPipeline):
+        raise ValueError(f"model {model!r} is a {type(pipeline).__name__}; name a Mojito checkpoint")
+    return pipeline
+
+
+def run(
+    prompt: str,
+    objects: Sequence[str | MotionObject] = (),
+    trajectories: Sequence[str | os.PathLike] = (),
+    out: str | os.PathLike = "outputs/mojito",
+    model: str = "diorama-video",
+    base: str | None = None,
+    format: str = "json",
+    reading: dict[str, Any] | None = None,
+    seed: int = 0,
+    num_frames: int = 16,
+    fps: float = 8.0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Samples and writes `video.mp4`, `video.gif`, `boxes.gif`, `frames.png`, `trajectory.json` and `report.json`.
+
+    Runs on the accelerator if there is one; the noise comes from the CPU, so that a seed means the same everywhere.
+
+    Args:
+        objects: `MotionObject`s, or texts as `parse_object` reads them.
+        trajectories: files of `format`, whose objects come before these.
+        reading: options of `read_trajectory` for these files, besides `num_frames`, which formats of points get.
+        options: passed to `MojitoPipeline.__call__`; an option that is None is left out.
+
+    Returns:
+        The report that was written.
+
+    The files move to `out` together when all are written. Those of an earlier run stay unless they are overwritten.
+
+    Raises:
+        ValueError: before any sampling; nothing is written then.
+    """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed!r}; it must be an integer from 0 to 2**63 - 1")
+    if not 0 < fps <= 50:
+        raise ValueError(f"fps={fps}; it must lie in (0, 50]")
+    reading = {name: value for name, value in (reading or {}).items() if value is not None}
+    items = [item for path in trajectories for item in load_trajectory(path, format, **reading)]
+    items += [item if isinstance(item, MotionObject) else parse_object(item, num_frames) for item in objects]
+    kept = canonical.write(items) if items else None
+    pipeline = load(model, base)
+    if torch.accelerator.is_available():
+        pipeline.to(torch.accelerator.current_accelerator())
+    result = pipeline(
+        prompt,
+        objects=items or None,
+        num_frames=num_frames,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="pt",
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    frames, measured = frames_tensor(result.frames[0]), result.report[0]
+    phrases = [item.phrase for item in items]
+    report = {
+        "prompt": prompt,
+        "phrases": phrases,
+        "seed": seed,
+        "num_frames": num_frames,
+        "summary": describe(measured, phrases),
+        **measured.to_dict(),
+    }
+    with atomic_folder(out, last="report.json") as folder:
+        write_video(list(frames), folder / "video.mp4", fps)
+        save_gif(list(frames), folder / "video.gif", fps)
+        shown = draw_report(list(frames), measured, phrases)
+        save_gif(shown, folder / "boxes.gif", fps)
+        save_image(image_grid(shown, SHEET, gap=2), folder / "frames.png")
+        if kept is not None:
+            (folder / "trajectory.json").write_text(kept, encoding="utf-8")
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
+    return report
