@@ -8,9 +8,7 @@ ShihaoZhaoZSH/Uni-ControlNet (MIT).
 
 import argparse
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 
 from wm_pipelines.conditions import TYPES, UNI_CONTROLNET_BACKGROUND
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.weights import read_torch_file
 
 # The UNet of Stable Diffusion 1.5, where it differs from the defaults of UNet2DConditionModel.
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -75,18 +74,8 @@ def read_adapters(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: no such file, not a torch file, something in it other than tensors, or no such keys.
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"checkpoint {str(path)!r} does not exist or is not a file")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"checkpoint {str(path)!r} is not a plain torch file of tensors: {error}") from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    adapters = {
-        k: v
-        for k, v in state.items()
-        if k.startswith(("local_adapter.", "global_adapter.")) and isinstance(v, torch.Tensor)
-    }
+    prefixes = ("local_adapter.", "global_adapter.")
+    adapters = {name: tensor for name, tensor in read_torch_file(path).items() if name.startswith(prefixes)}
     if not any(k.startswith("local_adapter.") for k in adapters):
         raise ValueError(f"checkpoint {str(path)!r} has no key beginning with 'local_adapter.'")
     return adapters

@@ -28,6 +28,7 @@ from wm_pipelines.mojito.objects import MotionObject, object_boxes
 from wm_pipelines.mojito.outputs import MojitoPipelineOutput, MotionReport
 from wm_pipelines.mojito.reporting import frames_tensor, measured_flow, measured_iou
 from wm_pipelines.mojito.state import MotionState, make_guide
+from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.prompts import check_length
 from wm_pipelines.vocabulary import check_vocabulary
@@ -56,6 +57,7 @@ class MojitoPipeline(WMPipeline):
         transformer, transformer_2: of Latte, Wan (2.2: the second takes the low noise and is not guided), LTX,
             CogVideoX.
         intensity: the trained modulator; without it `motion_intensity` is refused.
+        fps_embedding: of VideoCrafter2, whose UNet is told the frame rate; without it `fps` is refused.
 
     Raises:
         ValueError: no denoiser, or one without text attention that Mojito knows.
@@ -78,10 +80,11 @@ class MojitoPipeline(WMPipeline):
         "transformer",
         "transformer_2",
         "intensity",
+        "fps_embedding",
         "feature_extractor",
         "image_encoder",
     ]
-    _exclude_from_cpu_offload = ["intensity"]  # acts inside the denoiser's pass
+    _exclude_from_cpu_offload = ["intensity", "fps_embedding"]  # act inside the denoiser's pass
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
     def __init__(
@@ -95,6 +98,7 @@ class MojitoPipeline(WMPipeline):
         transformer: nn.Module | None = None,
         transformer_2: nn.Module | None = None,
         intensity: MotionIntensityModel | None = None,
+        fps_embedding: FpsEmbedding | None = None,
         feature_extractor: Any = None,
         image_encoder: nn.Module | None = None,
         boundary_ratio: float | None = None,
@@ -118,6 +122,7 @@ class MojitoPipeline(WMPipeline):
             transformer=transformer,
             transformer_2=transformer_2,
             intensity=intensity,
+            fps_embedding=fps_embedding,
             feature_extractor=feature_extractor,
             image_encoder=image_encoder,
         )
@@ -162,6 +167,7 @@ class MojitoPipeline(WMPipeline):
         objects: Objects | None = None,
         motion_intensity: float | Sequence[float | None] | None = None,
         num_frames: int | None = None,
+        fps: float | None = None,
         guidance_eta: float | None = None,
         guidance_iterations: int | None = None,
         guidance_fraction: float | None = None,
@@ -189,6 +195,7 @@ class MojitoPipeline(WMPipeline):
             motion_intensity: level 0 to 10 (tenths of the training clips with less motion), for all or one a prompt;
                 None: not said.
             num_frames: of the clip; the base's own default.
+            fps: frames a second that the clip shall have, for a base with an fps embedding; None: its default, 28.
             guidance_eta: step size of DMC. Defaults of this and the next four are those that the checkpoint's record
                 found on its validation prompts, else 30, 5, 0.2, 0.2 and the middle and the second up block (of a
                 transformer, its blocks from 25 to 60 % depth).
@@ -222,6 +229,7 @@ class MojitoPipeline(WMPipeline):
                 objects,
                 motion_intensity,
                 num_frames,
+                fps,
                 self._settings(
                     guidance_eta,
                     guidance_iterations,
@@ -278,6 +286,7 @@ class MojitoPipeline(WMPipeline):
         objects,
         motion_intensity,
         num_frames,
+        fps,
         settings,
         taps,
         trailing,
@@ -303,6 +312,8 @@ class MojitoPipeline(WMPipeline):
         per_video = options.get("num_videos_per_prompt", options.get("num_images_per_prompt", 1))
         videos = prompts if prompts is not None else [""] * len(options["prompt_embeds"])
         levels = self._check_levels(motion_intensity, len(videos))
+        if fps is not None and self.fps_embedding is None:
+            raise ValueError(f"fps={fps!r} given but this base has no fps embedding")
         wanted = _per_prompt(objects, len(videos))
         guide = None
         reports = [MotionReport() for _ in range(len(videos) * per_video)]
@@ -332,6 +343,8 @@ class MojitoPipeline(WMPipeline):
                 # behind the guide, whose own passes have other rows: what a call's hooks see last must be the call
                 repeated = [level for level in levels for _ in range(per_video)]
                 stack.enter_context(applied(self.intensity, self.denoiser, repeated))
+            if self.fps_embedding is not None:
+                stack.enter_context(self.fps_embedding.applied(self.denoiser, fps))
             out = stock(
                 prompt=prompt,
                 **{family.frames: num_frames},

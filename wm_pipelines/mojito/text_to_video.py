@@ -52,8 +52,10 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> TextToVideoOutput | tuple:
         """As `TextToVideoSDPipeline.__call__`, with `callback_on_step_end`; latents are `(B, C, F, h, w)`."""
-        height = height or self.unet.config.sample_size * self.vae_scale_factor
-        width = width or self.unet.config.sample_size * self.vae_scale_factor
+        size = self.unet.config.sample_size
+        tall, wide = (size, size) if isinstance(size, int) else size
+        height = height or tall * self.vae_scale_factor
+        width = width or wide * self.vae_scale_factor
         self.check_inputs(prompt, height, width, 1, negative_prompt, prompt_embeds, negative_prompt_embeds)
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
