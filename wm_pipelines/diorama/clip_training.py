@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from wm_pipelines.diorama.language import KINDS, VOCABULARY
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
+from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
 from wm_pipelines.diorama.training import SIZE, options_of, pictures_of, save_half, worded
 from wm_pipelines.training import KeyedNoise, Recipe, Task
@@ -26,8 +26,6 @@ LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 OPPOSITES = {"left": "right", "behind": "in front of", "above": "below"}
 OPPOSITES |= {v: k for k, v in OPPOSITES.items()}
 _RELATION = re.compile("|".join(rf"\b{words}\b" for words in OPPOSITES))
-_COLOUR = re.compile(rf"\b(?:{'|'.join(COLOURS)}) ")
-TURNED = 0.6
 CLIP_WORDS = (*VOCABULARY, "photo")  # the words that are one token each
 
 
@@ -36,14 +34,13 @@ class CLIPTask(Task):
 
     A caption that is true of another picture of the batch is no negative for it: see `true_elsewhere`. With the
     option `contradictions`, each picture must also prefer its caption to a false one that has nearly the same words,
-    as in NegCLIP (Yuksekgonul et al. 2023, arXiv 2210.01936): see `contradiction`. The option `bare` is the share of
-    captions that leave the colours out ("a cube left of a cone"), so that shapes are learnt apart from colours.
+    as in NegCLIP (Yuksekgonul et al. 2023, arXiv 2210.01936): see `contradiction`.
     """
 
     def __init__(self, recipe: Recipe):
         from transformers import CLIPConfig, CLIPModel
 
-        self.options = options_of(recipe, {"length": 24000, "cache": None, "contradictions": False, "bare": 0.0})
+        self.options = options_of(recipe, {"length": 24000, "cache": None, "contradictions": False})
         self.images = pictures_of(self.options)
         self.scenes, self.length = self.images.scenes, len(self.images)
         self.data = f"Diorama images, train split, {self.length} scenes"
@@ -84,13 +81,13 @@ class CLIPTask(Task):
 
     def words(self, index: int, noise: KeyedNoise) -> str:
         """The caption of scene `index` as this step words it."""
-        return _said_of(self.scenes[index], noise.generator(index, "caption"), self.options["bare"])
+        return _said_of(self.scenes[index], noise.generator(index, "caption"))
 
     def false_words(self, index: int, noise: KeyedNoise) -> str | None:
         """What `contradiction` makes of `words(index, noise)`."""
         return contradiction(
             self.scenes[index],
-            lambda scene: _said_of(scene, noise.generator(index, "caption"), self.options["bare"]),
+            lambda scene: _said_of(scene, noise.generator(index, "caption")),
             noise.generator(index, "contradiction"),
         )
 
@@ -146,32 +143,28 @@ class CLIPTask(Task):
             path.write_text(json.dumps(json.loads(path.read_text()), indent=2, sort_keys=True) + "\n")
 
 
-def _said_of(scene: Scene, rng: np.random.Generator, bare: float) -> str:
+def _said_of(scene: Scene, rng: np.random.Generator) -> str:
     templated = rng.random() < TEMPLATED
     text = worded(scene, rng)
-    if bare and rng.random() < bare:
-        text = _COLOUR.sub("", text.replace("an orange ", "a "))
     return TEMPLATE.format(text) if templated else text
 
 
 def contradiction(scene: Scene, say: Callable[[Scene], str], rng: np.random.Generator) -> str | None:
     """A false caption of `scene` with nearly the words of the true one, `say(scene)`.
 
-    In 60 % of the captions that say a relation, one relation turned round (left and right, behind and in front, above
-    and below); else the colours of two objects exchanged, or one object given another shape. It never names a held-out
-    pair or relation: as a caption that is always false, it would teach that these don't exist.
+    With equal chance, of those that apply: one relation turned round (left and right, behind and in front, above and
+    below), the colours of two objects exchanged, one object given another shape. It never names a held-out pair or
+    relation: as a caption that is always false, it would teach that these don't exist.
 
     Returns:
         The caption, or None where the draw gives none.
     """
     text = say(scene)
     relations = list(_RELATION.finditer(text))
-    if relations and rng.random() < TURNED:
-        way = "turn"
-    elif scene.objects:
-        way = "exchange" if len(scene.objects) > 1 and rng.random() < 0.5 else "shape"
-    else:
+    ways = ["turn"] * bool(relations) + ["exchange"] * (len(scene.objects) > 1) + ["shape"] * bool(scene.objects)
+    if not ways:
         return None
+    way = ways[rng.integers(len(ways))]
     if way == "turn":
         at = relations[rng.integers(len(relations))]
         false = text[: at.start()] + OPPOSITES[at.group()] + text[at.end() :]
@@ -187,8 +180,6 @@ def contradiction(scene: Scene, say: Callable[[Scene], str], rng: np.random.Gene
         if _looks(objects) == _looks(scene.objects) or HELD_OUT & set(_looks(objects)):
             return None
         false = say(replace(scene, objects=tuple(objects)))
-    if false == text:
-        return None
     said = parse_caption(_bare(false))
     if way == "turn" and any(said.objects.count(thing) > 1 for thing in said.objects):
         return None  # "a red cube left of another red cube" is true both ways round

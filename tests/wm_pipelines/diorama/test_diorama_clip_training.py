@@ -84,14 +84,6 @@ def test_contradictions_are_one_more_wrong_answer_of_their_own_picture():
     assert "contradicted" not in without and torch.equal(with_them["right"], without["right"])
 
 
-def test_bare_captions_leave_the_colours_out_and_are_still_read():
-    recipe = Recipe(task="diorama-clip", steps=1, batch_size=8, options={"length": 40, "bare": 1.0})
-    task = build(recipe)
-    for index in range(40):
-        words = task.words(index, KeyedNoise(0, 0)).removeprefix("a photo of ").rstrip(".")
-        assert " an " not in f" {words}" and not any("colour" in thing for thing in parse_caption(words).objects)
-
-
 def test_the_export_loads_plainly_and_reads_any_picture_whole(tmp_path):
     from transformers import AutoTokenizer, CLIPModel, CLIPProcessor
 
