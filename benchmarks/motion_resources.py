@@ -43,26 +43,29 @@ def launch_cross(width: int, keys: int, dtype: torch.dtype, everything: bool, la
     motion_attention.backward(*grads, q, k, v, slots, key_bias, *bias, out, lse, needs)
 
 
-def launch_temporal(width: int, dtype: torch.dtype) -> None:
-    """Forward and backward over 16 frames, all gradients, and without a table only those of q, k and v."""
+def launch_temporal(width: int, dtype: torch.dtype, table: bool) -> None:
+    """Forward and backward over 16 frames: all gradients, and without a table of distances those of q, k and v."""
     q = torch.empty(2, 2560, 16, 5, width, dtype=dtype, device="meta")
     boxes, tau, gamma = (torch.empty(*shape, device="meta") for shape in ((2, 2, 16, 4), (2,), (2, 2)))
-    for rho in (torch.empty(2, 5, 31, device="meta"), None):
-        out = temporal_motion_attention.forward(q, q, q, boxes, tau, gamma, rho, (40, 64))
-        needs = [True] * 3 + [rho is not None] * 2
-        temporal_motion_attention.backward(out, q, q, q, boxes, tau, gamma, rho, (40, 64), needs)
+    rho = torch.empty(2, 5, 31, device="meta") if table else None
+    out = temporal_motion_attention.forward(q, q, q, boxes, tau, gamma, rho, (40, 64))
+    needs = [True] * 3 + [table] * 2
+    temporal_motion_attention.backward(out, q, q, q, boxes, tau, gamma, rho, (40, 64), needs)
 
 
 def calls(arch: str) -> list[Call]:
-    """The distinct kernels: every head width, one tile of keys and many, as guidance and training use them."""
+    """The distinct kernels: every entry of the table, as training (most registers) and guidance use it."""
     with recorded(arch) as made:
-        for dtype, widths in ((torch.bfloat16, WIDTHS), (torch.float16, (64, 160))):
-            for width in widths:
-                for keys in (77, 512):
-                    launch_cross(width, keys, dtype, everything=True)
-                    launch_cross(width, keys, dtype, everything=False)
-                    launch_cross(width, keys, dtype, everything=False, last_tap=True)
-                launch_temporal(width, dtype)
+        for width in WIDTHS:
+            launch_cross(width, 512, torch.bfloat16, everything=True)
+            launch_cross(width, 77, torch.bfloat16, everything=False)
+            launch_cross(width, 77, torch.bfloat16, everything=False, last_tap=True)
+            launch_temporal(width, torch.bfloat16, table=True)
+        launch_cross(64, 77, torch.bfloat16, everything=True)
+        launch_cross(64, 512, torch.bfloat16, everything=False)
+        launch_temporal(64, torch.bfloat16, table=False)
+        launch_cross(64, 77, torch.float16, everything=True)
+        launch_temporal(64, torch.float16, table=True)
     return distinct(made)
 
 

@@ -4,8 +4,8 @@
     I_j = Σ_u M_o(j)(u) P[u, n_j]    Z_j = Σ_u P[u, n_j]    Cx_j = Σ_u x_u P[u, n_j]    Cy_j = Σ_u y_u P[u, n_j]
 
 A slot j is one (object o(j), token n_j) pair; M is the fraction of a cell that the object's box covers in that frame.
-The energy of directional motion control (Mojito, arXiv 2412.08948; form of arXiv 2304.03373) is made of I/Z. No map
-of the size of P is kept, and the gradients are written by hand. The reference below is the definition.
+The energy of directional motion control (Mojito, arXiv 2412.08948; form of arXiv 2304.03373) is made of I/Z. The
+gradients are written by hand; the kernels never hold a map of the size of P. The reference below is the definition.
 """
 
 from typing import NamedTuple
@@ -213,7 +213,7 @@ def motion_attention(
         bias_in, bias_out: λ_in, λ_out, a number, (O,) or (B, O); added to a slot's logit as in the formula above.
             Slots that share a token add up.
         return_maps: return the slots' probabilities as well.
-        memory: "low" makes no padded copies of q, k and v on the CPU, at some cost in time.
+        memory: "low" neither keeps probabilities nor makes padded copies of q, k and v on the CPU; it takes longer.
         backend: "auto", "triton" or "torch"; see `custom_kernels/backend.py` for `WM_KERNELS`.
 
     Returns:
@@ -230,9 +230,11 @@ def motion_attention(
     if autocast and q.dtype != torch.float64:
         q, k, v = (t.to(torch.get_autocast_dtype(kind)) for t in (q, k, v))
     triton = use_triton(backend, q, _limits(slot_object.shape[0], q.shape[-1]))
-    form = (
-        "triton" if triton else choose_form(q.shape[1] * q.shape[3], k.shape[2], q.shape[4], q.dtype, q.device, memory)
-    )
+    form = "triton"
+    if not triton:
+        inputs = (q, k, v, boxes, bias_in, bias_out)
+        training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
+        form = choose_form(q.shape[1] * q.shape[3], k.shape[2], q.shape[4], q.dtype, q.device, memory, training)
     token, bias_in, bias_out = _complete(q, boxes, slot_token, slot_object, bias_in, bias_out)
     given = (boxes.to(sum_dtype(q)), token, slot_object, key_bias, bias_in, bias_out)
     out, lse, sums, maps = attend(q, k, v, *given, *(int(size) for size in grid), return_maps, form)

@@ -22,16 +22,24 @@ ROWS = 512  # most query rows of one head in a chunk, and as many as a product n
 Q, K, V, BOXES, BIAS_IN, BIAS_OUT = range(6)
 
 
-def choose_form(rows: int, keys: int, width: int, dtype: torch.dtype, device: torch.device, memory: str) -> str:
-    """The form of the forward pass, "explicit" or "indicator"; the times behind it: `motion_attention_speed.py`.
+def choose_form(
+    rows: int, keys: int, width: int, dtype: torch.dtype, device: torch.device, memory: str, training: bool
+) -> str:
+    """The form of a call in torch; the times behind it: `motion_attention_speed.py`.
+
+    "explicit" makes P again in the backward pass, "kept" keeps it in between, "indicator" is as "explicit" but for the
+    forward pass.
 
     Args:
         rows: queries of one head, all frames. keys: N. width: d.
-        memory: "low" never pads and copies Q, K and V.
+        memory: "low" keeps no P, and never pads and copies Q, K and V.
+        training: whether a gradient will be asked for.
     """
     if memory == "low" or device.type != "cpu" or dtype not in (torch.float32, torch.float64):
         return "explicit"
-    return "indicator" if keys > 128 and rows >= 512 else "explicit"
+    if keys > 2 * width:
+        return "indicator" if rows >= 512 else "explicit"
+    return "kept" if training else "explicit"
 
 
 def as_rows(t: Tensor) -> Tensor:
@@ -87,13 +95,16 @@ class _Chunks:
         return s
 
 
-def explicit_forward(q: Tensor, k: Tensor, v: Tensor, slots: Slots, key_bias: Tensor | None) -> tuple[Tensor, ...]:
-    """out (B, F, H, L, d), lse (B, F, H, L), maps (B, F, H, L, J)."""
+def explicit_forward(
+    q: Tensor, k: Tensor, v: Tensor, slots: Slots, key_bias: Tensor | None, keep: bool
+) -> tuple[Tensor, ...]:
+    """out (B, F, H, L, d), lse (B, F, H, L), maps (B, F, H, L, J), and P (B, H, F·L, N) or empty."""
     chunks, frames = _Chunks(q, k, slots, key_bias), q.shape[1]
     values, token, out = v.to(chunks.k.dtype), slots.token, row_buffer(q)
     out_rows = out.transpose(2, 3).flatten(1, 2)  # (B, F·L, H, d)
     lse = chunks.k.new_empty(chunks.q.shape[:3])
     maps = chunks.k.new_empty(*lse.shape, token.shape[1])
+    kept = chunks.k.new_empty((*lse.shape, k.shape[2]) if keep else (0,))
     for b, h, r in chunks:
         s = chunks.logits(b, h, r)
         p = torch.softmax(s, -1)
@@ -101,7 +112,9 @@ def explicit_forward(q: Tensor, k: Tensor, v: Tensor, slots: Slots, key_bias: Te
         torch.sub(s.amax(-1), p.amax(-1).log(), out=lse[b, h, r])
         out_rows[b, r, h] = torch.bmm(p, values[b, h]).transpose(0, 1)
         maps[b, h, r] = p.index_select(-1, token[b])
-    return out, as_frames(lse, frames), as_frames(maps, frames) * slots.valid[:, None, None, None]
+        if keep:
+            kept[b, h, r] = p
+    return out, as_frames(lse, frames), as_frames(maps, frames) * slots.valid[:, None, None, None], kept
 
 
 def explicit_backward(
@@ -114,9 +127,10 @@ def explicit_backward(
     v: Tensor,
     slots: Slots,
     key_bias: Tensor | None,
+    kept: Tensor | None,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients by position, of what `needs` names; the probabilities are made again."""
+    """Gradients by position, of what `needs` names; P is `kept`, or made again."""
     chunks, frames = _Chunks(q, k, slots, key_bias), q.shape[1]
     dtype, token = chunks.k.dtype, slots.token
     gamma = slots.weights(g_sums, g_maps)
@@ -130,7 +144,7 @@ def explicit_backward(
     by_slot = any(needs[BOXES:])
     maps, d_logits = (chunks.k.new_empty(*chunks.q.shape[:3], token.shape[1]) if by_slot else None for _ in range(2))
     for b, h, r in chunks:
-        p = torch.softmax(chunks.logits(b, h, r), -1)
+        p = torch.softmax(chunks.logits(b, h, r), -1) if kept is None else kept[b, h, r]
         g = None if g_rows is None else g_rows[b, h, r].to(dtype)
         if needs[V] and g is not None:
             d_v[b, h].baddbmm_(p.transpose(1, 2), g)
@@ -194,4 +208,4 @@ def indicator_forward(q: Tensor, k: Tensor, v: Tensor, slots: Slots, key_bias: T
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     found, lse = flash(*wide, attn_mask=mask, scale=width**-0.5)
     maps = found[..., width : width + count]
-    return as_frames(found[..., :width], frames), as_frames(lse, frames), as_frames(maps, frames)
+    return as_frames(found[..., :width], frames), as_frames(lse, frames), as_frames(maps, frames), lse.new_empty(0)

@@ -1,6 +1,6 @@
 """`motion_attention` as one registered operation, with its gradients written by hand.
 
-Saved for the backward pass: the inputs, and for the kernels also out and lse; no probability is kept.
+Saved for the backward pass: the inputs, for the kernels also out and lse, and for the form "kept" also P.
 """
 
 from collections.abc import Sequence
@@ -36,22 +36,25 @@ def _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, h
         if form == "triton":
             from ._triton.motion_attention import forward
 
-            return forward(
+            found = forward(
                 q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, (height, width), want_maps
             )
+            return *found, found[1].new_empty(0)
         slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
-        run = indicator_forward if form == "indicator" else explicit_forward
-        out, lse, maps = run(q, k, v, slots, key_bias)
+        if form == "indicator":
+            out, lse, maps, kept = indicator_forward(q, k, v, slots, key_bias)
+        else:
+            out, lse, maps, kept = explicit_forward(q, k, v, slots, key_bias, form == "kept")
         sums = slots.sums(maps)
     # one layout, whatever the form: that of `_shapes`
     placed = torch.empty_like(out.transpose(2, 3), memory_format=torch.contiguous_format).transpose(2, 3)
     out = out if out.stride() == placed.stride() else placed.copy_(out)
-    return out, lse.contiguous(), sums.contiguous(), maps.contiguous() if want_maps else maps.new_empty(0)
+    return out, lse.contiguous(), sums.contiguous(), maps.contiguous() if want_maps else maps.new_empty(0), kept
 
 
 def _run_backward(
     g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
-    height, width, form, needs,
+    kept, height, width, form, needs,
 ) -> list[Tensor | None]:  # fmt: skip
     with no_autocast(q.device):
         slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
@@ -59,20 +62,20 @@ def _run_backward(
             from ._triton.motion_attention import backward
 
             return backward(g_out, g_lse, g_sums, g_maps, q, k, v, slots, key_bias, bias_in, bias_out, out, lse, needs)
-        return explicit_backward(g_out, g_lse, g_sums, g_maps, q, k, v, slots, key_bias, needs)
+        return explicit_backward(g_out, g_lse, g_sums, g_maps, q, k, v, slots, key_bias, kept, needs)
 
 
 def _save(ctx, inputs, outputs) -> None:
     *tensors, height, width, want_maps, form = inputs
-    kept = outputs[:2] if form == "triton" else (None, None)
-    ctx.save_for_backward(*tensors, *kept)
+    saved = outputs[:2] if form == "triton" else (None, None)
+    ctx.save_for_backward(*tensors, *saved, outputs[4] if form == "kept" else None)
     ctx.options = (height, width, form)
     ctx.needs = [ctx.needs_input_grad[i] for i in TRAINABLE]
     ctx.want_maps = want_maps
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx, run, g_out, g_lse, g_sums, g_maps) -> tuple[Tensor | None, ...]:
+def _gradients(ctx, run, g_out, g_lse, g_sums, g_maps, _=None) -> tuple[Tensor | None, ...]:
     grads: list[Tensor | None] = [None] * INPUTS
     given = (g_out, g_lse, g_sums, g_maps if ctx.want_maps else None)
     if any(g is not None for g in given):
@@ -89,7 +92,7 @@ class _Attend(torch.autograd.Function):
     def forward(ctx, *inputs):
         outputs = _run(*inputs)
         _save(ctx, inputs, outputs)
-        return outputs
+        return outputs[:4]
 
     @staticmethod
     @once_differentiable
@@ -112,8 +115,8 @@ def registered(
     width: int,
     want_maps: bool,
     form: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(out, lse, sums (4, B, F, H, J), maps (B, F, H, L, J) or empty); arguments as in `attend`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(out, lse, sums (4, B, F, H, J), maps (B, F, H, L, J) or empty, P or empty); arguments as in `attend`."""
     return _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form)
 
 
@@ -126,6 +129,7 @@ def _(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, heig
         q.new_empty(batch, frames, heads, cells, dtype=dtype),
         q.new_empty(4, batch, frames, heads, count, dtype=dtype),
         q.new_empty((batch, frames, heads, cells, count) if want_maps else (0,), dtype=dtype),
+        q.new_empty((batch, heads, frames * cells, k.shape[2]) if form == "kept" else (0,), dtype=dtype),
     )
 
 
@@ -146,15 +150,16 @@ def registered_backward(
     bias_out: Tensor | None,
     out: Tensor | None,
     lse: Tensor | None,
+    kept: Tensor | None,
     height: int,
     width: int,
     form: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients that `needs` names, in order; `out` and `lse` are there for the kernels only."""
+    """The gradients that `needs` names, in order; `out`, `lse` and `kept` are there where the form saves them."""
     grads = _run_backward(
         g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
-        height, width, form, needs,
+        kept, height, width, form, needs,
     )  # fmt: skip
     return [grad.contiguous() for grad in grads if grad is not None]
 
@@ -162,7 +167,7 @@ def registered_backward(
 @registered_backward.register_fake
 def _(
     g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
-    height, width, form, needs,
+    kept, height, width, form, needs,
 ):  # fmt: skip
     like = (q, k, v, boxes, bias_in, bias_out)
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
@@ -187,6 +192,6 @@ def attend(*inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Args:
         inputs: q, k, v; boxes (B, O, F, 4) in the sums' dtype; slot_token (B, J); slot_object (J,); key_bias (B, N)
             or None; bias_in and bias_out (B, O) in the sums' dtype, or both None; h, w; whether maps are wanted;
-            "explicit", "indicator" or "triton".
+            "explicit", "kept", "indicator" or "triton".
     """
-    return registered(*inputs) if torch.compiler.is_compiling() else _Attend.apply(*inputs)
+    return registered(*inputs)[:4] if torch.compiler.is_compiling() else _Attend.apply(*inputs)

@@ -18,7 +18,7 @@ from .temporal_motion_registered import attend, box_bias, spread_diagonals
 
 __all__ = ["temporal_motion_attention", "temporal_motion_attention_reference"]
 
-MAX_FRAMES, MAX_WIDTH = 64, 256  # of the kernels
+MAX_FRAMES, MAX_WIDTH = 32, 256  # of the kernels
 
 
 def temporal_motion_attention_reference(

@@ -12,7 +12,7 @@ import triton.language as tl
 from ..motion_forms import BOXES, K, Q, V, row_buffer
 from ..motion_masks import Slots
 from . import table
-from .motion_slots import add_slots, dot, slot_tile
+from .motion_slots import add_slots, dot, in_units, slot_tile
 from .motion_table import tile
 from .table import UNITS, interpreted, padded
 
@@ -20,13 +20,26 @@ __all__ = ["backward", "forward"]
 
 
 @triton.jit
+def _rows(
+    ptr, b, f, h, here, s_b, s_f, s_h, s_l, L,
+    BL: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """Tile `here` of the rows of one frame and head, (BL, BD), of a (B, F, H, L, D) tensor; strides are in UNITs."""
+    i, d = tl.arange(0, BL), tl.arange(0, BD)
+    place = ptr + (b * s_b + f * s_f + h * s_h + tl.cast(here, tl.int64) * BL * s_l) * UNIT
+    place += (i * s_l * UNIT)[:, None] + d[None, :]
+    return tl.load(place, mask=(here * BL + i < L)[:, None] & (d < D)[None, :], other=0.0)
+
+
+@triton.jit
 def _logits(
-    q, k_ptr, key_bias_ptr, n, held, token, bias, d, D, J, k_n, scale,
-    KEY_BIAS: tl.constexpr, BIAS: tl.constexpr, BJ: tl.constexpr, UPCAST: tl.constexpr, ACC: tl.constexpr,
+    q, k_ptr, offsets, key_bias_ptr, n, held, token, bias, J, scale,
+    KEY_BIAS: tl.constexpr, BIAS: tl.constexpr, BJ: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    UPCAST: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """S of the queries q and the keys n, (BL, BN), and those keys, (BD, BN); −inf where not `held`."""
-    place = k_ptr + n.to(tl.int64)[None, :] * k_n + d[:, None]
-    k = tl.load(place, mask=held[None, :] & (d < D)[:, None], other=0.0)
+    inner = tl.arange(0, BD) < D
+    k = tl.load(k_ptr + offsets, mask=held[None, :] & inner[:, None], other=0.0)
     s = dot(q, k, tl.zeros((q.shape[0], k.shape[1]), dtype=ACC), UPCAST) * scale
     if KEY_BIAS:
         s += tl.load(key_bias_ptr + n, mask=held, other=0.0)[None, :]
@@ -39,10 +52,10 @@ def _logits(
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, token_ptr, object_ptr, key_bias_ptr, in_ptr, out_bias_ptr,
     out_ptr, lse_ptr, sums_ptr, maps_ptr,
-    F, H, L, N, D, J, OBJECTS, HEIGHT, WIDTH, TILES, PROGRAMS, scale,
+    F, H, L, N, J, OBJECTS, HEIGHT, WIDTH, TILES, PROGRAMS, scale,
     q_b, q_f, q_h, q_l, k_b, k_h, k_n, v_b, v_h, v_n, out_b, out_f, out_h, out_l,
-    BL: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, KEY_BIAS: tl.constexpr,
-    BIAS: tl.constexpr, MAPS: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
+    BL: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, UNIT: tl.constexpr,
+    KEY_BIAS: tl.constexpr, BIAS: tl.constexpr, MAPS: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """out, lse, maps, and the tile's part of the sums, (4, B·F·H, tiles, J)."""
     at = tl.program_id(0)
@@ -51,10 +64,11 @@ def _forward_kernel(
     u, d, j = here * BL + tl.arange(0, BL), tl.arange(0, BD), tl.arange(0, BJ)
     rows, inner = u < L, d < D
     whole = rows[:, None] & inner[None, :]
-    q_rows = q_ptr + b * q_b + f * q_f + h * q_h + u.to(tl.int64)[:, None] * q_l
-    q = tl.load(q_rows + d[None, :], mask=whole, other=0.0)
-    k_ptr += b * k_b + h * k_h
-    v_ptr += b * v_b + h * v_h
+    q = _rows(q_ptr, b, f, h, here, q_b, q_f, q_h, q_l, L, BL, D, BD, UNIT)
+    k_ptr += (b * k_b + h * k_h) * UNIT
+    v_ptr += (b * v_b + h * v_h) * UNIT
+    k_tile = (tl.arange(0, BN) * k_n * UNIT)[None, :] + d[:, None]
+    v_tile = (tl.arange(0, BN) * v_n * UNIT)[:, None] + d[None, :]
     key_bias_ptr += b * N
     token, masks, bias = slot_tile(
         box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
@@ -65,26 +79,29 @@ def _forward_kernel(
     for start in range(0, N, BN):
         n = start + tl.arange(0, BN)
         held = n < N
+        wide = tl.cast(start, tl.int64) * UNIT
         s, _ = _logits(
-            q, k_ptr, key_bias_ptr, n, held, token, bias, d, D, J, k_n, scale, KEY_BIAS, BIAS, BJ, UPCAST, ACC
-        )
+            q, k_ptr + wide * k_n, k_tile, key_bias_ptr, n, held, token, bias, J, scale,
+            KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
+        )  # fmt: skip
         higher = tl.maximum(most, tl.max(s, 1))
         shift = tl.where(higher == float("-inf"), 0.0, higher)  # all keys so far may be masked
         p = tl.exp(s - shift[:, None])
         shrink = tl.exp(most - shift)
         total = total * shrink + tl.sum(p, 1)
-        place = v_ptr + n.to(tl.int64)[:, None] * v_n + d[None, :]
-        v = tl.load(place, mask=held[:, None] & inner[None, :], other=0.0)
+        v = tl.load(v_ptr + wide * v_n + v_tile, mask=held[:, None] & inner[None, :], other=0.0)
         acc = dot(p.to(v.dtype), v, acc * shrink[:, None], UPCAST)
         most = higher
     lse = most + tl.log(total)
-    place = out_ptr + b * out_b + f * out_f + h * out_h + u.to(tl.int64)[:, None] * out_l + d[None, :]
+    place = out_ptr + (b * out_b + f * out_f + h * out_h + here.to(tl.int64) * BL * out_l) * UNIT
+    place += (tl.arange(0, BL) * out_l * UNIT)[:, None] + d[None, :]
     tl.store(place, (acc / total[:, None]).to(out_ptr.dtype.element_ty), mask=whole)
     tl.store(lse_ptr + bfh * L + u, lse, mask=rows)
     there = token >= 0
     s_slot, _ = _logits(
-        q, k_ptr, key_bias_ptr, token, there, token, bias, d, D, J, k_n, scale, KEY_BIAS, BIAS, BJ, UPCAST, ACC
-    )
+        q, k_ptr, token.to(tl.int64)[None, :] * k_n * UNIT + d[:, None], key_bias_ptr, token, there, token, bias, J,
+        scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
+    )  # fmt: skip
     p_slot = tl.where(rows[:, None] & there[None, :], tl.exp(s_slot - lse[:, None]), 0.0)
     place = sums_ptr + (bfh * TILES + here) * J + j
     step = tl.cast(PROGRAMS, tl.int64) * J
@@ -125,11 +142,12 @@ def _weights(
 def _query_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, token_ptr, object_ptr, key_bias_ptr, in_ptr, out_bias_ptr,
     out_ptr, lse_ptr, g_ptr, g_lse_ptr, g_sums_ptr, g_maps_ptr, dq_ptr, delta_ptr, maps_ptr, d_logits_ptr,
-    F, H, L, N, D, J, OBJECTS, HEIGHT, WIDTH, TILES, COUNT, scale,
+    F, H, L, N, J, OBJECTS, HEIGHT, WIDTH, TILES, COUNT, scale,
     q_b, q_f, q_h, q_l, k_b, k_h, k_n, v_b, v_h, v_n, out_b, out_f, out_h, out_l, g_b, g_f, g_h, g_l,
-    BL: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, KEY_BIAS: tl.constexpr,
-    BIAS: tl.constexpr, G_OUT: tl.constexpr, G_LSE: tl.constexpr, G_SUMS: tl.constexpr, G_MAPS: tl.constexpr,
-    NEED_Q: tl.constexpr, DELTA: tl.constexpr, BY_SLOT: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
+    BL: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, UNIT: tl.constexpr,
+    KEY_BIAS: tl.constexpr, BIAS: tl.constexpr, G_OUT: tl.constexpr, G_LSE: tl.constexpr, G_SUMS: tl.constexpr,
+    G_MAPS: tl.constexpr, NEED_Q: tl.constexpr, DELTA: tl.constexpr, BY_SLOT: tl.constexpr, ACC: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """dQ; Σ_n P G − g_lse of every row for `_key_kernel`; and by slot P and dS, for boxes and biases."""
     at = tl.program_id(0)
@@ -137,10 +155,9 @@ def _query_kernel(
     b, f, h = bfh // (F * H), (bfh // H) % F, bfh % H
     u, d, j = here * BL + tl.arange(0, BL), tl.arange(0, BD), tl.arange(0, BJ)
     rows, inner = u < L, d < D
-    whole, wide = rows[:, None] & inner[None, :], u.to(tl.int64)[:, None]
-    q = tl.load(q_ptr + b * q_b + f * q_f + h * q_h + wide * q_l + d[None, :], mask=whole, other=0.0)
-    k_ptr += b * k_b + h * k_h
-    v_ptr += b * v_b + h * v_h
+    q = _rows(q_ptr, b, f, h, here, q_b, q_f, q_h, q_l, L, BL, D, BD, UNIT)
+    k_ptr += (b * k_b + h * k_h) * UNIT
+    v_ptr += (b * v_b + h * v_h) * UNIT
     key_bias_ptr += b * N
     token, masks, bias = slot_tile(
         box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
@@ -151,13 +168,14 @@ def _query_kernel(
     there = token >= 0
     lse = tl.load(lse_ptr + bfh * L + u, mask=rows, other=0.0)
     s_slot, k_slot = _logits(
-        q, k_ptr, key_bias_ptr, token, there, token, bias, d, D, J, k_n, scale, KEY_BIAS, BIAS, BJ, UPCAST, ACC
-    )
+        q, k_ptr, token.to(tl.int64)[None, :] * k_n * UNIT + d[:, None], key_bias_ptr, token, there, token, bias, J,
+        scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
+    )  # fmt: skip
     p_slot = tl.where(rows[:, None] & there[None, :], tl.exp(s_slot - lse[:, None]), 0.0)
     delta = tl.sum(p_slot * gamma, 1)
     if G_OUT:
-        g = tl.load(g_ptr + b * g_b + f * g_f + h * g_h + wide * g_l + d[None, :], mask=whole, other=0.0)
-        out = tl.load(out_ptr + b * out_b + f * out_f + h * out_h + wide * out_l + d[None, :], mask=whole, other=0.0)
+        g = _rows(g_ptr, b, f, h, here, g_b, g_f, g_h, g_l, L, BL, D, BD, UNIT)
+        out = _rows(out_ptr, b, f, h, here, out_b, out_f, out_h, out_l, L, BL, D, BD, UNIT)
         delta += tl.sum(g.to(ACC) * out.to(ACC), 1)
     if G_LSE:
         delta -= tl.load(g_lse_ptr + bfh * L + u, mask=rows, other=0.0)
@@ -165,25 +183,29 @@ def _query_kernel(
         tl.store(delta_ptr + bfh * L + u, delta, mask=rows)
     if NEED_Q:
         acc = dot((p_slot * gamma).to(q.dtype), tl.trans(k_slot), tl.zeros((BL, BD), dtype=ACC), UPCAST)
+        k_tile = (tl.arange(0, BN) * k_n * UNIT)[None, :] + d[:, None]
+        v_tile = (tl.arange(0, BN) * v_n * UNIT)[None, :] + d[:, None]
         for start in range(0, N, BN):
             n = start + tl.arange(0, BN)
             held = n < N
+            wide = tl.cast(start, tl.int64) * UNIT
             s, k = _logits(
-                q, k_ptr, key_bias_ptr, n, held, token, bias, d, D, J, k_n, scale, KEY_BIAS, BIAS, BJ, UPCAST, ACC
-            )
+                q, k_ptr + wide * k_n, k_tile, key_bias_ptr, n, held, token, bias, J, scale,
+                KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
+            )  # fmt: skip
             d_s = -delta[:, None]
             if G_OUT:
-                place = v_ptr + n.to(tl.int64)[None, :] * v_n + d[:, None]
-                v = tl.load(place, mask=held[None, :] & inner[:, None], other=0.0)
+                v = tl.load(v_ptr + wide * v_n + v_tile, mask=held[None, :] & inner[:, None], other=0.0)
                 d_s = dot(g, v, tl.zeros((BL, BN), dtype=ACC), UPCAST) - delta[:, None]
             d_s = tl.exp(s - lse[:, None]) * d_s
             acc = dot(d_s.to(q.dtype), tl.trans(k), acc, UPCAST)
-        place = dq_ptr + b * out_b + f * out_f + h * out_h + wide * out_l + d[None, :]
-        tl.store(place, (acc * scale).to(dq_ptr.dtype.element_ty), mask=whole)
+        place = dq_ptr + (b * out_b + f * out_f + h * out_h + here.to(tl.int64) * BL * out_l) * UNIT
+        place += (tl.arange(0, BL) * out_l * UNIT)[:, None] + d[None, :]
+        tl.store(place, (acc * scale).to(dq_ptr.dtype.element_ty), mask=rows[:, None] & inner[None, :])
     if BY_SLOT:
         g_slot = add_slots(tl.zeros((BL, BJ), dtype=ACC), token, token, gamma, J, BJ)
         if G_OUT:
-            place = v_ptr + token.to(tl.int64)[None, :] * v_n + d[:, None]
+            place = v_ptr + token.to(tl.int64)[None, :] * v_n * UNIT + d[:, None]
             v_slot = tl.load(place, mask=there[None, :] & inner[:, None], other=0.0)
             g_slot = dot(g, v_slot, g_slot, UPCAST)
         place = (bfh * L + u)[:, None] * J + j[None, :]
@@ -196,10 +218,10 @@ def _query_kernel(
 def _key_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, token_ptr, object_ptr, key_bias_ptr, in_ptr, out_bias_ptr,
     lse_ptr, delta_ptr, g_ptr, g_sums_ptr, g_maps_ptr, dk_ptr, dv_ptr,
-    B, F, H, L, N, D, J, OBJECTS, HEIGHT, WIDTH, TILES, COUNT, SPAN, scale,
+    B, F, H, L, N, J, OBJECTS, HEIGHT, WIDTH, TILES, COUNT, SPAN, scale,
     q_b, q_f, q_h, q_l, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_f, g_h, g_l,
-    BL: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, KEY_BIAS: tl.constexpr,
-    BIAS: tl.constexpr, G_OUT: tl.constexpr, G_SUMS: tl.constexpr, G_MAPS: tl.constexpr,
+    BL: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, UNIT: tl.constexpr,
+    KEY_BIAS: tl.constexpr, BIAS: tl.constexpr, G_OUT: tl.constexpr, G_SUMS: tl.constexpr, G_MAPS: tl.constexpr,
     NEED_K: tl.constexpr, NEED_V: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The split's parts of dK and dV, (splits, B, H, N, D), over SPAN tiles of the F·TILES tiles of queries."""
@@ -208,32 +230,34 @@ def _key_kernel(
     b, h = bh // H, bh % H
     held, inner = n < N, d < D
     key_bias_ptr += b * N
-    k_ptr += b * k_b + h * k_h
-    place = v_ptr + b * v_b + h * v_h + n.to(tl.int64)[None, :] * v_n + d[:, None]
-    v = tl.load(place, mask=held[None, :] & inner[:, None], other=0.0)
+    first = tl.program_id(0).to(tl.int64) * BN
+    k_ptr += (b * k_b + h * k_h + first * k_n) * UNIT
+    v_ptr += (b * v_b + h * v_h + first * v_n) * UNIT
+    k_tile = (tl.arange(0, BN) * k_n * UNIT)[None, :] + d[:, None]
+    v_tile = (tl.arange(0, BN) * v_n * UNIT)[None, :] + d[:, None]
     dk, dv = tl.zeros((BN, BD), dtype=ACC), tl.zeros((BN, BD), dtype=ACC)
     for at in range(split * SPAN, tl.minimum((split + 1) * SPAN, F * TILES)):
-        f = at // TILES
-        u = (at % TILES) * BL + tl.arange(0, BL)
-        rows, wide = u < L, u.to(tl.int64)[:, None]
-        whole, bfh = rows[:, None] & inner[None, :], (b * F + f) * H + h
-        q = tl.load(q_ptr + b * q_b + f.to(tl.int64) * q_f + h * q_h + wide * q_l + d[None, :], mask=whole, other=0.0)
+        f = (at // TILES).to(tl.int64)
+        here = at % TILES
+        u = here * BL + tl.arange(0, BL)
+        rows, bfh = u < L, (b * F + f) * H + h
+        q = _rows(q_ptr, b, f, h, here, q_b, q_f, q_h, q_l, L, BL, D, BD, UNIT)
         token, masks, bias = slot_tile(
             box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
         )
         lse = tl.load(lse_ptr + bfh * L + u, mask=rows, other=0.0)
         s, _ = _logits(
-            q, k_ptr, key_bias_ptr, n, held, token, bias, d, D, J, k_n, scale, KEY_BIAS, BIAS, BJ, UPCAST, ACC
+            q, k_ptr, k_tile, key_bias_ptr, n, held, token, bias, J, scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC
         )
         p = tl.where(rows[:, None], tl.exp(s - lse[:, None]), 0.0)
         if G_OUT:
-            place = g_ptr + b * g_b + f.to(tl.int64) * g_f + h * g_h + wide * g_l + d[None, :]
-            g = tl.load(place, mask=whole, other=0.0)
+            g = _rows(g_ptr, b, f, h, here, g_b, g_f, g_h, g_l, L, BL, D, BD, UNIT)
             if NEED_V:
                 dv = dot(tl.trans(p.to(g.dtype)), g, dv, UPCAST)
         if NEED_K:
             d_s = tl.zeros((BL, BN), dtype=ACC)
             if G_OUT:
+                v = tl.load(v_ptr + v_tile, mask=held[None, :] & inner[:, None], other=0.0)
                 d_s = dot(g, v, d_s, UPCAST)
             if G_SUMS or G_MAPS:
                 gamma = _weights(
@@ -263,8 +287,8 @@ def _inner(t: torch.Tensor) -> torch.Tensor:
 
 
 def _sizes(q, k, slot_count: int, objects: int, grid) -> tuple[int, ...]:
-    _, frames, heads, cells, width = q.shape
-    return frames, heads, cells, k.shape[2], width, slot_count, objects, *grid
+    _, frames, heads, cells, _ = q.shape
+    return frames, heads, cells, k.shape[2], slot_count, objects, *grid
 
 
 def forward(
@@ -280,6 +304,7 @@ def forward(
     tiles = triton.cdiv(cells, rows)
     sums = boxes.new_empty(4, batch, frames, heads, tiles, count)
     programs = batch * frames * heads * tiles
+    strides, unit = in_units(q, k, v, out)
     if programs:
         given = (
             t if t is None else t.contiguous() for t in (boxes, slot_token, slot_object, key_bias, bias_in, bias_out)
@@ -288,9 +313,9 @@ def forward(
         _forward_kernel[(programs,)](
             q, k, v, *given, out, lse, sums, maps,
             *_sizes(q, k, count, boxes.shape[1], grid), tiles, programs, width**-0.5,
-            *q.stride()[:4], *k.stride()[:3], *v.stride()[:3], *out.stride()[:4],
-            BL=rows, BN=min(entry.columns, padded(k.shape[2])), BD=padded(width), BJ=16, KEY_BIAS=key_bias is not None,
-            BIAS=bias_in is not None, MAPS=want_maps, **_modes(q), num_warps=entry.warps, num_stages=entry.stages,
+            *strides, BL=rows, BN=min(entry.columns, padded(k.shape[2])), D=width, BD=padded(width), BJ=16, UNIT=unit,
+            KEY_BIAS=key_bias is not None, BIAS=bias_in is not None, MAPS=want_maps, **_modes(q),
+            num_warps=entry.warps, num_stages=entry.stages,
         )  # fmt: skip
     return out, lse, sums.sum(4), maps
 
@@ -310,11 +335,11 @@ def backward(
     delta = torch.empty_like(lse) if needs[K] else lse
     maps, d_logits = (lse.new_empty(*lse.shape, count) if by_slot else lse for _ in range(2))
     flags = {
-        "BD": padded(width), "BJ": 16, "KEY_BIAS": key_bias is not None, "BIAS": bias_in is not None,
+        "D": width, "BD": padded(width), "BJ": 16, "KEY_BIAS": key_bias is not None, "BIAS": bias_in is not None,
         "G_OUT": g_out is not None, "G_SUMS": g_sums is not None, "G_MAPS": g_maps is not None, **_modes(q),
     }  # fmt: skip
     sizes = _sizes(q, k, count, slots.boxes.shape[1], slots.grid)
-    strides = (*q.stride()[:4], *k.stride()[:3], *v.stride()[:3])
+    strides, unit = in_units(q, k, v, out, g)
     present = [lse if t is None else t for t in (g_lse, g_sums, g_maps)]
     groups = batch * frames * heads
     if groups * cells and (needs[Q] or needs[K] or by_slot):
@@ -323,8 +348,8 @@ def backward(
         tiles = triton.cdiv(cells, rows)
         _query_kernel[(groups * tiles,)](
             q, k, v, *given, out, lse, g, *present, q if d_q is None else d_q, delta, maps, d_logits,
-            *sizes, tiles, groups, width**-0.5, *strides, *out.stride()[:4], *g.stride()[:4],
-            BL=rows, BN=min(entry.columns, padded(keys)), **flags, G_LSE=g_lse is not None, NEED_Q=needs[Q],
+            *sizes, tiles, groups, width**-0.5, *strides,
+            BL=rows, BN=min(entry.columns, padded(keys)), UNIT=unit, **flags, G_LSE=g_lse is not None, NEED_Q=needs[Q],
             DELTA=needs[K], BY_SLOT=by_slot, num_warps=entry.warps, num_stages=entry.stages,
         )  # fmt: skip
     grads: list[torch.Tensor | None] = [d_q, None, None, None, None, None]
@@ -340,8 +365,8 @@ def backward(
         if batch * heads:
             _key_kernel[(blocks, splits, batch * heads)](
                 q, k, v, *given, lse, delta, g, *present[1:], d_k, d_v,
-                batch, *sizes, tiles, groups, span, width**-0.5, *strides, *g.stride()[:4],
-                BL=rows, BN=columns, **flags, NEED_K=needs[K], NEED_V=needs[V],
+                batch, *sizes, tiles, groups, span, width**-0.5, *strides[:10], *strides[14:],
+                BL=rows, BN=columns, UNIT=unit, **flags, NEED_K=needs[K], NEED_V=needs[V],
                 num_warps=entry.warps, num_stages=entry.stages,
             )  # fmt: skip
         grads[K] = d_k.sum(0).to(k.dtype) if needs[K] else None

@@ -1,9 +1,10 @@
 """What the kernels of motion attention share: products in the right dtype, masks from four numbers, slot tiles."""
 
+import torch
 import triton
 import triton.language as tl
 
-__all__ = ["add_slots", "cover", "dot", "slot_tile"]
+__all__ = ["add_slots", "cover", "dot", "in_units", "slot_tile"]
 
 
 @triton.jit
@@ -54,3 +55,13 @@ def add_slots(s, n, token, values, J, BJ: tl.constexpr):
         column = tl.sum(tl.where((j == i)[None, :], values, 0.0), 1)
         s += tl.where((n == chosen)[None, :], column[:, None], 0.0)
     return s
+
+
+def in_units(*tensors: torch.Tensor) -> tuple[list[int], int]:
+    """All strides but the last, 1, of the tensors, divided by 8 where they can be, and that divisor.
+
+    A compiler that knows of the 8 loads 16 bytes at a time, also where a stride is no multiple of 16 (heads 40 wide).
+    """
+    strides = [stride for t in tensors for stride in t.stride()[:-1]]
+    unit = 1 if any(stride % 8 for stride in strides) else 8
+    return [stride // unit for stride in strides], unit

@@ -1,7 +1,7 @@
 """Tile sizes of the motion attention kernels by architecture and padded head width.
 
 As in `table.py`, the sizes come from registers and shared memory, not from timings; what is checked is that every
-entry compiles and spills no register (`motion_resources.py`). The forward pass takes up to 128 keys in one tile.
+entry compiles and spills no register (`motion_resources.py`).
 """
 
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ class Tile:
 TABLE: dict[str, dict[tuple[str, int], Tile]] = {
     "sm_80": {
         ("forward", 64): Tile(64, 128, 8, 2),
-        ("forward", 128): Tile(64, 128, 8, 2),
+        ("forward", 128): Tile(64, 64, 8, 2),
         ("forward", 256): Tile(32, 128, 8, 1),
         ("query", 64): Tile(64, 64, 4, 2),
-        ("query", 128): Tile(64, 64, 8, 2),
-        ("query", 256): Tile(32, 64, 8, 1),
+        ("query", 128): Tile(64, 32, 8, 1),
+        ("query", 256): Tile(16, 32, 8, 1),
         ("key", 64): Tile(64, 64, 8, 2),
-        ("key", 128): Tile(64, 64, 8, 1),
+        ("key", 128): Tile(32, 64, 8, 1),
         ("key", 256): Tile(32, 32, 8, 1),
-        ("temporal_forward", 64): Tile(64, 64, 4, 1),
-        ("temporal_forward", 128): Tile(64, 64, 8, 1),
-        ("temporal_forward", 256): Tile(64, 64, 8, 1),
-        ("temporal_backward", 64): Tile(64, 64, 8, 1),
-        ("temporal_backward", 128): Tile(64, 64, 8, 1),
-        ("temporal_backward", 256): Tile(64, 64, 8, 1),
+        ("temporal_forward", 64): Tile(32, 32, 4, 1),
+        ("temporal_forward", 128): Tile(32, 32, 4, 1),
+        ("temporal_forward", 256): Tile(32, 32, 8, 1),
+        ("temporal_backward", 64): Tile(32, 32, 4, 1),
+        ("temporal_backward", 128): Tile(32, 32, 4, 1),
+        ("temporal_backward", 256): Tile(32, 32, 8, 1),
     },
 }
 TABLE["sm_90"] = dict(TABLE["sm_80"])

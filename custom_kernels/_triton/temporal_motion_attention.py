@@ -1,4 +1,4 @@
-"""Kernels of `temporal_motion_attention`: ⌊64/F⌋ pixels of one head in a tile, each with its F frames.
+"""Kernels of `temporal_motion_attention`: ⌊32/F⌋ pixels of one head in a tile, each with its F frames.
 
 Rows of a tile are (pixel, frame) pairs, and so are its columns; all but the blocks of equal pixels are masked. One
 program of the backward pass goes over SPAN tiles, so that dτ and dρ end as few parts, added in a fixed order.
@@ -10,18 +10,37 @@ import triton.language as tl
 
 from ..temporal_motion_registered import diagonal_sums
 from . import table
-from .motion_slots import cover, dot
+from .motion_slots import cover, dot, in_units
 from .motion_table import tile
 from .table import UNITS, interpreted, padded
 
 __all__ = ["backward", "forward"]
 
+ROWS = 32  # of a tile: with 64, twice as much of it would be masked, and the backward pass would spill registers
+
 
 @triton.jit
-def _tile(ptr, b, h, pixel, frame, d, held, D, s_b, s_p, s_f, s_h):
-    """(rows, BD) of a (B, L, F, H, d) tensor, 0 where not `held`."""
-    place = ptr + b * s_b + h * s_h + (pixel.to(tl.int64) * s_p + frame * s_f)[:, None] + d[None, :]
-    return tl.load(place, mask=held[:, None] & (d < D)[None, :], other=0.0)
+def _tile(
+    ptr, b, h, at, place, frame, held, s_b, s_p, s_f, s_h, PACK,
+    D: tl.constexpr, BD: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """Tile `at` (rows, BD) of a (B, L, F, H, D) tensor, 0 where not `held`; strides are in UNITs."""
+    d = tl.arange(0, BD)
+    ptr += (b * s_b + h * s_h + tl.cast(at, tl.int64) * PACK * s_p) * UNIT
+    offsets = ((place * s_p + frame * s_f) * UNIT)[:, None] + d[None, :]
+    return tl.load(ptr + offsets, mask=held[:, None] & (d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def _put(
+    ptr, value, b, h, at, place, frame, held, s_b, s_p, s_f, s_h, PACK,
+    D: tl.constexpr, BD: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """Writes what `_tile` would read."""
+    d = tl.arange(0, BD)
+    ptr += (b * s_b + h * s_h + tl.cast(at, tl.int64) * PACK * s_p) * UNIT
+    offsets = ((place * s_p + frame * s_f) * UNIT)[:, None] + d[None, :]
+    tl.store(ptr + offsets, value.to(ptr.dtype.element_ty), mask=held[:, None] & (d < D)[None, :])
 
 
 @triton.jit
@@ -48,63 +67,62 @@ def _probabilities(
 @triton.jit
 def _temporal_forward_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, tau_ptr, gamma_ptr, rho_ptr, out_ptr,
-    L, F, H, D, OBJECTS, HEIGHT, WIDTH, PACK, scale,
+    L, F, H, OBJECTS, HEIGHT, WIDTH, PACK, scale,
     q_b, q_p, q_f, q_h, k_b, k_p, k_f, k_h, v_b, v_p, v_f, v_h, out_b, out_p, out_f, out_h,
-    BR: tl.constexpr, BD: tl.constexpr, RHO: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
+    BR: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, UNIT: tl.constexpr, RHO: tl.constexpr, ACC: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """out (B, L, F, H, d)."""
     bh = tl.program_id(1).to(tl.int64)
     b, h = bh // H, bh % H
-    r, d = tl.arange(0, BR), tl.arange(0, BD)
+    r, at = tl.arange(0, BR), tl.program_id(0)
     place, frame = r // F, r % F
-    pixel = tl.program_id(0) * PACK + place
+    pixel = at * PACK + place
     held = (place < PACK) & (pixel < L)
-    q = _tile(q_ptr, b, h, pixel, frame, d, held, D, q_b, q_p, q_f, q_h)
-    k = _tile(k_ptr, b, h, pixel, frame, d, held, D, k_b, k_p, k_f, k_h)
-    v = _tile(v_ptr, b, h, pixel, frame, d, held, D, v_b, v_p, v_f, v_h)
+    q = _tile(q_ptr, b, h, at, place, frame, held, q_b, q_p, q_f, q_h, PACK, D, BD, UNIT)
+    k = _tile(k_ptr, b, h, at, place, frame, held, k_b, k_p, k_f, k_h, PACK, D, BD, UNIT)
+    v = _tile(v_ptr, b, h, at, place, frame, held, v_b, v_p, v_f, v_h, PACK, D, BD, UNIT)
     product = dot(q, tl.trans(k), tl.zeros((BR, BR), dtype=ACC), UPCAST) * scale
     p = _probabilities(
         product, box_ptr, tl.load(tau_ptr + b), gamma_ptr, rho_ptr, b, h, place, frame, pixel, held, F, H, OBJECTS,
         HEIGHT, WIDTH, RHO, ACC,
     )  # fmt: skip
     out = dot(p.to(v.dtype), v, tl.zeros((BR, BD), dtype=ACC), UPCAST)
-    at = out_ptr + b * out_b + h * out_h + (pixel.to(tl.int64) * out_p + frame * out_f)[:, None] + d[None, :]
-    tl.store(at, out.to(out_ptr.dtype.element_ty), mask=held[:, None] & (d < D)[None, :])
+    _put(out_ptr, out, b, h, at, place, frame, held, out_b, out_p, out_f, out_h, PACK, D, BD, UNIT)
 
 
 @triton.jit
 def _temporal_backward_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, tau_ptr, gamma_ptr, rho_ptr, g_ptr, dq_ptr, dk_ptr, dv_ptr, d_tau_ptr, d_s_ptr,
-    L, F, H, D, OBJECTS, HEIGHT, WIDTH, PACK, SPAN, SPLITS, scale,
-    q_b, q_p, q_f, q_h, k_b, k_p, k_f, k_h, v_b, v_p, v_f, v_h, g_b, g_p, g_f, g_h, out_b, out_p, out_f, out_h,
-    BR: tl.constexpr, BD: tl.constexpr, RHO: tl.constexpr, NEED_Q: tl.constexpr, NEED_K: tl.constexpr,
-    NEED_V: tl.constexpr, NEED_TAU: tl.constexpr, NEED_RHO: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
+    L, F, H, OBJECTS, HEIGHT, WIDTH, PACK, SPAN, SPLITS, scale,
+    q_b, q_p, q_f, q_h, k_b, k_p, k_f, k_h, v_b, v_p, v_f, v_h, g_b, g_p, g_f, g_h,
+    BR: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, UNIT: tl.constexpr, RHO: tl.constexpr,
+    NEED_Q: tl.constexpr, NEED_K: tl.constexpr, NEED_V: tl.constexpr, NEED_TAU: tl.constexpr,
+    NEED_RHO: tl.constexpr, ACC: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """dQ, dK, dV, and the split's parts of dτ, (B·H, splits), and of Σ dS, (B·H, splits, BR, BR)."""
     split, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     b, h = bh // H, bh % H
-    r, d = tl.arange(0, BR), tl.arange(0, BD)
+    r = tl.arange(0, BR)
     place, frame = r // F, r % F
     tau = tl.load(tau_ptr + b)
     d_tau, total = tl.zeros((BR,), dtype=ACC), tl.zeros((BR, BR), dtype=ACC)
     for at in range(split * SPAN, tl.minimum((split + 1) * SPAN, tl.cdiv(L, PACK))):
         pixel = at * PACK + place
         held = (place < PACK) & (pixel < L)
-        q = _tile(q_ptr, b, h, pixel, frame, d, held, D, q_b, q_p, q_f, q_h)
-        k = _tile(k_ptr, b, h, pixel, frame, d, held, D, k_b, k_p, k_f, k_h)
+        q = _tile(q_ptr, b, h, at, place, frame, held, q_b, q_p, q_f, q_h, PACK, D, BD, UNIT)
+        k = _tile(k_ptr, b, h, at, place, frame, held, k_b, k_p, k_f, k_h, PACK, D, BD, UNIT)
         product = dot(q, tl.trans(k), tl.zeros((BR, BR), dtype=ACC), UPCAST) * scale
         p = _probabilities(
             product, box_ptr, tau, gamma_ptr, rho_ptr, b, h, place, frame, pixel, held, F, H, OBJECTS,
             HEIGHT, WIDTH, RHO, ACC,
         )  # fmt: skip
-        g = _tile(g_ptr, b, h, pixel, frame, d, held, D, g_b, g_p, g_f, g_h)
-        where = b * out_b + h * out_h + (pixel.to(tl.int64) * out_p + frame * out_f)[:, None] + d[None, :]
-        whole = held[:, None] & (d < D)[None, :]
+        g = _tile(g_ptr, b, h, at, place, frame, held, g_b, g_p, g_f, g_h, PACK, D, BD, UNIT)
         if NEED_V:
             dv = dot(tl.trans(p.to(g.dtype)), g, tl.zeros((BR, BD), dtype=ACC), UPCAST)
-            tl.store(dv_ptr + where, dv.to(dv_ptr.dtype.element_ty), mask=whole)
+            _put(dv_ptr, dv, b, h, at, place, frame, held, g_b, g_p, g_f, g_h, PACK, D, BD, UNIT)
         if NEED_Q or NEED_K or NEED_TAU or NEED_RHO:
-            v = _tile(v_ptr, b, h, pixel, frame, d, held, D, v_b, v_p, v_f, v_h)
+            v = _tile(v_ptr, b, h, at, place, frame, held, v_b, v_p, v_f, v_h, PACK, D, BD, UNIT)
             d_p = dot(g, tl.trans(v), tl.zeros((BR, BR), dtype=ACC), UPCAST)
             d_s = p * (d_p - tl.sum(p * d_p, 1)[:, None])
             if NEED_TAU:
@@ -114,10 +132,10 @@ def _temporal_backward_kernel(
             d_s = (d_s * (tau * scale)).to(q.dtype)
             if NEED_Q:
                 dq = dot(d_s, k, tl.zeros((BR, BD), dtype=ACC), UPCAST)
-                tl.store(dq_ptr + where, dq.to(dq_ptr.dtype.element_ty), mask=whole)
+                _put(dq_ptr, dq, b, h, at, place, frame, held, g_b, g_p, g_f, g_h, PACK, D, BD, UNIT)
             if NEED_K:
                 dk = dot(tl.trans(d_s), q, tl.zeros((BR, BD), dtype=ACC), UPCAST)
-                tl.store(dk_ptr + where, dk.to(dk_ptr.dtype.element_ty), mask=whole)
+                _put(dk_ptr, dk, b, h, at, place, frame, held, g_b, g_p, g_f, g_h, PACK, D, BD, UNIT)
     part = bh * SPLITS + split
     if NEED_TAU:
         tl.store(d_tau_ptr + part, tl.sum(d_tau, 0))
@@ -125,14 +143,18 @@ def _temporal_backward_kernel(
         tl.store(d_s_ptr + (part * BR + r)[:, None] * BR + r[None, :], total)
 
 
+def _near(t: torch.Tensor) -> torch.Tensor:
+    """With rows that are dense, and those of a tile within 32-bit offsets of each other."""
+    return t if t.stride(-1) == 1 and ROWS * (t.stride(1) + t.stride(2)) < 2**31 else t.contiguous()
+
+
 def _arguments(q, k, v, boxes, tau, gamma, rho, grid) -> tuple[list, tuple, dict]:
     """Tensors, sizes, and constants that both kernels take."""
-    (_, pixels, frames, heads, width), entry_rows = q.shape, 64
-    tensors = [t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v)]
-    tensors += [q if t is None else t.contiguous() for t in (boxes, tau, gamma, rho)]
-    sizes = (pixels, frames, heads, width, boxes.shape[1], *grid, entry_rows // frames)
+    _, pixels, frames, heads, width = q.shape
+    tensors = [_near(t) for t in (q, k, v)] + [q if t is None else t.contiguous() for t in (boxes, tau, gamma, rho)]
+    sizes = (pixels, frames, heads, boxes.shape[1], *grid, ROWS // frames)
     constants = {
-        "BR": entry_rows, "BD": padded(width), "RHO": rho is not None,
+        "BR": ROWS, "D": width, "BD": padded(width), "RHO": rho is not None,
         "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
         "UPCAST": interpreted() and q.dtype == torch.bfloat16,
     }  # fmt: skip
@@ -145,11 +167,11 @@ def forward(q, k, v, boxes, tau, gamma, rho, grid) -> torch.Tensor:
     out = q.new_empty(q.shape)
     entry = tile("temporal_forward", constants["BD"], q.device)
     programs = (triton.cdiv(q.shape[1], sizes[-1]), q.shape[0] * q.shape[3])
+    strides, unit = in_units(*tensors[:3], out)
     if out.numel():
         _temporal_forward_kernel[programs](
-            *tensors, out, *sizes, q.shape[-1] ** -0.5,
-            *(s for t in (*tensors[:3], out) for s in t.stride()[:4]),
-            **constants, num_warps=entry.warps, num_stages=entry.stages,
+            *tensors, out, *sizes, q.shape[-1] ** -0.5, *strides, UNIT=unit, **constants,
+            num_warps=entry.warps, num_stages=entry.stages,
         )  # fmt: skip
     return out
 
@@ -157,21 +179,20 @@ def forward(q, k, v, boxes, tau, gamma, rho, grid) -> torch.Tensor:
 def backward(g, q, k, v, boxes, tau, gamma, rho, grid, needs) -> list[torch.Tensor | None]:
     """As `backward_torch`."""
     tensors, sizes, constants = _arguments(q, k, v, boxes, tau, gamma, rho, grid)
-    g = g if g.stride(-1) == 1 else g.contiguous()
+    g = g.contiguous()  # its strides are those of dQ, dK and dV too
     batch, pixels, frames, heads, width = q.shape
-    entry, rows = tile("temporal_backward", constants["BD"], q.device), constants["BR"]
+    entry = tile("temporal_backward", constants["BD"], q.device)
     tiles, programs = triton.cdiv(pixels, sizes[-1]), batch * heads
     span = triton.cdiv(tiles * max(1, programs), 8 * UNITS[table.architecture(q.device)])
     splits = triton.cdiv(tiles, span)
     made = [q.new_empty(q.shape) if need else q for need in needs[:3]]
     d_tau = tau.new_empty(batch, heads * splits) if needs[3] else tau
-    d_s = tau.new_empty(batch, heads, splits, rows, rows) if needs[4] else tau
+    d_s = tau.new_empty(batch, heads, splits, ROWS, ROWS) if needs[4] else tau
     if q.numel():
-        strides = (pixels * frames * heads * width, frames * heads * width, heads * width, width)
+        strides, unit = in_units(*tensors[:3], g)
         _temporal_backward_kernel[(splits, programs)](
-            *tensors, g, *made, d_tau, d_s, *sizes, span, splits, width**-0.5,
-            *(s for t in (*tensors[:3], g) for s in t.stride()[:4]), *strides,
-            **constants, **dict(zip(("NEED_Q", "NEED_K", "NEED_V", "NEED_TAU", "NEED_RHO"), needs, strict=True)),
+            *tensors, g, *made, d_tau, d_s, *sizes, span, splits, width**-0.5, *strides, UNIT=unit, **constants,
+            **dict(zip(("NEED_Q", "NEED_K", "NEED_V", "NEED_TAU", "NEED_RHO"), needs, strict=True)),
             num_warps=entry.warps, num_stages=entry.stages,
         )  # fmt: skip
     grads = [t if need else None for t, need in zip(made, needs[:3], strict=True)]
@@ -179,4 +200,4 @@ def backward(g, q, k, v, boxes, tau, gamma, rho, grid, needs) -> list[torch.Tens
     if not needs[4]:
         return [*grads, None]
     wide = diagonal_sums(d_s.sum(2))  # of all (pixel, frame) pairs; rows of other pixels are zero
-    return [*grads, wide[..., rows - frames : rows + frames - 1]]
+    return [*grads, wide[..., ROWS - frames : ROWS + frames - 1]]

@@ -51,3 +51,31 @@ def test_a_spill_would_be_seen(ahead, resources):
     call = max(wanted, key=lambda c: dict(c.arguments)["BK"])
     row = ahead.row(ahead.Call(call.kernel, call.arguments, (("num_warps", 1), ("num_stages", 1))), "sm_90")
     assert row["spills"] and row["stack"] > 0 and row["local"] > 0
+
+
+# ---- motion attention ----
+
+
+@pytest.fixture
+def motion(script):
+    return script("motion_resources")
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
+def test_the_motion_launches_cover_the_whole_table(motion, monkeypatch, arch):
+    from custom_kernels._triton import motion_table
+
+    entries = Seen(motion_table.TABLE[arch])
+    monkeypatch.setitem(motion_table.TABLE, arch, entries)
+    calls = motion.calls(arch)
+    assert entries.taken == set(entries)
+    assert len({call.kernel.fn.__name__ for call in calls}) == 5
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("kernel", ["_query_kernel", "_temporal_backward_kernel"])
+def test_guidance_compiles_without_spills(ahead, motion, arch, kernel):
+    """dQ of AnimateDiff's 40-wide heads, and its temporal layers."""
+    wanted = [c for c in motion.calls(arch) if c.kernel.fn.__name__ == kernel and dict(c.arguments)["D"] == 40]
+    row = ahead.row(wanted[-1], arch)
+    assert not row["spills"] and 0 < row["shared"] <= {"sm_80": 163, "sm_90": 227, "gfx942": 64}[arch] * 1024

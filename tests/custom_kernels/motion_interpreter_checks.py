@@ -28,11 +28,18 @@ def load(name):
 
 
 cross = load("test_motion_attention")
-cross.SIZES |= {
-    "two tiles of queries": (1, 2, 2, (8, 9), 20, 30, 2, [(3, 0), (9, 1), (3, 1)]),
+cross.SIZES = {
+    "odd": (2, 2, 1, (3, 5), 7, 11, 2, [(1, 0), (2, 0), (5, 1)]),
+    "one of each": (1, 1, 1, (1, 1), 1, 1, 1, [(0, 0)]),
+    "shared token, 40 wide": (1, 1, 2, (4, 4), 40, 77, 3, [(4, 0), (4, 1), (8, 2), (0, 2)]),
+    "two tiles of queries": (1, 2, 1, (8, 9), 20, 30, 1, [(3, 0)]),
+    "128 keys": (1, 1, 1, (7, 3), 64, 128, 1, [(127, 0)]),
+    "226 keys, 80 wide": (1, 1, 1, (3, 3), 80, 226, 2, [(225, 0), (17, 1)]),
+    "512 keys": (1, 1, 1, (2, 3), 128, 512, 1, [(511, 0)]),
     "160 wide": (1, 1, 1, (3, 3), 160, 20, 1, [(4, 0)]),
-    "80 wide": (1, 2, 1, (3, 3), 80, 140, 1, [(139, 0)]),
     "sixteen slots": (1, 1, 1, (2, 3), 16, 21, 3, [(n, n % 3) for n in range(16)]),
+    "no slots": (1, 1, 1, (3, 4), 8, 10, 2, []),
+    "no objects": (1, 1, 1, (3, 4), 8, 10, 0, []),
 }
 
 
@@ -73,15 +80,13 @@ def test_output_and_every_gradient(size):
     compare(cross.make(size), torch.float64)
 
 
-@pytest.mark.parametrize("size", ["odd", "CLIP"])
-def test_without_bias_and_padding(size):
-    compare(cross.make(size, bias=False, padding=False, missing=False), torch.float64)
+def test_without_bias_and_padding():
+    compare(cross.make("odd", bias=False, padding=False, missing=False), torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("size", ["odd", "226 keys"])
-def test_narrower_types(size, dtype):
-    compare(cross.make(size, dtype), dtype)
+def test_narrower_types(dtype):
+    compare(cross.make("shared token, 40 wide", dtype), dtype)
 
 
 @pytest.mark.parametrize("outputs", [(0,), (1,), (2, 3), (6,)])
@@ -92,7 +97,7 @@ def test_gradients_of_each_output_alone(outputs):
 # ---- over frames ----
 
 temporal = load("test_temporal_motion_attention")
-temporal.SIZES |= {"64 frames": (1, (1, 2), 64, 1, 16, 1), "several tiles": (1, (5, 6), 7, 2, 20, 2)}
+temporal.SIZES |= {"32 frames": (1, (1, 2), 32, 1, 16, 1), "several tiles": (2, (4, 5), 7, 1, 20, 2)}
 
 
 def compare_temporal(made, dtype):
@@ -127,3 +132,34 @@ def test_temporal_gradients_one_at_a_time_and_strides():
         out.backward(g)
         torch.testing.assert_close(mine[name].grad, everything[name], rtol=1e-11, atol=1e-11)
         assert not any(t.grad is not None for n, t in mine.items() if n != name)
+
+
+# ---- what they refuse ----
+
+
+def test_too_many_slots_frames_or_channels_are_refused(monkeypatch):
+    monkeypatch.setitem(cross.SIZES, "many", (1, 1, 1, (1, 2), 4, 20, 1, [(n, 0) for n in range(17)]))
+    leaves, rest = cross.make("many")
+    with pytest.raises(ValueError, match="17 slots were given, the kernels take up to 16"):
+        motion_attention(**leaves, **rest, backend="triton")
+    monkeypatch.setitem(cross.SIZES, "wide", (1, 1, 1, (1, 2), 264, 20, 1, [(0, 0)]))
+    leaves, rest = cross.make("wide")
+    with pytest.raises(ValueError, match="heads are 264 wide, the kernels take up to 256"):
+        motion_attention(**leaves, **rest, backend="triton")
+    monkeypatch.setitem(temporal.SIZES, "long", (1, (1, 2), 33, 1, 8, 1))
+    leaves, rest = temporal.make("long")
+    with pytest.raises(ValueError, match="33 frames and heads 8 wide; they take up to 32 and 256"):
+        temporal_motion_attention(**leaves, **rest, backend="triton")
+
+
+def test_force_and_compile_reach_the_kernels(monkeypatch):
+    from custom_kernels._triton import motion_attention as kernels
+
+    calls, forward = [], kernels.forward
+    monkeypatch.setattr(kernels, "forward", lambda *a: calls.append(1) or forward(*a))
+    monkeypatch.setenv("WM_KERNELS", "force")
+    made = cross.make("160 wide", torch.float32)
+    compiled = torch.compile(motion_attention, fullgraph=True, backend="aot_eager")
+    results = [cross.gradients(f, *made) for f in (compiled, motion_attention)]
+    cross.compare(*results, tolerance=1e-5)
+    assert len(calls) == 2

@@ -10,7 +10,7 @@ from custom_kernels import motion_attention as op
 from custom_kernels import motion_forms
 from wm_pipelines.kernels import MotionAttention, box_masks, motion_attention, motion_attention_reference
 
-FORMS = ("explicit", "indicator")
+FORMS = ("explicit", "kept", "indicator")
 
 # B, F, H, grid, d, N, O, slots as (token, object)
 SIZES = {
@@ -201,8 +201,8 @@ def test_float_biases_equal_tensors_of_them():
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
 @pytest.mark.parametrize("size", ["odd", "CLIP", "512 keys"])
 def test_narrower_types(size, dtype, tolerance, form):
-    if form == "indicator" and dtype != torch.float32:
-        pytest.skip("this form rounds its columns; half precision takes the explicit one")
+    if form != "explicit" and dtype != torch.float32:
+        pytest.skip("half precision takes the explicit form")
     leaves, rest = make(size, dtype)
     found, grads = gradients(motion_attention, leaves, rest, return_maps=True)
     wide = {name: t.double() for name, t in leaves.items()}
@@ -214,11 +214,15 @@ def test_narrower_types(size, dtype, tolerance, form):
     assert all(grads[name].dtype == t.dtype for name, t in leaves.items())
 
 
-def test_half_precision_never_takes_the_indicator_form():
-    for dtype in (torch.float16, torch.bfloat16):
-        assert motion_forms.choose_form(4096, 512, 64, dtype, torch.device("cpu"), "fast") == "explicit"
-    assert motion_forms.choose_form(4096, 512, 64, torch.float32, torch.device("cpu"), "fast") == "indicator"
-    assert motion_forms.choose_form(4096, 512, 64, torch.float32, torch.device("cpu"), "low") == "explicit"
+def test_the_choice_of_a_form():
+    def form(keys, dtype=torch.float32, memory="fast", training=True, rows=4096, device="cpu"):
+        return motion_forms.choose_form(rows, keys, 64, dtype, torch.device(device), memory, training)
+
+    assert (form(77), form(77, training=False), form(512), form(512, rows=40)) == (
+        "kept", "explicit", "indicator", "explicit",
+    )  # fmt: skip
+    for options in ({"memory": "low"}, {"dtype": torch.float16}, {"dtype": torch.bfloat16}, {"device": "meta"}):
+        assert form(77, **options) == form(512, **options) == "explicit"
 
 
 NAMES = ("q", "k", "v", "boxes", "bias_in", "bias_out")
@@ -306,11 +310,11 @@ def test_without_data_shapes_are_right():
     assert all(t.grad.shape == t.shape for t in leaves.values())
 
 
-def test_no_map_is_kept_for_the_backward_pass():
+def test_low_memory_keeps_no_map_for_the_backward_pass():
     leaves, rest = make("512 keys", torch.float32)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        motion_attention(**{name: t.requires_grad_() for name, t in leaves.items()}, **rest)
+        motion_attention(**{name: t.requires_grad_() for name, t in leaves.items()}, **rest, memory="low")
     given = {t.data_ptr() for t in leaves.values()}
     assert max(t.numel() for t in kept if t.data_ptr() not in given) <= rest["key_bias"].numel()
 
@@ -337,8 +341,9 @@ def test_registration_is_sound(form):
     arguments = (*made[:4], rest["slot_token"], rest["slot_object"], rest["key_bias"], *made[4:], 4, 4, True, form)
     torch.library.opcheck(registered, arguments)
     frozen = [t.detach() if isinstance(t, torch.Tensor) else t for t in arguments]
-    outputs = [t.detach() for t in registered(*frozen)]
-    torch.library.opcheck(registered_backward, (*outputs, *frozen[:9], None, None, 4, 4, form, [True] * 6))
+    *outputs, kept = (t.detach() for t in registered(*frozen))
+    kept = kept if form == "kept" else None
+    torch.library.opcheck(registered_backward, (*outputs, *frozen[:9], None, None, kept, 4, 4, form, [True] * 6))
 
 
 def test_autocast_multiplies_in_its_dtype_and_sums_in_float32():
