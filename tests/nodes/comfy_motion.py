@@ -22,6 +22,7 @@ WAN_FRAMES = 9  # three latent frames
 def tiny_clip():
     """A CLIP with SD 1.5's own tokenizer and a small text encoder of random weights, 16 wide."""
     import comfy.sd
+    import torch
     from comfy import sd1_clip
 
     config = {
@@ -36,7 +37,11 @@ def tiny_clip():
         tokenizer = sd1_clip.SD1Tokenizer
         clip = functools.partial(sd1_clip.SD1ClipModel, clip_model=encoder)
 
-    return comfy.sd.CLIP(Target(), parameters=1)
+    clip = comfy.sd.CLIP(Target(), parameters=1)
+    torch.manual_seed(0)
+    for parameter in clip.cond_stage_model.parameters():  # ComfyUI leaves them as the memory was
+        torch.nn.init.normal_(parameter, std=0.5)
+    return clip
 
 
 def tiny_wan():
@@ -45,7 +50,15 @@ def tiny_wan():
     import comfy.supported_models
     import torch
 
-    sizes = {"model_type": "t2v", "dim": 24, "ffn_dim": 32, "num_heads": 2, "num_layers": 2, "in_dim": 4, "out_dim": 4}
+    sizes = {
+        "model_type": "t2v",
+        "dim": 24,
+        "ffn_dim": 32,
+        "num_heads": 2,
+        "num_layers": 2,
+        "in_dim": 16,
+        "out_dim": 16,
+    }
     sizes |= {"freq_dim": 8, "text_dim": 16, "text_len": 77, "patch_size": (1, 2, 2), "image_model": "wan2.1"}
     config = comfy.supported_models.WAN21_T2V({**sizes, "dtype": torch.float32})
     native = config.get_model({}, device="cpu")
@@ -58,6 +71,7 @@ def tiny_wan():
 def main(folder: Path) -> dict:
     import torch
 
+    torch.set_num_threads(1)
     nodes = load_nodes(folder)  # makes the library importable too
     from comfy.patcher_extension import WrappersMP
 
@@ -175,7 +189,7 @@ def main(folder: Path) -> dict:
         return function(*args, mask=mask, **kwargs)
 
     torch.manual_seed(1)
-    clip_latent = torch.randn(2, 4, 3, 8, 12)
+    clip_latent = torch.randn(2, 16, 3, 8, 12)
     call(patched, clip_latent, text, optimized_attention_override=record)
     biased = call(patched, clip_latent, text)
     kinds = [(queries, keys, mask is not None) for queries, keys, mask in masks]
@@ -197,7 +211,61 @@ def main(folder: Path) -> dict:
         call(apply(wan, frames=8, chosen=(ball,))[0], clip_latent, text)
     except ValueError as error:
         found["refused"]["stride"] = str(error)
+    found["ksampler"] = sampled(unet, wan, clip, apply)
     return found
+
+
+def sampled(unet, wan, clip, apply) -> dict:
+    """Core's KSampler on the steered models, also in core's context windows: what is biased, and what comes out."""
+    import torch
+    from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
+
+    import nodes as core
+    from wm_pipelines.mojito.objects import MotionObject
+
+    masks: list = []
+
+    def record(function, *args, mask=None, **kwargs):
+        masks.append((args[0].shape[1] != args[1].shape[1], None if mask is None else tuple(mask.shape)))
+        return function(*args, mask=mask, **kwargs)
+
+    negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+
+    def run(model, positive, latent):
+        model = model.clone()
+        model.model_options["transformer_options"]["optimized_attention_override"] = record
+        del masks[:]
+        with torch.inference_mode():
+            out = core.common_ksampler(model, 0, 4, 5.0, "euler", "simple", positive, negative, {"samples": latent})
+        text = [shape for is_text, shape in masks if is_text]
+        return (
+            out[0]["samples"],
+            sum(shape is not None for shape in text) / len(text),
+            {shape for shape in text if shape},
+        )
+
+    frames = torch.zeros(FRAMES, 4, 8, 8)
+    plain, _, _ = run(unet, apply(unet)[1], frames)
+    zero, none, _ = run(*apply(unet, fraction=0.0)[:2], frames)
+    half, share, _ = run(*apply(unet, fraction=0.5)[:2], frames)
+    steered, _, _ = run(*apply(unet)[:2], frames)
+
+    video = torch.zeros(1, 16, 3, 8, 12)
+    model, positive, _ = apply(wan, frames=WAN_FRAMES, chosen=[MotionObject("blue ball", (0.2, 0.5, 0.75, 1.0))])
+    whole, _, shapes = run(model, positive, video)
+    windowed = WanContextWindowsManualNode.execute(model, 5, 1, "standard_static", 1, False, "pyramid", False).result[
+        0
+    ]
+    pieces, _, window_shapes = run(windowed, positive, video)
+    return {
+        "fraction 0": float((zero - plain).abs().max()),
+        "biased calls at fraction 0": none,
+        "biased calls at fraction 0.5": share,
+        "moved": [float((out - plain).abs().max()) for out in (half, steered)],
+        "wan masks": sorted(shapes),
+        "wan masks in windows": sorted(window_shapes),
+        "wan": [bool(torch.isfinite(out).all()) for out in (whole, pieces)],
+    }
 
 
 if __name__ == "__main__":

@@ -61,6 +61,15 @@ def test_wan_is_biased_in_its_text_attention_alone_and_other_overrides_stay(foun
     assert wan["ball inside"] == 3 and wan["cube outside"] == -3 and wan["moved"] > 0.01
 
 
+def test_cores_ksampler_runs_the_steered_models(found):
+    run = found["ksampler"]
+    assert run["fraction 0"] == run["biased calls at fraction 0"] == 0
+    assert run["biased calls at fraction 0.5"] == 0.5 and min(run["moved"]) > 1e-3
+    assert run["wan"] == [True, True]
+    # Three latent frames of 4 x 6 cells at once, then windows of two; both branches of guidance in one call.
+    assert run["wan masks"] == [[2, 1, 72, 77]] and run["wan masks in windows"] == [[2, 1, 48, 77]]
+
+
 def test_what_can_not_be_is_one_clear_error(found):
     refused = found["refused"]
     assert "phrase 'green cone' not found in prompt" in refused["absent"]
