@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-METHODS = {"comclip", "cpl", "flexecontrol", "kadaptation"}
+METHODS = {"comclip", "cpl", "flexecontrol", "kadaptation", "mojito"}
 # Doors to the methods, above them like the nodes.
 DOORS = {"cli", "checkpoints"}
 

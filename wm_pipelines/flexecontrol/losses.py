@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from diffusers import SchedulerMixin
 
 from wm_pipelines.conditions import canonical_type, support
 from wm_pipelines.flexecontrol.blocks import max_pool_to
@@ -60,20 +59,6 @@ def controlled_area(slots: Sequence[SlotInput], backgrounds: dict[str, float], l
             marked = marked & (slot.region.to(area.device) > 0)
         area |= marked & (strength != 0)
     return area.float()
-
-
-def target_of(
-    scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-) -> torch.Tensor:
-    """What the UNet is trained to predict under the scheduler's `prediction_type`."""
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return noise
-    if kind == "v_prediction":
-        return scheduler.get_velocity(latents, noise, timesteps)
-    if kind == "sample":
-        return latents
-    raise ValueError(f"scheduler has prediction_type={kind!r}; allowed: epsilon, v_prediction, sample")
 
 
 def diffusion_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

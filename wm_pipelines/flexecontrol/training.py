@@ -36,13 +36,13 @@ from wm_pipelines.flexecontrol.losses import (
     controlled_area,
     diffusion_loss,
     masked_noise_loss,
-    target_of,
 )
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
 from wm_pipelines.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+from wm_pipelines.training.targets import target_of
 
 DEFAULTS: dict[str, Any] = {
     "base": "diorama-sd", "length": 4000, "cache": None, "same_shape": 0.5, "objects": [2], "detail": "objects",

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wm_pipelines.flexecontrol.losses import target_of
 from wm_pipelines.hub import resolve
 from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
 from wm_pipelines.mojito.flow import FARNEBACK, level_of, percentile_table
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+from wm_pipelines.training.targets import target_of
 
 if TYPE_CHECKING:
     from diffusers import MotionAdapter
