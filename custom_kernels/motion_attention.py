@@ -234,7 +234,7 @@ def motion_attention(
     if not triton:
         inputs = (q, k, v, boxes, bias_in, bias_out)
         training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
-        form = choose_form(q.shape[1] * q.shape[3], k.shape[2], q.shape[4], q.dtype, q.device, memory, training)
+        form = choose_form(q.shape[1] * q.shape[3], k.shape[2], q.dtype, q.device, memory, training)
     token, bias_in, bias_out = _complete(q, boxes, slot_token, slot_object, bias_in, bias_out)
     given = (boxes.to(sum_dtype(q)), token, slot_object, key_bias, bias_in, bias_out)
     out, lse, sums, maps = attend(q, k, v, *given, *(int(size) for size in grid), return_maps, form)

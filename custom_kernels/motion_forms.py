@@ -22,22 +22,20 @@ ROWS = 512  # most query rows of one head in a chunk, and as many as a product n
 Q, K, V, BOXES, BIAS_IN, BIAS_OUT = range(6)
 
 
-def choose_form(
-    rows: int, keys: int, width: int, dtype: torch.dtype, device: torch.device, memory: str, training: bool
-) -> str:
+def choose_form(rows: int, keys: int, dtype: torch.dtype, device: torch.device, memory: str, training: bool) -> str:
     """The form of a call in torch; the times behind it: `motion_attention_speed.py`.
 
     "explicit" makes P again in the backward pass, "kept" keeps it in between, "indicator" is as "explicit" but for the
     forward pass.
 
     Args:
-        rows: queries of one head, all frames. keys: N. width: d.
+        rows: queries of one head, all frames. keys: N.
         memory: "low" keeps no P, and never pads and copies Q, K and V.
         training: whether a gradient will be asked for.
     """
     if memory == "low" or device.type != "cpu" or dtype not in (torch.float32, torch.float64):
         return "explicit"
-    if keys > 2 * width:
+    if keys > 128:
         return "indicator" if rows >= 512 else "explicit"
     return "kept" if training else "explicit"
 

@@ -216,7 +216,7 @@ def test_narrower_types(size, dtype, tolerance, form):
 
 def test_the_choice_of_a_form():
     def form(keys, dtype=torch.float32, memory="fast", training=True, rows=4096, device="cpu"):
-        return motion_forms.choose_form(rows, keys, 64, dtype, torch.device(device), memory, training)
+        return motion_forms.choose_form(rows, keys, dtype, torch.device(device), memory, training)
 
     assert (form(77), form(77, training=False), form(512), form(512, rows=40)) == (
         "kept", "explicit", "indicator", "explicit",
