@@ -17,7 +17,7 @@ from unittest import mock
 
 import torch
 import triton
-from records import RESULTS, environment, write
+from records import RESULTS, environment, read, write
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -129,14 +129,15 @@ def main(name: str, doc: str, calls: Callable[[str], list[Call]], argv: list[str
     parser.add_argument("--arch", choices=TARGETS, action="append")
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.jsonl")
     args = parser.parse_args(argv)
-    rows = []
-    for arch in args.arch or TARGETS:
+    rows, wanted = [], args.arch or list(TARGETS)
+    for arch in wanted:
         for call in calls(arch):
             rows.append(row(call, arch))
             print(rows[-1], flush=True)
     where = environment() | {"triton": triton.__version__}
-    write(args.out, [{"benchmark": name} | r | where for r in rows])
-    for arch in args.arch or TARGETS:
+    others = [r for r in read(args.out) if r["arch"] not in wanted]
+    write(args.out, others + [{"benchmark": name} | r | where for r in rows])
+    for arch in wanted:
         mine = [r for r in rows if r["arch"] == arch]
         print(f"{arch}: {len(mine)} kernels, {sum(r['spills'] for r in mine)} with spills")
     holds = not any(r["spills"] for r in rows if r["arch"] == "sm_90")

@@ -1,7 +1,7 @@
 """Registers, stack and shared memory of every kernel that `kronecker_linear` can launch, compiled ahead of time.
 
     python benchmarks/kronecker_resources.py      # all architectures; rewrites results/kronecker_resources.jsonl
-    python benchmarks/kronecker_resources.py --arch sm_90
+    python benchmarks/kronecker_resources.py --arch sm_90      # only its rows
 
 Needs no GPU, see `ahead_of_time.py`. Claim, for sm_90: no kernel has a stack, and none stores registers to local
 memory. Exit status 1 if it does not hold.

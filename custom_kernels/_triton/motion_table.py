@@ -27,7 +27,7 @@ TABLE: dict[str, dict[tuple[str, int], Tile]] = {
     "sm_80": {
         ("forward", 64): Tile(64, 128, 8, 2),
         ("forward", 128): Tile(64, 64, 8, 2),
-        ("forward", 256): Tile(32, 128, 8, 1),
+        ("forward", 256): Tile(32, 64, 8, 1),
         ("query", 64): Tile(64, 64, 4, 2),
         ("query", 128): Tile(64, 32, 8, 1),
         ("query", 256): Tile(16, 32, 8, 1),
@@ -43,7 +43,20 @@ TABLE: dict[str, dict[tuple[str, int], Tile]] = {
     },
 }
 TABLE["sm_90"] = dict(TABLE["sm_80"])
-TABLE["gfx942"] = dict(TABLE["sm_80"])
+# four waves may use twice the registers of eight
+TABLE["gfx942"] = TABLE["sm_80"] | {
+    ("forward", 64): Tile(64, 64, 4, 1),
+    ("forward", 128): Tile(32, 64, 4, 1),
+    ("forward", 256): Tile(32, 32, 4, 1),
+    ("query", 64): Tile(64, 64, 4, 1),
+    ("query", 128): Tile(32, 32, 4, 1),
+    ("query", 256): Tile(16, 32, 4, 1),
+    ("key", 64): Tile(32, 64, 4, 1),
+    ("key", 128): Tile(32, 32, 4, 1),
+    ("key", 256): Tile(16, 32, 4, 1),
+    ("temporal_forward", 256): Tile(32, 32, 4, 1),
+    ("temporal_backward", 256): Tile(32, 32, 4, 1),
+}
 
 
 def tile(kernel: str, width: int, device: torch.device) -> Tile:
