@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
+from records import RESULTS, append, detectable, environment, figure_text, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines import AutoWMPipeline, embedded
 from wm_pipelines.bootstrap import interval
@@ -135,8 +135,10 @@ def dial_correlation(flows: np.ndarray, draws: int) -> dict[str, Any]:
     for d in range(draws):
         rows, columns = rng.integers(seeds, size=(seeds, 1)), rng.integers(prompts, size=(seeds, prompts))
         found[d] = spearman(levels[:, rows, columns].ravel(), flows[:, rows, columns].ravel())
-    low, high = interval(found[np.isfinite(found)])
-    return {"value": spearman(levels.ravel(), flows.ravel()), "low": low, "high": high, "seeds": seeds}
+    found = found[np.isfinite(found)]
+    low, high = interval(found)
+    value = spearman(levels.ravel(), flows.ravel())
+    return {"value": value, "low": low, "high": high, "seeds": seeds, "detectable": detectable(found)}
 
 
 def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: int, out: Path) -> None:

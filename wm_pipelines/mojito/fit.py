@@ -19,7 +19,7 @@ from wm_pipelines.hub import resolve
 from wm_pipelines.media import read_video
 from wm_pipelines.mojito.flow import FARNEBACK, level_of, measure_flow, percentile_table
 from wm_pipelines.mojito.training import VideoTask
-from wm_pipelines.training import KeyedNoise, Task
+from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 VIDEOS = (".mp4", ".webm", ".mov", ".mkv")
 UPDATES = ("none", "lora", "kronecker")
@@ -80,6 +80,13 @@ class FolderTask(VideoTask):
         "read_text": False, "update": "none", "rank": 16, "text_drop": 0.1, "level_drop": 0.15, "late": 1.0,
     }  # fmt: skip
 
+    def __init__(self, recipe: Recipe):
+        super().__init__(recipe)
+        if self.options["update"] != "none":
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(self._update(), self.adapter)
+
     def _check_options(self) -> None:
         options = self.options
         if options["data"] is None:
@@ -109,12 +116,7 @@ class FolderTask(VideoTask):
     def _make_adapter(self, unet: nn.Module) -> nn.Module:
         from diffusers import MotionAdapter
 
-        adapter = MotionAdapter.from_pretrained(resolve(self.options["motion_adapter"])).requires_grad_(False)
-        if self.options["update"] != "none":
-            from peft import inject_adapter_in_model
-
-            inject_adapter_in_model(self._update(), adapter)
-        return adapter
+        return MotionAdapter.from_pretrained(resolve(self.options["motion_adapter"])).requires_grad_(False)
 
     def _update(self) -> Any:
         rank = self.options["rank"]

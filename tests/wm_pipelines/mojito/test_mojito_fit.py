@@ -5,7 +5,8 @@ import torch
 from diffusers import MotionAdapter, StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from wm_pipelines.checkpoints import seal_run
+from wm_pipelines.checkpoints import RECORDS
+from wm_pipelines.config import WMConfig
 from wm_pipelines.media import write_video
 from wm_pipelines.mojito.fit import ClipFolder
 from wm_pipelines.random import randn
@@ -70,14 +71,17 @@ def test_what_is_trained_and_merged(parts, clips, tmp_path, update, rank, inject
         x = randn((1, 3, 16), "merged")
         weight = after["up_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q.weight"].float()
         torch.testing.assert_close(block.to_q(x), x @ weight.T, rtol=1e-2, atol=1e-2)
-        sealed = seal_run(tmp_path / "run", tmp_path / "sealed")
-        assert sealed.method == "mojito" and sealed.method_config.num_frames == 3
 
 
 def test_levels_rank_the_clips(parts, clips):
     task = build(recipe(parts, clips))
     assert task.levels == [0.0, 10.0] and task.table[0] < task.table[10]
     assert task.latents.shape == (2, 3, 4, 16, 16)
+
+
+def test_record():
+    values = RECORDS["mojito"]({"base": "diorama-sd", "size": 64, "frames": 8})
+    assert WMConfig(**values).method_config.num_frames == 8 and values["base_model"].embedded == "diorama-sd"
 
 
 def test_bad_input(parts, clips):

@@ -1,0 +1,53 @@
+"""The script about diorama-video: its cases, its rank correlation, and its report and verdicts on rows made up."""
+
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def video(script):
+    return script("mojito_video")
+
+
+def test_cases_name_the_four_ways_equally_and_repeat(video):
+    cases = [video.case("direction", i) for i in range(8)]
+    assert [way for *_, way in cases] == list(video.WAYS) * 2 and cases == [
+        video.case("direction", i) for i in range(8)
+    ]
+    assert cases[2][0].endswith("moving towards the camera") and cases[1][0].endswith("moving right")
+    assert video.case("dial", 0) == video.case("no level", 0)
+
+
+def test_spearman(video):
+    levels = np.array([1.0, 1, 2, 2, 3, 3])
+    assert video.spearman(levels, levels**3) == pytest.approx(1)
+    assert video.spearman(levels, -levels) == pytest.approx(-1)
+    assert video.spearman(np.array([1.0, 2, 3, 4]), np.array([1.0, np.nan, 9, 4])) == pytest.approx(0.5)
+    assert np.isnan(video.spearman(levels[:2], levels[:2]))
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_report_and_verdicts(video, tmp_path, capsys, good):
+    rng, out = np.random.default_rng(0), tmp_path / "rows.jsonl"
+    rows = []
+    for part, level, seed, prompts in video.cells(8, 8, 2):
+        for prompt in prompts:
+            flow = (level or 5) * good + rng.uniform(0, 0.5)
+            figures = {"right": float(good), "seen": 1.0, "flow": flow, "speed": 1.0, "acceleration": 0.1, "over": 0.0}
+            rows.append({"part": part, "level": level, "seed": seed, "prompt": prompt, **figures})
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert video.main(["--out", str(out), "--directions=8", "--prompts=8", "--draws=50", "--report"]) == 0
+    found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
+    assert [row["holds"] for row in found if row["kind"] == "verdict"] == [good, good]
+    assert {e["metric"] for e in found[-1]["evaluation"]} == {
+        "direction accuracy", "persistence", "Spearman of level and flow",
+    }  # fmt: skip
+    assert ("HOLDS" in capsys.readouterr().out) == good
+
+
+def test_without_rows_nothing_is_claimed(video, tmp_path):
+    video.main(["--out", str(tmp_path / "rows.jsonl"), "--report"])
+    found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
+    assert [row["holds"] for row in found if row["kind"] == "verdict"] == [None, None]
