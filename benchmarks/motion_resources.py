@@ -12,8 +12,7 @@ import sys
 import torch
 from ahead_of_time import Call, distinct, main, recorded
 
-from custom_kernels._triton import motion_attention, temporal_motion_attention
-from custom_kernels.motion_masks import Slots
+from custom_kernels._triton import motion_attention, motion_attention_backward, temporal_motion_attention
 
 WIDTHS = (40, 64, 80, 128, 160)
 
@@ -38,9 +37,8 @@ def launch_cross(width: int, keys: int, dtype: torch.dtype, everything: bool, la
     found = motion_attention.forward(q, k, v, boxes, token, owner, key_bias, *bias, grid, everything)
     out, lse, sums, maps = found
     grads = [None if last_tap else out, lse if everything else None, sums, maps if everything else None]
-    slots = Slots(boxes, token, owner, grid, *bias)
     needs = [True] * 6 if everything else [True] + [False] * 5
-    motion_attention.backward(*grads, q, k, v, slots, key_bias, *bias, out, lse, needs)
+    motion_attention_backward.backward(*grads, q, k, v, boxes, token, owner, key_bias, *bias, out, lse, grid, needs)
 
 
 def launch_temporal(width: int, dtype: torch.dtype, table: bool) -> None:
