@@ -82,7 +82,9 @@ def _complete(q, boxes, slot_token, slot_object, bias_in, bias_out) -> tuple[Ten
         return token, None, None
     biases = []
     for bias in (bias_in, bias_out):
-        bias = torch.as_tensor(0.0 if bias is None else bias, dtype=dtype, device=q.device)
+        if not isinstance(bias, Tensor):
+            bias = torch.full((), 0.0 if bias is None else bias, dtype=dtype, device=q.device)
+        bias = bias.to(dtype)
         biases.append(bias.expand(batch, objects))
     return token, *biases
 
@@ -155,14 +157,9 @@ def _check(q, k, v, boxes, slot_token, slot_object, grid, key_bias, bias_in, bia
             )
     if memory not in ("fast", "low"):
         raise ValueError(f"`memory` must be 'fast' or 'low', got {memory!r}")
-    for name, t in {
-        "k": k,
-        "v": v,
-        "slot_token": slot_token,
-        "slot_object": slot_object,
-        "key_bias": key_bias,
-    }.items():
-        if t is not None and t.device != q.device:
+    tensors = {"k": k, "v": v, "slot_token": slot_token, "slot_object": slot_object, "key_bias": key_bias}
+    for name, t in (tensors | {"bias_in": bias_in, "bias_out": bias_out}).items():
+        if isinstance(t, Tensor) and t.device != q.device:
             raise ValueError(f"`{name}` must be on {q.device} as `q` is, got {t.device}")
     if not looks_at_values(q.device):
         return

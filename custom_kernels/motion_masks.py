@@ -79,7 +79,7 @@ class Slots:
         bias_out: Tensor | None,
     ) -> None:
         self.boxes, self.grid, self.object_index = boxes, grid, object_index
-        self.given_token, self.token, self.valid = token, token.clamp(min=0), (token >= 0).to(boxes.dtype)
+        self.token, self.valid = token.clamp(min=0), (token >= 0).to(boxes.dtype)
         self.masks = box_masks(boxes, grid)[:, object_index].movedim(1, -1)  # (B, F, L, J)
         self.centres = cell_centres(grid, boxes.device, boxes.dtype)
         self.biases = None if bias_in is None else (bias_in[:, object_index], bias_out[:, object_index])  # (B, J)

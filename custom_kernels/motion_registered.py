@@ -57,11 +57,14 @@ def _run_backward(
     kept, height, width, form, needs,
 ) -> list[Tensor | None]:  # fmt: skip
     with no_autocast(q.device):
-        slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
         if form == "triton":
-            from ._triton.motion_attention import backward
+            from ._triton.motion_attention_backward import backward
 
-            return backward(g_out, g_lse, g_sums, g_maps, q, k, v, slots, key_bias, bias_in, bias_out, out, lse, needs)
+            return backward(
+                g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out,
+                out, lse, (height, width), needs,
+            )  # fmt: skip
+        slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
         return explicit_backward(g_out, g_lse, g_sums, g_maps, q, k, v, slots, key_bias, kept, needs)
 
 

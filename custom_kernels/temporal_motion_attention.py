@@ -45,7 +45,9 @@ def temporal_motion_attention_reference(
 def _complete(q, boxes, tau, gamma, rho) -> tuple[Tensor, Tensor, Tensor | None]:
     """tau (B,), gamma (B, O), rho (B, H, 2F−1), in the sums' dtype."""
     dtype = sum_dtype(q)
-    tau, gamma = (torch.as_tensor(t, dtype=dtype, device=q.device) for t in (tau, gamma))
+    tau, gamma = (
+        t.to(dtype) if isinstance(t, Tensor) else torch.full((), t, dtype=dtype, device=q.device) for t in (tau, gamma)
+    )
     rho = None if rho is None else rho.to(dtype).expand(len(q), -1, -1)
     return tau.expand(len(q)), gamma.expand(len(q), boxes.shape[1]), rho
 

@@ -1,10 +1,23 @@
-"""What the kernels of motion attention share: products in the right dtype, masks from four numbers, slot tiles."""
+"""What the kernels of motion attention share: products in the right dtype, masks from four numbers, slot tiles, S."""
 
 import torch
 import triton
 import triton.language as tl
 
-__all__ = ["add_slots", "cover", "dot", "in_units", "slot_tile"]
+from .table import interpreted
+
+__all__ = [
+    "add_slots",
+    "cover",
+    "dense_rows",
+    "dot",
+    "in_units",
+    "logits",
+    "modes",
+    "query_rows",
+    "sizes_of",
+    "slot_tile",
+]
 
 
 @triton.jit
@@ -57,11 +70,61 @@ def add_slots(s, n, token, values, J, BJ: tl.constexpr):
     return s
 
 
+@triton.jit
+def query_rows(
+    ptr, b, f, h, here, s_b, s_f, s_h, s_l, L,
+    BL: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """Tile `here` of the rows of one frame and head, (BL, BD), of a (B, F, H, L, D) tensor; strides are in UNITs."""
+    i, d = tl.arange(0, BL), tl.arange(0, BD)
+    place = ptr + (b * s_b + f * s_f + h * s_h + tl.cast(here, tl.int64) * BL * s_l) * UNIT
+    place += (i * s_l * UNIT)[:, None] + d[None, :]
+    return tl.load(place, mask=(here * BL + i < L)[:, None] & (d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def logits(
+    q, k_ptr, offsets, key_bias_ptr, n, held, token, bias, J, scale,
+    KEY_BIAS: tl.constexpr, BIAS: tl.constexpr, BJ: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    UPCAST: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """S of the queries q and the keys n, (BL, BN), and those keys, (BD, BN); −inf where not `held`."""
+    inner = tl.arange(0, BD) < D
+    k = tl.load(k_ptr + offsets, mask=held[None, :] & inner[:, None], other=0.0)
+    s = dot(q, k, tl.zeros((q.shape[0], k.shape[1]), dtype=ACC), UPCAST) * scale
+    if KEY_BIAS:
+        s += tl.load(key_bias_ptr + n, mask=held, other=0.0)[None, :]
+    if BIAS:
+        s = add_slots(s, n, token, bias, J, BJ)
+    return tl.where(held[None, :], s, float("-inf")), k
+
+
+def modes(q: torch.Tensor) -> dict:
+    """Constants that follow from the dtype."""
+    return {
+        "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
+        "UPCAST": interpreted() and q.dtype == torch.bfloat16,
+    }
+
+
+def dense_rows(t: torch.Tensor) -> torch.Tensor:
+    """With the last dimension dense."""
+    return t if t.stride(-1) == 1 else t.contiguous()
+
+
+def sizes_of(q, k, slot_count: int, objects: int, grid) -> tuple[int, ...]:
+    """F, H, L, N, J, OBJECTS, HEIGHT, WIDTH."""
+    _, frames, heads, cells, _ = q.shape
+    return frames, heads, cells, k.shape[2], slot_count, objects, *grid
+
+
 def in_units(*tensors: torch.Tensor) -> tuple[list[int], int]:
     """All strides but the last, 1, of the tensors, divided by 8 where they can be, and that divisor.
 
     A compiler that knows of the 8 loads 16 bytes at a time, also where a stride is no multiple of 16 (heads 40 wide).
     """
-    strides = [stride for t in tensors for stride in t.stride()[:-1]]
+    strides = [
+        stride if size > 1 else 0 for t in tensors for size, stride in zip(t.shape[:-1], t.stride()[:-1], strict=True)
+    ]
     unit = 1 if any(stride % 8 for stride in strides) else 8
     return [stride // unit for stride in strides], unit

@@ -10,9 +10,9 @@ import triton.language as tl
 
 from ..temporal_motion_registered import diagonal_sums
 from . import table
-from .motion_slots import cover, dot, in_units
+from .motion_slots import cover, dot, in_units, modes
 from .motion_table import tile
-from .table import UNITS, interpreted, padded
+from .table import UNITS, padded
 
 __all__ = ["backward", "forward"]
 
@@ -155,8 +155,7 @@ def _arguments(q, k, v, boxes, tau, gamma, rho, grid) -> tuple[list, tuple, dict
     sizes = (pixels, frames, heads, boxes.shape[1], *grid, ROWS // frames)
     constants = {
         "BR": ROWS, "D": width, "BD": padded(width), "RHO": rho is not None,
-        "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
-        "UPCAST": interpreted() and q.dtype == torch.bfloat16,
+        **modes(q),
     }  # fmt: skip
     return tensors, sizes, constants
 

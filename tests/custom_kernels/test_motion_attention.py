@@ -198,11 +198,17 @@ def test_float_biases_equal_tensors_of_them():
     torch.testing.assert_close(motion_attention(**leaves, **rest, bias_in=0.0).out, none.out)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize(
+    "dtype, tolerance, form",
+    [
+        *((torch.float32, 1e-5, form) for form in FORMS),
+        (torch.float16, 2e-3, "explicit"),
+        (torch.bfloat16, 1.5e-2, "explicit"),
+    ],
+)
 @pytest.mark.parametrize("size", ["odd", "CLIP", "512 keys"])
-def test_narrower_types(size, dtype, tolerance, form):
-    if form != "explicit" and dtype != torch.float32:
-        pytest.skip("half precision takes the explicit form")
+def test_narrower_types(size, dtype, tolerance, form, monkeypatch):
+    monkeypatch.setattr(op, "choose_form", lambda *_: form)
     leaves, rest = make(size, dtype)
     found, grads = gradients(motion_attention, leaves, rest, return_maps=True)
     wide = {name: t.double() for name, t in leaves.items()}
@@ -401,6 +407,7 @@ def bad(change, message):
         bad({"key_bias": torch.ones(2, 11).bool()}, "of floats to add, got .* torch.bool"),
         bad({"key_bias": torch.zeros(2, 11, requires_grad=True)}, "`key_bias` has no gradient here"),
         bad({"bias_in": torch.zeros(3)}, r"`bias_in` must be a number, \(O,\) or \(B, O\), \(2,\) or \(2, 2\)"),
+        bad({"bias_out": torch.zeros(2, device="meta")}, "`bias_out` must be on cpu as `q` is, got meta"),
         bad({"memory": "none"}, "`memory` must be 'fast' or 'low', got 'none'"),
         bad({"boxes": torch.zeros(2, 2, 3, 4, device="meta")}, "`boxes` must be on cpu as `q` is, got meta"),
         bad({"backend": "cuda"}, "`backend` must be 'auto', 'triton' or 'torch'"),
