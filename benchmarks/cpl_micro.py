@@ -251,7 +251,7 @@ def plot(results: Results, path: Path) -> None:
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.set_yticks(range(len(found)), [ARMS[arm][0] for arm, _ in found])
     axis.invert_yaxis()
-    axis.set_xlabel("accuracy on new classes minus CoCoOp's, points, 95 % interval")
+    axis.set_xlabel("new classes: accuracy minus CoCoOp's, points")
     with atomic(path) as partial:
         figure.savefig(partial, dpi=120)
     pyplot.close(figure)
