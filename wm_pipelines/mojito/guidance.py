@@ -60,6 +60,7 @@ class MotionGuide:
 
     Attributes:
         energies: per video, per guided step, the energy a frame of each iteration.
+        updates: per video, how often its latent was moved.
         in_box: per video, (O, F) share of each object's attention inside its box at the last guided forward pass.
         unseen: per video, objects whose tokens no tapped layer attends to.
         forwards: partial forward passes taken.
@@ -76,6 +77,7 @@ class MotionGuide:
         self.family, self.denoiser, self.scheduler = family, denoiser, scheduler
         self.state, self.settings = state, settings
         self.energies: list[list[list[float]]] = [[] for _ in state.guides]
+        self.updates = [0] * len(state.guides)
         self.in_box: list[torch.Tensor | None] = [None] * len(state.guides)
         self.unseen: list[list[int]] = [[] for _ in state.guides]
         self.forwards = 0
@@ -97,6 +99,8 @@ class MotionGuide:
             if self._delta is not None:
                 sample = bound.arguments["sample"]
                 bound.arguments["sample"] = sample + self._delta.to(sample)
+                if getattr(self.scheduler, "last_sample", None) is not None:
+                    self.scheduler.last_sample = None  # UniPC would correct the latent from where it came, unmoved
             self._delta, self._calls = None, 0
             self.step += 1
             return step(*bound.args, **bound.kwargs)
@@ -124,7 +128,7 @@ class MotionGuide:
         state.bias_in, state.bias_out = (self.settings.bias_in, self.settings.bias_out) if biased else (0.0, 0.0)
         state.edit = self.settings.bias_style if biased and self.settings.bias_style != "logit" else None
         scale = input_scale(self.scheduler, t)
-        if first_call and self.step < self.settings.guided(steps):
+        if first_call and self.step < self.settings.guided(steps) and begins_step(self.scheduler):
             self._guide(latents[conditional], conditional, len(latents), args, kwargs, t, scale)
         count = len(state.guides)
         rows = range(len(latents))[conditional] if first_call or self.family.one_call else ()
@@ -169,6 +173,7 @@ class MotionGuide:
                     if settings.iterations == 0 or not moving.any():
                         break
                     (gradient,) = torch.autograd.grad(loss, z)
+                self.updates = [n + int(m) for n, m in zip(self.updates, moving, strict=True)]
                 moving = moving.to(z.device).view(-1, *[1] * (z.ndim - 1))
                 z = z.detach() - rate * gradient * moving
         finally:
@@ -221,6 +226,19 @@ class MotionGuide:
             return value
         each = len(value) // rows
         return value[conditional.start * each : conditional.stop * each]
+
+
+def begins_step(scheduler: Any) -> bool:
+    """Whether the coming evaluation begins a step.
+
+    Heun's and KDPM2's second one, and PNDM's further ones of a Runge-Kutta step, go on from the latent that the
+    scheduler has kept, so a move of the one they are given would be lost.
+    """
+    if type(scheduler).__name__ == "PNDMScheduler":
+        return (
+            scheduler.counter % 4 == 0 if scheduler.counter < len(scheduler.prk_timesteps) else scheduler.counter != 1
+        )
+    return getattr(scheduler, "state_in_first_order", True)
 
 
 def _leave(module: nn.Module, args: tuple) -> None:
