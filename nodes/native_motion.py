@@ -5,7 +5,6 @@ function and adds the bias as a mask. Other packs' overrides of attention stay i
 Imported when a node runs, for it needs ComfyUI's model code.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -39,17 +38,18 @@ def positions_of(clip: Any, prompt: str, objects: Any) -> tuple[list[list[int]],
     Raises:
         ValueError: a phrase that can't be located, or text encoders that count tokens differently.
     """
-    from wm_pipelines.mojito.bias import phrase_positions
+    from wm_pipelines.mojito.bias import phrase_positions, phrase_starts
     from wm_pipelines.prompts import locate
 
     encoded, empty = _tokens(clip, prompt), _tokens(clip, "")
     found: dict[str, list[list[int]]] = {key: [] for key in encoded}
     for item in objects:
         start, end = locate(prompt, item.phrase, item.span)
-        words = prompt[start:end]
-        earlier = None if item.span is None else len(re.findall(rf"(?<!\w){re.escape(words)}(?!\w)", prompt[:start]))
+        words, before = prompt[start:end], _tokens(clip, prompt[:start])
         for key, own in _tokens(clip, words).items():
             own = [token for token in own if token not in set(empty[key])]
+            # counted in tokens, for some text encoders tell capitals apart and others don't
+            earlier = None if item.span is None else len(phrase_starts(before[key], own))
             found[key].append(phrase_positions(encoded[key], own, words, earlier))
     first, *rest = found
     if any(found[key] != found[first] or len(encoded[key]) != len(encoded[first]) for key in rest):

@@ -169,7 +169,7 @@ def main(folder: Path) -> dict:
         },
     }
     second = MotionObject("red cube", (0, 0, 1, 1), span=(17, 25))
-    again = apply(unet, prompt="a red cube and a red cube", chosen=(second,))[0]
+    again = apply(unet, prompt="a Red Cube and a red cube", chosen=(second,))[0]
     found["second mention"] = again.wrappers[WrappersMP.DIFFUSION_MODEL]["wm_mojito"][0].positions
     for name, (model, sample, context) in {
         "another number of frames": (patched, x[: 2 * (FRAMES - 1)], text),

@@ -23,18 +23,23 @@ def phrase_positions(
         occurrence: which of several, from 0; None where there must be one.
 
     Raises:
-        ValueError: the phrase is not there, or more than once and nothing says which.
+        ValueError: the phrase is not there, or not so often, or more than once and nothing says which.
     """
     if not phrase:
         raise ValueError(f"phrase {name!r} has no token")
-    width = len(phrase)
-    starts = [i for i in range(len(tokens) - width + 1) if list(tokens[i : i + width]) == list(phrase)]
-    if not starts:
+    starts = phrase_starts(tokens, phrase)
+    if len(starts) <= (occurrence or 0):
         raise ValueError(f"phrase {name!r} is not among the tokens of the prompt; write it as it stands there")
     if occurrence is None and len(starts) > 1:
         raise ValueError(f"phrase {name!r} occurs {len(starts)} times in the prompt; give its span")
-    start = starts[occurrence or 0] if (occurrence or 0) < len(starts) else starts[-1]
-    return list(range(start, start + width))
+    start = starts[occurrence or 0]
+    return list(range(start, start + len(phrase)))
+
+
+def phrase_starts(tokens: Sequence[int], phrase: Sequence[int]) -> list[int]:
+    """Positions at which the tokens of a phrase begin among `tokens`."""
+    width = len(phrase)
+    return [i for i in range(len(tokens) - width + 1) if list(tokens[i : i + width]) == list(phrase)]
 
 
 def attention_bias(

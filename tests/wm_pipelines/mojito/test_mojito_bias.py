@@ -13,6 +13,8 @@ def test_phrases_are_runs_of_tokens():
     assert phrase_positions(TOKENS, [1, 2], "blue ball", 1) == [4, 5]
     with pytest.raises(ValueError, match="'blue ball' occurs 2 times"):
         phrase_positions(TOKENS, [1, 2], "blue ball")
+    with pytest.raises(ValueError, match="'blue ball' is not among the tokens"):
+        phrase_positions(TOKENS, [1, 2], "blue ball", 2)
     with pytest.raises(ValueError, match="'cone' is not among the tokens"):
         phrase_positions(TOKENS, [7], "cone")
     with pytest.raises(ValueError, match="'' has no token"):
