@@ -83,11 +83,14 @@ def test_twin_without_dial_and_start_from_weights(base_folder, tmp_path):
     assert not (tmp_path / "twin" / "export" / "intensity").exists()
 
 
-def test_command_line(base_folder, tmp_path):
+def test_command_line(base_folder, tmp_path, monkeypatch):
     sets = {"options.base": base_folder, "options.length": 2, "options.clip_frames": 4, "options.frames": 4}
     sets |= {"options.heads": 2, "options.hidden_dim": 4, "steps": 1, "batch_size": 1}
     words = [w for key, value in sets.items() for w in ("--set", f"{key}={value}")]
-    assert not main(["train", "diorama-video", "--out", str(tmp_path), *words])
+    monkeypatch.setattr("sys.argv", ["wm", "train", "diorama-video", "--out", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
     assert (tmp_path / "export" / "intensity" / "config.json").is_file() and (tmp_path / "record.json").is_file()
 
 
