@@ -29,6 +29,7 @@ class Family:
         rows: names of the denoiser's inputs that have one row a video, or one a frame of each.
         grid: (latent, keyword arguments, denoiser) -> Grid.
         padded: the text is padded without a mask, so padding takes part in the softmax.
+        several: the stock pipeline's argument for the videos of a prompt; None where it makes one, whatever is asked.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Family:
     one_call: bool = True
     rows: tuple[str, ...] = ("encoder_hidden_states",)
     padded: bool = False
+    several: str | None = None
 
     def modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """Name -> module of every layer in which the video attends to the text, in the order of execution."""
@@ -154,6 +156,7 @@ FAMILIES = (
         _patched,
         spatial=True,
         frames="video_length",
+        several="num_images_per_prompt",
         rows=("encoder_hidden_states", "timestep"),
     ),
     Family(
@@ -166,6 +169,7 @@ FAMILIES = (
         one_call=False,
         rows=("encoder_hidden_states", "timestep"),
         padded=True,
+        several="num_videos_per_prompt",
     ),
     Family(
         "ltx",
@@ -175,6 +179,7 @@ FAMILIES = (
         r"(?P<block>transformer_blocks\.\d+)\.attn2",
         _packed,
         rows=("encoder_hidden_states", "timestep", "encoder_attention_mask"),
+        several="num_videos_per_prompt",
     ),
     Family(
         "cogvideox",

@@ -14,7 +14,8 @@ class MotionReport:
     """Measured while one video was sampled.
 
     Args:
-        energy: per guided step, the energy a latent frame of each iteration, in [0, 1]; 0: all attention in the boxes.
+        energy: per guided step, the energy a latent frame of each iteration, from 0 (all attention in the boxes) to
+            the mean weight of the objects.
         in_box: (O, F) share of each object's attention inside its box, at the last guided step; F latent frames.
         boxes: (O, F, 4) at latent frames, xyxy in [0, 1].
         iterations: updates of the latent in all.

@@ -35,14 +35,6 @@ from wm_pipelines.vocabulary import check_vocabulary
 
 Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
 Detector = Callable[[torch.Tensor, str], torch.Tensor]
-OWN = (
-    "prompt",
-    "num_frames",
-    "callback_on_step_end",
-    "callback_on_step_end_tensor_inputs",
-    "return_dict",
-    "output_type",
-)
 
 
 class MojitoPipeline(WMPipeline):
@@ -300,7 +292,8 @@ class MojitoPipeline(WMPipeline):
     ) -> MojitoPipelineOutput | tuple:
         stock, family = self.stock(), self.family
         takes = inspect.signature(type(stock).__call__).parameters
-        unknown = [name for name in options if name not in takes or name in OWN]
+        # Latte's video_length is num_frames here
+        unknown = [name for name in options if name not in takes or name == family.frames]
         if unknown:
             raise ValueError(f"{type(stock).__name__} takes no {', '.join(unknown)}; it takes {', '.join(takes)}")
         if num_frames is None:
@@ -308,8 +301,13 @@ class MojitoPipeline(WMPipeline):
             num_frames = self.transformer.config.sample_frames if num_frames is None else num_frames
         if not isinstance(num_frames, Integral) or num_frames < 1:
             raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
+        stride = _temporal_stride(stock)
+        if (num_frames - 1) % stride:
+            raise ValueError(
+                f"num_frames={num_frames} does not fit the base's temporal stride of {stride}: use {stride}k+1"
+            )
         prompts = self._check_prompts(prompt, options)
-        per_video = options.get("num_videos_per_prompt", options.get("num_images_per_prompt", 1))
+        per_video = _videos_per_prompt(family, options)
         videos = prompts if prompts is not None else [""] * len(options["prompt_embeds"])
         levels = self._check_levels(motion_intensity, len(videos))
         if fps is not None and self.fps_embedding is None:
@@ -406,13 +404,20 @@ class MojitoPipeline(WMPipeline):
             )
         if family.joint and not allow_joint:
             raise ValueError(f"{family.pipeline} has joint text-video attention: pass allow_joint=True")
+        if (denoiser.config.get("patch_size_t") or 1) > 1:
+            raise ValueError(
+                f"this {type(denoiser).__name__} joins {denoiser.config.patch_size_t} latent frames in one token "
+                "(CogVideoX 1.5), which boxes can't be given for; take one with patch_size_t=1"
+            )
+        if options.get("clean_caption") and "clean_caption" in inspect.signature(type(stock).__call__).parameters:
+            raise ValueError("clean_caption=True rewrites the prompt, so phrases can't be found in it; pass False")
         check_scheduler(self.scheduler)
         if not isinstance(trailing, Integral) or trailing < 0:
             raise ValueError(f"trailing_tokens={trailing!r}; a whole number, 0 or more")
         tapped = family.tapped(denoiser, taps)
         frames, height, width = self._token_grid(stock, num_frames, options)
         stride = _temporal_stride(stock)
-        convert = _prompt_converter(family)
+        convert = _prompt_converter(stock, family)
         guides, boxes = [], []
         grids = family.grids(denoiser, list(tapped), height, width)
         for v, (prompt, items) in enumerate(zip(prompts, wanted, strict=True)):
@@ -447,12 +452,7 @@ class MojitoPipeline(WMPipeline):
             if side % spatial:
                 raise ValueError(f"{name}={side}; it must be a multiple of {spatial}")
             sides.append(side // spatial)
-        stride = _temporal_stride(stock)
-        if stride > 1 and (num_frames - 1) % stride:
-            raise ValueError(
-                f"num_frames={num_frames} does not fit the base's temporal stride of {stride}: use {stride}k+1"
-            )
-        frames = (num_frames - 1) // stride + 1
+        frames = (num_frames - 1) // _temporal_stride(stock) + 1
         patch = self.denoiser.config.get("patch_size", 1) or 1
         patch = (1, patch, patch) if isinstance(patch, int) else tuple(patch)
         for name, side, p in zip(("height", "width"), sides, patch[1:], strict=True):
@@ -472,7 +472,7 @@ class MojitoPipeline(WMPipeline):
         for v, report in enumerate(reports):
             if guide is not None:
                 report.energy, report.in_box = guide.energies[v], guide.in_box[v]
-                report.iterations = sum(len(step) for step in report.energy) if guide.settings.iterations else 0
+                report.iterations = guide.updates[v]
                 items = wanted[v // per_video]
                 report.warnings += [
                     f'no tapped layer attends to "{items[o].phrase}": the model may not know it'
@@ -499,17 +499,31 @@ def _stock_class(name: str) -> type[DiffusionPipeline]:
     return getattr(diffusers, name)
 
 
+def _videos_per_prompt(family: Family, options: dict[str, Any]) -> int:
+    name = family.several or "num_videos_per_prompt"
+    count = options.get(name, 1)
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name}={count!r}; a whole number of at least 1")
+    if family.several is None and count != 1:
+        raise ValueError(f"{name}={count}, but {family.pipeline} makes one video of each prompt; repeat the prompt")
+    return count
+
+
 def _temporal_stride(stock: DiffusionPipeline) -> int:
     names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
     return next((int(getattr(stock, name)) for name in names if hasattr(stock, name)), 1)
 
 
-def _prompt_converter(family: Family) -> Callable[[str], str]:
-    """How the stock pipeline cleans a prompt before it is encoded."""
+def _prompt_converter(stock: DiffusionPipeline, family: Family) -> Callable[[str], str]:
+    """What the stock pipeline makes of a prompt before it is encoded."""
     if family.name == "wan":
         from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
         return prompt_clean
+    if family.name == "latte":
+        return lambda prompt: prompt.lower().strip()
+    if hasattr(stock, "maybe_convert_prompt"):  # textual inversion
+        return lambda prompt: stock.maybe_convert_prompt(prompt, stock.tokenizer)
     return str
 
 

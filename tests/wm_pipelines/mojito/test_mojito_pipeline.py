@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, EDMEulerScheduler, EulerDiscreteScheduler
 
 from wm_pipelines.mojito.objects import MotionObject
-from wm_pipelines.mojito.pipeline import MojitoPipeline
+from wm_pipelines.mojito.pipeline import MojitoPipeline, _prompt_converter
 
 FAMILIES = ("animatediff", "text-to-video", "latte", "wan", "ltx", "cogvideox")
 PROMPT = "a red cube moving right"
@@ -102,6 +102,22 @@ def test_a_batch_of_many_is_many_batches_of_one(animated):
         )
 
 
+@pytest.mark.parametrize("family", ["wan", "ltx"])
+def test_several_videos_of_each_prompt_have_its_objects(bases, family):
+    pipe, size = bases(family)
+    prompts = [PROMPT, "a blue sphere moving left"]
+    objects = [[corner()], [MotionObject("blue sphere", boxes=(0.5, 0.5, 1.0, 1.0))]]
+    together = pipe(
+        prompts, objects, num_inference_steps=2, output_type="latent", num_videos_per_prompt=2, **GUIDED, **size,
+        generator=[generator(seed) for seed in range(4)],
+    )  # fmt: skip
+    assert len(together.report) == 4
+    for v in (1, 2):  # the second video of the first prompt, the first of the second
+        alone = run(pipe, size, prompts[v // 2], objects[v // 2], seed=v, num_inference_steps=2, **GUIDED)
+        torch.testing.assert_close(alone.frames[0], together.frames[v], rtol=0, atol=1e-4)
+        assert torch.equal(alone.report[0].boxes, together.report[v].boxes)
+
+
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DDIMScheduler])
 def test_another_scheduler_is_guided_by_the_same_rule(animated, scheduler):
     pipe, size = animated
@@ -151,6 +167,23 @@ def test_the_update_is_the_stated_rule(animated):
     finally:
         guidance.MotionGuide._guide = original
     assert float((deltas[0] * direction).sum()) == pytest.approx(-rate * slope, rel=0.02)
+
+
+def test_a_step_below_the_threshold_is_left_as_it_is(animated):
+    pipe, size = animated
+    out = run(pipe, size, objects=[corner()], **GUIDED, guidance_threshold=1.0)
+    assert torch.equal(out.frames, run(pipe, size).frames)
+    assert out.report[0].iterations == 0 and [len(step) for step in out.report[0].energy] == [1, 1]
+
+
+def test_phrases_are_counted_in_the_prompt_that_the_base_encodes(animated, bases):
+    pipe, _ = animated
+    latte = bases("latte")[0].stock()
+    prompt = " A Red Cube on the floor "
+    assert [_prompt_converter(latte, bases("latte")[0].family)(prompt)] == latte._text_preprocessing(prompt)
+    stock = copy.deepcopy(pipe).stock()
+    stock.tokenizer.add_tokens(["<thing>", "<thing>_1"])  # as textual inversion names an embedding of two vectors
+    assert _prompt_converter(stock, pipe.family)("a <thing> cube") == "a <thing> <thing>_1 cube"
 
 
 def test_the_pass_ends_after_the_last_tap(animated):
@@ -266,6 +299,10 @@ def test_two_objects_weights_and_smoothness_run(animated):
     ("changes", "message"),
     [
         ({"objects": [corner("green cone")]}, "phrase 'green cone' not found in prompt"),
+        (
+            {"objects": [corner("sphere")], "prompt": "a cube " * 40 + "a sphere"},
+            "tokens, the text encoder takes 77",
+        ),
         ({"objects": [corner("red"), corner("red")]}, "objects\\[1\\] and objects\\[0\\] have the same words"),
         ({"objects": [corner()], "prompt": None, "prompt_embeds": torch.zeros(1, 77, 16)}, "need a prompt"),
         ({"objects": "red cube"}, "objects must be a list of MotionObject, got str"),
@@ -281,6 +318,8 @@ def test_two_objects_weights_and_smoothness_run(animated):
         ({"trailing_tokens": 15, "objects": [corner()]}, "17 tokens, trailing ones included; at most 16"),
         ({"num_frames": 0}, "num_frames must be a positive integer, got 0"),
         ({"strength": 1}, "AnimateDiffPipeline takes no strength"),
+        ({"num_videos_per_prompt": 2}, "AnimateDiffPipeline makes one video of each prompt; repeat the prompt"),
+        ({"num_videos_per_prompt": 0}, "num_videos_per_prompt=0; a whole number of at least 1"),
         ({"prompt": 3}, "prompt must be a str"),
         ({"height": 63, "objects": [corner()]}, "height=63; it must be a multiple of 4"),
     ],
@@ -298,8 +337,22 @@ def test_bases_that_cannot_be_steered_are_refused(animated, bases):
     with pytest.raises(ValueError, match="joint text-video attention: pass allow_joint=True"):
         run(joint, joint_size, objects=[corner()])
     wan, wan_size = bases("wan")
-    with pytest.raises(ValueError, match="num_frames=8 does not fit the base's temporal stride of 4: use 4k\\+1"):
-        run(wan, {**wan_size, "num_frames": 8}, objects=[corner()])
+    for objects in ([corner()], None):
+        with pytest.raises(ValueError, match="num_frames=8 does not fit the base's temporal stride of 4: use 4k\\+1"):
+            run(wan, {**wan_size, "num_frames": 8}, objects=objects)
+    with pytest.raises(ValueError, match="phrase 'cube' lies past the limit of 16 tokens"):
+        run(wan, wan_size, "a red " * 8 + "cube", [corner("cube")])
+    joint.transformer.register_to_config(patch_size_t=2)
+    try:
+        with pytest.raises(ValueError, match="joins 2 latent frames in one token"):
+            run(joint, joint_size, objects=[corner()], allow_joint=True)
+    finally:
+        joint.transformer.register_to_config(patch_size_t=None)
+    latte, latte_size = bases("latte")
+    with pytest.raises(ValueError, match="LattePipeline takes no video_length"):
+        run(latte, latte_size, video_length=4)
+    with pytest.raises(ValueError, match="clean_caption=True rewrites the prompt"):
+        run(latte, latte_size, objects=[corner()], clean_caption=True)
     pipe.scheduler = EDMEulerScheduler()
     with pytest.raises(ValueError, match="EDMEulerScheduler, whose latents are of unknown parametrisation"):
         run(pipe, size, objects=[corner()])
