@@ -141,8 +141,10 @@ def run_cpl(
 
     settings = {"variant": variant, "lambda_cf": lambda_cf, "epochs": epochs, "batch_size": batch_size, "lr": lr}
     if benchmark is not None or root is not None or shots is not None:
-        if pictures or class_name or train or explain:
-            raise ValueError("benchmark and root stand alone; leave pictures, class names, train and explain out")
+        if pictures or class_name or train or explain or model != "cpl":
+            raise ValueError(
+                "benchmark and root stand alone; leave pictures, class names, train, explain and model out"
+            )
         run_benchmark(benchmark, root, out, base, shots, seed, say=typer.echo, **settings)
         typer.echo(f"benchmark.jsonl in {out}")
         return
@@ -211,7 +213,7 @@ def run_mojito(
     frames: Annotated[int, typer.Option(min=1, help="of the video")] = 16,
     fps: Annotated[float, typer.Option(help="frames a second of the files")] = 8.0,
     steps: Annotated[int, typer.Option(min=1)] = 20,
-    guidance: Annotated[float, typer.Option(help="classifier-free guidance")] = 7.5,
+    guidance: Annotated[float | None, typer.Option(help="classifier-free guidance; default: the model's own")] = None,
     intensity: Annotated[float | None, typer.Option(help="how much moves, 0 to 10; default: not said")] = None,
     eta: Annotated[float | None, typer.Option(help="step towards the boxes; default: the model's own")] = None,
     iterations: Annotated[int | None, typer.Option(help="moves in a guided step; default: the model's own")] = None,

@@ -186,11 +186,12 @@ def motion_attention_processors(family: Family, denoiser: nn.Module, state: Moti
         raise ValueError(f"{type(denoiser).__name__} has no layer that attends to text; Mojito needs cross-attention")
     originals = {name: module.processor for name, module in modules.items()}
     for name, processor in originals.items():
-        if type(processor).__name__ not in LAYOUTS or getattr(modules[name], "fused_projections", False):
-            kind = type(processor).__name__
-            raise ValueError(
-                f"{name} has a {kind} (or fused projections): unload or unfuse it; Mojito takes plain attention"
-            )
+        kind = type(processor).__name__
+        # `diffusers.Attention` shows fused projections by its processor and keeps the flag when they are taken apart
+        fused = LAYOUTS.get(kind) is _video and getattr(modules[name], "fused_projections", False)
+        if kind not in LAYOUTS or fused:
+            what = f"{kind}{' with fused projections' if fused else ''}"
+            raise ValueError(f"{name} has a {what}: unload or unfuse it; Mojito takes plain attention")
     try:
         for name, module in modules.items():
             module.processor = MotionAttnProcessor(name, originals[name], family, state)

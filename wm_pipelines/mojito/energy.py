@@ -71,8 +71,8 @@ def _seen(sums: Sums) -> torch.Tensor:
 
 
 def _slot_weights(sums: Sums, guide: Guide) -> torch.Tensor:
-    """(J,): weight of the slot's object, shared by its tokens and divided by the number of objects."""
+    """(J,): weight of the slot's object among the objects, shared by its tokens."""
     seen = _seen(sums).float()
     tokens = torch.zeros_like(guide.weights).index_add(0, guide.owners, seen)
-    share = guide.weights / tokens.clamp(min=1) / len(guide.weights)
+    share = guide.weights / guide.weights.sum() / tokens.clamp(min=1)
     return share[guide.owners] * seen

@@ -19,6 +19,8 @@ class MotionReport:
         in_box: (O, F) share of each object's attention inside its box, at the last guided step; F latent frames.
         boxes: (O, F, 4) at latent frames, xyxy in [0, 1].
         iterations: updates of the latent in all.
+        forwards: partial forward passes of the conditional branch that guidance took, up to the last tapped layer;
+            each but the measuring ones has a backward pass of equal length.
         flow: (frames - 1,) mean optical flow of each pair of frames, px a frame; None where no frames were decoded.
         iou: (O, frames) of the detected and the wanted box; None without a detector.
         conflicts: what text and trajectories disagree about, found before sampling, and which will win.
@@ -29,6 +31,7 @@ class MotionReport:
     in_box: torch.Tensor | None = None
     boxes: torch.Tensor | None = None
     iterations: int = 0
+    forwards: int = 0
     flow: torch.Tensor | None = None
     iou: torch.Tensor | None = None
     conflicts: list[str] = field(default_factory=list)

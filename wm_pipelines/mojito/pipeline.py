@@ -124,10 +124,11 @@ class MojitoPipeline(WMPipeline):
     def from_base(cls, base_folder: Path, folder: Path, **kwargs: Any) -> "MojitoPipeline":
         """A picture base with the motion adapter, and the modulator if there is one, of another folder."""
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
-        parts: dict[str, Any] = {"motion_adapter": MotionAdapter.from_pretrained(folder, **shared)}
-        if (folder / "intensity").is_dir():
-            parts["intensity"] = MotionIntensityModel.from_pretrained(folder, subfolder="intensity", **shared)
-        return cls.from_pretrained(str(base_folder), **parts, **kwargs)
+        if "motion_adapter" not in kwargs:
+            kwargs["motion_adapter"] = MotionAdapter.from_pretrained(folder, **shared)
+        if "intensity" not in kwargs and (folder / "intensity").is_dir():
+            kwargs["intensity"] = MotionIntensityModel.from_pretrained(folder, subfolder="intensity", **shared)
+        return cls.from_pretrained(str(base_folder), **kwargs)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -148,7 +149,7 @@ class MojitoPipeline(WMPipeline):
         takes = inspect.signature(kind.__init__).parameters
         parts = {name: value for name, value in self.components.items() if name in takes}
         parts |= {name: value for name, value in self.config.items() if name in takes and name not in parts}
-        pipe = kind(**{name: value for name, value in parts.items() if not name.startswith("_")})
+        pipe = kind(**parts)
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
 
@@ -472,7 +473,7 @@ class MojitoPipeline(WMPipeline):
         for v, report in enumerate(reports):
             if guide is not None:
                 report.energy, report.in_box = guide.energies[v], guide.in_box[v]
-                report.iterations = guide.updates[v]
+                report.iterations, report.forwards = guide.updates[v], guide.forwards
                 items = wanted[v // per_video]
                 report.warnings += [
                     f'no tapped layer attends to "{items[o].phrase}": the model may not know it'

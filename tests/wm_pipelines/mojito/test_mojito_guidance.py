@@ -70,3 +70,23 @@ def test_of_two_evaluations_the_first_begins_the_step(name):
         found.append(begins_step(scheduler))
         x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
     assert found == [True, False] * 3 + [True]
+
+
+def test_weights_count_among_the_objects_only():
+    """One object of any weight has the same energy; of two, the heavier counts more, and no energy exceeds 1."""
+    from wm_pipelines.mojito.energy import frame_energies
+    from wm_pipelines.mojito.state import Guide, Sums
+
+    total = torch.ones(3, 2, 2)
+    sums = Sums(torch.tensor([0.2, 0.9]).expand(3, 2, 2) * total, total, total, total, 16)
+
+    def energies(tokens, owners, weights):
+        guide = Guide(
+            torch.tensor(tokens), torch.tensor(owners), torch.zeros(len(weights), 3, 4), torch.tensor(weights), 5
+        )
+        return frame_energies([Sums(*(x[..., : len(tokens)] for x in sums[:4]), 16)], guide)
+
+    torch.testing.assert_close(energies([1], [0], [1.0]), torch.full((3,), 0.64))
+    torch.testing.assert_close(energies([1], [0], [5.0]), torch.full((3,), 0.64))
+    torch.testing.assert_close(energies([1, 2], [0, 1], [1.0, 1.0]), torch.full((3,), (0.64 + 0.01) / 2))
+    torch.testing.assert_close(energies([1, 2], [0, 1], [3.0, 1.0]), torch.full((3,), (3 * 0.64 + 0.01) / 4))
