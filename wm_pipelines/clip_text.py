@@ -162,10 +162,10 @@ def _tower(clip: "CLIPModel", inputs_embeds: torch.Tensor, eos: torch.Tensor) ->
 def _causal_mask(config: "CLIPTextConfig", hidden: torch.Tensor) -> torch.Tensor | None:
     """What the stock tower makes for texts without padding; None where attention is told `is_causal` instead.
 
-    transformers 5.40 drops the argument `past_key_values`, which those before must be given.
+    The cache, which there is none of, is called `past_key_values` up to transformers 5.23 and `cache` after it.
     """
     from transformers.masking_utils import create_causal_mask
 
-    given = {"config": config, "inputs_embeds": hidden, "attention_mask": None, "past_key_values": None}
+    given = {"config": config, "inputs_embeds": hidden, "attention_mask": None, "past_key_values": None, "cache": None}
     taken = signature(create_causal_mask).parameters
     return create_causal_mask(**{name: value for name, value in given.items() if name in taken})

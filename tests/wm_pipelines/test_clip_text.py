@@ -38,23 +38,28 @@ def test_truncated_texts_equal_the_run_of_77_tokens(tiny_clip, dtype, tolerance,
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_mask_needs_no_argument_that_transformers_drops(tiny_clip, monkeypatch, attention):
-    """As transformers 5.40 will have it: without `past_key_values`, to which it is an unknown word."""
+def test_the_cache_of_the_mask_has_either_name(tiny_clip, monkeypatch, attention):
+    """`past_key_values` up to transformers 5.23, `cache` after it; each without a default, unknown to the other."""
     from transformers import masking_utils
 
     clip = copy.deepcopy(tiny_clip["clip"])
     clip.set_attn_implementation(attention)
     stock, called = masking_utils.create_causal_mask, []
 
-    def later(config, inputs_embeds, attention_mask, position_ids=None):
-        called.append(attention_mask)
-        return stock(config=config, inputs_embeds=inputs_embeds, attention_mask=attention_mask, past_key_values=None)
+    def before(config, inputs_embeds, attention_mask, past_key_values, position_ids=None):
+        called.append(past_key_values)
+        return stock(config, inputs_embeds, attention_mask, past_key_values)
+
+    def after(config, inputs_embeds, attention_mask, cache, position_ids=None):
+        called.append(cache)
+        return stock(config, inputs_embeds, attention_mask, cache)
 
     with torch.no_grad():
         now = encode_texts(clip, tiny_clip["tokenizer"], TEXTS)
-        monkeypatch.setattr(masking_utils, "create_causal_mask", later)
-        assert torch.equal(encode_texts(clip, tiny_clip["tokenizer"], TEXTS), now)
-    assert called == [None]
+        for made in (before, after):
+            monkeypatch.setattr(masking_utils, "create_causal_mask", made)
+            assert torch.equal(encode_texts(clip, tiny_clip["tokenizer"], TEXTS), now)
+    assert called == [None, None]
 
 
 def test_only_the_tokens_up_to_the_last_end_of_text_are_run(tiny_clip):
