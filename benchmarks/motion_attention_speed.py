@@ -19,14 +19,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from records import RESULTS, environment, read, write
-from timing import LONG_ENOUGH, measure, ratio
+from timing import LONG_ENOUGH, measure, ratio, speed_arguments
 from torch import Tensor
 
 from custom_kernels.motion_forms import as_frames, indicator_columns
@@ -284,16 +283,9 @@ def line(row: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", action="append", help="FRAMESxHEADSxCELLSxKEYSxWIDTH, or temporal (GPU)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, three repeats, nothing recorded by default")
-    parser.add_argument("--repeats", type=int)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
-    repeats = args.repeats or (3 if args.quick else 31)
-    if repeats < 15 and not args.quick:
-        parser.error(f"--repeats must be at least 15, got {repeats}")
+    args = speed_arguments(parser, argv, "FRAMESxHEADSxCELLSxKEYSxWIDTH, or temporal (GPU)")
+    repeats = args.repeats
     for shape in args.shape or ():
         if shape != "temporal":
             size_of(shape)

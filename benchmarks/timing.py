@@ -1,6 +1,8 @@
 """Times of several runs in turn, and ratios of the same repeat."""
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,3 +39,21 @@ def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
     ratios = np.array(over) / np.array(under)
     low, high = interval(median_draws(ratios))
     return {"ratio": round(float(np.median(ratios)), 4), "ci95": [round(low, 4), round(high, 4)], "pairs": len(ratios)}
+
+
+def speed_arguments(parser: argparse.ArgumentParser, argv: list[str] | None, shape: str) -> argparse.Namespace:
+    """The arguments that speed benchmarks share, parsed; `repeats` is filled in.
+
+    Args:
+        shape: what `--shape` may be, for its help.
+    """
+    parser.add_argument("--shape", action="append", help=shape)
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, three repeats, nothing recorded by default")
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args(argv)
+    args.repeats = args.repeats or (3 if args.quick else 31)
+    if args.repeats < 15 and not args.quick:
+        parser.error(f"--repeats must be at least 15, got {args.repeats}")
+    return args

@@ -105,17 +105,10 @@ class MotionAttnProcessor:
             kwargs |= {name: value for name, value in named.items() if value is not None}
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         residual = hidden_states
-        image = None
-        if getattr(attn, "add_k_proj", None) is not None and encoder_hidden_states.shape[1] > 512:
-            image, encoder_hidden_states = encoder_hidden_states.tensor_split(
-                [encoder_hidden_states.shape[1] - 512], 1
-            )
         p = self.project(attn, hidden_states, encoder_hidden_states, attention_mask, state.frames, image_rotary_emb)
         out = torch.stack([self._row(p, row, video, attn) for row, video in enumerate(state.videos)])  # (V,F,H,L,d)
         out = out.transpose(2, 3).flatten(3)  # (V, F, L, H * d)
         out = out.flatten(0, 1) if self.family.spatial else out.flatten(1, 2)
-        if image is not None:
-            out = out + _image_attention(attn, p.q, image)
         if p.text_q is not None:
             text = F.scaled_dot_product_attention(p.text_q, p.k, p.v, scale=attn.scale)
             out = torch.cat([text.transpose(1, 2).flatten(2), out], dim=1)
@@ -166,13 +159,6 @@ def _plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_bias: torch.Te
     )
 
 
-def _image_attention(attn: nn.Module, q: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Wan's second softmax, over the tokens of a first picture, (V, F * L, C)."""
-    k, v = attn.norm_added_k(attn.add_k_proj(image)), attn.add_v_proj(image)
-    q = q.transpose(1, 2).flatten(2, 3)
-    return F.scaled_dot_product_attention(q, _heads(attn, k), _heads(attn, v)).transpose(1, 2).flatten(2)
-
-
 @contextlib.contextmanager
 def motion_attention_processors(family: Family, denoiser: nn.Module, state: MotionState) -> Iterator[None]:
     """Put the processors in for the time of the block; the layers' own come back on exit, also after an exception.
@@ -192,6 +178,8 @@ def motion_attention_processors(family: Family, denoiser: nn.Module, state: Moti
         if kind not in LAYOUTS or fused:
             what = f"{kind}{' with fused projections' if fused else ''}"
             raise ValueError(f"{name} has a {what}: unload or unfuse it; Mojito takes plain attention")
+        if getattr(modules[name], "add_k_proj", None) is not None:
+            raise ValueError(f"{name} also attends to a first picture (image to video); Mojito takes text to video")
     try:
         for name, module in modules.items():
             module.processor = MotionAttnProcessor(name, originals[name], family, state)
