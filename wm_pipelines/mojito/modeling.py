@@ -24,7 +24,9 @@ TEMPORAL = ("motion_modules", "temp_attentions", "transformer_in")
 
 
 class _Layers(nn.Module):
-    """The layers under the names of the file format: `mim.linear_1`, `mim.linear_2`, `mim.null`, `mim.text`."""
+    """The layers under the names of the file format: `mim.linear_1`, `mim.linear_2`, `mim.null`, `mim.text`, and what
+    whitens the text: `mim.text_mean`, `mim.text_whitening`.
+    """
 
     def __init__(self, inside: int, hidden: int, outside: int, text_dim: int | None):
         super().__init__()
@@ -32,13 +34,17 @@ class _Layers(nn.Module):
         self.linear_2 = nn.Linear(hidden, outside)
         self.null = nn.Parameter(torch.zeros(hidden))
         self.text = nn.Linear(text_dim, hidden, bias=False) if text_dim else None
+        if text_dim:
+            self.register_buffer("text_mean", torch.zeros(text_dim))
+            self.register_buffer("text_whitening", torch.eye(text_dim))
         nn.init.zeros_(self.linear_2.weight)
         nn.init.zeros_(self.linear_2.bias)
 
 
 class MotionIntensityModel(ModelMixin, ConfigMixin):
-    """e = W2 SiLU(W1 sin/cos(100 level) + b1 [+ Wt text]) + b2, with a learned vector in place of the level's part for
-    None. W2 and b2 start at zero, and then nothing changes, bit for bit.
+    """e = W2 SiLU(W1 sin/cos(100 level) + b1 [+ Wt norm(M (text - mean))]) + b2, with a learned vector in place of the
+    level's part for None. W2 and b2 start at zero, and then nothing changes, bit for bit. M and the mean whiten the
+    states of the training captions (`fit_text`), which tell motions apart only in directions of little variance.
 
     Args:
         inject: "timestep" adds e to the time embedding; "text" adds it to the last `tokens` tokens of the context
@@ -135,8 +141,31 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         )
         hidden = torch.where(known[:, None], self.mim.linear_1(waves.to(self.dtype)), self.mim.null)
         if text is not None:
-            hidden = hidden + self.mim.text(text.to(self.dtype))
+            hidden = hidden + self.mim.text(self._whitened(text).to(self.dtype))
         return self.mim.linear_2(nn.functional.silu(hidden))
+
+    def _whitened(self, text: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(text.device.type, enabled=False):  # differences of large numbers
+            centred = text.float() - self.mim.text_mean.float()
+            return nn.functional.layer_norm(centred @ self.mim.text_whitening.float().T, centred.shape[-1:])
+
+    @torch.no_grad()
+    def fit_text(self, states: torch.Tensor, floor: float = 1e-3) -> None:
+        """Sets mean and whitening from the states (N, text_dim) of captions, rounded to fp16 as they are saved.
+
+        Directions with less than `floor` of the largest variance are not raised further than that.
+
+        Raises:
+            ValueError: this model reads no text, or the states don't have its width.
+        """
+        if self.config.text_dim is None or states.shape[-1] != self.config.text_dim or len(states) < 2:
+            raise ValueError(f"states is {tuple(states.shape)}; (2 or more, text_dim = {self.config.text_dim})")
+        variance, axes = torch.linalg.eigh(torch.cov(states.double().T))
+        if variance[-1] <= 0:
+            raise ValueError("states are all equal; captions that differ are needed")
+        scale = variance.clamp_min(floor * float(variance[-1])).rsqrt()
+        self.mim.text_mean.copy_(states.double().mean(0).half())
+        self.mim.text_whitening.copy_((scale[:, None] * axes.T).half())
 
     def flow_of(self, level: float) -> float:
         """Flow that the table gives a level, px per frame.

@@ -11,8 +11,10 @@ Recipe options (with their defaults in `DEFAULTS`):
     the noise.
 
 The frozen text encoder has every word of motion in its vocabulary but never saw one beside a picture, and the motion
-modules see no text. Its last token still tells the motions apart, for the words' random vectors pass through; so the
-intensity model reads that token. Noise is independent in every frame, as AnimateDiff has it.
+modules see no text. Its last token still tells the motions apart, for the words' random vectors pass through, but by
+little beside what it says of the objects: a small network learns left, right, towards and away from the plain states
+to 33 % in 3,000 steps of two captions, from whitened ones to 90 % in 100. So the intensity model reads that token,
+whitened over the training captions. Noise is independent in every frame, as AnimateDiff has it.
 """
 
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
 from wm_pipelines.mojito.flow import FARNEBACK, level_of, percentile_table
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
+from wm_pipelines.random import keyed
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.training.targets import target_of
 
@@ -102,6 +105,8 @@ class VideoTask(Task):
                 fps_rule=self.fps_rule,
                 base=options["base"],
             )
+            if options["read_text"]:
+                self.intensity.fit_text(self._caption_states())
 
     # ---- what is trained on ----
 
@@ -166,6 +171,14 @@ class VideoTask(Task):
     def modules(self) -> dict[str, nn.Module]:
         return {"adapter": self.adapter} | ({"intensity": self.intensity} if self.intensity is not None else {})
 
+    def _caption_states(self) -> torch.Tensor:
+        """States (N, D) of the last token for the empty text and captions of every clip, forwards and backwards."""
+        texts = [""]
+        for i, scene in enumerate(self.clips.scenes):
+            ways = (False, True) if reversible(scene) else (False,)
+            texts += [clip_caption(scene, keyed("mojito captions", i), backwards) for backwards in ways]
+        return torch.cat([self.encode(texts[i : i + 64])[:, -1] for i in range(0, len(texts), 64)])
+
     @torch.no_grad()
     def encode(self, texts: list[str]) -> torch.Tensor:
         """Text states (B, T, D) of the frozen text encoder."""
@@ -207,12 +220,12 @@ class VideoTask(Task):
             save_half(self.intensity, folder / "intensity")
 
     def load_weights(self, source: str) -> dict[str, Any]:
-        """Starts from an exported adapter, with its intensity model where the run has one."""
+        """Starts from an exported adapter, and from its intensity model where it and the run have one."""
         from diffusers import MotionAdapter
 
         folder = Path(resolve(source))
         self.adapter.load_state_dict(MotionAdapter.from_pretrained(folder).state_dict())
-        if self.intensity is not None:
+        if self.intensity is not None and (folder / "intensity").is_dir():
             saved = MotionIntensityModel.from_pretrained(folder, subfolder="intensity")
             self.intensity.load_state_dict(saved.state_dict())
         return {"parameters": sum(p.numel() for module in self.modules().values() for p in module.parameters())}

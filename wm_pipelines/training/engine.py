@@ -19,6 +19,7 @@ from wm_pipelines.random import keyed
 from . import record as facts
 from . import state as states
 from .console import Log, append_log, progress, stop_signals, trim_log
+from .half import bf16_autocast
 from .recipe import Recipe, changed_fields
 from .task import DataOrder, KeyedNoise, Task
 from .trainer import Trainer, learning_rate
@@ -188,8 +189,7 @@ def _backward(trainer: Trainer, batch: list[int], step: int, place: PartialState
         # Micro-batches are numbered over all processes, so a share has the same number wherever it is computed.
         number = place.process_index * recipe.grad_accum + part
         torch.manual_seed(int(keyed("torch", recipe.seed, step, number).integers(2**63)))
-        bf16 = recipe.precision == "bf16"
-        with torch.autocast(place.device.type, torch.bfloat16) if bf16 else nullcontext():
+        with bf16_autocast(place.device.type) if recipe.precision == "bf16" else nullcontext():
             losses = trainer.task.loss(batch[number * size : (number + 1) * size], step, noise)
         if "loss" not in losses or losses["loss"].ndim:
             raise ValueError(f"Task.loss must return a scalar under 'loss', got {list(losses)}")

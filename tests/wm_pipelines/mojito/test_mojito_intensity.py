@@ -77,6 +77,27 @@ def test_each_clip_has_its_own_level_in_both_halves_of_a_guided_batch(denoiser, 
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_whitened_captions_lie_apart_where_they_differ_least(denoiser, tmp_path):
+    draws = torch.randn(200, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    states = (3 + draws * torch.logspace(0, -1.3, 16)).float()
+    model = awake(make(denoiser, "temporal", text_dim=16))
+    model.fit_text(states)
+    spread = ((states - model.mim.text_mean) @ model.mim.text_whitening.T).std(0)
+    torch.testing.assert_close(spread, torch.ones(16), atol=0.02, rtol=0)
+    model.save_pretrained(tmp_path)
+    again = MotionIntensityModel.from_pretrained(tmp_path)
+    assert torch.equal(again([1.0], states[:1]), model([1.0], states[:1]))
+    half = MotionIntensityModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    torch.testing.assert_close(half([1.0], states[:1]).float(), model([1.0], states[:1]), atol=0.1, rtol=0.1)
+    for bad, word in (
+        (torch.ones(4, 8), "text_dim = 16"),
+        (states[:1], "2 or more"),
+        (torch.ones(4, 16), "all equal"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            model.fit_text(bad)
+
+
 def test_text_is_read_at_the_last_token(denoiser):
     sample, t, context = inputs()
     model = awake(make(denoiser, "temporal", text_dim=16))
@@ -88,7 +109,7 @@ def test_text_is_read_at_the_last_token(denoiser):
     with applied(model, denoiser, [1.0]):
         a = run(denoiser, sample, t, context)
     silent = make(denoiser, "temporal")
-    silent.mim.load_state_dict({k: v for k, v in model.mim.state_dict().items() if k != "text.weight"})
+    silent.mim.load_state_dict({k: v for k, v in model.mim.state_dict().items() if not k.startswith("text")})
     with applied(silent, denoiser, [1.0]):
         assert not torch.allclose(run(denoiser, sample, t, context), a, atol=1e-5)
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from wm_pipelines.config import TrainingRecord
 from wm_pipelines.training import KeyedNoise, load_state
+from wm_pipelines.training.half import bf16_autocast
 from wm_pipelines.training.trainer import Trainer
 
 
@@ -304,6 +305,17 @@ def test_global_generator_is_left_alone(wave, tmp_path):
     before = torch.get_rng_state()
     run(wave, tmp_path, steps=2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bf16_keeps_attention_in_fp32_on_a_cpu():
+    linear, x = torch.nn.Linear(8, 8), torch.randn(1, 4, 8)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    with bf16_autocast("cpu"):
+        q = linear(x)
+        out = attend(q, q, q)
+    assert q.dtype == torch.bfloat16 and out.dtype == torch.float32
+    assert torch.equal(out, attend(q.float(), q.float(), q.float()))
+    assert attend(x.bfloat16(), x.bfloat16(), x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_tied_tensors_and_bf16(wave, tmp_path):
