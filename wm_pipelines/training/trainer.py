@@ -39,6 +39,8 @@ class Trainer:
     """
 
     def __init__(self, task: Task, recipe: Recipe, device: torch.device) -> None:
+        # accelerate calls a process's CPU "cpu:0", to which everything on "cpu" would be copied
+        device = torch.device("cpu") if device.type == "cpu" else device
         self.task, self.recipe, self.device = task, recipe, device
         self.modules = task.modules()
         for module in self.modules.values():
@@ -78,8 +80,10 @@ class Trainer:
 
     def update(self, step: int) -> torch.Tensor:
         """Clip, step the optimiser, average. Returns the gradient norm before clipping, a scalar tensor."""
-        if any(p.grad is not view for p, view in zip(self.parameters, self.views, strict=True)):
-            raise RuntimeError("the task replaced a parameter's .grad; gradients belong to the engine")
+        # moving a module to another device gives its gradients new memory
+        ours = self.flat.untyped_storage().data_ptr()
+        if any(p.grad is None or p.grad.untyped_storage().data_ptr() != ours for p in self.parameters):
+            raise RuntimeError("the task replaced or moved a parameter's .grad; gradients belong to the engine")
         norm = torch.linalg.vector_norm(self.gradients)
         if self.recipe.clip:
             self.gradients.mul_((self.recipe.clip / (norm + 1e-6)).clamp(max=1.0))

@@ -295,7 +295,7 @@ def test_what_a_task_may_not_do(wave, tmp_path):
         (Nothing(recipe), ValueError, "no trainable parameter"),
         (half, ValueError, "'net.0.weight' is torch.float16"),
         (Vector(recipe), ValueError, "scalar under 'loss'"),
-        (Dropped(recipe), RuntimeError, "replaced a parameter's .grad"),
+        (Dropped(recipe), RuntimeError, "replaced or moved a parameter's .grad"),
     ):
         with pytest.raises(error, match=message):
             wave.train(task, recipe, tmp_path / type(task).__name__)

@@ -29,6 +29,7 @@ class WaveTask(Task):
 
     def loss(self, indices, step, noise):
         x = noise.randn(indices, (8,), "x").to(self.device)
+        self.net.to(self.device)  # where it is already
         self.seen(x)
         error = (self.net(x) - x.cumsum(1)).square().mean()
         return {"loss": error, "first_index": float(indices[0])}
