@@ -40,11 +40,11 @@ class WM_MojitoSample(io.ComfyNode):
                 io.Int.Input("steps", default=20, min=1, max=500, tooltip="Sampling steps; more take longer."),
                 io.Float.Input(
                     "guidance_scale",
-                    default=7.5,
-                    min=0.0,
+                    default=OWN,
+                    min=OWN,
                     max=30.0,
                     step=0.1,
-                    tooltip="How strongly the prompt pulls; 1 and below turn guidance by the prompt off.",
+                    tooltip="How strongly the prompt pulls; 0 to 1 turn that off. -1 takes the checkpoint's own.",
                 ),
                 io.Int.Input("width", **size, tooltip="Pixels; 0 takes the model's own."),
                 io.Int.Input("height", **size, tooltip="Pixels; 0 takes the model's own."),
@@ -145,6 +145,14 @@ class WM_MojitoSample(io.ComfyNode):
                     optional=True,
                     tooltip="Blocks whose attention is read, one name a line. Empty takes the checkpoint's own.",
                 ),
+                io.Combo.Input(
+                    "bias_style",
+                    options=["logit", "trailblazer", "freetraj"],
+                    default="logit",
+                    optional=True,
+                    tooltip="logit uses bias_in and bias_out; the others edit the attention as TrailBlazer and FreeTraj "
+                    "do, and use bias_fraction alone.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="The video, for SaveVideo."),
@@ -197,7 +205,7 @@ class WM_MojitoSample(io.ComfyNode):
                 height=height or None,
                 width=width or None,
                 num_inference_steps=steps,
-                guidance_scale=guidance_scale,
+                guidance_scale=None if guidance_scale < 0 else guidance_scale,
                 guidance_taps=lines_of(guidance_taps) or None,
                 # On the CPU, so that a seed means the same on every device.
                 generator=torch.Generator("cpu").manual_seed(seed),

@@ -212,7 +212,7 @@ def run_mojito(
     seed: Annotated[int, typer.Option()] = 0,
     frames: Annotated[int, typer.Option(min=1, help="of the video")] = 16,
     fps: Annotated[float, typer.Option(help="frames a second of the files")] = 8.0,
-    steps: Annotated[int, typer.Option(min=1)] = 20,
+    steps: Annotated[int | None, typer.Option(min=1, help="default: the model's own")] = None,
     guidance: Annotated[float | None, typer.Option(help="classifier-free guidance; default: the model's own")] = None,
     intensity: Annotated[float | None, typer.Option(help="how much moves, 0 to 10; default: not said")] = None,
     eta: Annotated[float | None, typer.Option(help="step towards the boxes; default: the model's own")] = None,
@@ -271,10 +271,12 @@ def _pair(text: str | None, name: str) -> tuple[float, float] | None:
 
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
-    """Scenes under one, two and three conditions on the embedded checkpoints, with a page that shows them."""
-    from wm_pipelines.flexecontrol.demo import demo as make
+    """Scenes under one, two and three conditions, and clips under trajectories and intensities, with their pages."""
+    from wm_pipelines.flexecontrol.demo import demo as pictures
+    from wm_pipelines.mojito.demo import demo as clips
 
-    typer.echo(make(out, seed))
+    typer.echo(pictures(out, seed))
+    typer.echo(clips(out / "motion", seed))
 
 
 @app.command()

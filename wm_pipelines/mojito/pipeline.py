@@ -208,7 +208,8 @@ class MojitoPipeline(WMPipeline):
             output_type: as the base takes it: "pil", "np", "pt" or "latent".
             callback_on_step_end: `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace.
             base_options: every other argument of the stock pipeline's call: `negative_prompt`, `height`, `width`,
-                `num_inference_steps`, `guidance_scale`, `generator`, `latents` ...
+                `num_inference_steps`, `guidance_scale` (of these two None is the record's, or the base's), `generator`,
+                `latents` ...
 
         Returns:
             `MojitoPipelineOutput`, or the tuple (frames, report) with `return_dict=False`.
@@ -244,6 +245,13 @@ class MojitoPipeline(WMPipeline):
                 callback_on_step_end_tensor_inputs,
                 base_options,
             )
+
+    def _with_recorded(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The base's options with the steps and the prompt's guidance that the checkpoint's record recommends."""
+        settings = self.wm_config.method_config if self.wm_config is not None else None
+        names = ("num_inference_steps", "guidance_scale")
+        given = {name: value for name, value in options.items() if value is not None or name not in names}
+        return {name: getattr(settings, name) for name in names if hasattr(settings, name)} | given
 
     def _recorded(self) -> dict[str, Any]:
         """Guidance defaults that the checkpoint's record found."""
@@ -292,6 +300,7 @@ class MojitoPipeline(WMPipeline):
         options,
     ) -> MojitoPipelineOutput | tuple:
         stock, family = self.stock(), self.family
+        options = self._with_recorded(options)
         takes = inspect.signature(type(stock).__call__).parameters
         # Latte's video_length is num_frames here
         unknown = [name for name in options if name not in takes or name == family.frames]

@@ -60,8 +60,7 @@ def run(
         objects: `MotionObject`s, or texts as `parse_object` reads them.
         trajectories: files of `format`, whose objects come before these.
         reading: options of `read_trajectory` for these files, besides `num_frames`, which formats of points get.
-        options: passed to `MojitoPipeline.__call__`; an option that is None is left out. `guidance_scale` is the
-            checkpoint's own by default.
+        options: passed to `MojitoPipeline.__call__`; an option that is None is left out.
 
     Returns:
         The report that was written.
@@ -84,9 +83,6 @@ def run(
     pipeline = load(model, base)
     if torch.accelerator.is_available():
         pipeline.to(torch.accelerator.current_accelerator())
-    settings = pipeline.wm_config.method_config if pipeline.wm_config is not None else None
-    if options.get("guidance_scale") is None and hasattr(settings, "guidance_scale"):
-        options["guidance_scale"] = settings.guidance_scale
     result = pipeline(
         prompt,
         objects=items or None,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EDMEulerScheduler, EulerDiscreteScheduler
 
+from wm_pipelines.config import WMConfig
 from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline, _prompt_converter
 
@@ -285,6 +286,20 @@ def test_it_saves_and_loads_bit_equal(animated, tmp_path):
     loaded = MojitoPipeline.from_pretrained(str(tmp_path / "pipe"))
     loaded.set_progress_bar_config(disable=True)
     assert torch.equal(run(loaded, size, objects=[corner()], **GUIDED).frames, out.frames)
+
+
+def test_the_record_says_how_it_is_sampled_and_steered(animated):
+    pipe, size = animated
+    given = {"guidance_scale": 3.0, "num_inference_steps": 4}
+    steered = {"guidance_eta": 5.0, "guidance_iterations": 1, "guidance_fraction": 0.5}
+    explicit = run(pipe, size, objects=[corner()], **given, **steered)
+    guidance = {name.removeprefix("guidance_"): value for name, value in steered.items()}
+    values = {"method": "mojito", "pipeline": "MojitoPipeline", "method_config": {**given, "guidance": guidance}}
+    pipe.wm_config = WMConfig(**values)
+    recorded = run(pipe, size, objects=[corner()], num_inference_steps=None, guidance_scale=None)
+    assert torch.equal(recorded.frames, explicit.frames) and recorded.report[0].iterations == 2
+    other = run(pipe, size, objects=[corner()], guidance_scale=6.0)
+    assert not torch.equal(other.frames, explicit.frames)
 
 
 def test_two_objects_weights_and_smoothness_run(animated):

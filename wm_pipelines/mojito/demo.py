@@ -1,0 +1,131 @@
+"""`make demo`, the part that moves: three trajectories and five intensities of one prompt, with what was measured."""
+
+import base64
+import os
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from wm_pipelines.diorama.judge import DioramaJudge
+from wm_pipelines.files import atomic
+from wm_pipelines.flexecontrol.run import write_json
+from wm_pipelines.hub import embedded
+from wm_pipelines.media import image_grid, save_gif, save_image, to_tensor
+from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
+from wm_pipelines.mojito.objects import MotionObject
+from wm_pipelines.mojito.pipeline import MojitoPipeline
+from wm_pipelines.mojito.run import load
+from wm_pipelines.overlays import draw_boxes
+
+STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
+SHOWN = range(0, FRAMES, 3)  # frames in a row of the grids
+STILL, MOVING, COLOUR = "a red cube", "a red cube moving right", "red"
+PATHS = {
+    "left to right": [(0.05, 0.4, 0.3, 0.65), (0.7, 0.4, 0.95, 0.65)],
+    "right to left and nearer": [(0.68, 0.3, 0.9, 0.52), (0.08, 0.52, 0.4, 0.84)],
+    "there and back": [(0.1, 0.5, 0.35, 0.75), (0.65, 0.5, 0.9, 0.75), (0.1, 0.5, 0.35, 0.75)],
+}
+LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
+Clip = dict[str, Any]  # what was measured, the name of its GIF, and its pictures
+
+
+def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
+    """Writes a GIF per clip, `trajectories.png`, `intensities.png`, `index.html` (self-contained) and `motion.json`.
+
+    Args:
+        seed: of the noise, the same for every clip.
+
+    Returns:
+        A line that says what it left.
+    """
+    started = time.perf_counter()
+    pipe = load()
+    pipe.set_progress_bar_config(leave=False, desc="steps")
+    judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Clip] = []
+    levels: list[Clip] = []
+    for name, boxes in tqdm(PATHS.items(), desc="trajectories"):
+        paths.append(_path(pipe, judge, name, boxes, seed, folder))
+    for level in tqdm(LEVELS, desc="intensities"):
+        levels.append(_level(pipe, judge, level, seed, folder))
+    for name, clips in (("trajectories.png", paths), ("intensities.png", levels)):
+        save_image(image_grid([c["pictures"][t] for c in clips for t in SHOWN], len(SHOWN), gap=2), folder / name)
+    report = {
+        "steps": STEPS,
+        "frames": FRAMES,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "trajectories": [{k: v for k, v in clip.items() if k != "pictures"} for clip in paths],
+        "intensities": [{k: v for k, v in clip.items() if k != "pictures"} for clip in levels],
+    }
+    write_json(folder / "motion.json", report)
+    _write_page(folder, report)
+    return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
+
+
+def _path(pipe: MojitoPipeline, judge: DioramaJudge, name: str, boxes: list, seed: int, folder: Path) -> Clip:
+    """A clip whose cube is sent along `boxes`, which are drawn in its frames."""
+    keyframes = [round(i * (FRAMES - 1) / (len(boxes) - 1)) for i in range(len(boxes))]
+    cube = MotionObject("red cube", boxes=boxes, keyframes=keyframes)
+    out = _sample(pipe, STILL, seed, objects=[cube], detector=diorama_detector(judge))
+    wanted, report = cube.frame_boxes(FRAMES).tolist(), out.report[0]
+    drawn = [draw_boxes(frame, [box]) for frame, box in zip(_larger(out.frames[0]), wanted, strict=True)]
+    return {
+        "title": name,
+        "prompt": STILL,
+        "gif": save_gif(drawn, folder / f"{name.replace(' ', '-')}.gif", FPS).name,
+        "iou": round(float(report.iou.mean()), 3),
+        "in_box": round(float(report.in_box.mean()), 3),
+        "updates": report.iterations,
+        "conflicts": report.conflicts,
+        "pictures": drawn,
+    }
+
+
+def _level(pipe: MojitoPipeline, judge: DioramaJudge, level: float, seed: int, folder: Path) -> Clip:
+    """A clip at one intensity."""
+    frames = _sample(pipe, MOVING, seed, motion_intensity=level).frames[0]
+    video = torch.stack([to_tensor(frame) for frame in frames])
+    return {
+        "title": f"intensity {level:g}",
+        "prompt": MOVING,
+        "gif": save_gif(_larger(frames), folder / f"intensity-{level:g}.gif", FPS).name,
+        "flow": round(object_flow(judge, video, [COLOUR]), 3),
+        "seen": round(float(track_colour(judge, video, COLOUR).seen.float().mean()), 3),
+        "pictures": _larger(frames),
+    }
+
+
+def _sample(pipe: MojitoPipeline, prompt: str, seed: int, **options: Any):
+    return pipe(
+        prompt,
+        num_frames=FRAMES,
+        num_inference_steps=STEPS,
+        generator=torch.Generator().manual_seed(seed),
+        **options,
+    )
+
+
+def _larger(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Each pixel as a square of pixels."""
+    return [f.resize((LARGER * f.width, LARGER * f.height), Image.Resampling.NEAREST) for f in frames]
+
+
+def _write_page(folder: Path, report: dict[str, Any]) -> None:
+    from jinja2 import Environment
+
+    def inline(name: str) -> str:
+        return "data:image/gif;base64," + base64.b64encode((folder / name).read_bytes()).decode()
+
+    template = (files("wm_pipelines") / "templates" / "motion.html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True).from_string(template).render(report=report, inline=inline)
+    with atomic(folder / "index.html") as partial:
+        partial.write_text(page, encoding="utf-8")
