@@ -150,8 +150,8 @@ class WM_MojitoSample(io.ComfyNode):
                     options=["logit", "trailblazer", "freetraj"],
                     default="logit",
                     optional=True,
-                    tooltip="logit uses bias_in and bias_out; the others edit the attention as TrailBlazer and FreeTraj "
-                    "do, and use bias_fraction alone.",
+                    tooltip="logit uses bias_in and bias_out; the others edit the attention as TrailBlazer and "
+                    "FreeTraj do, and use bias_fraction alone.",
                 ),
             ],
             outputs=[

@@ -208,8 +208,8 @@ class MojitoPipeline(WMPipeline):
             output_type: as the base takes it: "pil", "np", "pt" or "latent".
             callback_on_step_end: `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace.
             base_options: every other argument of the stock pipeline's call: `negative_prompt`, `height`, `width`,
-                `num_inference_steps`, `guidance_scale` (of these two None is the record's, or the base's), `generator`,
-                `latents` ...
+                `generator`, `latents` ...; `num_inference_steps` and `guidance_scale`, whose default is the record's,
+                else the base's.
 
         Returns:
             `MojitoPipelineOutput`, or the tuple (frames, report) with `return_dict=False`.
