@@ -23,6 +23,7 @@ from wm_pipelines import AutoWMPipeline, embedded
 from wm_pipelines.bootstrap import interval
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
+from wm_pipelines.files import atomic
 from wm_pipelines.mojito.metrics import WAYS, acceleration, direction, object_flow, over_range, persistence, speed
 from wm_pipelines.mojito.metrics import track_colour as track
 from wm_pipelines.random import keyed
@@ -78,6 +79,7 @@ class Runner:
                     "right": float(went == way),
                     "seen": persistence(seen),
                     "flow": object_flow(self.judge, frames, [colour]),
+                    "promised": None if level is None else self.pipe.intensity.flow_of(level),
                     "speed": speed(seen, frames.shape[-1]),
                     "acceleration": acceleration(seen, frames.shape[-1]),
                     "over": over_range(decoded),
@@ -176,8 +178,44 @@ def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: i
     print("\n".join(line for row in judged for line in verdict_lines([row], 1 if row is judged[0] else seeds)))
     entries = [_evaluation(row, f) for row in found[:1] for f in ("right", "seen")] if way else []
     if correlation:
+        found.append({"kind": "direction kept", **kept_direction(rows, prompts, seeds, draws)})
+        print(f"clips at the other levels that go the way of the middle one: {figure_text(found[-1])}")
+        plot([by["dial", level] for level in LEVELS], rows, out.with_name(f"{out.stem}.png"))
         entries.append(_evaluation({"spearman": correlation}, "spearman"))
     write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, *judged, {"kind": "record", "evaluation": entries}])
+
+
+def kept_direction(rows: list[dict], prompts: int, seeds: int, draws: int) -> dict[str, Any]:
+    """Share of the other levels at which a prompt and seed goes the way that it goes at the middle level."""
+    went = {(r["level"], r["seed"], r["prompt"]): r["went"] for r in rows if r["part"] == "dial"}
+    middle = LEVELS[len(LEVELS) // 2]
+    values = np.full((seeds, prompts), np.nan)
+    for seed in range(seeds):
+        for prompt in range(prompts):
+            own = {level: went[level, seed, prompt] for level in LEVELS if (level, seed, prompt) in went}
+            if len(own) == len(LEVELS):
+                values[seed, prompt] = np.mean([way == own[middle] for level, way in own.items() if level != middle])
+    return summary(values, draws)
+
+
+def plot(arms: list[dict[str, Any]], rows: list[dict], path: Path) -> None:
+    """Flow inside the object over the level: measured with its interval, and as the table of levels promises it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    promised = {row["level"]: row["promised"] for row in rows if row["part"] == "dial"}
+    middle = np.array([arm["flow"]["value"] for arm in arms])
+    low, high = (np.array([arm["flow"][k] for arm in arms]) for k in ("low", "high"))
+    figure, axis = pyplot.subplots(figsize=(4.5, 3.2), layout="constrained")
+    axis.plot(LEVELS, [promised[level] for level in LEVELS], "--", color="grey", label="training clips of that level")
+    axis.errorbar(LEVELS, middle, np.clip([middle - low, high - middle], 0, None), marker="o", capsize=3, label="made")
+    axis.set(xlabel="motion_intensity", ylabel="flow inside the object, px a frame", ylim=(0, None))
+    axis.legend()
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=120)
+    pyplot.close(figure)
 
 
 def _evaluation(row: dict[str, Any], figure: str) -> dict[str, Any]:

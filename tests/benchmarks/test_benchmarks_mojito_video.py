@@ -36,6 +36,7 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
         for prompt in prompts:
             flow = (level or 5) * good + rng.uniform(0, 0.5)
             figures = {"right": float(good), "seen": 1.0, "flow": flow, "speed": 1.0, "acceleration": 0.1, "over": 0.0}
+            figures |= {"promised": level, "went": "left" if level == 9 else "right"}
             rows.append({"part": part, "level": level, "seed": seed, "prompt": prompt, **figures})
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert video.main(["--out", str(out), "--directions=8", "--prompts=8", "--draws=50", "--report"]) == 0
@@ -44,6 +45,9 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
     assert {e["metric"] for e in found[-1]["evaluation"]} == {
         "direction accuracy", "persistence", "Spearman of level and flow",
     }  # fmt: skip
+    kept = next(row for row in found if row["kind"] == "direction kept")
+    assert kept["value"] == pytest.approx(0.75)
+    assert (tmp_path / "rows.png").stat().st_size > 1000
     assert ("HOLDS" in capsys.readouterr().out) == good
 
 
