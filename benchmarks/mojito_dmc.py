@@ -186,7 +186,21 @@ def report(rows: list[dict[str, Any]], prompts: int, seeds: int, draws: int, out
         }
     judged = verdict("directional motion control puts objects into their boxes", parts, gain, seeds)
     print("\n".join(verdict_lines([judged], seeds)))
-    write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, judged])
+    entries = [_evaluation(arm, by[arm]["iou"]) for arm in ("none", "best of 3", "control") if arm in by]
+    write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, judged, {"kind": "record", "evaluation": entries}])
+
+
+def _evaluation(arm: str, iou: dict[str, Any]) -> dict[str, Any]:
+    names = {"none": "not steered", "best of 3": "not steered, best of three by IoU", "control": "steered"}
+    return {
+        "task": "text-to-video",
+        "dataset": f"Diorama prompts with a drawn path, {names[arm]}",
+        "metric": "IoU of the object with its box",
+        "value": iou["value"],
+        "ci95": [iou["low"], iou["high"]],
+        "seeds": list(range(iou["seeds"])),
+        "command": "python benchmarks/mojito_dmc.py",
+    }
 
 
 def tune(runner: Runner, prompts: int, out: Path) -> None:
