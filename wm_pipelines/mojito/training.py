@@ -8,13 +8,15 @@ Recipe options (with their defaults in `DEFAULTS`):
     trains the adapter alone, the twin without the dial. read_text: the intensity model reads the prompt.
     text_drop, level_drop: chances of an empty caption and of no level. backwards: chance that a clip is played
     backwards, where its caption can say so. late: 1 draws timesteps evenly, 2 with a density that rises evenly with
-    the noise.
+    the noise. shared_noise: share of the noise's variance that all frames of a clip have in common, in [0, 1): the
+    mixed noise of "Preserve Your Own Correlation" (arXiv 2305.10474), whose own share is 0.5; clips are sampled from
+    such noise too.
 
 The frozen text encoder has every word of motion in its vocabulary but never saw one beside a picture, and the motion
 modules see no text. Its last token still tells the motions apart, for the words' random vectors pass through, but by
 little beside what it says of the objects: a small network learns left, right, towards and away from the plain states
 to 33 % in 3,000 steps of two captions, from whitened ones to 90 % in 100. So the intensity model reads that token,
-whitened over the training captions. Noise is independent in every frame, as AnimateDiff has it.
+whitened over the training captions.
 """
 
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {
     "base": "diorama-sd", "length": 3000, "two": 0.15, "cache": None, "clip_frames": 16, "frames": 16,
     "heads": 4, "hidden_dim": 192, "inject": "temporal", "read_text": True,
-    "text_drop": 0.1, "level_drop": 0.15, "backwards": 0.5, "late": 2.0,
+    "text_drop": 0.1, "level_drop": 0.15, "backwards": 0.5, "late": 2.0, "shared_noise": 0.0,
 }  # fmt: skip
 
 
@@ -113,6 +115,8 @@ class VideoTask(Task):
     def _check_options(self) -> None:
         if not 2 <= self.options["frames"] <= self.options["clip_frames"]:
             raise ValueError(f"options.frames is {self.options['frames']}; 2 to options.clip_frames")
+        if not 0 <= self.options["shared_noise"] < 1:
+            raise ValueError(f"options.shared_noise is {self.options['shared_noise']}; from 0, below 1")
 
     def _load_clips(self, vae: nn.Module) -> None:
         """Sets `length`, `data`, `clips`, `table`, `estimator`, `fps_rule`."""
@@ -195,6 +199,10 @@ class VideoTask(Task):
         latents, texts, levels = zip(*(self.sample(i, noise) for i in indices), strict=True)
         clean = torch.stack(latents).to(self.device)  # (B, F, 4, h, w)
         eps = noise.randn(indices, clean.shape[1:], "noise").to(self.device)
+        share = self.options["shared_noise"]
+        if share:
+            common = noise.randn(indices, (1, *clean.shape[2:]), "shared noise").to(self.device)
+            eps = share**0.5 * common + (1 - share) ** 0.5 * eps
         steps = self.schedule.config.num_train_timesteps
         t = (noise.uniform(indices, (), "timestep") ** (1 / self.options["late"]) * steps).long().to(self.device)
         noisy = self.schedule.add_noise(clean, eps, t).transpose(1, 2)
