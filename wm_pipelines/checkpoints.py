@@ -44,11 +44,12 @@ def _diorama_clip(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _diorama_video(options: dict[str, Any]) -> dict[str, Any]:
+    settings = {"image_size": _SIZE, "num_frames": 16, "guidance_scale": 4.0, "num_inference_steps": 20}
     return {
         "method": "diorama-video",
         "pipeline": "MojitoPipeline",
         "base_model": hub.base_ref("diorama-sd"),
-        "method_config": {"image_size": _SIZE, "num_frames": 16, "guidance_scale": 4.0, "num_inference_steps": 20},
+        "method_config": {**settings, "shared_noise": options.get("shared_noise", 0.0)},
         "paper": "arXiv:2412.08948",
     }
 

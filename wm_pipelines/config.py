@@ -182,6 +182,9 @@ class MojitoConfig(Record):
     guidance_scale: float = Field(7.5, ge=1, description="recommended classifier-free guidance")
     num_inference_steps: int = Field(50, ge=1)
     guidance: GuidanceConfig | None = None
+    shared_noise: float = Field(
+        0.0, ge=0, lt=1, description="share of the noise's variance that all frames of a clip have in common"
+    )
 
 
 METHOD_CONFIGS: dict[str, type[Record]] = {

@@ -27,6 +27,7 @@ from wm_pipelines.mojito.noise_variance import check_scheduler
 from wm_pipelines.mojito.objects import MotionObject, object_boxes
 from wm_pipelines.mojito.outputs import MojitoPipelineOutput, MotionReport
 from wm_pipelines.mojito.reporting import frames_tensor, measured_flow, measured_iou
+from wm_pipelines.mojito.shared_noise import share_noise
 from wm_pipelines.mojito.state import MotionState, make_guide
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
@@ -301,6 +302,9 @@ class MojitoPipeline(WMPipeline):
     ) -> MojitoPipelineOutput | tuple:
         stock, family = self.stock(), self.family
         options = self._with_recorded(options)
+        share = getattr(self.wm_config.method_config, "shared_noise", 0.0) if self.wm_config is not None else 0.0
+        if share:
+            share_noise(stock, share)
         takes = inspect.signature(type(stock).__call__).parameters
         # Latte's video_length is num_frames here
         unknown = [name for name in options if name not in takes or name == family.frames]

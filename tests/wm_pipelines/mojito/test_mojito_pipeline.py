@@ -302,6 +302,28 @@ def test_the_record_says_how_it_is_sampled_and_steered(animated):
     assert not torch.equal(other.frames, explicit.frames)
 
 
+def test_noise_is_shared_by_the_frames_where_the_record_says_so(animated, bases):
+    pipe, size = animated
+    plain = run(pipe, size)
+    pipe.wm_config = WMConfig(method="mojito", pipeline="MojitoPipeline", method_config={"shared_noise": 0.36})
+    shared = run(pipe, size)
+    assert not torch.equal(shared.frames, plain.frames)
+    rng, shape = generator(), plain.frames.shape
+    own = torch.randn(shape, generator=rng)
+    common = torch.randn((*shape[:2], 1, *shape[3:]), generator=rng)
+    again = run(pipe, size, latents=0.6 * common + 0.8 * own)
+    torch.testing.assert_close(again.frames, shared.frames)
+    pair = pipe(
+        [PROMPT, PROMPT], generator=[generator(1), generator(2)], num_inference_steps=4, output_type="latent", **size
+    )
+    torch.testing.assert_close(pair.frames[:1], shared.frames, rtol=1e-4, atol=1e-4)
+    other, other_size = bases("latte")
+    other = MojitoPipeline(**other.components)
+    other.wm_config = pipe.wm_config
+    with pytest.raises(ValueError, match="shared_noise=0.36 is for AnimateDiff"):
+        run(other, other_size)
+
+
 def test_two_objects_weights_and_smoothness_run(animated):
     pipe, size = animated
     prompt = "a red cube left of a blue sphere"
