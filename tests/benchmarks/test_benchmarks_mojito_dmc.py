@@ -49,3 +49,15 @@ def test_without_rows_nothing_is_claimed(dmc, tmp_path):
     dmc.main(["--out", str(tmp_path / "rows.jsonl"), "--report"])
     found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
     assert [row["holds"] for row in found if row["kind"] == "verdict"] == [None]
+
+
+def test_a_guided_update_is_timed_against_the_whole_pass(script, tmp_path):
+    from wm_pipelines import hub
+
+    if "diorama-video" not in hub.embedded_names():
+        pytest.skip("diorama-video is not among the embedded checkpoints yet")
+    timed = script("mojito_guided_time")
+    timed.main(["--repeats=2", "--out", str(tmp_path / "rows.jsonl")])
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["taps"] for row in rows] == list(timed.TAPS) and all(0 < row["ratio"] < 1.5 for row in rows)
+    assert rows[0]["ratio"] < rows[2]["ratio"]

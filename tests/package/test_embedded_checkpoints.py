@@ -1,5 +1,6 @@
 """The checkpoints that ship: whole, plain to load, small, described by their records, and what they are said to be."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ LARGEST = {
     "diorama-clip": 6e6,
     "diorama-judge": 1.5e6,
     "diorama-sd": 16e6,
+    "diorama-video": 9e6,
     "flexecontrol": 20e6,
     "kadaptation": 200e3,
 }
@@ -137,10 +139,33 @@ def test_the_base_draws_what_is_named():
         output_type="pt",
     ).images
     judge = DioramaJudge.from_pretrained(hub.embedded("diorama-judge"))
-    scores = [
-        obedience(parse_caption(w).objects, f) for w, f in zip(words * 3, look(judge, pictures), strict=True)
-    ]
+    scores = [obedience(parse_caption(w).objects, f) for w, f in zip(words * 3, look(judge, pictures), strict=True)]
     assert sum(s["colour"] for s in scores) >= 9
+
+
+def test_the_video_adapter_is_the_same_in_a_fresh_process_and_keeps_its_object():
+    """A coarse guard over one prompt; the figures are those of benchmarks/mojito_video.py."""
+    needs("diorama-sd", "diorama-video", "diorama-judge")
+    from wm_pipelines import AutoWMPipeline
+    from wm_pipelines.diorama.judge import DioramaJudge
+    from wm_pipelines.mojito.metrics import persistence, track_colour
+
+    pipe = AutoWMPipeline.from_pretrained("diorama-video")
+    pipe.set_progress_bar_config(disable=True)
+    options = {"motion_intensity": 7.0, "num_frames": 16, "num_inference_steps": 10, "output_type": "pt"}
+    frames = pipe("a red cube moving right", generator=torch.Generator().manual_seed(0), **options).frames
+    code = (
+        "import hashlib, torch\n"
+        "from wm_pipelines import AutoWMPipeline\n"
+        "pipe = AutoWMPipeline.from_pretrained('diorama-video')\n"
+        f"made = pipe('a red cube moving right', generator=torch.Generator().manual_seed(0), **{options}).frames\n"
+        "print(hashlib.sha256(made.numpy().tobytes()).hexdigest())\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    fresh = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).split()[-1]
+    assert fresh == hashlib.sha256(frames.numpy().tobytes()).hexdigest()
+    judge = DioramaJudge.from_pretrained(hub.embedded("diorama-judge")).eval()
+    assert persistence(track_colour(judge, frames[0], "red")) >= 0.8
 
 
 def test_plain_clip_loads_with_no_argument_and_names_what_it_sees():
