@@ -1,6 +1,22 @@
-"""Boxes of a clip's frames as boxes of a model's latent frames (mojito.md, section 3.8)."""
+"""Boxes of a clip's frames as boxes of a model's latent frames (mojito.md, section 3.8), and the grids of layers."""
+
+import math
 
 import torch
+
+
+def grid_of(cells: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a layer with so many cells a frame: each downsampling halves a side, rounding up.
+
+    Raises:
+        ValueError: no downsampling of a height x width latent has so many cells.
+    """
+    rows, columns = height, width
+    while rows * columns > cells and (rows, columns) != (1, 1):
+        rows, columns = math.ceil(rows / 2), math.ceil(columns / 2)
+    if rows * columns != cells:
+        raise ValueError(f"no downsampling of a {height}x{width} latent has {cells} cells")
+    return rows, columns
 
 
 def latent_boxes(boxes: torch.Tensor, frames: int, stride: int, first_alone: bool) -> torch.Tensor:

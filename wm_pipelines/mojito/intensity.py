@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wm_pipelines.mojito.modeling import MotionIntensityModel, check_levels
+from wm_pipelines.mojito.geometry import grid_of
+from wm_pipelines.mojito.modeling import POSITIONS, MotionIntensityModel, check_levels, position_terms
 
 
 @contextmanager
@@ -54,12 +55,12 @@ class _Call:
 
     def __init__(self, model: MotionIntensityModel, levels: list[float | None], gradient: bool):
         self.model, self.levels, self.gradient = model, levels, gradient
-        self.rows = 0
+        self.rows, self.size = 0, (0, 0)
         self.parts: dict[str, torch.Tensor] = {}
 
     def before(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
-        self.rows = len(sample)
+        self.rows, self.size = len(sample), sample.shape[-2:]
         if self.rows % len(self.levels):
             raise ValueError(f"{len(self.levels)} levels do not divide a batch of {self.rows} clips")
         levels = self.levels * (self.rows // len(self.levels))
@@ -78,7 +79,7 @@ class _Call:
             else:
                 kwargs = {**kwargs, at: context}
         else:
-            each = 2 if self.model.config.inject == "temporal" else 1
+            each = {"timestep": 1, "temporal": 2 + POSITIONS * self.model.config.positions}[self.model.config.inject]
             pieces = e.split([each * width for width in self.model.config.widths], dim=1)
             self.parts = dict(zip(self.model.config.targets, pieces, strict=True))
         return args, kwargs
@@ -95,7 +96,13 @@ class _Call:
             e = self.parts[name].to(output.dtype)
             if self.model.config.inject == "timestep":
                 return output + e.repeat_interleave(len(output) // self.rows, dim=0)
-            scale, shift = e.unflatten(1, (2, -1))[:, :, None, None].unbind(1)  # (B, 1, 1, C) each
-            return (output.unflatten(0, (self.rows, -1)) * (1 + scale) + shift).flatten(0, 1)
+            vectors = e.unflatten(1, (-1, module.normalized_shape[0]))  # (B, 2 or 7, C)
+            scale, shift = vectors[:, :2, None, None].unbind(1)  # (B, 1, 1, C) each
+            clips = output.unflatten(0, (self.rows, -1))  # (B, places, F, C)
+            changed = clips * (1 + scale) + shift
+            if self.model.config.positions:
+                terms = position_terms(clips.shape[2], *grid_of(clips.shape[1], *self.size), output.device)
+                changed = changed + torch.einsum("pfk,bkc->bpfc", terms.to(output.dtype), vectors[:, 2:])
+            return changed.flatten(0, 1)
 
         return hook

@@ -18,6 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 INJECT = ("timestep", "text", "temporal")
+POSITIONS = 5  # terms of `position_terms`
 LEVEL_SCALE = 100.0  # the sinusoid of a value in [0, 10] would be nearly constant
 TIME_EMBEDDINGS = ("time_embedding", "condition_embedder.time_embedder")
 TEMPORAL = ("motion_modules", "temp_attentions", "transformer_in")
@@ -54,6 +55,9 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         widths: their channels; for "text" the width of the context.
         embedding_dim: channels of the sinusoid. hidden_dim: channels in between.
         tokens: how many context tokens "text" changes.
+        positions: "temporal" also adds five vectors, times the frame, the column, the row, and the frame times the
+            latter two (`position_terms`). Else temporal attention, which sees one place at a time, has no way to say
+            "at first on the right, at last on the left" but what the layers between know of places.
         text_dim: width of the context that is read beside the level; None reads no text.
         level_percentiles: flow of level 0, 1, ... 10, px per frame; empty if the table isn't known.
         flow: estimator of that flow and its parameters.
@@ -70,6 +74,7 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         embedding_dim: int = 320,
         hidden_dim: int = 1280,
         tokens: int = 1,
+        positions: bool = False,
         text_dim: int | None = None,
         level_percentiles: Sequence[float] = (),
         flow: Mapping[str, Any] | None = None,
@@ -87,7 +92,10 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
             raise ValueError(f"embedding_dim is {embedding_dim!r}; it must be even")
         if len(level_percentiles) not in (0, 11):
             raise ValueError(f"level_percentiles has {len(level_percentiles)} numbers; levels 0 to 10 need 11")
-        outside = {"timestep": 1, "text": tokens, "temporal": 2}[inject] * sum(widths)
+        if positions and inject != "temporal":
+            raise ValueError(f"positions is True, which is for inject='temporal', not {inject!r}")
+        each = {"timestep": 1, "text": tokens, "temporal": 2 + POSITIONS * positions}[inject]
+        outside = each * sum(widths)
         self.mim = _Layers(embedding_dim, hidden_dim, outside, text_dim)
 
     @classmethod
@@ -179,6 +187,15 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         check_levels([level])
         low = min(int(level), 9)
         return table[low] + (table[low + 1] - table[low]) * (level - low)
+
+
+def position_terms(frames: int, height: int, width: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(height * width, frames, 5): t, x, y, t * x and t * y, each of t, x and y from -1 to 1; 0 where there is one."""
+    t, y, x = (torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1, device=device)
+               for n in (frames, height, width))  # fmt: skip
+    y, x = (a.flatten()[:, None].expand(-1, frames) for a in torch.meshgrid(y, x, indexing="ij"))
+    t = t.expand_as(x)
+    return torch.stack([t, x, y, t * x, t * y], dim=-1)
 
 
 def check_levels(levels: Sequence[float | None]) -> None:

@@ -1,12 +1,12 @@
 """What the attention processors of one call share: whose tokens belong where, and what they measured."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from wm_pipelines.mojito.geometry import grid_of
 from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.prompts import Phrase, find_phrases, specials_around
 
@@ -135,9 +135,4 @@ class MotionState:
 
     def grid(self, cells: int) -> tuple[int, int]:
         """Height and width of a layer with so many cells a frame: each downsampling halves a side, rounding up."""
-        height, width = self.height, self.width
-        while height * width > cells and (height, width) != (1, 1):
-            height, width = math.ceil(height / 2), math.ceil(width / 2)
-        if height * width != cells:
-            raise ValueError(f"no downsampling of a {self.height}x{self.width} latent has {cells} cells")
-        return height, width
+        return grid_of(cells, self.height, self.width)

@@ -4,8 +4,8 @@ Recipe options (with their defaults in `DEFAULTS`):
     base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline. length: clips. two: share of clips
     with two objects. cache: file that keeps the encoded clips between runs. frames: how many a step sees of the
     `clip_frames` frames of a clip, with their places in time, so that 8 cost half of 16 and still teach 16.
-    heads, hidden_dim: sizes of the motion modules and of the intensity model. inject: as `MotionIntensityModel`; None
-    trains the adapter alone, the twin without the dial. read_text: the intensity model reads the prompt.
+    heads, hidden_dim: sizes of the motion modules and of the intensity model. inject, positions: as
+    `MotionIntensityModel`; inject=None trains the adapter alone. read_text: the intensity model reads the prompt.
     text_drop, level_drop: chances of an empty caption and of no level. backwards: chance that a clip is played
     backwards, where its caption can say so. late: 1 draws timesteps evenly, 2 with a density that rises evenly with
     the noise. shared_noise: share of the noise's variance that all frames of a clip have in common, in [0, 1): the
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 DEFAULTS: dict[str, Any] = {
     "base": "diorama-sd", "length": 3000, "two": 0.15, "cache": None, "clip_frames": 16, "frames": 16,
-    "heads": 4, "hidden_dim": 192, "inject": "temporal", "read_text": True,
+    "heads": 4, "hidden_dim": 192, "inject": "temporal", "positions": True,
+    "read_text": True,
     "text_drop": 0.1, "level_drop": 0.15, "backwards": 0.5, "late": 2.0, "shared_noise": 0.0,
 }  # fmt: skip
 
@@ -101,6 +102,7 @@ class VideoTask(Task):
                 options["inject"],
                 embedding_dim=unet.config.block_out_channels[0],
                 hidden_dim=options["hidden_dim"],
+                positions=options["positions"],
                 text_dim=self.text_encoder.config.hidden_size if options["read_text"] else None,
                 level_percentiles=self.table,
                 flow=self.estimator,

@@ -5,7 +5,7 @@ import torch
 from diffusers import MotionAdapter, UNetMotionModel
 
 from wm_pipelines.mojito.intensity import applied
-from wm_pipelines.mojito.modeling import MotionIntensityModel, temporal_norms
+from wm_pipelines.mojito.modeling import MotionIntensityModel, position_terms, temporal_norms
 from wm_pipelines.random import randn
 
 FRAMES = 3
@@ -75,6 +75,35 @@ def test_each_clip_has_its_own_level_in_both_halves_of_a_guided_batch(denoiser, 
         with applied(model, denoiser, [level]):
             alone = run(denoiser, sample[row : row + 1], t[:1], context[frames])
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_positions_say_where_and_when(denoiser):
+    terms = position_terms(3, 2, 4)
+    assert terms.shape == (8, 3, 5)
+    assert terms[0].tolist() == [[-1, -1, -1, 1, 1], [0, -1, -1, 0, 0], [1, -1, -1, -1, -1]]
+    assert terms[7, 2].tolist() == [1, 1, 1, 1, 1] and torch.equal(position_terms(1, 1, 1), torch.zeros(1, 1, 5))
+    sample, t, context = inputs()
+    model = make(denoiser, "temporal", positions=True)
+    plain = run(denoiser, sample, t, context)
+    with applied(model, denoiser, [3.0]):
+        assert torch.equal(run(denoiser, sample, t, context), plain)
+    name, width = next(iter(zip(model.config.targets, model.config.widths, strict=True)))
+    with torch.no_grad():
+        model.mim.linear_2.bias[5 * width : 6 * width] = 1.0  # t * x on the first norm
+    seen = []
+    norm = dict(denoiser.named_modules())[name]
+    handle = norm.register_forward_hook(lambda m, a, out: seen.append(out))
+    run(denoiser, sample, t, context)
+    handle.remove()
+    with applied(model, denoiser, [3.0]):
+        handle = norm.register_forward_hook(lambda m, a, out: seen.append(out))
+        run(denoiser, sample, t, context)
+        handle.remove()
+    size = int((len(seen[0]) / len(sample)) ** 0.5)
+    wanted = position_terms(FRAMES, size, size)[..., 3:4].repeat(len(sample), 1, seen[0].shape[-1])
+    torch.testing.assert_close(seen[1] - seen[0], wanted, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="positions is True"):
+        make(denoiser, "timestep", positions=True)
 
 
 def test_whitened_captions_lie_apart_where_they_differ_least(denoiser, tmp_path):
