@@ -45,6 +45,8 @@ def _diorama_clip(options: dict[str, Any]) -> dict[str, Any]:
 
 def _diorama_video(options: dict[str, Any]) -> dict[str, Any]:
     settings = {"image_size": _SIZE, "num_frames": 16, "guidance_scale": 4.0, "num_inference_steps": 20}
+    # chosen by `mojito_dmc.py --tune`
+    settings["guidance"] = {"eta": 100.0, "iterations": 5, "fraction": 0.2, "threshold": 0.1}
     return {
         "method": "diorama-video",
         "pipeline": "MojitoPipeline",
