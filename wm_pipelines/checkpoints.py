@@ -64,7 +64,11 @@ def _mojito(options: dict[str, Any]) -> dict[str, Any]:
         "method": "mojito",
         "pipeline": "MojitoPipeline",
         "base_model": hub.base_ref(options["base"]),
-        "method_config": {"image_size": options["size"], "num_frames": options["frames"]},
+        "method_config": {
+            "image_size": options["size"],
+            "num_frames": options["frames"],
+            "shared_noise": options["shared_noise"],
+        },
         "paper": "arXiv:2412.08948",
     }
 

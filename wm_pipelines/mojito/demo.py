@@ -1,6 +1,7 @@
 """`make demo`, the part that moves: three trajectories and five intensities of one prompt, with what was measured."""
 
 import base64
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from tqdm import tqdm
 
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.files import atomic
-from wm_pipelines.flexecontrol.run import write_json
 from wm_pipelines.hub import embedded
 from wm_pipelines.media import image_grid, save_gif, save_image, to_tensor
 from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
@@ -66,7 +66,8 @@ def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
         "trajectories": [{k: v for k, v in clip.items() if k != "pictures"} for clip in paths],
         "intensities": [{k: v for k, v in clip.items() if k != "pictures"} for clip in levels],
     }
-    write_json(folder / "motion.json", report)
+    with atomic(folder / "motion.json") as partial:
+        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _write_page(folder, report)
     return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
 

@@ -1,7 +1,7 @@
 """Training on clips of one's own: a folder of captioned videos, and the task that reads it.
 
-Recipe options beside those of `VideoTask` (`base`, `frames`, `inject`, `hidden_dim`, `read_text`, `text_drop`,
-`level_drop`, `late`):
+Recipe options beside those of `VideoTask` (`base`, `frames`, `inject`, `positions`, `hidden_dim`, `read_text`,
+`text_drop`, `level_drop`, `late`, `shared_noise`):
     data: the folder. size: side of its frames. fps: rate at which frames are taken.
     motion_adapter: folder or Hub id of an AnimateDiff motion adapter for `base`; it stays as it is but for the update.
     update: "none" trains the intensity model alone; "lora" or "kronecker" adapts the temporal attention too, with
@@ -77,7 +77,8 @@ class FolderTask(VideoTask):
         "base": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "motion_adapter": "guoyww/animatediff-motion-adapter-v1-5-3",
         "data": None, "size": 512, "fps": 8.0, "frames": 16, "inject": "timestep", "hidden_dim": 1280,
-        "read_text": False, "update": "none", "rank": 16, "text_drop": 0.1, "level_drop": 0.15, "late": 1.0,
+        "positions": False, "read_text": False, "update": "none", "rank": 16, "text_drop": 0.1, "level_drop": 0.15,
+        "late": 1.0, "shared_noise": 0.0,
     }  # fmt: skip
 
     def __init__(self, recipe: Recipe):
@@ -127,6 +128,9 @@ class FolderTask(VideoTask):
         from wm_pipelines.adapters.kronecker import KroneckerConfig
 
         return KroneckerConfig(n=rank, target_modules=TARGETS)
+
+    def _captions(self) -> list[str]:
+        return self.captions
 
     def frames_of(self, noise: KeyedNoise) -> list[int]:
         """All of them."""

@@ -82,6 +82,8 @@ class VideoTask(Task):
         check_keys(recipe.options, self.defaults, "options")
         self.options = options = {**self.defaults, **recipe.options}
         self._check_options()
+        if not 0 <= options["shared_noise"] < 1:
+            raise ValueError(f"options.shared_noise is {options['shared_noise']}; from 0, below 1")
         folder = Path(resolve(options["base"]))
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
@@ -117,8 +119,6 @@ class VideoTask(Task):
     def _check_options(self) -> None:
         if not 2 <= self.options["frames"] <= self.options["clip_frames"]:
             raise ValueError(f"options.frames is {self.options['frames']}; 2 to options.clip_frames")
-        if not 0 <= self.options["shared_noise"] < 1:
-            raise ValueError(f"options.shared_noise is {self.options['shared_noise']}; from 0, below 1")
 
     def _load_clips(self, vae: nn.Module) -> None:
         """Sets `length`, `data`, `clips`, `table`, `estimator`, `fps_rule`."""
@@ -178,12 +178,17 @@ class VideoTask(Task):
         return {"adapter": self.adapter} | ({"intensity": self.intensity} if self.intensity is not None else {})
 
     def _caption_states(self) -> torch.Tensor:
-        """States (N, D) of the last token for the empty text and captions of every clip, forwards and backwards."""
-        texts = [""]
+        """States (N, D) of the last token for the empty text and the captions."""
+        texts = ["", *self._captions()]
+        return torch.cat([self.encode(texts[i : i + 64])[:, -1] for i in range(0, len(texts), 64)])
+
+    def _captions(self) -> list[str]:
+        """Captions of every clip, forwards and backwards."""
+        texts = []
         for i, scene in enumerate(self.clips.scenes):
             ways = (False, True) if reversible(scene) else (False,)
             texts += [clip_caption(scene, keyed("mojito captions", i), backwards) for backwards in ways]
-        return torch.cat([self.encode(texts[i : i + 64])[:, -1] for i in range(0, len(texts), 64)])
+        return texts
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from wm_pipelines.config import WMConfig
 from wm_pipelines.media import write_video
 from wm_pipelines.mojito.fit import ClipFolder
 from wm_pipelines.random import randn
-from wm_pipelines.training import Recipe, build, train
+from wm_pipelines.training import KeyedNoise, Recipe, build, train
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,15 @@ def test_what_is_trained_and_merged(parts, clips, tmp_path, update, rank, inject
         x = randn((1, 3, 16), "merged")
         weight = after["up_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q.weight"].float()
         torch.testing.assert_close(block.to_q(x), x @ weight.T, rtol=1e-2, atol=1e-2)
+
+
+def test_it_reads_the_whitened_captions_and_shares_noise_if_asked(parts, clips):
+    own = recipe(parts, clips, inject="temporal", positions=True, read_text=True, shared_noise=0.5)
+    task = build(own)
+    assert not torch.equal(task.intensity.mim.text_mean, torch.zeros_like(task.intensity.mim.text_mean))
+    assert task.intensity.config.positions and task.loss([0, 1], 0, KeyedNoise(0, 0))["loss"].isfinite()
+    with pytest.raises(ValueError, match="options.shared_noise is 1.0"):
+        build(recipe(parts, clips, shared_noise=1.0))
 
 
 def test_levels_rank_the_clips(parts, clips):

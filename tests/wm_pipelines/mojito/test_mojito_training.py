@@ -97,5 +97,7 @@ def test_command_line(base_folder, tmp_path, monkeypatch):
 def test_bad_options(base_folder):
     with pytest.raises(ValueError, match="options.frames is 9; 2 to options.clip_frames"):
         build(recipe(base_folder, options={"frames": 9}))
+    with pytest.raises(ValueError, match="options.shared_noise is -0.5"):
+        build(recipe(base_folder, options={"shared_noise": -0.5}))
     with pytest.raises(ValueError, match="unknown 'flames'"):
         build(recipe(base_folder, options={"flames": 9}))
