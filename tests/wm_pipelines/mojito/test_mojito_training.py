@@ -85,7 +85,7 @@ def test_twin_without_dial_and_start_from_weights(base_folder, tmp_path):
 
 def test_command_line(base_folder, tmp_path, monkeypatch):
     sets = {"options.base": base_folder, "options.length": 2, "options.clip_frames": 4, "options.frames": 4}
-    sets |= {"options.heads": 2, "options.hidden_dim": 4, "steps": 1, "batch_size": 1}
+    sets |= {"options.heads": 2, "options.hidden_dim": 4, "steps": 1, "warmup": 0, "batch_size": 1}
     words = [w for key, value in sets.items() for w in ("--set", f"{key}={value}")]
     monkeypatch.setattr("sys.argv", ["wm", "train", "diorama-video", "--out", str(tmp_path), *words])
     with pytest.raises(SystemExit) as stopped:
