@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from clips import FRAMES, ClipMaker, seen_object
 from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
 
-from wm_pipelines import AutoWMPipeline, MotionObject, embedded
-from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
+from wm_pipelines import MotionObject
 from wm_pipelines.mojito.flow import measure_flow
 from wm_pipelines.mojito.metrics import box_iou, centroid_error, over_range, track_colour
 from wm_pipelines.random import keyed
 
-STEPS, CFG, FRAMES = 20, 4.0, 16
 DRAWS = 3  # unguided clips of a prompt and seed, of which the oracle takes the best
 MEASURED = {"guidance_iterations": 0, "guidance_fraction": 0.2}
 # options of the call, and whether all prompts and seeds are run or half the prompts and one seed
@@ -60,64 +58,44 @@ FIGURES = ("iou", "centroid", "in_box", "seen", "flow", "over")
 def case(split: str, index: int) -> tuple[str, str, list[tuple[float, ...]]]:
     """Prompt, colour, and first and last box: a straight path that the prompt says nothing of."""
     rng = keyed("mojito dmc", split, index)
-    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in HELD_OUT]
-    colour, shape = pairs[rng.integers(len(pairs))]
+    words, colour = seen_object(rng)
     side = rng.uniform(0.18, 0.3)
     ends = rng.uniform(side / 2, 1 - side / 2, size=(2, 2))
-    boxes = [(x - side / 2, y - side / 2, x + side / 2, y + side / 2) for x, y in ends]
-    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}", colour, boxes
+    return words, colour, [(x - side / 2, y - side / 2, x + side / 2, y + side / 2) for x, y in ends]
 
 
-class Runner:
-    def __init__(self, folder: Path) -> None:
-        self.pipe = AutoWMPipeline.from_pretrained(folder)
-        self.pipe.set_progress_bar_config(disable=True)
-        self.judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
-
-    @torch.no_grad()
-    def clips(self, split: str, indices: list[int], seed: int, arm: str, options: dict[str, Any]) -> list[dict]:
-        """One row a prompt."""
-        prompts, colours, paths = zip(*(case(split, i) for i in indices), strict=True)
-        objects = []
-        for prompt, path in zip(prompts, paths, strict=True):
-            article, rest = prompt.split(" ", 1)
-            phrase = article if arm == "wrong word" else rest
-            span = (0, len(article)) if arm == "wrong word" else None
-            objects.append([MotionObject(phrase, boxes=path, keyframes=(0, FRAMES - 1), span=span)])
-        out = self.pipe(
-            list(prompts),
-            objects,
-            num_frames=FRAMES,
-            num_inference_steps=STEPS,
-            guidance_scale=CFG,
-            output_type="latent",
-            generator=[torch.Generator().manual_seed(1000 * seed + i) for i in indices],
-            **options,
+@torch.no_grad()
+def measure(
+    maker: ClipMaker, split: str, indices: list[int], seed: int, arm: str, options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """One row a prompt."""
+    prompts, colours, paths = zip(*(case(split, i) for i in indices), strict=True)
+    objects = []
+    for prompt, path in zip(prompts, paths, strict=True):
+        article, rest = prompt.split(" ", 1)
+        phrase, span = (article, (0, len(article))) if arm == "wrong word" else (rest, None)
+        objects.append([MotionObject(phrase, boxes=path, keyframes=(0, FRAMES - 1), span=span)])
+    rows = []
+    made = maker.make(prompts, seed, indices, objects=objects, **options)
+    for index, colour, items, (frames, decoded, report) in zip(indices, colours, objects, made, strict=True):
+        track, wanted = track_colour(maker.judge, frames, colour), items[0].frame_boxes(FRAMES)
+        rows.append(
+            {
+                "arm": arm,
+                "split": split,
+                "prompt": index,
+                "seed": seed,
+                "iou": float(torch.nan_to_num(box_iou(track.boxes, wanted)).mean()),
+                "centroid": float(centroid_error(track.centres, wanted).nanmean()),
+                "seen": float(track.seen.float().mean()),
+                "in_box": float(report.in_box.mean()),
+                "flow": float(measure_flow(frames).mean()),
+                "over": over_range(decoded),
+                "updates": report.iterations,
+                "forwards": report.forwards,
+            }
         )
-        rows = []
-        for index, colour, items, latents, report in zip(
-            indices, colours, objects, out.frames, out.report, strict=True
-        ):
-            decoded = self.pipe.vae.decode(latents.transpose(0, 1) / self.pipe.vae.config.scaling_factor).sample
-            frames = (decoded / 2 + 0.5).clamp(0, 1)
-            track, wanted = track_colour(self.judge, frames, colour), items[0].frame_boxes(FRAMES)
-            rows.append(
-                {
-                    "arm": arm,
-                    "split": split,
-                    "prompt": index,
-                    "seed": seed,
-                    "iou": float(torch.nan_to_num(box_iou(track.boxes, wanted)).mean()),
-                    "centroid": float(centroid_error(track.centres, wanted).nanmean()),
-                    "seen": float(track.seen.float().mean()),
-                    "in_box": float(report.in_box.mean()),
-                    "flow": float(measure_flow(frames).mean()),
-                    "over": over_range(decoded),
-                    "updates": report.iterations,
-                    "forwards": report.forwards,
-                }
-            )
-        return rows
+    return rows
 
 
 def cells(prompts: int, seeds: int) -> list[tuple[str, dict[str, Any], int, list[int]]]:
@@ -203,7 +181,7 @@ def _evaluation(arm: str, iou: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tune(runner: Runner, prompts: int, out: Path) -> None:
+def tune(maker: ClipMaker, prompts: int, out: Path) -> None:
     """Step size, taps, updates and guided share, one after the other, on cases whose paths and noise no test case has.
 
     Of each, the value with the largest mean IoU is kept, if its over-range share is at most twice that of unguided
@@ -219,7 +197,7 @@ def tune(runner: Runner, prompts: int, out: Path) -> None:
                 for p in range(i, min(i + 4, prompts))
                 if not any(r["prompt"] == p and r["arm"] == arm and r["options"] == options for r in rows)
             ]
-            for row in runner.clips("validation", some, 50, arm, options) if some else ():
+            for row in measure(maker, "validation", some, 50, arm, options) if some else ():
                 rows.append({**row, "options": options, **where})
                 append(out, rows[-1])
         own = [r for r in rows if r["arm"] == arm and r["options"] == options and r["prompt"] < prompts]
@@ -255,17 +233,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
     args = parser.parse_args(argv)
     if args.tune:
-        runner = Runner(args.checkpoint or embedded("diorama-video"))
-        tune(runner, min(args.prompts, 12), args.out.with_name(f"{args.out.stem}_tuning.jsonl"))
+        tune(ClipMaker(args.checkpoint), min(args.prompts, 12), args.out.with_name(f"{args.out.stem}_tuning.jsonl"))
         return 0
     rows = read(args.out)
     done = {(r["arm"], r["seed"], r["prompt"]) for r in rows}
     left = [c for c in cells(args.prompts, args.seeds) if any((c[0], c[2], p) not in done for p in c[3])]
     if left and not args.report:
-        runner = Runner(args.checkpoint or embedded("diorama-video"))
+        maker = ClipMaker(args.checkpoint)
         where = environment()
         for arm, options, seed, indices in left:
-            for row in runner.clips("test", [p for p in indices if (arm, seed, p) not in done], seed, arm, options):
+            for row in measure(maker, "test", [p for p in indices if (arm, seed, p) not in done], seed, arm, options):
                 append(args.out, {**row, **where})
             print(f"{arm}, seed {seed}, prompts {indices[0]} to {indices[-1]}", flush=True)
         rows = read(args.out)

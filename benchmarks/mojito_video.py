@@ -17,18 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from clips import ClipMaker, seen_object
 from records import RESULTS, append, detectable, environment, figure_text, read, summary, verdict, verdict_lines, write
 
-from wm_pipelines import AutoWMPipeline, embedded
 from wm_pipelines.bootstrap import interval
-from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
 from wm_pipelines.files import atomic
 from wm_pipelines.mojito.metrics import WAYS, acceleration, direction, object_flow, over_range, persistence, speed
 from wm_pipelines.mojito.metrics import track_colour as track
 from wm_pipelines.random import keyed
 
-STEPS, CFG, FRAMES, BATCH = 20, 4.0, 16, 4
+BATCH = 4
 LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
 FIGURES = ("right", "seen", "flow", "speed", "acceleration", "over")
 
@@ -36,56 +34,38 @@ FIGURES = ("right", "seen", "flow", "speed", "acceleration", "over")
 def case(part: str, index: int) -> tuple[str, str, str]:
     """Prompt, colour, and the way that it names; the four ways come equally often."""
     rng = keyed("mojito video", "direction" if part == "direction" else "dial", index)
-    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in HELD_OUT]
-    colour, shape = pairs[rng.integers(len(pairs))]
+    words, colour = seen_object(rng)
     way = WAYS[index % 4]
-    article = "an" if colour[0] in "aeiou" else "a"
-    return f"{article} {colour} {shape} moving {way}{' the camera' * (way == 'towards')}", colour, way
+    return f"{words} moving {way}{' the camera' * (way == 'towards')}", colour, way
 
 
-class Runner:
-    def __init__(self, folder: Path) -> None:
-        self.pipe = AutoWMPipeline.from_pretrained(folder)
-        self.pipe.set_progress_bar_config(disable=True)
-        self.judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
-
-    @torch.no_grad()
-    def clips(self, part: str, level: float | None, seed: int, indices: list[int]) -> list[dict[str, Any]]:
-        """One row a prompt."""
-        prompts, colours, ways = zip(*(case(part, i) for i in indices), strict=True)
-        out = self.pipe(
-            list(prompts),
-            motion_intensity=level,
-            num_frames=FRAMES,
-            num_inference_steps=STEPS,
-            guidance_scale=CFG,
-            output_type="latent",
-            generator=[torch.Generator().manual_seed(1000 * seed + i) for i in indices],
+@torch.no_grad()
+def measure(maker: ClipMaker, part: str, level: float | None, seed: int, indices: list[int]) -> list[dict[str, Any]]:
+    """One row a prompt."""
+    prompts, colours, ways = zip(*(case(part, i) for i in indices), strict=True)
+    rows = []
+    made = maker.make(prompts, seed, indices, motion_intensity=level)
+    for index, colour, way, (frames, decoded, _) in zip(indices, colours, ways, made, strict=True):
+        seen = track(maker.judge, frames, colour)
+        went = direction(seen)
+        rows.append(
+            {
+                "part": part,
+                "level": level,
+                "seed": seed,
+                "prompt": index,
+                "way": way,
+                "went": went,
+                "right": float(went == way),
+                "seen": persistence(seen),
+                "flow": object_flow(maker.judge, frames, [colour]),
+                "promised": None if level is None else maker.pipe.intensity.flow_of(level),
+                "speed": speed(seen, frames.shape[-1]),
+                "acceleration": acceleration(seen, frames.shape[-1]),
+                "over": over_range(decoded),
+            }
         )
-        rows = []
-        for index, colour, way, latents in zip(indices, colours, ways, out.frames, strict=True):
-            decoded = self.pipe.vae.decode(latents.transpose(0, 1) / self.pipe.vae.config.scaling_factor).sample
-            frames = (decoded / 2 + 0.5).clamp(0, 1)
-            seen = track(self.judge, frames, colour)
-            went = direction(seen)
-            rows.append(
-                {
-                    "part": part,
-                    "level": level,
-                    "seed": seed,
-                    "prompt": index,
-                    "way": way,
-                    "went": went,
-                    "right": float(went == way),
-                    "seen": persistence(seen),
-                    "flow": object_flow(self.judge, frames, [colour]),
-                    "promised": None if level is None else self.pipe.intensity.flow_of(level),
-                    "speed": speed(seen, frames.shape[-1]),
-                    "acceleration": acceleration(seen, frames.shape[-1]),
-                    "over": over_range(decoded),
-                }
-            )
-        return rows
+    return rows
 
 
 def cells(directions: int, prompts: int, seeds: int) -> list[tuple[str, float | None, int, list[int]]]:
@@ -249,9 +229,9 @@ def main(argv: list[str] | None = None) -> int:
         for part, level, seed, some in cells(args.directions, args.prompts, args.seeds)
     ]
     if any(some for *_, some in left) and not args.report:
-        runner, where = Runner(args.checkpoint or embedded("diorama-video")), environment()
+        maker, where = ClipMaker(args.checkpoint), environment()
         for part, level, seed, some in left:
-            for row in runner.clips(part, level, seed, some) if some else ():
+            for row in measure(maker, part, level, seed, some) if some else ():
                 append(args.out, {**row, **where})
         rows = read(args.out)
     report(rows, args.directions, args.prompts, args.seeds, args.draws, args.out)

@@ -18,7 +18,6 @@ from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene
-from wm_pipelines.files import atomic
 from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
@@ -26,6 +25,7 @@ from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.run import load, plain, write_json
 from wm_pipelines.hub import embedded
 from wm_pipelines.media import image_grid, save_image
+from wm_pipelines.pages import write_page
 from wm_pipelines.scene_graph import Edge, Node, SceneGraph
 
 STEPS = 25
@@ -172,7 +172,8 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         "cases": [{k: v for k, v in e.items() if k != "pictures"} for e in entries],
     }
     write_json(folder / "report.json", report)
-    _write_page(folder, report, entries)
+    write_page("demo.html", folder, report)
+    _save_overview(folder, entries)
     return f"{len(entries)} scenes in {report['seconds']['all']:.0f} s: {folder / 'index.html'}"
 
 
@@ -251,19 +252,7 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {k: round(float(np.mean([row[k] for row in rows if k in row])), 4) for k in keys}
 
 
-def _write_page(folder: Path, report: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-    import base64
-    from importlib.resources import files
-
-    from jinja2 import Environment
-
-    def inline(name: str) -> str:
-        return "data:image/png;base64," + base64.b64encode((folder / name).read_bytes()).decode()
-
-    template = (files("wm_pipelines") / "templates" / "demo.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(template).render(report=report, inline=inline)
-    with atomic(folder / "index.html") as partial:
-        partial.write_text(page, encoding="utf-8")
+def _save_overview(folder: Path, entries: list[dict[str, Any]]) -> None:
     tiles = []
     for entry in entries:
         shown = entry["pictures"]

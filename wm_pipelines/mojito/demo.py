@@ -1,11 +1,9 @@
 """`make demo`, the part that moves: three trajectories and five intensities of one prompt, with what was measured."""
 
-import base64
 import json
 import os
 import time
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
 from wm_pipelines.overlays import draw_boxes
+from wm_pipelines.pages import write_page
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
 SHOWN = range(0, FRAMES, 3)  # frames in a row of the grids
@@ -68,7 +67,7 @@ def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
     }
     with atomic(folder / "motion.json") as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    _write_page(folder, report)
+    write_page("motion.html", folder, report)
     return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
 
 
@@ -118,15 +117,3 @@ def _sample(pipe: MojitoPipeline, prompt: str, seed: int, **options: Any):
 def _larger(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Each pixel as a square of pixels."""
     return [f.resize((LARGER * f.width, LARGER * f.height), Image.Resampling.NEAREST) for f in frames]
-
-
-def _write_page(folder: Path, report: dict[str, Any]) -> None:
-    from jinja2 import Environment
-
-    def inline(name: str) -> str:
-        return "data:image/gif;base64," + base64.b64encode((folder / name).read_bytes()).decode()
-
-    template = (files("wm_pipelines") / "templates" / "motion.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(template).render(report=report, inline=inline)
-    with atomic(folder / "index.html") as partial:
-        partial.write_text(page, encoding="utf-8")

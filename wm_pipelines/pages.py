@@ -1,0 +1,26 @@
+"""Pages of the demo: one self-contained HTML file from a template and the pictures beside it."""
+
+import base64
+import mimetypes
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from wm_pipelines.files import atomic
+
+
+def write_page(template: str, folder: Path, report: dict[str, Any]) -> None:
+    """Renders `templates/TEMPLATE` to `folder/index.html`, atomically.
+
+    The template has `report`, and `inline(name)`: a picture of `folder` as a data URL.
+    """
+    from jinja2 import Environment
+
+    def inline(name: str) -> str:
+        kind = mimetypes.guess_type(name)[0]
+        return f"data:{kind};base64," + base64.b64encode((folder / name).read_bytes()).decode()
+
+    source = (files("wm_pipelines") / "templates" / template).read_text(encoding="utf-8")
+    page = Environment(autoescape=True).from_string(source).render(report=report, inline=inline)
+    with atomic(folder / "index.html") as partial:
+        partial.write_text(page, encoding="utf-8")
