@@ -72,6 +72,12 @@ def of_shard(cells: Iterable[tuple], seed: int, shard: str) -> list[tuple]:
     return [cell for cell in cells if cell[seed] % every == first]
 
 
+def every_nth(cells: Sequence[tuple], shard: str) -> list[tuple]:
+    """The cells i, i + n, i + 2 n ..., for "i/n"."""
+    first, every = map(int, shard.split("/"))
+    return list(cells[first::every])
+
+
 def run_cells(
     cells: Sequence[tuple], done: set[tuple], run: Callable[[Any], dict[str, Any]], out: Path, say: Callable[..., str]
 ) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/mojito_dmc.py --tune    # step size, taps ..., on validation prompts; prints a table
     python benchmarks/mojito_dmc.py           # stop and start it as you like; then the report and the verdict
+    python benchmarks/mojito_dmc.py --shard 1/2    # half of the clips, beside a process with 0/2
 
 Prompts name one object of a pair seen in training and say nothing of motion; its path is a straight line drawn
 independently of them. A row is one clip. The detector is diorama-judge by colour. The claim was fixed before any run:
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import every_nth
 from clips import FRAMES, ClipMaker, seen_object
 from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
 
@@ -230,6 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--shard", default="0/1", help="i/n: every n-th batch, from i")
     parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
     args = parser.parse_args(argv)
     if args.tune:
@@ -237,14 +240,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     rows = read(args.out)
     done = {(r["arm"], r["seed"], r["prompt"]) for r in rows}
-    left = [c for c in cells(args.prompts, args.seeds) if any((c[0], c[2], p) not in done for p in c[3])]
+    left = [
+        (arm, options, seed, some)
+        for arm, options, seed, batch in every_nth(cells(args.prompts, args.seeds), args.shard)
+        if (some := [p for p in batch if (arm, seed, p) not in done])
+    ]
     if left and not args.report:
-        maker = ClipMaker(args.checkpoint)
-        where = environment()
-        for arm, options, seed, indices in left:
-            for row in measure(maker, "test", [p for p in indices if (arm, seed, p) not in done], seed, arm, options):
+        maker, where = ClipMaker(args.checkpoint), environment()
+        for arm, options, seed, some in left:
+            for row in measure(maker, "test", some, seed, arm, options):
                 append(args.out, {**row, **where})
-            print(f"{arm}, seed {seed}, prompts {indices[0]} to {indices[-1]}", flush=True)
+            print(f"{arm}, seed {seed}, prompts {some[0]} to {some[-1]}", flush=True)
         rows = read(args.out)
     report(rows, args.prompts, args.seeds, args.draws, args.out)
     return 0

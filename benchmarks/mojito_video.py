@@ -1,13 +1,16 @@
 """diorama-video: do objects persist and go where the words say, and does the intensity dial turn the motion?
 
     python benchmarks/mojito_video.py            # stop and start it as you like; then the report and the verdicts
+    python benchmarks/mojito_video.py --shard 1/2 --twin FOLDER    # half of the clips, beside a process with 0/2
 
 Prompts name one object of a pair seen in training. "direction": it moves left, right, towards the camera or away, no
-level. "dial": the same kind of prompt at five levels; "no level": the same prompts and seeds without one. A row is one
-clip, read by diorama-judge; flow is Farneback's inside the object, px per frame. Gates fixed before any run: direction
-at least 70 % (chance 25 %), the object in at least 90 % of the frames, means over the prompts strictly rising with the
-level, Spearman of level and flow at least 0.5 with the lower end of its interval above 0.3. One training run: the
-intervals tell of prompts and seeds, not of other runs.
+level. "dial": the same kind of prompt at five levels; "no level": the same prompts and seeds without one. "twin": the
+same prompts and noise under a checkpoint that was trained as long without a motion intensity model
+(`options.inject=null`). A row is one clip, read by diorama-judge; flow is Farneback's inside the object, px per frame.
+Gates fixed before any run: direction at least 70 % (chance 25 %), the object in at least 90 % of the frames, means
+over the prompts strictly rising with the level, Spearman of level and flow at least 0.5 with the lower end of its
+interval above 0.3, mean flow without a level within 10 % of the twin's. One training run: the intervals tell of
+prompts and seeds, not of other runs.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import every_nth
 from clips import ClipMaker, seen_object
 from records import RESULTS, append, detectable, environment, figure_text, read, summary, verdict, verdict_lines, write
 
@@ -29,11 +33,12 @@ from wm_pipelines.random import keyed
 BATCH = 4
 LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
 FIGURES = ("right", "seen", "flow", "speed", "acceleration", "over")
+TWINS = {"direction": "twin direction", "no level": "twin"}  # part of the twin's rows, by the part they stand beside
 
 
 def case(part: str, index: int) -> tuple[str, str, str]:
     """Prompt, colour, and the way that it names; the four ways come equally often."""
-    rng = keyed("mojito video", "direction" if part == "direction" else "dial", index)
+    rng = keyed("mojito video", "direction" if part.endswith("direction") else "dial", index)
     words, colour = seen_object(rng)
     way = WAYS[index % 4]
     return f"{words} moving {way}{' the camera' * (way == 'towards')}", colour, way
@@ -68,8 +73,10 @@ def measure(maker: ClipMaker, part: str, level: float | None, seed: int, indices
     return rows
 
 
-def cells(directions: int, prompts: int, seeds: int) -> list[tuple[str, float | None, int, list[int]]]:
-    """(part, level, seed, prompts) of every batch."""
+def cells(
+    directions: int, prompts: int, seeds: int, twin: bool = False
+) -> list[tuple[str, float | None, int, list[int]]]:
+    """(part, level, seed, prompts) of every batch; the twin's are the last."""
 
     def batches(count: int) -> list[list[int]]:
         return [list(range(i, min(i + BATCH, count))) for i in range(0, count, BATCH)]
@@ -79,6 +86,8 @@ def cells(directions: int, prompts: int, seeds: int) -> list[tuple[str, float | 
         for some in batches(prompts):
             found += [("dial", level, seed, some) for level in LEVELS]
             found.append(("no level", None, seed, some))
+    if twin:
+        found += [(TWINS[part], level, seed, some) for part, level, seed, some in found if part in TWINS]
     return found
 
 
@@ -126,7 +135,8 @@ def dial_correlation(flows: np.ndarray, draws: int) -> dict[str, Any]:
 def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: int, out: Path) -> None:
     found: list[dict[str, Any]] = []
     arms = [("direction", None, directions, 1), *(("dial", level, prompts, seeds) for level in LEVELS)]
-    for part, level, count, repeats in [*arms, ("no level", None, prompts, seeds)]:
+    arms += [("twin direction", None, directions, 1), *((part, None, prompts, seeds) for part in ("no level", "twin"))]
+    for part, level, count, repeats in arms:
         grids = {figure: table(rows, part, level, figure, count, repeats) for figure in FIGURES}
         measured = {k: summary(v, draws) for k, v in grids.items() if np.isfinite(v).any()}
         if measured:
@@ -155,12 +165,26 @@ def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: i
             ),
         }
     judged.append(verdict("the dial turns the motion", parts, correlation, seeds))
+    parts, beside = None, None
+    if ("twin", None) in by and ("no level", None) in by:
+        beside = by["no level", None]["flow"]
+        share = beside["value"] / by["twin", None]["flow"]["value"]
+        parts = {"mean flow without a level, as a share of the twin's (0.9 to 1.1)": (share, 0.9 <= share <= 1.1)}
+    judged.append(verdict("without a level the clips move as the twin's do", parts, beside, seeds))
     print("\n".join(line for row in judged for line in verdict_lines([row], 1 if row is judged[0] else seeds)))
+    for part, other in TWINS.items():
+        count, repeats = (directions, 1) if part == "direction" else (prompts, seeds)
+        for figure in FIGURES:
+            ours, theirs = (table(rows, name, None, figure, count, repeats) for name in (part, other))
+            if np.isfinite(ours - theirs).any():
+                difference = summary(ours - theirs, draws)
+                found.append({"kind": "beside the twin", "part": part, "figure": figure, **difference})
+                print(f"{part}, {figure}, less the twin's: {figure_text(difference)}")
     entries = [_evaluation(row, f) for row in found[:1] for f in ("right", "seen")] if way else []
     if correlation:
         found.append({"kind": "direction kept", **kept_direction(rows, prompts, seeds, draws)})
         print(f"clips at the other levels that go the way of the middle one: {figure_text(found[-1])}")
-        plot([by["dial", level] for level in LEVELS], rows, out.with_name(f"{out.stem}.png"))
+        plot([by["dial", level] for level in LEVELS], by.get(("twin", None)), rows, out.with_name(f"{out.stem}.png"))
         entries.append(_evaluation({"spearman": correlation}, "spearman"))
     write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, *judged, {"kind": "record", "evaluation": entries}])
 
@@ -178,8 +202,8 @@ def kept_direction(rows: list[dict], prompts: int, seeds: int, draws: int) -> di
     return summary(values, draws)
 
 
-def plot(arms: list[dict[str, Any]], rows: list[dict], path: Path) -> None:
-    """Flow inside the object over the level: measured with its interval, and as the table of levels promises it."""
+def plot(arms: list[dict[str, Any]], twin: dict[str, Any] | None, rows: list[dict], path: Path) -> None:
+    """Flow inside the object over the level: measured with its interval, as promised by the table, and the twin's."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -191,6 +215,8 @@ def plot(arms: list[dict[str, Any]], rows: list[dict], path: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(4.5, 3.2), layout="constrained")
     axis.plot(LEVELS, [promised[level] for level in LEVELS], "--", color="grey", label="training clips of that level")
     axis.errorbar(LEVELS, middle, np.clip([middle - low, high - middle], 0, None), marker="o", capsize=3, label="made")
+    if twin:
+        axis.axhline(twin["flow"]["value"], linestyle=":", color="grey", label="trained without the dial")
     axis.set(xlabel="motion_intensity", ylabel="flow inside the object, px a frame", ylim=(0, None))
     axis.legend()
     with atomic(path) as partial:
@@ -220,18 +246,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=32, help="prompts of the dial part")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--draws", type=int, default=10_000, help="bootstrap draws")
+    parser.add_argument("--twin", type=Path, help="folder of a checkpoint trained as long with options.inject=null")
+    parser.add_argument("--shard", default="0/1", help="i/n: every n-th batch, from i")
     parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
     args = parser.parse_args(argv)
     rows = read(args.out)
     done = {(r["part"], r["level"], r["seed"], r["prompt"]) for r in rows}
+    whole = cells(args.directions, args.prompts, args.seeds, args.twin is not None)
     left = [
-        (part, level, seed, [p for p in some if (part, level, seed, p) not in done])
-        for part, level, seed, some in cells(args.directions, args.prompts, args.seeds)
+        (part, level, seed, some)
+        for part, level, seed, batch in every_nth(whole, args.shard)
+        if (some := [p for p in batch if (part, level, seed, p) not in done])
     ]
-    if any(some for *_, some in left) and not args.report:
-        maker, where = ClipMaker(args.checkpoint), environment()
+    if left and not args.report:
+        where, makers = environment(), {}
         for part, level, seed, some in left:
-            for row in measure(maker, part, level, seed, some) if some else ():
+            folder = args.twin if part in TWINS.values() else args.checkpoint
+            maker = makers[folder] = makers.get(folder) or ClipMaker(folder)
+            for row in measure(maker, part, level, seed, some):
                 append(args.out, {**row, **where})
         rows = read(args.out)
     report(rows, args.directions, args.prompts, args.seeds, args.draws, args.out)

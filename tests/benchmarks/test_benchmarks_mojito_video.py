@@ -32,19 +32,22 @@ def test_spearman(video):
 def test_report_and_verdicts(video, tmp_path, capsys, good):
     rng, out = np.random.default_rng(0), tmp_path / "rows.jsonl"
     rows = []
-    for part, level, seed, prompts in video.cells(8, 8, 2):
+    for part, level, seed, prompts in video.cells(8, 8, 2, twin=True):
         for prompt in prompts:
             flow = (level or 5) * good + rng.uniform(0, 0.5)
+            flow *= 2 if part == "twin" and not good else 1
             figures = {"right": float(good), "seen": 1.0, "flow": flow, "speed": 1.0, "acceleration": 0.1, "over": 0.0}
             figures |= {"promised": level, "went": "left" if level == 9 else "right"}
             rows.append({"part": part, "level": level, "seed": seed, "prompt": prompt, **figures})
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert video.main(["--out", str(out), "--directions=8", "--prompts=8", "--draws=50", "--report"]) == 0
     found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
-    assert [row["holds"] for row in found if row["kind"] == "verdict"] == [good, good]
+    assert [row["holds"] for row in found if row["kind"] == "verdict"] == [good, good, good]
     assert {e["metric"] for e in found[-1]["evaluation"]} == {
         "direction accuracy", "persistence", "Spearman of level and flow",
     }  # fmt: skip
+    beside = {(row["part"], row["figure"]): row["value"] for row in found if row["kind"] == "beside the twin"}
+    assert beside["direction", "right"] == 0 and (beside["no level", "flow"] < -0.1) == (not good)
     kept = next(row for row in found if row["kind"] == "direction kept")
     assert kept["value"] == pytest.approx(0.75)
     assert (tmp_path / "rows.png").stat().st_size > 1000
@@ -54,4 +57,12 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
 def test_without_rows_nothing_is_claimed(video, tmp_path):
     video.main(["--out", str(tmp_path / "rows.jsonl"), "--report"])
     found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
-    assert [row["holds"] for row in found if row["kind"] == "verdict"] == [None, None]
+    assert [row["holds"] for row in found if row["kind"] == "verdict"] == [None] * 3
+
+
+def test_shards_share_the_batches_and_the_twin_is_asked_for(video):
+    whole = video.cells(8, 8, 2, twin=True)
+    assert sorted(map(str, video.every_nth(whole, "0/2") + video.every_nth(whole, "1/2"))) == sorted(map(str, whole))
+    parts = [part for part, *_ in whole]
+    assert parts.count("twin direction") == 2 and parts.count("twin") == 4
+    assert whole[: len(whole) - 6] == video.cells(8, 8, 2)
