@@ -5,10 +5,11 @@
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-__all__ = ["use_triton"]
+__all__ = ["on_device_of", "use_triton"]
 
 
 def _missing(x: torch.Tensor) -> str | None:
@@ -22,6 +23,11 @@ def _missing(x: torch.Tensor) -> str | None:
     if x.device.type == "cuda" and x.dtype not in (torch.float16, torch.bfloat16):
         return f"`x` is {x.dtype}; on a GPU the kernels multiply float16 and bfloat16"
     return None
+
+
+def on_device_of(x: torch.Tensor) -> AbstractContextManager:
+    """Kernels start on the GPU that holds `x`; by itself Triton starts them on the current one."""
+    return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()
 
 
 def use_triton(backend: str, x: torch.Tensor, refused: str | None) -> bool:

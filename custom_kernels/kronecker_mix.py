@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .backend import on_device_of
+
 __all__ = ["kronecker_mix", "kronecker_mix_reference"]
 
 
@@ -20,7 +22,8 @@ def kronecker_mix(hidden: Tensor, a: Tensor, transposed: bool = False) -> Tensor
     """
     from ._triton.kronecker_mix import mix
 
-    return mix(hidden, a, transposed)
+    with on_device_of(hidden):
+        return mix(hidden, a, transposed)
 
 
 @kronecker_mix.register_fake

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .backend import on_device_of
+
 __all__ = ["rank_one"]
 
 # positions of the inputs that may have a gradient
@@ -181,7 +183,8 @@ def _run(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow,
         from ._triton.kronecker_linear import forward as run
     else:
         run = forward_torch
-    y, hidden = run(flat, weight, bias, factors, scale, slices, mask)
+    with on_device_of(x):
+        y, hidden = run(flat, weight, bias, factors, scale, slices, mask)
     return y.view(*x.shape[:-1], y.shape[1]), hidden
 
 
@@ -194,7 +197,8 @@ def _run_backward(
         from ._triton.kronecker_linear import backward as run
     else:
         run = backward_torch
-    grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
+    with on_device_of(g):
+        grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
     if needs[X]:
         grads[X] = grads[X].view(*g.shape[:-1], weight.shape[1])
     return grads

@@ -16,7 +16,7 @@ from torch import Tensor
 from .backend import use_triton
 from .motion_forms import choose_form
 from .motion_masks import Slots, indicators
-from .motion_registered import attend, sum_dtype
+from .motion_registered import as_autocast, attend, sum_dtype
 
 __all__ = ["MotionAttention", "MotionAttentionMaps", "motion_attention", "motion_attention_reference"]
 
@@ -204,7 +204,8 @@ def motion_attention(
         boxes: (B, O, F, 4), (x0, y0, x1, y1) in [0, 1], origin top left. A box without area (all zeros: the object is
             absent in this frame) covers no cell: I is 0 there, and `bias_out` holds everywhere. O may be 0.
         slot_token: (J,) or (B, J) key of each slot, -1 where this batch row lacks the slot: its sums and maps are 0
-            and it adds no bias. J may be 0. slot_object: (J,) object of each slot.
+            and it adds no bias. J may be 0. slot_object: (J,) object of each slot. On a GPU, where values are not
+            looked at, the kernels take a token beyond the keys for -1.
         grid: (h, w) with h·w = L.
         key_bias: (B, N), added to the logits of every query (padding: -inf); it has no gradient.
         bias_in, bias_out: λ_in, λ_out, a number, (O,) or (B, O); added to a slot's logit as in the formula above.
@@ -221,11 +222,9 @@ def motion_attention(
         ValueError: shapes, dtypes or devices that do not fit, boxes or indices out of range (checked on the CPU), or
             an unusable backend.
     """
+    q, k, v = as_autocast(q, k, v)
     _check(q, k, v, boxes, slot_token, slot_object, grid, key_bias, bias_in, bias_out, memory)
-    kind = q.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
-    if autocast and q.dtype != torch.float64:
-        q, k, v = (t.to(torch.get_autocast_dtype(kind)) for t in (q, k, v))
+    key_bias = None if key_bias is None else key_bias.to(sum_dtype(q))
     triton = use_triton(backend, q, _limits(slot_object.shape[0], q.shape[-1]))
     form = "triton"
     if not triton:

@@ -152,7 +152,7 @@ def explicit_backward(
                 _add_columns(g, token[b], gamma[b, h, r])
             d_s = torch.ops.aten._softmax_backward_data(g, p, -1, dtype)
         else:  # only the slots' columns have a gradient
-            mine = torch.zeros_like(p[..., : token.shape[1]]) if gamma is None else gamma[b, h, r]
+            mine = p.new_zeros(*p.shape[:-1], token.shape[1]) if gamma is None else gamma[b, h, r]
             mine = mine * p.index_select(-1, token[b])
             d_s = p * -mine.sum(-1, keepdim=True)
             _add_columns(d_s, token[b], mine)

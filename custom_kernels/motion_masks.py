@@ -32,7 +32,10 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def box_gradient(boxes: Tensor, grid: tuple[int, int], g: Tensor) -> Tensor:
-    """Gradient of the boxes (..., 4) from that of their masks, g (..., L)."""
+    """Gradient of the boxes (..., 4) from that of their masks, g (..., L).
+
+    Where an edge lies on a line of the grid: the mean of the derivatives on both sides. 0 for boxes without area.
+    """
     columns, rows = _overlaps(boxes, grid)
     g = g.unflatten(-1, grid)
     found = [torch.empty(0)] * 4
@@ -42,10 +45,11 @@ def box_gradient(boxes: Tensor, grid: tuple[int, int], g: Tensor) -> Tensor:
     ):
         size = share.shape[-1]
         edge = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
-        d = d * (share > 0) * size
         low, high = (boxes[..., i] * size).unsqueeze(-1), (boxes[..., i + 2] * size).unsqueeze(-1)
-        found[i] = -(d * (low > edge)).sum(-1)
-        found[i + 2] = (d * (high < edge + 1)).sum(-1)
+        d = d * (high > low) * size
+        for end, at, sign in ((i, low, -1), (i + 2, high, 1)):
+            inside = ((edge <= at) & (at < edge + 1)).to(d.dtype) + ((edge < at) & (at <= edge + 1))
+            found[end] = sign * (d * inside).sum(-1) / 2
     return torch.stack(found, -1)
 
 

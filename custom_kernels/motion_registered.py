@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .backend import on_device_of
 from .motion_forms import explicit_backward, explicit_forward, indicator_forward
 from .motion_masks import Slots
 
-__all__ = ["attend", "no_autocast", "sum_dtype"]
+__all__ = ["as_autocast", "attend", "no_autocast", "sum_dtype"]
 
 # inputs: q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form
 INPUTS = 13
@@ -25,6 +26,15 @@ def sum_dtype(q: Tensor) -> torch.dtype:
     return torch.promote_types(q.dtype, torch.float32)
 
 
+def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where it is on, all but fp64, as scaled dot-product attention takes them."""
+    kind = tensors[0].device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" has none
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
 def no_autocast(device: torch.device) -> AbstractContextManager:
     """Products keep the dtype that they are given."""
     available = torch.amp.is_autocast_available(device.type)  # "meta" has none
@@ -32,7 +42,7 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
 
 
 def _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form):
-    with no_autocast(q.device):
+    with no_autocast(q.device), on_device_of(q):
         if form == "triton":
             from ._triton.motion_attention import forward
 
@@ -56,7 +66,7 @@ def _run_backward(
     g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
     kept, height, width, form, needs,
 ) -> list[Tensor | None]:  # fmt: skip
-    with no_autocast(q.device):
+    with no_autocast(q.device), on_device_of(q):
         if form == "triton":
             from ._triton.motion_attention_backward import backward
 

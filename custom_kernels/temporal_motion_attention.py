@@ -13,7 +13,7 @@ from torch import Tensor
 from .backend import use_triton
 from .motion_attention import check_boxes
 from .motion_masks import box_masks
-from .motion_registered import sum_dtype
+from .motion_registered import as_autocast, sum_dtype
 from .temporal_motion_registered import attend, box_bias, spread_diagonals
 
 __all__ = ["temporal_motion_attention", "temporal_motion_attention_reference"]
@@ -110,11 +110,8 @@ def temporal_motion_attention(
         ValueError: shapes, dtypes or devices that do not fit, boxes out of range (checked on the CPU), `boxes` or
             `gamma` that require a gradient, or an unusable backend.
     """
+    q, k, v = as_autocast(q, k, v)
     _check(q, k, v, boxes, grid, tau, gamma, rho)
-    kind = q.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
-    if autocast and q.dtype != torch.float64:
-        q, k, v = (t.to(torch.get_autocast_dtype(kind)) for t in (q, k, v))
     refused = None
     if q.shape[2] > MAX_FRAMES or q.shape[-1] > MAX_WIDTH:
         refused = f"{q.shape[2]} frames and heads {q.shape[-1]} wide; they take up to {MAX_FRAMES} and {MAX_WIDTH}"

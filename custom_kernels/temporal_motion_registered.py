@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .backend import on_device_of
 from .motion_masks import box_masks
 from .motion_registered import no_autocast
 
@@ -121,7 +122,7 @@ def _run(q, k, v, boxes, tau, gamma, rho, height, width, triton) -> Tensor:
         from ._triton.temporal_motion_attention import forward as run
     else:
         run = forward_torch
-    with no_autocast(q.device):
+    with no_autocast(q.device), on_device_of(q):
         return run(q, k, v, boxes, tau, gamma, rho, (height, width))
 
 
@@ -130,7 +131,7 @@ def _run_backward(g, q, k, v, boxes, tau, gamma, rho, height, width, triton, nee
         from ._triton.temporal_motion_attention import backward as run
     else:
         run = backward_torch
-    with no_autocast(q.device):
+    with no_autocast(q.device), on_device_of(q):
         return run(g, q, k, v, boxes, tau, gamma, rho, (height, width), needs)
 
 

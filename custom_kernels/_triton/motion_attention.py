@@ -40,7 +40,7 @@ def _forward_kernel(
     v_tile = (tl.arange(0, BN) * v_n * UNIT)[:, None] + d[None, :]
     key_bias_ptr += b * N
     token, masks, bias = slot_tile(
-        box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
+        box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, N, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
     )
     most = tl.full((BL,), float("-inf"), dtype=ACC)
     total = tl.zeros((BL,), dtype=ACC)

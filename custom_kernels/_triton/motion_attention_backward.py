@@ -59,7 +59,7 @@ def _query_kernel(
     v_ptr += (b * v_b + h * v_h) * UNIT
     key_bias_ptr += b * N
     token, masks, bias = slot_tile(
-        box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
+        box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, N, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
     )
     gamma = _weights(
         g_sums_ptr, g_maps_ptr, bfh, u, rows, masks, token, L, J, COUNT, HEIGHT, WIDTH, BJ, G_SUMS, G_MAPS, ACC
@@ -80,8 +80,18 @@ def _query_kernel(
         delta -= tl.load(g_lse_ptr + bfh * L + u, mask=rows, other=0.0)
     if DELTA:
         tl.store(delta_ptr + bfh * L + u, delta, mask=rows)
+    if NEED_Q or BY_SLOT:  # dS of each slot's token
+        g_slot = add_slots(tl.zeros((BL, BJ), dtype=ACC), token, token, gamma, J, BJ)
+        if G_OUT:
+            place = v_ptr + token.to(tl.int64)[None, :] * v_n * UNIT + d[:, None]
+            v_slot = tl.load(place, mask=there[None, :] & inner[:, None], other=0.0)
+            g_slot = dot(g, v_slot, g_slot, UPCAST)
+        d_slot = p_slot * (g_slot - delta[:, None])
     if NEED_Q:
-        acc = dot((p_slot * gamma).to(q.dtype), tl.trans(k_slot), tl.zeros((BL, BD), dtype=ACC), UPCAST)
+        # dS of the slots' columns is rounded once, whole: its two parts all but cancel where P is near 1
+        first = tl.sum(((token[:, None] == token[None, :]) & (j[:, None] < j[None, :])).to(tl.int32), 0) == 0
+        d_s_slot = tl.where(first[None, :], d_slot, 0.0).to(q.dtype)
+        acc = dot(d_s_slot, tl.trans(k_slot), tl.zeros((BL, BD), dtype=ACC), UPCAST)
         k_tile = (tl.arange(0, BN) * k_n * UNIT)[None, :] + d[:, None]
         v_tile = (tl.arange(0, BN) * v_n * UNIT)[None, :] + d[:, None]
         for start in range(0, N, BN):
@@ -96,21 +106,17 @@ def _query_kernel(
             if G_OUT:
                 v = tl.load(v_ptr + wide * v_n + v_tile, mask=held[None, :] & inner[:, None], other=0.0)
                 d_s = dot(g, v, tl.zeros((BL, BN), dtype=ACC), UPCAST) - delta[:, None]
-            d_s = tl.exp(s - lse[:, None]) * d_s
+            free = tl.sum((token[:, None] == n[None, :]).to(tl.int32), 0) == 0
+            d_s = tl.where(free[None, :], tl.exp(s - lse[:, None]) * d_s, 0.0)
             acc = dot(d_s.to(q.dtype), tl.trans(k), acc, UPCAST)
         place = dq_ptr + (b * out_b + f * out_f + h * out_h + here.to(tl.int64) * BL * out_l) * UNIT
         place += (tl.arange(0, BL) * out_l * UNIT)[:, None] + d[None, :]
         tl.store(place, (acc * scale).to(dq_ptr.dtype.element_ty), mask=rows[:, None] & inner[None, :])
     if BY_SLOT:
-        g_slot = add_slots(tl.zeros((BL, BJ), dtype=ACC), token, token, gamma, J, BJ)
-        if G_OUT:
-            place = v_ptr + token.to(tl.int64)[None, :] * v_n * UNIT + d[:, None]
-            v_slot = tl.load(place, mask=there[None, :] & inner[:, None], other=0.0)
-            g_slot = dot(g, v_slot, g_slot, UPCAST)
         place = (bfh * L + u)[:, None] * J + j[None, :]
         stored = rows[:, None] & (j < J)[None, :]
         tl.store(maps_ptr + place, p_slot, mask=stored)
-        tl.store(d_logits_ptr + place, p_slot * (g_slot - delta[:, None]), mask=stored)
+        tl.store(d_logits_ptr + place, d_slot, mask=stored)
 
 
 @triton.jit
@@ -142,8 +148,9 @@ def _key_kernel(
         rows, bfh = u < L, (b * F + f) * H + h
         q = query_rows(q_ptr, b, f, h, here, q_b, q_f, q_h, q_l, L, BL, D, BD, UNIT)
         token, masks, bias = slot_tile(
-            box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH, BJ, BIAS, ACC
-        )
+            box_ptr, token_ptr, object_ptr, in_ptr, out_bias_ptr, b, f, u, F, N, J, OBJECTS, HEIGHT, WIDTH,
+            BJ, BIAS, ACC,
+        )  # fmt: skip
         lse = tl.load(lse_ptr + bfh * L + u, mask=rows, other=0.0)
         s, _ = logits(
             q, k_ptr, k_tile, key_bias_ptr, n, held, token, bias, J, scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC
@@ -187,6 +194,8 @@ def backward(
     given = [q if t is None else t.contiguous() for t in given]
     g_lse, g_sums, g_maps = (None if t is None else t.contiguous() for t in (g_lse, g_sums, g_maps))
     d_q = row_buffer(q) if needs[Q] else None
+    if d_q is not None and out.stride() != d_q.stride():  # a hook on saved tensors may lay it out anew
+        out = row_buffer(q).copy_(out)
     delta = torch.empty_like(lse) if needs[K] else lse
     maps, d_logits = (lse.new_empty(*lse.shape, count) if by_slot else lse for _ in range(2))
     flags = {

@@ -42,14 +42,16 @@ def cover(place, held, column, row, HEIGHT, WIDTH):
 
 @triton.jit
 def slot_tile(
-    box_ptr, token_ptr, object_ptr, in_ptr, out_ptr, b, f, u, F, J, OBJECTS, HEIGHT, WIDTH,
+    box_ptr, token_ptr, object_ptr, in_ptr, out_ptr, b, f, u, F, N, J, OBJECTS, HEIGHT, WIDTH,
     BJ: tl.constexpr, BIAS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Of the slots of batch row b and frame f: token (BJ,), -1 for none; masks and biases of cells u, (BL, BJ)."""
     j = tl.arange(0, BJ)
     token = tl.load(token_ptr + b * J + j, mask=j < J, other=-1).to(tl.int32)
-    held = token >= 0
-    owner = b * OBJECTS + tl.load(object_ptr + j, mask=held, other=0)
+    token = tl.where(token < N, token, -1)  # on a GPU nobody has looked at the values
+    owner = tl.load(object_ptr + j, mask=j < J, other=0)
+    held = (token >= 0) & (owner >= 0) & (owner < OBJECTS)
+    owner += b * OBJECTS
     column, row = (u % WIDTH).to(ACC)[:, None], (u // WIDTH).to(ACC)[:, None]
     masks = cover((box_ptr + (owner * F + f) * 4)[None, :], held[None, :], column, row, HEIGHT, WIDTH)
     bias = masks

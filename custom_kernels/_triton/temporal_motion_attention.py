@@ -124,6 +124,7 @@ def _temporal_backward_kernel(
         if NEED_Q or NEED_K or NEED_TAU or NEED_RHO:
             v = _tile(v_ptr, b, h, at, place, frame, held, v_b, v_p, v_f, v_h, PACK, D, BD, UNIT)
             d_p = dot(g, tl.trans(v), tl.zeros((BR, BR), dtype=ACC), UPCAST)
+            d_p = tl.where(place[:, None] == place[None, :], d_p, 0.0)  # other pixels' may be infinite
             d_s = p * (d_p - tl.sum(p * d_p, 1)[:, None])
             if NEED_TAU:
                 d_tau += tl.sum(d_s * product, 1)

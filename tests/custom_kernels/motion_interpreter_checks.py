@@ -94,6 +94,67 @@ def test_gradients_of_each_output_alone(outputs):
     compare(cross.make("odd"), torch.float64, outputs=outputs)
 
 
+@pytest.mark.parametrize("named", ["q", "k", "v", "boxes", "bias_in", "q k", "q v", "k v boxes", "q boxes bias_out"])
+def test_only_the_gradients_that_are_asked_for(named):
+    leaves, rest = cross.make("odd")
+    _, exact = cross.gradients(motion_attention_reference, leaves, rest)
+    mine = {name: t.clone().requires_grad_(name in named.split()) for name, t in leaves.items()}
+    found = motion_attention(**mine, **rest, return_maps=True, backend="triton")
+    generator = torch.Generator().manual_seed(1)
+    sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in found).backward()
+    for name, t in mine.items():
+        if name in named.split():
+            torch.testing.assert_close(t.grad, exact[name], rtol=1e-10, atol=1e-10)
+        else:
+            assert t.grad is None
+
+
+def test_views_and_a_hook_that_lays_saved_tensors_out_anew():
+    """As `save_on_cpu` does: what comes back is contiguous, whatever it was."""
+    leaves, rest = cross.make("odd")
+    leaves |= {n: leaves[n].transpose(-1, -2).contiguous().transpose(-1, -2) for n in "qkv"}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t.clone(memory_format=torch.contiguous_format), lambda t: t
+    ):
+        compare((leaves, rest), torch.float64)
+
+
+@pytest.mark.parametrize("outputs", [(2,), (3, 6)])
+def test_a_saturated_slot_loses_no_digits(outputs):
+    """dS of a token that has nearly all the probability is the small difference of two large numbers.
+
+    With a gradient of the output it is no better than flash attention, whose difference has the rounded output in it.
+    """
+    leaves, rest = cross.make("two tiles of queries", torch.bfloat16, padding=False)
+    leaves |= {"boxes": torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 2, 4), "bias_in": torch.tensor([[9.0]])}
+    grads = []
+    for function, dtype in ((motion_attention, torch.bfloat16), (motion_attention_reference, torch.float64)):
+        options = {"backend": "triton", "return_maps": True} if dtype == torch.bfloat16 else {}
+        mine = {n: t.to(dtype) if n in "qkv" else t.to(torch.promote_types(dtype, t.dtype)) for n, t in leaves.items()}
+        found, found_grads = cross.gradients(function, mine, rest, outputs, **options)
+        assert (found[6] > 0.9).double().mean() > 0.9
+        grads.append(found_grads["q"].double())
+    assert (grads[0] - grads[1]).norm() < 0.01 * grads[1].norm()
+
+
+def test_padding_in_another_dtype():
+    leaves, rest = cross.make("odd", torch.float32)
+    compare((leaves, rest | {"key_bias": rest["key_bias"].double()}), torch.float32)
+
+
+def test_a_token_beyond_the_keys_is_none():
+    """On a GPU the values are not looked at before; neither may the kernels read beyond the keys."""
+    from custom_kernels._triton.motion_attention import forward
+
+    leaves, rest = cross.make("odd")
+    tensors, owner = [leaves[n] for n in ("q", "k", "v", "boxes")], torch.tensor([0, 1])
+    found = [
+        forward(*tensors, torch.tensor([[1, token]] * 2), owner, None, None, None, rest["grid"], True)
+        for token in (leaves["k"].shape[2], -1)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 # ---- over frames ----
 
 temporal = load("test_temporal_motion_attention")

@@ -8,6 +8,7 @@ import torch
 
 from custom_kernels import motion_attention as op
 from custom_kernels import motion_forms
+from custom_kernels.motion_masks import box_gradient
 from wm_pipelines.kernels import MotionAttention, box_masks, motion_attention, motion_attention_reference
 
 FORMS = ("explicit", "kept", "indicator")
@@ -363,7 +364,38 @@ def test_autocast_multiplies_in_its_dtype_and_sums_in_float32():
     assert grads["q"].dtype == torch.float32
 
 
+def test_under_autocast_the_inputs_need_not_be_of_one_dtype():
+    """As where a norm of the queries runs in fp32 and the values come in bf16 (Wan)."""
+    leaves, rest = make("CLIP", torch.float32)
+    half = {n: t.bfloat16() if n in "qkv" else t for n, t in leaves.items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, plain = (motion_attention(**given, **rest) for given in (half | {"q": half["q"].float()}, half))
+    assert all(torch.equal(a, b) for a, b in zip(mixed, plain, strict=True))
+
+
+def test_fewer_keys_than_slots(form):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(1, 1, 1, 4, 3), (1, 1, 2, 3), (1, 1, 2, 3)]
+    q, k, v = (torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes)
+    boxes = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64).view(1, 1, 1, 4)
+    slots = torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.int64)
+    mine, exact = (
+        torch.autograd.grad(f(q, k, v, boxes, *slots, grid=(2, 2), bias_in=1.0).lse.sum(), q)
+        for f in (motion_attention, motion_attention_reference)
+    )
+    torch.testing.assert_close(mine, exact)
+
+
 # ---- masks ----
+
+
+@pytest.mark.parametrize("corner", [0.25, 0.3])
+def test_gradient_of_boxes_also_on_lines_of_the_grid(corner):
+    """The mean of both one-sided derivatives, by finite differences in fp64."""
+    weight = torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    box, step = torch.tensor([corner, 0.25, 0.75, 0.875], dtype=torch.float64), 1e-6 * torch.eye(4).double()
+    numeric = ((box_masks(box + step, (8, 8)) - box_masks(box - step, (8, 8))) @ weight) / 2e-6
+    torch.testing.assert_close(box_gradient(box, (8, 8), weight), numeric, rtol=1e-6, atol=1e-6)
 
 
 def test_masks_are_exact_areas():
