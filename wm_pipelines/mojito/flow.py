@@ -59,9 +59,8 @@ def percentile_table(values: Sequence[float] | torch.Tensor) -> list[float]:
     Where percentiles are equal (many clips in which nothing moves) the later ones are spread up to the next value, so
     that a level has one flow and a flow one level.
     """
-    found, first = np.unique(
-        np.percentile(np.asarray(values, dtype=np.float64), np.arange(0, 101, 10)), return_index=True
-    )
+    percentiles = np.percentile(np.asarray(values, dtype=np.float64), np.arange(0, 101, 10))
+    found, first = np.unique(percentiles.round(5), return_index=True)
     return [round(float(v), 5) for v in np.interp(np.arange(11), first, found)]
 
 
