@@ -1,5 +1,6 @@
 """Clips of `diorama-video` for measuring: prompts of one object, sampled with their own noise, decoded unclamped."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 
 from wm_pipelines import AutoWMPipeline, embedded
+from wm_pipelines.config import WMConfig
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
+from wm_pipelines.hub import fingerprint
 from wm_pipelines.mojito.outputs import MotionReport
 
 STEPS, CFG, FRAMES = 20, 4.0, 16
@@ -22,12 +25,28 @@ def seen_object(rng: np.random.Generator) -> tuple[str, str]:
     return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}", colour
 
 
+def made_by(folder: Path | None) -> dict[str, Any]:
+    """What a row's checkpoint was: a hash over its weights, and what its record says of guidance."""
+    config = WMConfig.load(folder or embedded("diorama-video"))
+    guidance = config.method_config.guidance
+    return {"checkpoint": fingerprint(config), "guidance": guidance and guidance.model_dump(mode="json")}
+
+
+def check_rows(rows: Sequence[dict[str, Any]], expected: dict[str, Any], out: Path) -> None:
+    """Ends the program if a row has other values than `expected`: figures of two checkpoints are never mixed."""
+    for row in rows:
+        for name, value in expected.items():
+            if row.get(name) != value:
+                sys.exit(f"{out} holds rows of another {name}; name another --out or delete it")
+
+
 class ClipMaker:
     """The pipeline of a checkpoint, and the judge that reads its clips."""
 
     def __init__(self, folder: Path | None):
         self.pipe = AutoWMPipeline.from_pretrained(folder or embedded("diorama-video"))
         self.pipe.set_progress_bar_config(disable=True)
+        self.checkpoint = made_by(folder)["checkpoint"]
         self.judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
 
     def make(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from cells import every_nth
-from clips import FRAMES, ClipMaker, seen_object
+from clips import FRAMES, ClipMaker, check_rows, made_by, seen_object
 from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines import MotionObject
@@ -39,8 +39,15 @@ ARMS: dict[str, tuple[dict[str, Any], bool]] = {
     "bias 10, first steps": ({**MEASURED, "bias_in": 10.0, "bias_out": 10.0, "bias_fraction": 0.2}, False),
     "bias 3, all steps": ({**MEASURED, "bias_in": 3.0, "bias_out": 3.0, "bias_fraction": 1.0}, False),
     "bias 10, all steps": ({**MEASURED, "bias_in": 10.0, "bias_out": 10.0, "bias_fraction": 1.0}, False),
-    "TrailBlazer-style": ({**MEASURED, "bias_style": "trailblazer", "bias_fraction": 0.1}, False),
-    "FreeTraj-style": ({**MEASURED, "bias_style": "freetraj", "bias_fraction": 0.12}, False),
+    # their steps, so that attention is measured in the last of them
+    "TrailBlazer-style": (
+        {**MEASURED, "bias_style": "trailblazer", "bias_fraction": 0.1, "guidance_fraction": 0.1},
+        False,
+    ),
+    "FreeTraj-style": (
+        {**MEASURED, "bias_style": "freetraj", "bias_fraction": 0.12, "guidance_fraction": 0.12},
+        False,
+    ),
 }
 # tried in this order by --tune
 SEARCHED: dict[str, list[Any]] = {
@@ -145,7 +152,8 @@ def report(rows: list[dict[str, Any]], prompts: int, seeds: int, draws: int, out
             )
     by = {row["arm"]: row for row in found}
     parts, gain = None, None
-    if {"none", "control", "wrong word"} <= set(by):
+    needed = {(arm, seed, p) for arm, _, seed, some in cells(prompts, seeds) if ARMS[arm][1] for p in some}
+    if needed <= {(r["arm"], r["seed"], r["prompt"]) for r in rows}:
         grids = {
             arm: table(rows, arm, "iou", prompts, seeds) for arm in ("none", "control", "wrong word", "best of 3")
         }
@@ -166,11 +174,12 @@ def report(rows: list[dict[str, Any]], prompts: int, seeds: int, draws: int, out
         }
     judged = verdict("directional motion control puts objects into their boxes", parts, gain, seeds)
     print("\n".join(verdict_lines([judged], seeds)))
-    entries = [_evaluation(arm, by[arm]["iou"]) for arm in ("none", "best of 3", "control") if arm in by]
+    judged_arms = ("none", "best of 3", "control") if parts else ()
+    entries = [_evaluation(arm, by[arm]["iou"], prompts, seeds) for arm in judged_arms]
     write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, judged, {"kind": "record", "evaluation": entries}])
 
 
-def _evaluation(arm: str, iou: dict[str, Any]) -> dict[str, Any]:
+def _evaluation(arm: str, iou: dict[str, Any], prompts: int, seeds: int) -> dict[str, Any]:
     names = {"none": "not steered", "best of 3": "not steered, best of three by IoU", "control": "steered"}
     return {
         "task": "text-to-video",
@@ -178,19 +187,21 @@ def _evaluation(arm: str, iou: dict[str, Any]) -> dict[str, Any]:
         "metric": "IoU of the object with its box",
         "value": iou["value"],
         "ci95": [iou["low"], iou["high"]],
-        "seeds": list(range(iou["seeds"])),
-        "command": "python benchmarks/mojito_dmc.py",
+        "seeds": list(range(seeds)),
+        "n": prompts * seeds,
+        "command": f"python benchmarks/mojito_dmc.py --prompts {prompts} --seeds {seeds}",
     }
 
 
 def tune(maker: ClipMaker, prompts: int, out: Path) -> None:
     """Step size, taps, updates and guided share, one after the other, on cases whose paths and noise no test case has.
 
-    Of each, the value with the largest mean IoU is kept, if its over-range share is at most twice that of unguided
-    clips and the object is seen in 95 % of the frames. Rows are kept in `out`, and read from there when it is started
-    again.
+    Of each, the value with the largest mean IoU is kept, among those whose over-range share is at most twice that of
+    unguided clips and that show the object in 95 % of the frames; where none does, the first. Rows are kept in `out`,
+    and read from there when it is started again.
     """
-    rows, where = read(out), environment()
+    rows, where = read(out), {"checkpoint": maker.checkpoint, **environment()}
+    check_rows(rows, {"checkpoint": maker.checkpoint}, out)
 
     def figures(arm: str, options: dict[str, Any]) -> dict[str, float]:
         for i in range(0, prompts, 4):
@@ -218,9 +229,9 @@ def tune(maker: ClipMaker, prompts: int, out: Path) -> None:
         for value in values:
             measured = figures("control", {**chosen, name: value})
             allowed = measured["seen"] >= 0.95 and measured["over"] <= most
-            found[str(value)] = (allowed, measured["iou"], value)
+            found[str(value)] = (measured["iou"] if allowed else -1.0, value)
             print(f"{name} {value}: " + ", ".join(f"{k} {v:.4f}" for k, v in measured.items()), flush=True)
-        chosen[name] = max(found.values(), key=lambda f: f[:2])[2]
+        chosen[name] = max(found.values(), key=lambda f: f[0])[1]
     print("chosen:", chosen)
 
 
@@ -238,7 +249,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.tune:
         tune(ClipMaker(args.checkpoint), min(args.prompts, 12), args.out.with_name(f"{args.out.stem}_tuning.jsonl"))
         return 0
-    rows = read(args.out)
+    rows, made = read(args.out), made_by(args.checkpoint)
+    check_rows(rows, made, args.out)
     done = {(r["arm"], r["seed"], r["prompt"]) for r in rows}
     left = [
         (arm, options, seed, some)
@@ -246,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
         if (some := [p for p in batch if (arm, seed, p) not in done])
     ]
     if left and not args.report:
-        maker, where = ClipMaker(args.checkpoint), environment()
+        maker, where = ClipMaker(args.checkpoint), {**made, **environment()}
         for arm, options, seed, some in left:
             for row in measure(maker, "test", some, seed, arm, options):
                 append(args.out, {**row, **where})

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from cells import every_nth
-from clips import ClipMaker, seen_object
+from clips import ClipMaker, check_rows, made_by, seen_object
 from records import RESULTS, append, detectable, environment, figure_text, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines.bootstrap import interval
@@ -144,15 +144,18 @@ def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: i
             name = part if level is None else f"{part} {level:g}"
             print(f"{name}: " + ", ".join(f"{k} {figure_text(v)}" for k, v in measured.items()))
     by = {(row["part"], row["level"]): row for row in found}
+    known = {(r["part"], r["level"], r["seed"], r["prompt"]) for r in rows}
+    planned = cells(directions, prompts, seeds, twin=True)
+    missing = {part for part, level, seed, some in planned for i in some if (part, level, seed, i) not in known}
     judged = []
-    way = by.get(("direction", None))
+    way = by["direction", None] if "direction" not in missing else None
     parts = way and {
         "clips that go where the words say (at least 0.7)": (way["right"], way["right"]["value"] >= 0.7),
         "frames that show the object (at least 0.9)": (way["seen"], way["seen"]["value"] >= 0.9),
     }
     judged.append(verdict("one object persists and goes where the words say", parts, way and way["right"], 1))
     parts, correlation = None, None
-    if all(("dial", level) in by for level in LEVELS):
+    if "dial" not in missing:
         flows = np.stack([table(rows, "dial", level, "flow", prompts, seeds) for level in LEVELS])
         correlation = dial_correlation(flows, min(draws, 2000))
         means = [by["dial", level]["flow"]["value"] for level in LEVELS]
@@ -166,7 +169,7 @@ def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: i
         }
     judged.append(verdict("the dial turns the motion", parts, correlation, seeds))
     parts, beside = None, None
-    if ("twin", None) in by and ("no level", None) in by:
+    if not missing & {"twin", "no level"}:
         beside = by["no level", None]["flow"]
         share = beside["value"] / by["twin", None]["flow"]["value"]
         parts = {"mean flow without a level, as a share of the twin's (0.9 to 1.1)": (share, 0.9 <= share <= 1.1)}
@@ -180,12 +183,13 @@ def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: i
                 difference = summary(ours - theirs, draws)
                 found.append({"kind": "beside the twin", "part": part, "figure": figure, **difference})
                 print(f"{part}, {figure}, less the twin's: {figure_text(difference)}")
-    entries = [_evaluation(row, f) for row in found[:1] for f in ("right", "seen")] if way else []
+    sizes = f"--directions {directions} --prompts {prompts} --seeds {seeds}"
+    entries = [_evaluation(way, f, directions, sizes) for f in ("right", "seen") if way]
     if correlation:
         found.append({"kind": "direction kept", **kept_direction(rows, prompts, seeds, draws)})
         print(f"clips at the other levels that go the way of the middle one: {figure_text(found[-1])}")
         plot([by["dial", level] for level in LEVELS], by.get(("twin", None)), rows, out.with_name(f"{out.stem}.png"))
-        entries.append(_evaluation({"spearman": correlation}, "spearman"))
+        entries.append(_evaluation({"spearman": correlation}, "spearman", prompts * seeds * len(LEVELS), sizes))
     write(out.with_name(f"{out.stem}_verdicts.jsonl"), [*found, *judged, {"kind": "record", "evaluation": entries}])
 
 
@@ -224,7 +228,7 @@ def plot(arms: list[dict[str, Any]], twin: dict[str, Any] | None, rows: list[dic
     pyplot.close(figure)
 
 
-def _evaluation(row: dict[str, Any], figure: str) -> dict[str, Any]:
+def _evaluation(row: dict[str, Any], figure: str, count: int, sizes: str) -> dict[str, Any]:
     names = {"right": "direction accuracy", "seen": "persistence", "spearman": "Spearman of level and flow"}
     value = row[figure]
     return {
@@ -234,7 +238,8 @@ def _evaluation(row: dict[str, Any], figure: str) -> dict[str, Any]:
         "value": value["value"],
         "ci95": [value["low"], value["high"]],
         "seeds": list(range(value["seeds"])),
-        "command": "python benchmarks/mojito_video.py",
+        "n": count,
+        "command": f"python benchmarks/mojito_video.py {sizes}",
     }
 
 
@@ -250,7 +255,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th batch, from i")
     parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
     args = parser.parse_args(argv)
-    rows = read(args.out)
+    rows, made = read(args.out), made_by(args.checkpoint)["checkpoint"]
+    check_rows([r for r in rows if r["part"] not in TWINS.values()], {"checkpoint": made}, args.out)
+    if args.twin:
+        twin = made_by(args.twin)["checkpoint"]
+        check_rows([r for r in rows if r["part"] in TWINS.values()], {"checkpoint": twin}, args.out)
     done = {(r["part"], r["level"], r["seed"], r["prompt"]) for r in rows}
     whole = cells(args.directions, args.prompts, args.seeds, args.twin is not None)
     left = [
@@ -264,7 +273,7 @@ def main(argv: list[str] | None = None) -> int:
             folder = args.twin if part in TWINS.values() else args.checkpoint
             maker = makers[folder] = makers.get(folder) or ClipMaker(folder)
             for row in measure(maker, part, level, seed, some):
-                append(args.out, {**row, **where})
+                append(args.out, {**row, "checkpoint": maker.checkpoint, **where})
         rows = read(args.out)
     report(rows, args.directions, args.prompts, args.seeds, args.draws, args.out)
     return 0

@@ -37,7 +37,13 @@ class WM_MojitoSample(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Start of the noise; the same seed gives the same noise on every device.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=500, tooltip="Sampling steps; more take longer."),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=500,
+                    tooltip="Sampling steps; more take longer. 0 takes the checkpoint's own.",
+                ),
                 io.Float.Input(
                     "guidance_scale",
                     default=OWN,
@@ -204,13 +210,13 @@ class WM_MojitoSample(io.ComfyNode):
                 num_frames=num_frames,
                 height=height or None,
                 width=width or None,
-                num_inference_steps=steps,
+                num_inference_steps=steps or None,
                 guidance_scale=None if guidance_scale < 0 else guidance_scale,
                 guidance_taps=lines_of(guidance_taps) or None,
                 # On the CPU, so that a seed means the same on every device.
                 generator=torch.Generator("cpu").manual_seed(seed),
                 output_type="pt",
-                callback_on_step_end=StepReporter(steps),
+                callback_on_step_end=StepReporter(),
                 **guidance,
             )
         images = to_image(frames_tensor(result.frames[0]))

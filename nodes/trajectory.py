@@ -191,7 +191,7 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         elif len(words) != 1:
             raise ValueError(f"phrases has {len(words)} lines; bboxes belong to one object")
         else:
-            objects = read_bbox(bboxes, words[0], options["canvas"])
+            objects = read_bbox(bboxes, words[0], options["canvas"], outside)
         objects = (*(more or ()), *objects)
         return io.NodeOutput(objects, write(objects))
 

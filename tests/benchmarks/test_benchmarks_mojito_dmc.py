@@ -36,6 +36,7 @@ def test_report_and_verdict(dmc, tmp_path, capsys, gain):
             iou = rng.uniform(0, 0.05) + gain * (arm == "control")
             figures = {"centroid": 0.2, "in_box": 0.5, "seen": 1.0, "flow": 0.3, "over": 0.001}
             rows.append({"arm": arm, "prompt": prompt, "seed": seed, "iou": iou, "updates": 12, **figures})
+            rows[-1] |= dmc.made_by(None)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert dmc.main(["--out", str(out), "--prompts=8", "--draws=50", "--report"]) == 0
     found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
@@ -45,8 +46,12 @@ def test_report_and_verdict(dmc, tmp_path, capsys, gain):
     assert ("HOLDS" in capsys.readouterr().out) == (gain > 0)
 
 
-def test_without_rows_nothing_is_claimed(dmc, tmp_path):
-    dmc.main(["--out", str(tmp_path / "rows.jsonl"), "--report"])
+@pytest.mark.parametrize("some", [False, True])
+def test_where_clips_are_missing_nothing_is_claimed(dmc, tmp_path, some):
+    figures = {"iou": 0.5, "centroid": 0.2, "in_box": 0.5, "seen": 1.0, "flow": 0.3, "over": 0.001, "updates": 3}
+    rows = [{"arm": arm, "seed": 0, "prompt": p, **figures, **dmc.made_by(None)} for arm in dmc.ARMS for p in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows if some))
+    dmc.main(["--out", str(tmp_path / "rows.jsonl"), "--report", "--draws=50"])
     found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
     assert [row["holds"] for row in found if row["kind"] == "verdict"] == [None]
 

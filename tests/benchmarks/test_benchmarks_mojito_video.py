@@ -38,6 +38,7 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
             flow *= 2 if part == "twin" and not good else 1
             figures = {"right": float(good), "seen": 1.0, "flow": flow, "speed": 1.0, "acceleration": 0.1, "over": 0.0}
             figures |= {"promised": level, "went": "left" if level == 9 else "right"}
+            figures["checkpoint"] = video.made_by(None)["checkpoint"]
             rows.append({"part": part, "level": level, "seed": seed, "prompt": prompt, **figures})
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert video.main(["--out", str(out), "--directions=8", "--prompts=8", "--draws=50", "--report"]) == 0
@@ -54,8 +55,18 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
     assert ("HOLDS" in capsys.readouterr().out) == good
 
 
-def test_without_rows_nothing_is_claimed(video, tmp_path):
-    video.main(["--out", str(tmp_path / "rows.jsonl"), "--report"])
+@pytest.mark.parametrize("some", [False, True])
+def test_where_clips_are_missing_nothing_is_claimed(video, tmp_path, some):
+    rows = [{"part": "direction", "level": None, "seed": 0, "prompt": p, "right": 1.0, "seen": 1.0} for p in range(5)]
+    rest = {
+        "flow": 1.0,
+        "speed": 1.0,
+        "acceleration": 0.0,
+        "over": 0.0,
+        "checkpoint": video.made_by(None)["checkpoint"],
+    }
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | rest) + "\n" for row in rows if some))
+    video.main(["--out", str(tmp_path / "rows.jsonl"), "--report", "--draws=50"])
     found = [json.loads(line) for line in (tmp_path / "rows_verdicts.jsonl").read_text().splitlines()]
     assert [row["holds"] for row in found if row["kind"] == "verdict"] == [None] * 3
 
@@ -66,3 +77,10 @@ def test_shards_share_the_batches_and_the_twin_is_asked_for(video):
     parts = [part for part, *_ in whole]
     assert parts.count("twin direction") == 2 and parts.count("twin") == 4
     assert whole[: len(whole) - 6] == video.cells(8, 8, 2)
+
+
+def test_rows_of_another_checkpoint_are_refused(video, tmp_path):
+    row = {"part": "direction", "level": None, "seed": 0, "prompt": 0, "checkpoint": "another"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(SystemExit, match="holds rows of another checkpoint; name another --out"):
+        video.main(["--out", str(tmp_path / "rows.jsonl"), "--report"])

@@ -130,8 +130,11 @@ class MotionAttnProcessor:
             return _plain(q, k, v, key_bias)
         guide = state.guides[video]
         grid = state.grid(q.shape[2])
-        if state.edit is not None and not measured:
-            return edited_attention(q, k, v, guide, grid, key_bias, state.edit)
+        edited = None
+        if state.edit is not None:
+            edited = edited_attention(q, k, v, guide, grid, key_bias, state.edit)
+            if not measured:
+                return edited
         tokens = guide.tokens
         bias = {}
         if state.bias_in or state.bias_out:
@@ -140,8 +143,8 @@ class MotionAttnProcessor:
         batched = [x[None] for x in (q, k, v, guide.boxes)]
         key_bias = None if key_bias is None else key_bias[None]
         found = motion_attention(*batched, tokens, guide.owners, grid=grid, key_bias=key_bias, **bias)
-        out = found.out[0]
-        if measured:
+        out = found.out[0] if edited is None else edited
+        if measured:  # an edit comes after the softmax, so what it edits is measured
             if state.renormalise and guide.length < k.shape[1]:
                 # padding takes part in the layer's softmax, but no object is found there
                 real = torch.zeros(1, k.shape[1], device=q.device)

@@ -1,6 +1,7 @@
 """`make demo`, the part that moves: three trajectories and five intensities of one prompt, with what was measured."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -94,11 +95,12 @@ def _level(pipe: MojitoPipeline, judge: DioramaJudge, level: float, seed: int, f
     """A clip at one intensity."""
     frames = _sample(pipe, MOVING, seed, motion_intensity=level).frames[0]
     video = torch.stack([to_tensor(frame) for frame in frames])
+    flow = object_flow(judge, video, [COLOUR])
     return {
         "title": f"intensity {level:g}",
         "prompt": MOVING,
         "gif": save_gif(_larger(frames), folder / f"intensity-{level:g}.gif", FPS).name,
-        "flow": round(object_flow(judge, video, [COLOUR]), 3),
+        "flow": round(flow, 3) if math.isfinite(flow) else None,  # not a number where no cube is seen
         "seen": round(float(track_colour(judge, video, COLOUR).seen.float().mean()), 3),
         "pictures": _larger(frames),
     }

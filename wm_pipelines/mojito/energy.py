@@ -43,17 +43,20 @@ def smoothness(sums: Sequence[Sums], guide: Guide) -> torch.Tensor:
     wanted = _second_difference(centres.transpose(0, 1))[:, guide.owners]  # (F - 2, J, 2)
     layers = []
     for one in sums:
+        seen = _seen(one).float()
         total = one.total.clamp(min=1e-6)
         centroid = torch.stack([one.x / total, one.y / total], dim=-1)  # (F, H, J, 2)
-        layers.append((_second_difference(centroid) - wanted[:, None]).square().sum(-1).mean((1, 2)).sum())
+        each = (_second_difference(centroid) - wanted[:, None]).square().sum(-1).mean(1).sum(0)  # (J,)
+        layers.append((each * seen).sum() / seen.sum().clamp(min=1))
     return torch.stack(layers).mean()
 
 
 def in_box(sums: Sequence[Sums], guide: Guide) -> torch.Tensor:
-    """Share of each object's attention inside its box, mean over layers, heads and tokens, (O, F)."""
-    shares = torch.stack([inside_share(one).mean(1) for one in sums]).mean(0)  # (F, J)
-    objects = range(len(guide.weights))
-    return torch.stack([shares[:, guide.owners == o].mean(1) for o in objects])
+    """Share of each object's attention inside its box, mean over layers, heads and seen tokens, (O, F); unseen: 0."""
+    seen = torch.stack([_seen(one) for one in sums]).float()[:, None]  # (layers, 1, J)
+    shares = torch.stack([inside_share(one).mean(1) for one in sums]) * seen  # (layers, F, J)
+    own = (guide.owners == torch.arange(len(guide.weights), device=guide.owners.device)[:, None]).float()  # (O, J)
+    return torch.einsum("lfj,oj->of", shares, own) / torch.einsum("lij,oj->oi", seen, own).clamp(min=1)
 
 
 def unseen(sums: Sequence[Sums], guide: Guide) -> list[int]:

@@ -63,8 +63,10 @@ class Family:
         """The layers of the blocks named in `taps`.
 
         Raises:
-            ValueError: a tap in which no layer attends to the text.
+            ValueError: a tap in which no layer attends to the text, or no tap at all.
         """
+        if taps is not None and (isinstance(taps, str) or not taps):
+            raise ValueError(f"guidance_taps is {taps!r}; a list of one block's name or more, or None")
         modules = self.modules(denoiser)
         chosen = {}
         for tap in self.default_taps(denoiser) if taps is None else taps:

@@ -85,6 +85,7 @@ class MotionGuide:
         self._calls = 0  # denoiser calls of the running step
         self._delta: torch.Tensor | None = None
         self._within = False
+        self._stopped = [False] * len(state.guides)  # in the running step, as below the threshold
 
     @contextlib.contextmanager
     def active(self) -> Iterator["MotionGuide"]:
@@ -160,6 +161,7 @@ class MotionGuide:
         state.videos = list(range(len(state.guides)))
         for found in self.energies:
             found.append([])
+        self._stopped = [False] * len(state.guides)
         # only here: a linear layer's rounding depends on whether its weight could take a gradient
         frozen = [p for p in self.denoiser.parameters() if p.requires_grad]
         self._within = state.measuring = True
@@ -201,11 +203,13 @@ class MotionGuide:
             if settings.smooth_weight:
                 loss = loss + settings.smooth_weight * energy.smoothness(sums, guide)
             level = float(energies.detach().mean())
-            self.energies[v][-1].append(level)
-            self.in_box[v] = energy.in_box(sums, guide).detach().cpu()
-            self.unseen[v] = energy.unseen(sums, guide)
+            if not self._stopped[v]:
+                self.energies[v][-1].append(level)
+                self.in_box[v] = energy.in_box(sums, guide).detach().cpu()
+                self.unseen[v] = energy.unseen(sums, guide)
+                self._stopped[v] = level < settings.threshold
             losses.append(loss)
-            moving.append(level >= settings.threshold)
+            moving.append(not self._stopped[v])
         return torch.stack([x for x, m in zip(losses, moving, strict=True) if m] or losses).sum(), torch.tensor(moving)
 
     def _run(self, args: tuple, kwargs: dict) -> None:

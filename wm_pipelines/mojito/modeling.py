@@ -41,6 +41,18 @@ class _Layers(nn.Module):
         nn.init.zeros_(self.linear_2.weight)
         nn.init.zeros_(self.linear_2.bias)
 
+    def forward(self, waves: torch.Tensor, known: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        """e (B, outputs) of sinusoids (B, inside), whether each level is known (B,), and the text (B, text_dim)."""
+        hidden = torch.where(known[:, None], self.linear_1(waves.to(self.null.dtype)), self.null)
+        if text is not None:
+            hidden = hidden + self.text(self.whitened(text).to(self.null.dtype))
+        return self.linear_2(nn.functional.silu(hidden))
+
+    def whitened(self, text: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(text.device.type, enabled=False):  # differences of large numbers
+            centred = text.float() - self.text_mean.float()
+            return nn.functional.layer_norm(centred @ self.text_whitening.float().T, centred.shape[-1:])
+
 
 class MotionIntensityModel(ModelMixin, ConfigMixin):
     """e = W2 SiLU(W1 sin/cos(100 level) + b1 [+ Wt norm(M (text - mean))]) + b2, with a learned vector in place of the
@@ -147,15 +159,7 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         waves = get_timestep_embedding(
             values * LEVEL_SCALE, self.config.embedding_dim, flip_sin_to_cos=True, downscale_freq_shift=0
         )
-        hidden = torch.where(known[:, None], self.mim.linear_1(waves.to(self.dtype)), self.mim.null)
-        if text is not None:
-            hidden = hidden + self.mim.text(self._whitened(text).to(self.dtype))
-        return self.mim.linear_2(nn.functional.silu(hidden))
-
-    def _whitened(self, text: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(text.device.type, enabled=False):  # differences of large numbers
-            centred = text.float() - self.mim.text_mean.float()
-            return nn.functional.layer_norm(centred @ self.mim.text_whitening.float().T, centred.shape[-1:])
+        return self.mim(waves, known, text)
 
     @torch.no_grad()
     def fit_text(self, states: torch.Tensor, floor: float = 1e-3) -> None:
@@ -164,10 +168,11 @@ class MotionIntensityModel(ModelMixin, ConfigMixin):
         Directions with less than `floor` of the largest variance are not raised further than that.
 
         Raises:
-            ValueError: this model reads no text, or the states don't have its width.
+            ValueError: this model reads no text, or the states don't have its width or are not finite.
         """
-        if self.config.text_dim is None or states.shape[-1] != self.config.text_dim or len(states) < 2:
-            raise ValueError(f"states is {tuple(states.shape)}; (2 or more, text_dim = {self.config.text_dim})")
+        wide = states.ndim == 2 and len(states) > 1 and states.shape[1] == self.config.text_dim
+        if not wide or not states.isfinite().all():
+            raise ValueError(f"states is {tuple(states.shape)}; finite (2 or more, text_dim = {self.config.text_dim})")
         variance, axes = torch.linalg.eigh(torch.cov(states.double().T))
         if variance[-1] <= 0:
             raise ValueError("states are all equal; captions that differ are needed")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers.utils import logging
 from torch import nn
 
 from wm_pipelines.mojito.conflicts import find_conflicts
@@ -36,6 +37,7 @@ from wm_pipelines.vocabulary import check_vocabulary
 
 Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
 Detector = Callable[[torch.Tensor, str], torch.Tensor]
+logger = logging.get_logger(__name__)
 
 
 class MojitoPipeline(WMPipeline):
@@ -140,6 +142,11 @@ class MojitoPipeline(WMPipeline):
         return family_of(self.denoiser)
 
     @property
+    def num_timesteps(self) -> int:
+        """Steps of the running or the last call."""
+        return len(self.scheduler.timesteps)
+
+    @property
     def interrupt(self) -> bool:
         """Set `pipe._interrupt = True` in a callback to stop after the step."""
         return self._interrupt
@@ -197,7 +204,7 @@ class MojitoPipeline(WMPipeline):
             guidance_fraction: share of the steps, from the first, that are guided.
             guidance_threshold: energy a frame, in [0, 1], below which a step is left as it is.
             guidance_taps: blocks whose attention is read, by their module names.
-            smooth_weight: of the term that keeps the attention's path as smooth as the boxes' (0 to 20).
+            smooth_weight: of the term that keeps the attention's path as smooth as the boxes'; 0 or more, 0: none.
             trailing_tokens: text positions from the end of text on that join every object.
             bias_in, bias_out: added to the logits of a phrase inside its box, and taken off outside, in the first
                 `bias_fraction` of the steps; this needs no gradient.
@@ -205,12 +212,15 @@ class MojitoPipeline(WMPipeline):
                 (the cross-attention part of these works; `bias_in` and `bias_out` are then not used).
             allow_joint: guide bases whose text and video share one softmax (CogVideoX), which costs much more.
             detector: (frames (F, 3, H, W) in [0, 1], phrase) -> boxes (F, 4), NaN where nothing is found; the report
-                then says how well boxes were met.
+                then says how well boxes were met. It needs objects and decoded frames.
             output_type: as the base takes it: "pil", "np", "pt" or "latent".
             callback_on_step_end: `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace.
             base_options: every other argument of the stock pipeline's call: `negative_prompt`, `height`, `width`,
                 `generator`, `latents` ...; `num_inference_steps` and `guidance_scale`, whose default is the record's,
                 else the base's.
+
+        What prompt and trajectories disagree about is logged as a warning before sampling, and is in the report;
+        `conflicts` says it without sampling.
 
         Returns:
             `MojitoPipelineOutput`, or the tuple (frames, report) with `return_dict=False`.
@@ -246,6 +256,52 @@ class MojitoPipeline(WMPipeline):
                 callback_on_step_end_tensor_inputs,
                 base_options,
             )
+
+    def conflicts(
+        self,
+        prompt: str | list[str],
+        objects: Objects,
+        num_frames: int | None = None,
+        guidance_taps: Sequence[str] | None = None,
+        **base_options: Any,
+    ) -> list[list[str]]:
+        """For each prompt what it and its objects' paths disagree about, and which will win; nothing is sampled.
+
+        Args:
+            prompt, objects, num_frames, guidance_taps, base_options: as for a call.
+
+        Raises:
+            ValueError: as a call.
+        """
+        stock, family = self.stock(), self.family
+        options = self._with_recorded(base_options)
+        num_frames = self._check_frames(stock, num_frames)
+        prompts = self._check_prompts(prompt, options)
+        wanted = _per_prompt(objects, len(prompts))
+        if not any(wanted):
+            return [[] for _ in prompts]
+        reports = [MotionReport() for _ in prompts]
+        self._make_guide(
+            stock, prompts, wanted, num_frames, Settings(), guidance_taps, 0, family.joint, 1, options, reports
+        )
+        return [report.conflicts for report in reports]
+
+    def _check_frames(self, stock: DiffusionPipeline, num_frames: int | None) -> int:
+        """The number of frames of a call, the base's own where None is given."""
+        if num_frames is None:
+            num_frames = inspect.signature(type(stock).__call__).parameters[self.family.frames].default
+            num_frames = self.transformer.config.sample_frames if num_frames is None else num_frames
+        if not isinstance(num_frames, Integral) or num_frames < 1:
+            raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
+        stride = _temporal_stride(stock)
+        if (num_frames - 1) % stride:
+            raise ValueError(
+                f"num_frames={num_frames} does not fit the base's temporal stride of {stride}: use {stride}k+1"
+            )
+        most = self.denoiser.config.get("motion_max_seq_length")
+        if most is not None and num_frames > most:
+            raise ValueError(f"num_frames={num_frames}, but the motion adapter has positions for {most} frames")
+        return num_frames
 
     def _with_recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The base's options with the steps and the prompt's guidance that the checkpoint's record recommends."""
@@ -310,16 +366,7 @@ class MojitoPipeline(WMPipeline):
         unknown = [name for name in options if name not in takes or name == family.frames]
         if unknown:
             raise ValueError(f"{type(stock).__name__} takes no {', '.join(unknown)}; it takes {', '.join(takes)}")
-        if num_frames is None:
-            num_frames = takes[family.frames].default
-            num_frames = self.transformer.config.sample_frames if num_frames is None else num_frames
-        if not isinstance(num_frames, Integral) or num_frames < 1:
-            raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
-        stride = _temporal_stride(stock)
-        if (num_frames - 1) % stride:
-            raise ValueError(
-                f"num_frames={num_frames} does not fit the base's temporal stride of {stride}: use {stride}k+1"
-            )
+        num_frames = self._check_frames(stock, num_frames)
         prompts = self._check_prompts(prompt, options)
         per_video = _videos_per_prompt(family, options)
         videos = prompts if prompts is not None else [""] * len(options["prompt_embeds"])
@@ -333,10 +380,19 @@ class MojitoPipeline(WMPipeline):
         if any(wanted):
             if prompts is None:
                 raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
-            if not all(wanted):
-                raise ValueError("objects has an empty list for one prompt and objects for another; sample them apart")
             guide, boxes = self._make_guide(
                 stock, prompts, wanted, num_frames, settings, taps, trailing, allow_joint, per_video, options, reports
+            )
+            for text, report in zip(prompts, reports[::per_video], strict=True):
+                for line in report.conflicts:
+                    logger.warning(f"{text!r}: {line}")
+        if detector is not None and (guide is None or output_type == "latent"):
+            what = "objects to look for" if guide is None else "decoded frames, not output_type='latent'"
+            raise ValueError(f"detector needs {what}")
+        if self.intensity is not None and self.intensity.config.text_dim and self.text_encoder.dtype == torch.bfloat16:
+            logger.warning(
+                "the intensity model tells motions apart by small differences of the text encoder's state, which "
+                "bfloat16 rounds away in part; keep pipe.text_encoder in float32 or float16"
             )
 
         self._interrupt = False
@@ -552,6 +608,8 @@ def _per_prompt(objects: Objects | None, count: int) -> list[list[MotionObject]]
         return [list(objects)] * count
     if not all(nested) or len(objects) != count:
         raise ValueError(f"objects must be one list for all prompts, or one list for each of the {count} prompts")
+    if any(objects) and not all(objects):
+        raise ValueError("objects has an empty list for one prompt and objects for another; sample them apart")
     return [list(item) for item in objects]
 
 

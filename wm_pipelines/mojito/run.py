@@ -15,7 +15,7 @@ from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.overlay import describe, draw_report
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.reporting import frames_tensor
-from wm_pipelines.mojito.trajectories import load_trajectory, parse_object
+from wm_pipelines.mojito.trajectories import POINT_FORMATS, load_trajectory, parse_object
 from wm_pipelines.pipeline import AutoWMPipeline
 
 SHEET = 8
@@ -77,6 +77,8 @@ def run(
     if not 0 < fps <= 50:
         raise ValueError(f"fps={fps}; it must lie in (0, 50]")
     reading = {name: value for name, value in (reading or {}).items() if value is not None}
+    if format in POINT_FORMATS:
+        reading.setdefault("num_frames", num_frames)
     items = [item for path in trajectories for item in load_trajectory(path, format, **reading)]
     items += [item if isinstance(item, MotionObject) else parse_object(item, num_frames) for item in objects]
     kept = canonical.write(items) if items else None

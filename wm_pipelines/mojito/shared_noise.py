@@ -19,10 +19,10 @@ def share_noise(stock: DiffusionPipeline, share: float) -> None:
     """
     if type(stock).__name__ != "AnimateDiffPipeline":
         raise ValueError(f"shared_noise={share} is for AnimateDiff bases, and {type(stock).__name__} is none")
-    stock.prepare_latents = _mixed(stock.prepare_latents, share, stock.scheduler.init_noise_sigma)
+    stock.prepare_latents = _mixed(stock.prepare_latents, share, stock.scheduler)
 
 
-def _mixed(prepare: Callable[..., torch.Tensor], share: float, sigma: float) -> Callable[..., torch.Tensor]:
+def _mixed(prepare: Callable[..., torch.Tensor], share: float, scheduler: Any) -> Callable[..., torch.Tensor]:
     signature = inspect.signature(prepare)
 
     def prepared(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -32,6 +32,7 @@ def _mixed(prepare: Callable[..., torch.Tensor], share: float, sigma: float) -> 
             return own
         one = (*own.shape[:2], 1, *own.shape[3:])
         common = randn_tensor(one, generator=given.get("generator"), device=own.device, dtype=own.dtype)
-        return share**0.5 * sigma * common + (1 - share) ** 0.5 * own
+        # only now: with its time steps a scheduler of sigmas changes this one
+        return share**0.5 * scheduler.init_noise_sigma * common + (1 - share) ** 0.5 * own
 
     return prepared

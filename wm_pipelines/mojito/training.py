@@ -119,6 +119,12 @@ class VideoTask(Task):
     def _check_options(self) -> None:
         if not 2 <= self.options["frames"] <= self.options["clip_frames"]:
             raise ValueError(f"options.frames is {self.options['frames']}; 2 to options.clip_frames")
+        part = self.options["frames"] < self.options["clip_frames"]
+        if part and self.options["positions"] and self.options["inject"] is not None:
+            raise ValueError(
+                f"options.frames is {self.options['frames']} of {self.options['clip_frames']}, but options.positions "
+                "tells a clip's first frame from its last: take all, or positions=False"
+            )
 
     def _load_clips(self, vae: nn.Module) -> None:
         """Sets `length`, `data`, `clips`, `table`, `estimator`, `fps_rule`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -14,8 +15,11 @@ class _Fp32Attention(TorchFunctionMode):
         if function is not _attention:
             return function(*args, **(kwargs or {}))
         with torch.autocast("cpu", enabled=False):
-            query, key, value, *rest = (a.float() if torch.is_tensor(a) and a.is_floating_point() else a for a in args)
-            return function(query, key, value, *rest, **(kwargs or {}))
+            return function(*map(_fp32, args), **{name: _fp32(value) for name, value in (kwargs or {}).items()})
+
+
+def _fp32(value: Any) -> Any:
+    return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
 
 
 @contextmanager

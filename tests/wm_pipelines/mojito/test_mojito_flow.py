@@ -31,6 +31,9 @@ def test_a_still_clip_reads_zero_and_an_empty_mask_nan():
 
 
 def test_levels():
+    nearly = percentile_table([0.0] * 5 + [1e-7] * 10 + list(range(1, 40)))
+    assert nearly[0] == 0 and all(low < high for low, high in zip(nearly, nearly[1:], strict=False))
+    assert level_of(0.0, nearly) == 0.0
     table = percentile_table([0.0, 1.0, 2.0, 3.0, 4.0])
     assert len(table) == 11 and table[0] == 0 and table[5] == 2 and table[10] == 4
     still = percentile_table([0.0] * 3 + [1.0] * 8)

@@ -72,6 +72,21 @@ def test_of_two_evaluations_the_first_begins_the_step(name):
     assert found == [True, False] * 3 + [True]
 
 
+def test_a_token_that_a_layer_does_not_see_counts_neither_for_the_share_nor_for_smoothness():
+    from wm_pipelines.mojito.energy import in_box, smoothness
+    from wm_pipelines.mojito.state import Guide, Sums
+
+    total = torch.tensor([1.0, 1.0, 0.0]).expand(4, 2, 3)  # (F, H, J)
+    path = torch.tensor([0.1, 0.4, 0.2, 0.9])[:, None, None] * total
+    one = Sums(0.8 * total, total, path, path, 16)
+    boxes = torch.tensor([0.2, 0.2, 0.6, 0.6]).expand(1, 4, 4)
+    guides = [Guide(torch.arange(n), torch.zeros(n, dtype=torch.int64), boxes, torch.ones(1), 5) for n in (3, 2)]
+    seen = Sums(*(t[..., :2] for t in one[:4]), 16)
+    torch.testing.assert_close(in_box([one], guides[0]), torch.full((1, 4), 0.8))
+    torch.testing.assert_close(smoothness([one], guides[0]), smoothness([seen], guides[1]))
+    assert smoothness([one], guides[0]) > 0.1
+
+
 def test_weights_count_among_the_objects_only():
     """One object of any weight has the same energy; of two, the heavier counts more, and no energy exceeds 1."""
     from wm_pipelines.mojito.energy import frame_energies

@@ -122,6 +122,8 @@ def test_whitened_captions_lie_apart_where_they_differ_least(denoiser, tmp_path)
         (torch.ones(4, 8), "text_dim = 16"),
         (states[:1], "2 or more"),
         (torch.ones(4, 16), "all equal"),
+        (torch.ones(16), "finite"),
+        (torch.full((4, 16), float("nan")), "finite"),
     ):
         with pytest.raises(ValueError, match=word):
             model.fit_text(bad)

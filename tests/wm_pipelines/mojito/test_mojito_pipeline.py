@@ -2,6 +2,9 @@
 
 import copy
 import json
+import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -102,6 +105,23 @@ def test_a_batch_of_many_is_many_batches_of_one(animated):
         torch.testing.assert_close(
             torch.tensor(alone.report[0].energy), torch.tensor(together.report[v].energy), rtol=0, atol=1e-5
         )
+
+
+def test_the_energies_of_a_batch_end_where_each_video_ends_alone(animated):
+    pipe, size = animated
+    prompts, objects = [PROMPT] * 2, [[corner()], [MotionObject("red cube", boxes=(0.25, 0.25, 0.75, 0.75))]]
+    settings = {**GUIDED, "guidance_iterations": 4, "guidance_eta": 300.0, "num_inference_steps": 2}
+    after_one = [run(pipe, size, PROMPT, objects[v], seed=v + 1, **settings).report[0].energy[0][1] for v in (0, 1)]
+    settings["guidance_threshold"] = sum(after_one) / 2  # one update takes one video below it, and not the other
+    together = pipe(
+        prompts, objects, output_type="latent", generator=[generator(1), generator(2)], **size, **settings
+    ).report
+    counts = set()
+    for v in (0, 1):
+        alone = run(pipe, size, PROMPT, objects[v], seed=v + 1, **settings).report[0]
+        assert [len(step) for step in alone.energy] == [len(step) for step in together[v].energy]
+        counts.add(len(alone.energy[0]))
+    assert len(counts) == 2
 
 
 @pytest.mark.parametrize("family", ["wan", "ltx"])
@@ -265,6 +285,25 @@ def test_it_works_under_inference_mode(animated):
         assert torch.equal(run(pipe, size, objects=[corner()], **GUIDED).frames, plain.frames)
 
 
+def test_the_offload_sequence_names_every_component_that_runs_by_itself(bases):
+    pipe, _ = bases("animatediff")
+    modules = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    inside = {"motion_adapter", *pipe._exclude_from_cpu_offload}  # the adapter's modules are the denoiser's
+    sequence = pipe.model_cpu_offload_seq.split("->")
+    assert modules <= {*sequence, *inside} and not set(sequence) & inside
+
+
+def test_model_offload_runs_in_sequence(bases):
+    """On a CPU the hooks move nothing, but their chain runs."""
+    pipe, size = bases("animatediff")
+    own = MojitoPipeline(**{k: copy.deepcopy(v) for k, v in pipe.components.items()})
+    own.set_progress_bar_config(disable=True)
+    plain = run(own, size, objects=[corner()], **GUIDED).frames
+    own.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        assert torch.equal(run(own, size, objects=[corner()], **GUIDED).frames, plain)
+
+
 def test_half_precision_and_group_offload(bases):
     pipe, size = bases("animatediff")
     own = MojitoPipeline(**{k: copy.deepcopy(v) for k, v in pipe.components.items()})
@@ -286,6 +325,18 @@ def test_it_saves_and_loads_bit_equal(animated, tmp_path):
     loaded = MojitoPipeline.from_pretrained(str(tmp_path / "pipe"))
     loaded.set_progress_bar_config(disable=True)
     assert torch.equal(run(loaded, size, objects=[corner()], **GUIDED).frames, out.frames)
+    options = {**GUIDED, **size, "num_inference_steps": 4, "output_type": "latent"}
+    fresh = f"""
+import torch
+from wm_pipelines import MojitoPipeline, MotionObject
+torch.set_num_threads({torch.get_num_threads()})
+cube = MotionObject("red cube", boxes=(0.0, 0.0, 0.5, 0.5))
+pipe = MojitoPipeline.from_pretrained({str(tmp_path / "pipe")!r})
+out = pipe({PROMPT!r}, [cube], generator=torch.Generator().manual_seed(1), **{options!r})
+torch.save(out.frames, {str(tmp_path / "frames.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", fresh], check=True, capture_output=True)
+    assert torch.equal(torch.load(tmp_path / "frames.pt"), out.frames)
 
 
 def test_the_record_says_how_it_is_sampled_and_steered(animated):
@@ -317,6 +368,10 @@ def test_noise_is_shared_by_the_frames_where_the_record_says_so(animated, bases)
         [PROMPT, PROMPT], generator=[generator(1), generator(2)], num_inference_steps=4, output_type="latent", **size
     )
     torch.testing.assert_close(pair.frames[:1], shared.frames, rtol=1e-4, atol=1e-4)
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    first, second = run(pipe, size).frames, run(pipe, size).frames
+    assert torch.equal(first, second)  # this scheduler's sigma is another once it knows its steps
+    torch.testing.assert_close(run(pipe, size, latents=0.6 * common + 0.8 * own).frames, first)
     other, other_size = bases("latte")
     other = MojitoPipeline(**other.components)
     other.wm_config = pipe.wm_config
@@ -331,6 +386,26 @@ def test_two_objects_weights_and_smoothness_run(animated):
     plain = run(pipe, size, prompt, objects, **GUIDED)
     smooth = run(pipe, size, prompt, objects, smooth_weight=10.0, **GUIDED)
     assert plain.report[0].in_box.shape == (2, 4) and not torch.equal(plain.frames, smooth.frames)
+
+
+def test_conflicts_are_said_before_the_first_step(animated, caplog):
+    pipe, size = animated
+    right = MotionObject("red cube", boxes=[(0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5)], keyframes=(0, 3))
+    prompts = ["a red cube moving left", PROMPT]
+    said = pipe.conflicts(prompts, [[right], [right]], **size)
+    assert len(said) == 2 and "left" in said[0][0] and len(said[0]) == len(said[1]) + 1
+    assert pipe.conflicts(PROMPT, [], **size) == [[]]
+    seen = []
+    with caplog.at_level(logging.WARNING):
+        hook = pipe.unet.register_forward_pre_hook(lambda *_: seen.append(len(caplog.records)))
+        try:
+            out = run(pipe, size, prompts[0], [right], **{**GUIDED, "guidance_iterations": 0})
+        finally:
+            hook.remove()
+    assert out.report[0].conflicts == said[0] and seen[0] == len(said[0])
+    assert said[0][0] in caplog.records[0].getMessage()
+    with pytest.raises(ValueError, match="phrase 'cone' not found"):
+        pipe.conflicts(PROMPT, [corner("cone")], **size)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +427,11 @@ def test_two_objects_weights_and_smoothness_run(animated):
         ({"guidance_fraction": 1.5}, "guidance_fraction=1.5; it must be from 0 to 1"),
         ({"guidance_iterations": -1}, "guidance_iterations=-1"),
         ({"guidance_taps": ["up_blocks.9"], "objects": [corner()]}, "guidance_taps has 'up_blocks.9'.*mid_block"),
+        ({"guidance_taps": [], "objects": [corner()]}, "guidance_taps is \\[\\]; a list of one block's name or more"),
+        ({"num_frames": 17}, "num_frames=17, but the motion adapter has positions for 16 frames"),
+        ({"detector": len}, "detector needs objects to look for"),
+        ({"detector": len, "objects": [corner()], "output_type": "latent"}, "detector needs decoded frames"),
+        ({"objects": [[corner()], []], "prompt": [PROMPT] * 2}, "objects has an empty list for one prompt"),
         ({"trailing_tokens": 80, "objects": [corner()]}, "trailing_tokens=80; the text leaves room for"),
         ({"trailing_tokens": 15, "objects": [corner()]}, "17 tokens, trailing ones included; at most 16"),
         ({"num_frames": 0}, "num_frames must be a positive integer, got 0"),
@@ -365,8 +445,12 @@ def test_two_objects_weights_and_smoothness_run(animated):
 def test_bad_input_is_refused_before_sampling(animated, changes, message):
     pipe, size = animated
     arguments = {"prompt": PROMPT, **size, **changes}
-    with pytest.raises(ValueError, match=message):
-        pipe(num_inference_steps=1, **arguments)
+    hook = pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser ran"))
+    try:
+        with pytest.raises(ValueError, match=message):
+            pipe(num_inference_steps=1, **arguments)
+    finally:
+        hook.remove()
 
 
 def test_bases_that_cannot_be_steered_are_refused(animated, bases):

@@ -52,6 +52,35 @@ def test_guidance_and_dial_act_together(dialled):
     torch.testing.assert_close(both, torch.cat([frames, low]), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+def test_group_offload_brings_the_dials_weights_in_time(bases, offload, kind):
+    pipe, size = bases("animatediff")
+    model = MotionIntensityModel.from_denoiser(pipe.unet, "temporal", positions=True, text_dim=16)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        model.fit_text(torch.randn(40, 16))
+    levels, text = [None, 3.0], torch.randn(2, 16)
+    wanted = model.eval()(levels, text)
+    made = MojitoPipeline(**{**copy.deepcopy(pipe.components), "motion_adapter": None, "intensity": model})
+    made.set_progress_bar_config(disable=True)
+    plain = run(made, size, motion_intensity=9.0)
+    offload(made, kind)
+    torch.testing.assert_close(model(levels, text), wanted)
+    torch.testing.assert_close(run(made, size, motion_intensity=9.0), plain, rtol=0, atol=1e-4)
+
+
+def test_a_text_encoder_in_bf16_is_warned_of(bases, caplog):
+    pipe, size = bases("animatediff")
+    model = MotionIntensityModel.from_denoiser(pipe.unet, "temporal", text_dim=16).eval()
+    parts = {name: copy.deepcopy(part) for name, part in pipe.components.items()}
+    made = MojitoPipeline(**{**parts, "intensity": model}).to(torch.bfloat16)
+    made.set_progress_bar_config(disable=True)
+    run(made, size)
+    assert "keep pipe.text_encoder in float32 or float16" in caplog.text
+
+
 def test_untrained_it_is_the_plain_pipeline_bit_for_bit(bases):
     pipe, size = bases("animatediff")
     for inject in ("temporal", "timestep"):

@@ -83,6 +83,10 @@ def test_canonical_json_gives_back_what_was_written(tmp_path):
             {"objects": [{"phrase": "cube", "keyframes": [{"frame": 4, "box": [0, 0, 9, 9]}] * 2}]},
             "objects[0].keyframes[1] is 4 after 4",
         ),
+        (
+            {"objects": [{"phrase": "cube", "keyframes": [{"frame": "first", "box": [0, 0, 9, 9]}]}]},
+            "objects[0].keyframes[0].frame is 'first'; a whole number, 0 or more",
+        ),
     ],
 )
 def test_bad_canonical_json_is_refused_naming_the_field(changes, words):
@@ -99,6 +103,14 @@ def test_kjnodes_strings_double_or_single_quoted_one_path_or_several():
         assert torch.allclose(middles(objects, 3)[0], torch.tensor([[0.2, 0.2], [0.5, 0.5], [0.8, 0.8]]))
     two = read_trajectory(str([one, one[::-1]]), phrases=["cube", "ball"], **options)
     assert torch.allclose(middles(two, 3)[1], torch.tensor([[0.8, 0.8], [0.5, 0.5], [0.2, 0.2]]))
+
+
+def test_strings_of_atis_node_are_read_as_kjnodes(tmp_path):
+    written = json.dumps([[{"x": 20, "y": 40}, {"x": 80, "y": 160}]])
+    wanted = read_trajectory(written, "kjnodes", **GIVEN)[0].frame_boxes(3)
+    assert torch.equal(read_trajectory(written, "ati", **GIVEN)[0].frame_boxes(3), wanted)
+    (tmp_path / "path.json").write_text(written)
+    assert torch.equal(load_trajectory(tmp_path / "path.json", "ati", **GIVEN)[0].frame_boxes(3), wanted)
 
 
 def test_a_path_of_one_point_stands_still():
@@ -235,6 +247,8 @@ def test_bbox_of_core_and_of_kjnodes():
     assert read_bbox((10, 20, 50, 100), "cube", CANVAS)[0].frame_boxes(3)[2].tolist() == pytest.approx(
         [0.1, 0.1, 0.6, 0.6]
     )
+    (cut,) = read_bbox((80, 20, 50, 100), "cube", CANVAS, outside="clip")
+    assert cut.frame_boxes(1)[0].tolist() == pytest.approx([0.8, 0.1, 1.0, 0.6])
     with pytest.raises(ValueError, match="BBOX, frame 1 is"):
         read_bbox([(1, 2, 3, 4), (1, 2, 3)], "cube", CANVAS)
 
@@ -297,6 +311,7 @@ GIVEN = {"phrases": ["cube"], "num_frames": 3, "size": SIZE, "canvas": CANVAS}
         ("a: [", "trailblazer", {}, "the trajectory is not YAML"),
         (TRAILBLAZER.replace("running}\ntoken", "sleeping}\ntoken"), "trailblazer", {}, "keyframe[1].prompt is"),
         (TRAILBLAZER.replace("[2, 3]", "[2, 4]"), "trailblazer", {}, "token_inds is [2, 4]"),
+        (TRAILBLAZER.replace("frame: 0", "frame: -7"), "trailblazer", {}, "keyframe[0].frame is -7; a whole number"),
     ],
 )
 def test_bad_data_and_options_are_refused(data, format, options, words):

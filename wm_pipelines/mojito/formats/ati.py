@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from wm_pipelines.mojito.formats.points import Tracks, hide
+from wm_pipelines.mojito.formats.points import Tracks, hide, read_kjnodes
 
 SCALE = 8
 """Coordinates and visibility are stored times this."""
@@ -21,16 +21,18 @@ _OPCODES = frozenset(
 )
 
 
-def read_ati(data: bytes) -> Tracks:
-    """The tracks of a file, in pixels of the picture they were drawn on (the file does not say its size).
+def read_ati(data: bytes | str) -> Tracks:
+    """The tracks of a file or string, in pixels of the picture they were drawn on (neither says its size).
 
     Args:
         data: the file: an npz with `array` `(N, 121, 1, 3)` (x, y, visible, each times 8), as such or inside what
-            `torch.save` writes for bytes.
+            `torch.save` writes for bytes; or the JSON that ATI's node takes, which is KJNodes'.
 
     Raises:
         ValueError: another container, content that would need pickle, or another shape.
     """
+    if isinstance(data, str) or data.lstrip()[:1] == b"[":
+        return read_kjnodes(data if isinstance(data, str) else data.decode("utf-8"))
     try:
         with np.load(io.BytesIO(_npz(data)), allow_pickle=False) as file:
             if "array" not in file.files:

@@ -64,6 +64,8 @@ def read_trailblazer(text: str, phrase: str | None = None) -> PromptedObjects:
         for field in ("bbox_ratios", "frame", "prompt"):
             if not isinstance(key, dict) or field not in key:
                 raise ValueError(f"keyframe[{k}] has no {field!r}")
+        if isinstance(key["frame"], bool) or not isinstance(key["frame"], int) or key["frame"] < 0:
+            raise ValueError(f"keyframe[{k}].frame is {key['frame']!r}; a whole number, 0 or more")
         if key["prompt"] != keys[0]["prompt"]:
             raise ValueError(
                 f"keyframe[{k}].prompt is {key['prompt']!r} after {keys[0]['prompt']!r}; one prompt must hold for "
@@ -112,11 +114,12 @@ def read_peekaboo(text: str) -> list[PromptedObjects]:
     return found
 
 
-def read_bbox(data: Any, phrase: str, canvas: Sequence[float]) -> list[MotionObject]:
+def read_bbox(data: Any, phrase: str, canvas: Sequence[float], outside: str = "error") -> list[MotionObject]:
     """ComfyUI's BBOX, one for each frame or one for all: x, y, width, height in pixels of the canvas.
 
     Args:
         data: a list of dicts with these keys (core) or of four numbers in this order (KJNodes), or a single one.
+        outside: "error" leaves boxes that leave the canvas as they are, and no clip takes them; "clip" cuts them.
 
     Raises:
         ValueError: another layout, naming the frame.
@@ -133,7 +136,8 @@ def read_bbox(data: Any, phrase: str, canvas: Sequence[float]) -> list[MotionObj
             x, y, w, h = (float(value) for value in named)
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"BBOX, frame {frame} is {row!r}; it must be x, y, width, height") from None
-        boxes.append([x / width, y / height, (x + w) / width, (y + h) / height])
+        box = [x / width, y / height, (x + w) / width, (y + h) / height]
+        boxes.append([min(max(side, 0.0), 1.0) for side in box] if outside == "clip" else box)
     return [MotionObject(phrase, boxes[0] if len(boxes) == 1 else boxes)]
 
 

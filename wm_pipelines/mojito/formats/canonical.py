@@ -70,6 +70,8 @@ def _object(item: Any, name: str, canvas: list[float]) -> MotionObject:
     frames, boxes = [], []
     for k, key in enumerate(keys):
         _fields(key, f"{name}.keyframes[{k}]", ("frame", "box"))
+        if isinstance(key["frame"], bool) or not isinstance(key["frame"], int) or key["frame"] < 0:
+            raise ValueError(f"{name}.keyframes[{k}].frame is {key['frame']!r}; a whole number, 0 or more")
         frames.append(key["frame"])
         box = _numbers(key["box"], 4, f"{name}.keyframes[{k}].box")
         boxes.append([side / canvas[n % 2] for n, side in enumerate(box)])
