@@ -6,7 +6,8 @@
 Prompts name one object of a pair seen in training. "direction": it moves left, right, towards the camera or away, no
 level. "dial": the same kind of prompt at five levels; "no level": the same prompts and seeds without one. "twin": the
 same prompts and noise under a checkpoint that was trained as long without a motion intensity model
-(`options.inject=null`). A row is one clip, read by diorama-judge; flow is Farneback's inside the object, px per frame.
+(`options.inject=null`). A row is one clip, read by diorama-judge; flow is Farneback's inside the object, px per frame;
+"broken" is the share of frames in which what has the object's colour fills 40 % of the picture or more.
 Gates fixed before any run: direction at least 70 % (chance 25 %), the object in at least 90 % of the frames, means
 over the prompts strictly rising with the level, Spearman of level and flow at least 0.5 with the lower end of its
 interval above 0.3, mean flow without a level within 10 % of the twin's. One training run: the intervals tell of
@@ -31,8 +32,9 @@ from wm_pipelines.mojito.metrics import track_colour as track
 from wm_pipelines.random import keyed
 
 BATCH = 4
+BROKEN = 0.4  # a box of this share of the picture is no object: the frame fell apart (150 training clips: 0.18 at most)
 LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
-FIGURES = ("right", "seen", "flow", "speed", "acceleration", "over")
+FIGURES = ("right", "seen", "broken", "flow", "speed", "acceleration", "over")
 TWINS = {"direction": "twin direction", "no level": "twin"}  # part of the twin's rows, by the part they stand beside
 
 
@@ -63,6 +65,7 @@ def measure(maker: ClipMaker, part: str, level: float | None, seed: int, indices
                 "went": went,
                 "right": float(went == way),
                 "seen": persistence(seen),
+                "broken": float((box_sizes(seen.boxes) > BROKEN).float().mean()),
                 "flow": object_flow(maker.judge, frames, [colour]),
                 "promised": None if level is None else maker.pipe.intensity.flow_of(level),
                 "speed": speed(seen, frames.shape[-1]),
@@ -71,6 +74,11 @@ def measure(maker: ClipMaker, part: str, level: float | None, seed: int, indices
             }
         )
     return rows
+
+
+def box_sizes(boxes: torch.Tensor) -> torch.Tensor:
+    """Share of the picture that each box (F, 4) covers, NaN where nothing was seen."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def cells(

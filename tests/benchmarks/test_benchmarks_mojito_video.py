@@ -36,7 +36,8 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
         for prompt in prompts:
             flow = (level or 5) * good + rng.uniform(0, 0.5)
             flow *= 2 if part == "twin" and not good else 1
-            figures = {"right": float(good), "seen": 1.0, "flow": flow, "speed": 1.0, "acceleration": 0.1, "over": 0.0}
+            figures = {"right": float(good), "seen": 1.0, "broken": 0.0, "flow": flow, "speed": 1.0}
+            figures |= {"acceleration": 0.1, "over": 0.0}
             figures |= {"promised": level, "went": "left" if level == 9 else "right"}
             figures["checkpoint"] = video.made_by(None)["checkpoint"]
             rows.append({"part": part, "level": level, "seed": seed, "prompt": prompt, **figures})
