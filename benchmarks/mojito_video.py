@@ -32,7 +32,7 @@ from wm_pipelines.mojito.metrics import track_colour as track
 from wm_pipelines.random import keyed
 
 BATCH = 4
-BROKEN = 0.4  # a box of this share of the picture is no object: the frame fell apart (150 training clips: 0.18 at most)
+BROKEN = 0.4  # of the picture: what fills a box like this is no object (150 training clips: 0.18 at most)
 LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
 FIGURES = ("right", "seen", "broken", "flow", "speed", "acceleration", "over")
 TWINS = {"direction": "twin direction", "no level": "twin"}  # part of the twin's rows, by the part they stand beside
