@@ -49,18 +49,23 @@ ARMS: dict[str, tuple[dict[str, Any], bool]] = {
         False,
     ),
 }
-# tried in this order by --tune
-SEARCHED: dict[str, list[Any]] = {
-    "guidance_eta": [30.0, 100.0, 300.0, 1000.0],
-    "guidance_taps": [
-        ["mid_block", "up_blocks.1"],
-        ["up_blocks.1"],
-        ["up_blocks.1", "up_blocks.2"],
-        ["mid_block", "up_blocks.1", "up_blocks.2"],
-    ],
-    "guidance_iterations": [3, 5, 10],
-    "guidance_fraction": [0.2, 0.3, 0.4],
-}
+ETAS = [30.0, 100.0, 300.0, 1000.0]
+# tried in this order by --tune; the step size once more, as finer taps may want another
+SEARCHED: list[tuple[str, list[Any]]] = [
+    ("guidance_eta", ETAS),
+    (
+        "guidance_taps",
+        [
+            ["mid_block", "up_blocks.1"],
+            ["up_blocks.1"],
+            ["up_blocks.1", "up_blocks.2"],
+            ["mid_block", "up_blocks.1", "up_blocks.2"],
+        ],
+    ),
+    ("guidance_eta", ETAS),
+    ("guidance_iterations", [3, 5, 10]),
+    ("guidance_fraction", [0.2, 0.3, 0.4]),
+]
 FIGURES = ("iou", "centroid", "in_box", "seen", "flow", "over")
 
 
@@ -224,7 +229,7 @@ def tune(maker: ClipMaker, prompts: int, out: Path) -> None:
         "guidance_fraction": 0.2,
         "guidance_threshold": 0.1,
     }
-    for name, values in SEARCHED.items():
+    for name, values in SEARCHED:
         found = {}
         for value in values:
             measured = figures("control", {**chosen, name: value})
@@ -246,6 +251,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th batch, from i")
     parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
     args = parser.parse_args(argv)
+    sizes = (args.prompts, args.seeds, args.draws)
+    if min(sizes) < 1:
+        parser.error(f"sizes are {sizes}; each must be 1 or more")
     if args.tune:
         tune(ClipMaker(args.checkpoint), min(args.prompts, 12), args.out.with_name(f"{args.out.stem}_tuning.jsonl"))
         return 0

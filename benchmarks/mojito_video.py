@@ -263,6 +263,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th batch, from i")
     parser.add_argument("--report", action="store_true", help="only report on the rows that are there")
     args = parser.parse_args(argv)
+    sizes = (args.directions, args.prompts, args.seeds, args.draws)
+    if min(sizes) < 1:
+        parser.error(f"sizes are {sizes}; each must be 1 or more")
     rows, made = read(args.out), made_by(args.checkpoint)["checkpoint"]
     check_rows([r for r in rows if r["part"] not in TWINS.values()], {"checkpoint": made}, args.out)
     if args.twin:
