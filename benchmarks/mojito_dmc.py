@@ -63,8 +63,7 @@ SEARCHED: list[tuple[str, list[Any]]] = [
         ],
     ),
     ("guidance_eta", ETAS),
-    ("guidance_iterations", [3, 5, 10]),
-    ("guidance_fraction", [0.2, 0.3, 0.4]),
+    ("guidance_iterations", [3, 5, 10]),  # each costs as much as the one before: not only the IoU decides
 ]
 FIGURES = ("iou", "centroid", "in_box", "seen", "flow", "over")
 
@@ -199,7 +198,7 @@ def _evaluation(arm: str, iou: dict[str, Any], prompts: int, seeds: int) -> dict
 
 
 def tune(maker: ClipMaker, prompts: int, out: Path) -> None:
-    """Step size, taps, updates and guided share, one after the other, on cases whose paths and noise no test case has.
+    """Step size, taps, step size and updates, one after the other, on cases whose paths and noise no test case has.
 
     Of each, the value with the largest mean IoU is kept, among those whose over-range share is at most twice that of
     unguided clips and that show the object in 95 % of the frames; where none does, the first. Rows are kept in `out`,

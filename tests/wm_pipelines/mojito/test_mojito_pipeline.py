@@ -371,7 +371,8 @@ def test_noise_is_shared_by_the_frames_where_the_record_says_so(animated, bases)
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     first, second = run(pipe, size).frames, run(pipe, size).frames
     assert torch.equal(first, second)  # this scheduler's sigma is another once it knows its steps
-    torch.testing.assert_close(run(pipe, size, latents=0.6 * common + 0.8 * own).frames, first)
+    mixed = run(pipe, size, latents=0.6 * common + 0.8 * own).frames
+    torch.testing.assert_close(mixed, first, rtol=1e-3, atol=1e-3)
     other, other_size = bases("latte")
     other = MojitoPipeline(**other.components)
     other.wm_config = pipe.wm_config

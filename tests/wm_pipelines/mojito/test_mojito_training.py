@@ -20,7 +20,8 @@ def base_folder(tiny_sd, tmp_path_factory):
 
 
 def recipe(base_folder, steps=1, **more):
-    options = {"base": base_folder, "length": 4, "clip_frames": 5, "frames": 3, "heads": 2, "hidden_dim": 8}
+    options = {"base": base_folder, "length": 4, "clip_frames": 5, "frames": 3, "positions": False}
+    options |= {"heads": 2, "hidden_dim": 8}
     return Recipe(
         task="diorama-video", steps=steps, batch_size=2, lr=1e-2, options=options | more.pop("options", {}), **more
     )
@@ -95,6 +96,8 @@ def test_command_line(base_folder, tmp_path, monkeypatch):
 
 
 def test_bad_options(base_folder):
+    with pytest.raises(ValueError, match="options.frames is 3 of 5, but options.positions tells a clip's first frame"):
+        build(recipe(base_folder, options={"positions": True}))
     with pytest.raises(ValueError, match="options.frames is 9; 2 to options.clip_frames"):
         build(recipe(base_folder, options={"frames": 9}))
     with pytest.raises(ValueError, match="options.shared_noise is -0.5"):
