@@ -60,6 +60,7 @@ def test_report_and_verdicts(video, tmp_path, capsys, good):
 def test_where_clips_are_missing_nothing_is_claimed(video, tmp_path, some):
     rows = [{"part": "direction", "level": None, "seed": 0, "prompt": p, "right": 1.0, "seen": 1.0} for p in range(5)]
     rest = {
+        "broken": 0.0,
         "flow": 1.0,
         "speed": 1.0,
         "acceleration": 0.0,
