@@ -24,7 +24,7 @@ NODES: dict[str, str] = {
     "WM_TrajectoryFromTracks": "trajectory",
     "WM_TrajectoryPreview": "trajectory",
     "WM_MojitoSample": "mojito",
-    "WM_MotionReport": "mojito",
+    "WM_MotionReport": "motion_report",
     "WM_MojitoApply": "mojito_apply",
 }
 """Node id, which never changes, and the module here that defines the class of that name."""

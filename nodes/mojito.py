@@ -1,4 +1,4 @@
-"""WM_MojitoSample and WM_MotionReport: prompt and trajectory become a video, and what was measured is shown."""
+"""WM_MojitoSample: prompt and trajectory become a video."""
 
 from typing import Any
 
@@ -222,32 +222,3 @@ class WM_MojitoSample(io.ComfyNode):
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
         return io.NodeOutput(video, images, (result.report[0], [item.phrase for item in trajectory or ()]))
-
-
-class WM_MotionReport(io.ComfyNode):
-    """Shows what was measured while a video was sampled."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="WM_MotionReport",
-            display_name="WM Motion Report",
-            category=CATEGORY,
-            description="Show whether objects went where they were sent: conflicts, attention in each box, motion.",
-            inputs=[
-                MotionReport.Input("motion_report", tooltip="From WM Mojito Sample."),
-                io.Image.Input("images", tooltip="The frames from the same WM Mojito Sample."),
-            ],
-            outputs=[
-                io.Image.Output("overlay", tooltip="The frames with each box and the share of attention in it."),
-                io.String.Output("report", tooltip="Conflicts and who wins, worst frames, energy, motion."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, motion_report: tuple, images: Any) -> io.NodeOutput:
-        from wm_pipelines.mojito.overlay import describe, report_pictures
-
-        report, phrases = motion_report
-        pictures = report_pictures(images[..., :3].movedim(-1, 1).float().cpu(), report, phrases)
-        return io.NodeOutput(to_image(pictures), "\n".join(describe(report, phrases)))

@@ -1,0 +1,36 @@
+"""WM_MotionReport: what was measured while a video was sampled is shown."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .types import CATEGORY, MotionReport, to_image
+
+
+class WM_MotionReport(io.ComfyNode):
+    """Shows what was measured while a video was sampled."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WM_MotionReport",
+            display_name="WM Motion Report",
+            category=CATEGORY,
+            description="Show whether objects went where they were sent: conflicts, attention in each box, motion.",
+            inputs=[
+                MotionReport.Input("motion_report", tooltip="From WM Mojito Sample."),
+                io.Image.Input("images", tooltip="The frames from the same WM Mojito Sample."),
+            ],
+            outputs=[
+                io.Image.Output("overlay", tooltip="The frames with each box and the share of attention in it."),
+                io.String.Output("report", tooltip="Conflicts and who wins, worst frames, energy, motion."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, motion_report: tuple, images: Any) -> io.NodeOutput:
+        from wm_pipelines.mojito.overlay import describe, report_pictures
+
+        report, phrases = motion_report
+        pictures = report_pictures(images[..., :3].movedim(-1, 1).float().cpu(), report, phrases)
+        return io.NodeOutput(to_image(pictures), "\n".join(describe(report, phrases)))
