@@ -46,7 +46,7 @@ TABLE["sm_90"] = dict(TABLE["sm_80"])
 TABLE["sm_80"] |= {
     ("forward", 64): Tile(64, 64, 8, 2),
     ("query", 64): Tile(32, 64, 4, 2),
-    ("query", 128): Tile(32, 32, 4, 1),
+    ("query", 128): Tile(32, 32, 8, 1),
 }
 # four waves may use twice the registers of eight
 TABLE["gfx942"] = TABLE["sm_80"] | {
