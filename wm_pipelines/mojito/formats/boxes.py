@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from wm_pipelines.mojito.formats.canonical import whole_frame
 from wm_pipelines.mojito.objects import MotionObject
 
 
@@ -64,8 +65,7 @@ def read_trailblazer(text: str, phrase: str | None = None) -> PromptedObjects:
         for field in ("bbox_ratios", "frame", "prompt"):
             if not isinstance(key, dict) or field not in key:
                 raise ValueError(f"keyframe[{k}] has no {field!r}")
-        if isinstance(key["frame"], bool) or not isinstance(key["frame"], int) or key["frame"] < 0:
-            raise ValueError(f"keyframe[{k}].frame is {key['frame']!r}; a whole number, 0 or more")
+        whole_frame(key["frame"], f"keyframe[{k}].frame")
         if key["prompt"] != keys[0]["prompt"]:
             raise ValueError(
                 f"keyframe[{k}].prompt is {key['prompt']!r} after {keys[0]['prompt']!r}; one prompt must hold for "

@@ -70,9 +70,7 @@ def _object(item: Any, name: str, canvas: list[float]) -> MotionObject:
     frames, boxes = [], []
     for k, key in enumerate(keys):
         _fields(key, f"{name}.keyframes[{k}]", ("frame", "box"))
-        if isinstance(key["frame"], bool) or not isinstance(key["frame"], int) or key["frame"] < 0:
-            raise ValueError(f"{name}.keyframes[{k}].frame is {key['frame']!r}; a whole number, 0 or more")
-        frames.append(key["frame"])
+        frames.append(whole_frame(key["frame"], f"{name}.keyframes[{k}].frame"))
         box = _numbers(key["box"], 4, f"{name}.keyframes[{k}].box")
         boxes.append([side / canvas[n % 2] for n, side in enumerate(box)])
     place: dict[str, Any] = {"boxes": boxes, "keyframes": frames} if len(keys) > 1 else {"boxes": boxes[0]}
@@ -80,6 +78,13 @@ def _object(item: Any, name: str, canvas: list[float]) -> MotionObject:
     return MotionObject(
         item["phrase"], **place, span=tuple(span) if isinstance(span, list) else span, weight=item.get("weight", 1.0)
     )
+
+
+def whole_frame(value: Any, name: str) -> int:
+    """`value`, the index of a frame; a ValueError naming it where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is {value!r}; a whole number, 0 or more")
+    return value
 
 
 def _fields(item: Any, name: str, needed: Sequence[str], allowed: Sequence[str] = ()) -> None:
