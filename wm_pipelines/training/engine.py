@@ -1,5 +1,6 @@
 """The training loop. Every number is a function of (recipe, task, step), so a run that is killed repeats itself."""
 
+import atexit
 import fcntl
 import json
 import signal
@@ -49,6 +50,9 @@ def train(
     # accelerate makes a group of CPU processes only where it is told that the CPU is meant.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     place = PartialState(cpu=cpu)
+    if place.num_processes > 1:
+        # Threads of a group that outlives the interpreter abort the process now and then, after all work is done.
+        atexit.register(place.destroy_process_group)
     root = Path(folder)
     devices = [place.device] if place.device.type == "cuda" else []
     with _locked(root, place), torch.random.fork_rng(devices):

@@ -66,6 +66,10 @@ def test_a_signal_to_one_process_stops_both_after_the_step(two):
     assert state["step"] == 6 and state["processes"] == 2
 
 
+def test_the_group_is_left_before_the_interpreter_ends(two):
+    assert [(two / f"group-{rank}.txt").read_text() for rank in (0, 1)] == ["False", "False"]
+
+
 def test_another_number_of_processes_is_refused(wave, two):
     recipe = wave.recipe(save_every=100)
     with pytest.raises(ValueError, match="2 processes, this run has 1"):

@@ -1,10 +1,13 @@
 """What each of two processes runs: `accelerate launch ... two_processes.py FOLDER`."""
 
+import atexit
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from wave_task import WaveTask, recipe  # noqa: E402
@@ -21,6 +24,10 @@ def one_then_twenty(folder, **fields):
             shutil.copytree(next((folder / "run" / "state").glob("step-*")), folder / "first")
 
 
+def tell_of_the_group(file):
+    file.write_text(str(torch.distributed.is_initialized()))
+
+
 class Stopped(WaveTask):
     """The second process alone hears SIGTERM, in its sixth step."""
 
@@ -32,6 +39,8 @@ class Stopped(WaveTask):
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
+    # Handlers run in the reverse order: after those of the training.
+    atexit.register(tell_of_the_group, root / f"group-{os.environ['RANK']}.txt")
     one_then_twenty(root, batch_size=4)
     try:
         chosen = recipe(save_every=100)
