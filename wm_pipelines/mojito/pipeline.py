@@ -493,9 +493,8 @@ class MojitoPipeline(WMPipeline):
         for v, (prompt, items) in enumerate(zip(prompts, wanted, strict=True)):
             moving = object_boxes(items, num_frames)
             latent = latent_boxes(moving, frames, stride, first_alone=stride > 1)
-            guide, phrases = make_guide(
-                self.tokenizer, prompt, items, latent, trailing, convert, self._token_limit(stock, options)
-            )
+            limit = self._token_limit(stock, options)
+            guide = make_guide(self.tokenizer, prompt, items, latent, trailing, convert, limit)
             conflicts = find_conflicts(prompt, items, moving, grids)
             for copy in range(per_video):
                 guides.append(guide.to(self._execution_device))

@@ -49,8 +49,8 @@ def make_guide(
     trailing: int = 0,
     convert: Callable[[str], str] = str,
     limit: int | None = None,
-) -> tuple[Guide, list[Phrase]]:
-    """Find the phrases of `objects` in the prompt and make one slot of each of their tokens.
+) -> Guide:
+    """Find the phrases of `objects` in the prompt; every token of theirs becomes a slot.
 
     Args:
         boxes: (O, F, 4) at latent frames.
@@ -84,7 +84,7 @@ def make_guide(
             f"the objects have {len(tokens)} tokens, trailing ones included; at most {MOST_SLOTS} can be guided"
         )
     weights = torch.tensor([float(item.weight) for item in objects])
-    return Guide(torch.tensor(tokens), torch.tensor(owners), boxes.float(), weights, min(length, limit)), phrases
+    return Guide(torch.tensor(tokens), torch.tensor(owners), boxes.float(), weights, min(length, limit))
 
 
 class Sums(NamedTuple):
