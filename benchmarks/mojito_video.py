@@ -166,10 +166,9 @@ def report(rows: list[dict], directions: int, prompts: int, seeds: int, draws: i
     if "dial" not in missing:
         flows = np.stack([table(rows, "dial", level, "flow", prompts, seeds) for level in LEVELS])
         correlation = dial_correlation(flows, min(draws, 2000))
-        means = [by["dial", level]["flow"]["value"] for level in LEVELS]
-        steps = float(np.diff(means).min())
+        rise = min((summary(step, draws) for step in np.diff(flows, axis=0)), key=lambda step: step["value"])
         parts = {
-            "smallest rise of the mean flow from level to level, px (above 0)": (steps, steps > 0),
+            "smallest rise of the mean flow from level to level, px (above 0)": (rise, rise["value"] > 0),
             "Spearman of level and flow (at least 0.5, interval above 0.3)": (
                 correlation,
                 correlation["value"] >= 0.5 and correlation["low"] > 0.3,
