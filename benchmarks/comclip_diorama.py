@@ -26,7 +26,7 @@ from wm_pipelines.config import CONFIG_NAME, EvaluationRecord, WMConfig, write_a
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 COMMAND = "python benchmarks/comclip_diorama.py"
 SIZE = 64

@@ -15,7 +15,7 @@ import torch
 from records import figure_text, summary, verdict, verdict_lines
 
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 FOILS = ("subject", "object", "verb", "swap")
 # name -> options of the pipeline

@@ -29,7 +29,7 @@ from shapes import SIDE, Scene, boxes, counter_scene, foils, render
 from shapes_clip import shapes_clip
 
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 SIZES: dict[str, Any] = {"clip_steps": 1500, "clip_batch": 96, "trials": 300, "drop": 0.2, "jitter": 0.15}
 QUICK: dict[str, Any] = SIZES | {"clip_steps": 2, "clip_batch": 4, "trials": 4}

@@ -28,7 +28,8 @@ from transformers import CLIPConfig, CLIPModel
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.solver import greedy_masks
 from wm_pipelines.cpl.training import CPLSettings, Examples, Run
-from wm_pipelines.random import keyed, randn
+from wm_pipelines.runtime.noise import randn
+from wm_pipelines.runtime.random import keyed
 
 STEP_CLAIM, SOLVER_CLAIM = 1.3, 100
 WORDS = ("abacus", "beaver", "candle", "donkey", "engine", "fiddle", "garden", "hammer", "island", "jacket")

@@ -35,8 +35,9 @@ from wm_pipelines.clip_text import encode_images, encode_texts
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
-from wm_pipelines.files import atomic
-from wm_pipelines.random import keyed, randn
+from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.noise import randn
+from wm_pipelines.runtime.random import keyed
 
 SIZES: dict[str, Any] = {
     "clip_steps": 1500, "clip_batch": 96, "shots": 8, "test": 20, "epochs": 30, "batch": 8, "lr": 0.01, "tint": 0.95,

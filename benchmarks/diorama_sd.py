@@ -20,7 +20,7 @@ from wm_pipelines.diorama.language import caption, parse_caption
 from wm_pipelines.diorama.metrics import look, obedience
 from wm_pipelines.diorama.render import render
 from wm_pipelines.hub import embedded
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 
 def main() -> None:

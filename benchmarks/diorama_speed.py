@@ -18,7 +18,7 @@ import torch
 from wm_pipelines.diorama.motion import sample_motion
 from wm_pipelines.diorama.render import MAPS, render
 from wm_pipelines.diorama.scene import sample_scene
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 RESULTS = Path(__file__).parent / "results" / "diorama_speed.jsonl"
 CASES = {

@@ -36,7 +36,8 @@ from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.hub import embedded, embedded_names
-from wm_pipelines.random import keyed, randn
+from wm_pipelines.runtime.noise import randn
+from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise, Recipe
 
 SIZE = 64

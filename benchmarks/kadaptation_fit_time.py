@@ -35,7 +35,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.modeling import KAdaptationHead
 from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 OURS, PROBE, LORA = "KAdaptation", "linear probe", "LoRA of equal rank"
 ARMS: dict[str, Callable[[], PeftConfig | None]] = {

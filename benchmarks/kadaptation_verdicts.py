@@ -8,7 +8,7 @@ import numpy as np
 from kadaptation_world import CLASSES
 from records import figure_text, summary, verdict, verdict_lines
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 MARGIN = 0.01
 """By how much accuracy may fall short of a LoRA with three times the parameters."""

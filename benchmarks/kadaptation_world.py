@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from wm_pipelines.files import atomic_folder
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.random import keyed
 
 SIZE = 24
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")

@@ -29,7 +29,7 @@ from torch import nn
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig, unload_augmented
 from wm_pipelines.kernels import kronecker_linear
-from wm_pipelines.random import randn
+from wm_pipelines.runtime.noise import randn
 
 SHAPES = ("256x768", "4096x768", "256x4096", "4096x4096")
 QUICK = ("8x64", "16x128")

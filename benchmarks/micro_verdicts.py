@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from records import figure_text, summary, verdict, verdict_lines
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 METRICS = ("edge_f1", "iou", "bound")
 MARGIN = 0.02

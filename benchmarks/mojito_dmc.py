@@ -26,7 +26,7 @@ from records import RESULTS, append, environment, figure_text, read, summary, ve
 from wm_pipelines import MotionObject
 from wm_pipelines.mojito.flow import measure_flow
 from wm_pipelines.mojito.metrics import box_iou, centroid_error, over_range, track_colour
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 DRAWS = 3  # unguided clips of a prompt and seed, of which the oracle takes the best
 MEASURED = {"guidance_iterations": 0, "guidance_fraction": 0.2}

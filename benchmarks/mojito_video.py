@@ -26,10 +26,10 @@ from clips import ClipMaker, check_rows, made_by, seen_object
 from records import RESULTS, append, detectable, environment, figure_text, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines.bootstrap import interval
-from wm_pipelines.files import atomic
 from wm_pipelines.mojito.metrics import WAYS, acceleration, direction, object_flow, over_range, persistence, speed
 from wm_pipelines.mojito.metrics import track_colour as track
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.random import keyed
 
 BATCH = 4
 BROKEN = 0.4  # of the picture: what fills a box like this is no object (150 training clips: 0.18 at most)

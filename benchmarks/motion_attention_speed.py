@@ -31,7 +31,7 @@ from torch import Tensor
 from custom_kernels.motion_forms import as_frames, indicator_columns
 from custom_kernels.motion_masks import Slots, indicators
 from wm_pipelines.kernels import motion_attention, temporal_motion_attention
-from wm_pipelines.random import randn
+from wm_pipelines.runtime.noise import randn
 
 SHAPES = ("16x5x1024x77x64", "16x8x256x77x32", "4x12x1024x226x64", "4x12x512x512x128")
 QUICK = ("2x2x16x5x8", "2x1x16x140x8")

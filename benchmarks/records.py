@@ -10,7 +10,7 @@ import numpy as np
 
 from wm_pipelines.bootstrap import hierarchical, interval
 from wm_pipelines.media import atomic
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training.record import code_commit, hardware, versions
 
 RESULTS = Path(__file__).parent / "results"

@@ -150,7 +150,7 @@ def foils(scene: Scene, rng: np.random.Generator) -> dict[str, Scene]:
 
 def render(scenes: Sequence[Scene]) -> torch.Tensor:
     """Pictures, float32 `(N, 3, 32, 32)` in [0, 1]."""
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.float32)
     for picture, scene in zip(pictures, scenes, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from records import interval, median_draws
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 LONG_ENOUGH = 0.02  # seconds of one sample; shorter calls are repeated within it
 

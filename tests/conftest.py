@@ -77,7 +77,7 @@ def tiny_control(tiny_sd):
     import torch
 
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-    from wm_pipelines.random import randn
+    from wm_pipelines.runtime.noise import randn
 
     control = FlexEControlModel.from_unet(
         tiny_sd["unet"], n=4, r=2, condition_stride=4, feature_channels=(8, 12, 12), pre_channels=(8, 8), map_stride=2

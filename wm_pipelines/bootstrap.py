@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 
 def hierarchical(values: np.ndarray, draws: int = 10_000) -> np.ndarray:

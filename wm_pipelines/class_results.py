@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from wm_pipelines.files import atomic_folder
+from wm_pipelines.runtime.files import atomic_folder
 
 
 def prediction_rows(

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from wm_pipelines.offloading import execution_device
+from wm_pipelines.runtime.offloading import execution_device
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTextConfig, CLIPTokenizer

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 TYPES: tuple[str, ...] = ("canny", "lines", "softedge", "sketch", "pose", "depth", "seg")
 """Condition types in slot order: slot j of a 21-channel Uni-ControlNet input is channels 3j to 3j+2."""

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 CONFIG_NAME = "wm_config.json"
 SCHEMA_VERSION = "1.0"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 Picture: TypeAlias = Image.Image | np.ndarray | torch.Tensor
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 
 def write_page(template: str, folder: Path, report: dict[str, Any]) -> None:

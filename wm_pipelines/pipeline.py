@@ -15,7 +15,7 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
-from wm_pipelines.files import atomic_folder
+from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.weights import align
 
 MODEL_INDEX = "model_index.json"

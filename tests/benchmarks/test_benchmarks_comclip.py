@@ -46,7 +46,7 @@ def test_quick_run_ends_resumes_and_reports(run, capsys, tmp_path):
 
 def test_noise_leaves_out_a_fifth_and_moves_the_rest_a_little(script):
     micro, shapes = script("comclip_micro"), script("shapes")
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     scenes = [shapes.counter_scene(keyed("noise", n)) for n in range(200)]
     exact = [micro.boxes_of(s, "oracle", micro.SIZES) for s in scenes]
@@ -64,7 +64,7 @@ def test_noise_leaves_out_a_fifth_and_moves_the_rest_a_little(script):
 def test_every_caption_of_the_world_is_read_as_two_things_and_a_relation(script):
     shapes = script("shapes")
     from wm_pipelines.comclip.parser import parse
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     for n in range(300):
         scene = shapes.training_scene(keyed("captions", n))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 
 def test_scenes_are_functions_of_their_key(script):

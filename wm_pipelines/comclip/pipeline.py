@@ -27,9 +27,9 @@ from wm_pipelines.comclip.matchers import load_parts, make_matcher
 from wm_pipelines.comclip.parser import ParsedText, parse
 from wm_pipelines.comclip.subimages import FITS, subimage
 from wm_pipelines.config import CONFIG_NAME, WMConfig
-from wm_pipelines.files import atomic_folder
-from wm_pipelines.offloading import brought
 from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.offloading import brought
 from wm_pipelines.vocabulary import check_vocabulary
 
 Pairs = list[tuple[int, int]]

@@ -19,9 +19,9 @@ from wm_pipelines.comclip.fusion import Rule
 from wm_pipelines.comclip.grounders import PhraseDetector
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
 from wm_pipelines.config import CONFIG_NAME, write_atomic
-from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+from wm_pipelines.runtime.files import atomic_folder
 
 
 def load(base: str) -> ComCLIPPipeline:

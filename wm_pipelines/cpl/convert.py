@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
-from wm_pipelines.files import atomic, atomic_folder
+from wm_pipelines.runtime.files import atomic, atomic_folder
 
 KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 DROPPED = ("token_prefix", "token_suffix", "u")

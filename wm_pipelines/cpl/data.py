@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines.clip_text import MAX_TOKENS, encode_rows, eos_positions, tokenize
-from wm_pipelines.offloading import execution_device
+from wm_pipelines.runtime.offloading import execution_device
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from wm_pipelines.cpl.training import Examples
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 
 def read_captions(captions: Sequence[str] | Sequence[Sequence[str]], pictures: int, seed: int) -> list[str]:

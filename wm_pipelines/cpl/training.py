@@ -18,7 +18,7 @@ from wm_pipelines.cpl.losses import LAMBDA, TAU, VARIANTS, class_logits, counter
 from wm_pipelines.cpl.negatives import Similarity, choose_negatives
 from wm_pipelines.cpl.prompts import conditional_features, make_prompts, words
 from wm_pipelines.cpl.solver import Masks, counterfactual, greedy_masks
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer

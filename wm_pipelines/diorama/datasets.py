@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import PATTERNS, Camera, Scene, sample_scene
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 KINDS = ("image", "video", "multiview")
 LATER = {"pairs": "the dynamics model", "questions": "VLM4D"}  # what these kinds of data set come with

@@ -26,7 +26,7 @@ from wm_pipelines.diorama.scene import (
     project,
 )
 from wm_pipelines.phrasing import EMPTY, ORDINALS, Piece, join_clauses
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 if TYPE_CHECKING:
     from wm_pipelines.diorama.motion import Motion

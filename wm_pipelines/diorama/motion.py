@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, look_at, project
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 DIRECTIONS = ("left", "right", "towards", "away", "up", "down")
 TURNS = ("clockwise", "counterclockwise")

@@ -383,7 +383,7 @@ def tracks(
     Returns:
         positions (T, P, 2) float32 pixels, visibility (T, P) bool, and (P,) int64 object ids.
     """
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     height, width, times = *_size(size), _times(times)
     if points_per_object < 1:

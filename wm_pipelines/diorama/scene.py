@@ -12,7 +12,7 @@ from itertools import permutations
 
 import numpy as np
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 # sRGB; every pair is at least 25 apart in CIELAB (a test holds this)

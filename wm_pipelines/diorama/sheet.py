@@ -10,8 +10,8 @@ from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.motion import sample_motion
 from wm_pipelines.diorama.render import render, tracks
 from wm_pipelines.diorama.scene import sample_scene
-from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import image_grid, save_gif, save_image
+from wm_pipelines.runtime.files import atomic_folder
 
 
 def write_sheet(out: str | os.PathLike, seed: int = 0, size: int = 64) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wm_pipelines.diorama.language import VOCABULARY
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -14,7 +14,7 @@ from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
 SIZE = 64

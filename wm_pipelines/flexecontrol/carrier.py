@@ -7,7 +7,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 COPY_PREFIXES = ("conv_in.", "time_embedding.", "down_blocks.", "mid_block.")
 NEW_MARKS = ("conv_gamma.", "conv_beta.", "kronecker_", "lora_")

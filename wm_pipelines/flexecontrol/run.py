@@ -13,7 +13,6 @@ from diffusers import UNet2DConditionModel
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
-from wm_pipelines.files import atomic, atomic_folder
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.overlay import attention_overlays
@@ -21,6 +20,7 @@ from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.flexecontrol.plan import prepare_conditions
 from wm_pipelines.media import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.files import atomic, atomic_folder
 from wm_pipelines.scene_graph import SceneGraph
 
 

@@ -30,14 +30,14 @@ from wm_pipelines.class_inputs import Pictures, list_pictures, read_labels
 from wm_pipelines.clip_base import preprocess, reference
 from wm_pipelines.clip_text import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
-from wm_pipelines.files import atomic_folder
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
 from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
 from wm_pipelines.media import Picture
-from wm_pipelines.offloading import is_offloaded
 from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.offloading import is_offloaded
 from wm_pipelines.training import record as facts
 from wm_pipelines.vocabulary import check_vocabulary
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from wm_pipelines.kadaptation.modeling import KAdaptationHead
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 Pictures = tuple[torch.Tensor, torch.Tensor]  # pixels (N, 3, H, W) and class indices (N,), both on the CPU
 

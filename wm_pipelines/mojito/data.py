@@ -14,9 +14,9 @@ from wm_pipelines.diorama.language import caption, motion_words
 from wm_pipelines.diorama.motion import DIRECTIONS, TURNS, Motion, stays_clear
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene
-from wm_pipelines.files import atomic
 from wm_pipelines.mojito.flow import measure_flow
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.random import keyed
 
 TRIES = 60  # scenes drawn for one motion before a slower one is tried
 # share of the ways in which an object moves

@@ -13,7 +13,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.files import atomic
 from wm_pipelines.hub import embedded
 from wm_pipelines.media import image_grid, save_gif, save_image, to_tensor
 from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
@@ -22,6 +21,7 @@ from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
 from wm_pipelines.overlays import draw_boxes
 from wm_pipelines.pages import write_page
+from wm_pipelines.runtime.files import atomic
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
 SHOWN = range(0, FRAMES, 3)  # frames in a row of the grids

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.files import atomic_folder
 from wm_pipelines.media import image_grid, save_gif, save_image, write_video
 from wm_pipelines.mojito.formats import canonical
 from wm_pipelines.mojito.objects import MotionObject
@@ -17,6 +16,7 @@ from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.reporting import frames_tensor
 from wm_pipelines.mojito.trajectories import POINT_FORMATS, load_trajectory, parse_object
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.files import atomic_folder
 
 SHEET = 8
 """Frames in a row of the sheet."""

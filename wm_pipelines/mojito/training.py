@@ -32,7 +32,7 @@ from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
 from wm_pipelines.mojito.flow import FARNEBACK, level_of, percentile_table
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.training.targets import target_of
 

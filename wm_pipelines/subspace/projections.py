@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 MAX_ENTRIES = 2**28
 """Largest D * d of a dense or sparse projection; 1 GiB in float32."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 
 def isotonic(values: Sequence[float]) -> list[float]:

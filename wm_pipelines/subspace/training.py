@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 Labelled = tuple[torch.Tensor, torch.Tensor]
 

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast, gather_object, parse_flag_from_env, reduce
 
 from wm_pipelines.config import TrainingRecord
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 from . import record as facts
 from . import state as states

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 
 class KeyedNoise:

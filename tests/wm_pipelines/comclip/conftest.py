@@ -24,7 +24,7 @@ def pipe(comclip_parts):
 @pytest.fixture(scope="session")
 def picture():
     """`picture(seed, height, width)`: float32 (3, H, W)."""
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     def make(seed=0, height=40, width=64):
         import torch

@@ -10,7 +10,7 @@ def cpl_pipe(tiny_clip):
 
     from wm_pipelines.cpl.modeling import CPLPromptLearner
     from wm_pipelines.cpl.pipeline import CPLPipeline
-    from wm_pipelines.random import randn
+    from wm_pipelines.runtime.noise import randn
 
     learner = CPLPromptLearner.from_clip(tiny_clip["clip"], tiny_clip["tokenizer"]).eval()
     with torch.no_grad():  # the net of a 20-dimensional feature has one unit: keep it from sleeping
@@ -26,7 +26,7 @@ def coloured():
     """`coloured(n)`: 3n pictures (3, 32, 32) of three colours with noise, their labels, and the class names."""
     import torch
 
-    from wm_pipelines.random import randn
+    from wm_pipelines.runtime.noise import randn
 
     def make(each=2, key=0):
         tints = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.2, 0.2, 0.9]])

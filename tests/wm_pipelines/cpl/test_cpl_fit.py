@@ -12,7 +12,7 @@ from wm_pipelines.cpl.losses import class_logits
 from wm_pipelines.cpl.negatives import choose_negatives
 from wm_pipelines.cpl.prompts import conditional_features, make_prompts, sentence
 from wm_pipelines.cpl.tasks import retrieval_examples
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 FAST = {"epochs": 2, "batch_size": 4, "augment": False, "lr": 0.05}
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
-from wm_pipelines.random import randn
+from wm_pipelines.runtime.noise import randn
 
 
 def loop(v, other, text, other_text):

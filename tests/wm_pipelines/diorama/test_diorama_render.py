@@ -46,7 +46,7 @@ def test_pictures_are_those_of_the_first_release():
         frozen = {name: file.get_tensor(name) for name in file.keys()}
     out = render(scenes, (0, 6.5), (24, 32), MAPS)
     # the same 48 places of 24 x 32 as were kept
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     pick = torch.from_numpy(keyed("reference pixels").choice(24 * 32, 48, replace=False))
     for name, value in frozen.items():

@@ -144,7 +144,7 @@ def test_conditions_per_prompt_equal_separate_calls(sample, square, tiny_sd):
 
 def test_per_type_weights_follow_the_windows_and_each_row(tiny_sd, sample, square):
     from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
-    from wm_pipelines.random import randn
+    from wm_pipelines.runtime.noise import randn
 
     control = FlexEControlModel.from_unet(
         tiny_sd["unet"], r=1, fast="per_type", condition_stride=4, feature_channels=(4, 4, 4), pre_channels=(4, 4)

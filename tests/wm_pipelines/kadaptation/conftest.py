@@ -37,7 +37,7 @@ def pipe(loaded_clip):
 @pytest.fixture(scope="session")
 def pictures():
     """Twelve noisy pictures (12, 3, 16, 16) in [0, 1] and their colours."""
-    from wm_pipelines.random import keyed
+    from wm_pipelines.runtime.random import keyed
 
     rng = keyed("kadaptation pictures")
     tints = {"red": (0.8, 0.2, 0.2), "green": (0.2, 0.7, 0.2), "blue": (0.2, 0.2, 0.8)}

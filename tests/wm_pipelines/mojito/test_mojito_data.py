@@ -6,7 +6,7 @@ import torch
 from wm_pipelines.diorama.language import parse_caption
 from wm_pipelines.diorama.motion import stays_clear
 from wm_pipelines.mojito.data import ClipLatents, clip_caption, draw_clip, reversed_words, reversible
-from wm_pipelines.random import keyed
+from wm_pipelines.runtime.random import keyed
 
 
 def test_clips_repeat_stay_in_the_frame_and_differ_between_splits():

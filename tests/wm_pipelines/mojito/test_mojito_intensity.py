@@ -6,7 +6,7 @@ from diffusers import MotionAdapter, UNetMotionModel
 
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel, position_terms, temporal_norms
-from wm_pipelines.random import randn
+from wm_pipelines.runtime.noise import randn
 
 FRAMES = 3
 

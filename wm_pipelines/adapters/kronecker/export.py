@@ -14,7 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 from .layer import AdaptedLinear
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wm_pipelines.files import atomic
+from wm_pipelines.runtime.files import atomic
 
 from .config import KroneckerConfig
 from .layer import AdaptedLinear

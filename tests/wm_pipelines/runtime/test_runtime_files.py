@@ -2,7 +2,7 @@
 
 import pytest
 
-from wm_pipelines.files import atomic, atomic_folder
+from wm_pipelines.runtime.files import atomic, atomic_folder
 
 
 def test_a_file_replaces_the_old_one_only_at_the_end(tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 
 import numpy as np
-import torch
 
 
 def keyed(*key: str | int | float) -> np.random.Generator:
@@ -14,8 +13,3 @@ def keyed(*key: str | int | float) -> np.random.Generator:
     """
     digest = hashlib.blake2b("\x1f".join(map(repr, key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64)))
-
-
-def randn(shape: tuple[int, ...], *key: str | int | float) -> torch.Tensor:
-    """Standard normal float32 tensor of `shape`, keyed by `key`."""
-    return torch.from_numpy(keyed(*key).standard_normal(shape, dtype=np.float32))

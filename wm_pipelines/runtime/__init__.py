@@ -1,0 +1,1 @@
+"""What everything stands on: files, counter-based randomness, devices, offloading, attention processors."""
