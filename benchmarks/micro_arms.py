@@ -25,9 +25,9 @@ from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.decomposition import target_names
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.flexecontrol.training import FlexEControlTask
-from wm_pipelines.prompts import token_span
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, check_keys
 
 TYPES = ("canny", "depth", "seg")

@@ -39,7 +39,7 @@ def positions_of(clip: Any, prompt: str, objects: Any) -> tuple[list[list[int]],
         ValueError: a phrase that can't be located, or text encoders that count tokens differently.
     """
     from wm_pipelines.mojito.bias import phrase_positions, phrase_starts
-    from wm_pipelines.prompts import locate
+    from wm_pipelines.text.prompts import locate
 
     encoded, empty = _tokens(clip, prompt), _tokens(clip, "")
     found: dict[str, list[list[int]]] = {key: [] for key in encoded}

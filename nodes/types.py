@@ -10,7 +10,7 @@ Conditions = io.Custom("WM_CONDITIONS")
 """A tuple of `wm_pipelines.flexecontrol.condition.Condition`."""
 
 SceneGraph = io.Custom("WM_SCENE_GRAPH")
-"""A `wm_pipelines.scene_graph.SceneGraph`."""
+"""A `wm_pipelines.text.scene_graph.SceneGraph`."""
 
 Trajectory = io.Custom("WM_TRAJECTORY")
 """A tuple of `wm_pipelines.mojito.objects.MotionObject`."""

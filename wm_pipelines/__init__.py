@@ -22,7 +22,7 @@ _PUBLIC = {
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",
-    "SceneGraph": "wm_pipelines.scene_graph",
+    "SceneGraph": "wm_pipelines.text.scene_graph",
     "WMConfig": "wm_pipelines.config",
     "WMPipeline": "wm_pipelines.pipeline",
     "embedded": "wm_pipelines.hub",

@@ -63,8 +63,8 @@ def test_noise_leaves_out_a_fifth_and_moves_the_rest_a_little(script):
 
 def test_every_caption_of_the_world_is_read_as_two_things_and_a_relation(script):
     shapes = script("shapes")
-    from wm_pipelines.comclip.parser import parse
     from wm_pipelines.runtime.random import keyed
+    from wm_pipelines.text.parser import parse
 
     for n in range(300):
         scene = shapes.training_scene(keyed("captions", n))

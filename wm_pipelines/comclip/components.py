@@ -7,9 +7,9 @@ import PIL.Image
 import torch
 
 from wm_pipelines.comclip.boxes import Box, inside_crop
-from wm_pipelines.comclip.parser import Entity, ParsedText
 from wm_pipelines.comclip.subimages import subimage
 from wm_pipelines.media import to_pil
+from wm_pipelines.text.parser import Entity, ParsedText
 
 Linker = Callable[[Entity, Sequence[str]], Sequence[str]]
 

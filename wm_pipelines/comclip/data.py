@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wm_pipelines.comclip.components import Linker
-from wm_pipelines.comclip.parser import ParsedText, from_json, parse_triplet, split_triplet
 from wm_pipelines.flickr import is_karpathy, read_flickr30k
 from wm_pipelines.tables import Source, find_picture, located, read_json, read_text
+from wm_pipelines.text.parser import ParsedText, from_json, parse_triplet, split_triplet
 
 COMVG_COLUMNS = (
     "id", "sentence", "pos_triplet", "neg_triplet", "pos_image_id", "neg_image_id", "neg_value", "sentence_id",

@@ -10,8 +10,8 @@ import torch
 
 from wm_pipelines.class_inputs import Pictures, list_pictures
 from wm_pipelines.comclip.boxes import Box, Boxes, read_boxes
-from wm_pipelines.comclip.parser import ParsedText
 from wm_pipelines.media import Picture, to_tensor
+from wm_pipelines.text.parser import ParsedText
 
 Texts = str | Sequence[str]
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from wm_pipelines.comclip import words as w
-from wm_pipelines.comclip.parser import Entity, parse
+from wm_pipelines.text import words as w
+from wm_pipelines.text.parser import Entity, parse
 
 
 def link(entity: Entity, labels: Sequence[str]) -> list[str]:

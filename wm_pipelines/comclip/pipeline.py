@@ -24,13 +24,13 @@ from wm_pipelines.comclip.fusion import MIN_WEIGHT_SUM, Rule, combine, late_scor
 from wm_pipelines.comclip.grounders import Grounder
 from wm_pipelines.comclip.linker import link
 from wm_pipelines.comclip.matchers import load_parts, make_matcher
-from wm_pipelines.comclip.parser import ParsedText, parse
 from wm_pipelines.comclip.subimages import FITS, subimage
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought
-from wm_pipelines.vocabulary import check_vocabulary
+from wm_pipelines.text.parser import ParsedText, parse
+from wm_pipelines.text.vocabulary import check_vocabulary
 
 Pairs = list[tuple[int, int]]
 

@@ -33,8 +33,8 @@ from wm_pipelines.media import Picture, to_tensor
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought, is_offloaded
+from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training import record as facts
-from wm_pipelines.vocabulary import check_vocabulary
 
 PAPER = "arXiv:2210.10362"
 

@@ -25,13 +25,13 @@ from wm_pipelines.diorama.scene import (
     clear_relations,
     project,
 )
-from wm_pipelines.phrasing import EMPTY, ORDINALS, Piece, join_clauses
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.phrasing import EMPTY, ORDINALS, Piece, join_clauses
 
 if TYPE_CHECKING:
     from wm_pipelines.diorama.motion import Motion
     from wm_pipelines.diorama.parser import ParsedCaption
-    from wm_pipelines.scene_graph import SceneGraph
+    from wm_pipelines.text.scene_graph import SceneGraph
 
 DETAILS = ("objects", "attributes", "full")
 MAX_TOKENS = 75
@@ -228,7 +228,7 @@ def scene_graph(scene: Scene, t: float = 0.0, size: int | tuple[int, int] = 64) 
     """
     from wm_pipelines.diorama.motion import scene_at
     from wm_pipelines.diorama.render import render
-    from wm_pipelines.scene_graph import Edge, Mask, Node, SceneGraph
+    from wm_pipelines.text.scene_graph import Edge, Mask, Node, SceneGraph
 
     scene = scene_at(scene, t)
     if not scene.objects:

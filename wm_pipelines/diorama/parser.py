@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from wm_pipelines.diorama.language import CAMERA_PARTICIPLES, FORMS, KINDS, PARTICIPLES, VOCABULARY, words_of
 from wm_pipelines.diorama.motion import KINDS as MOTION_KINDS
-from wm_pipelines.phrasing import EMPTY, ORDINALS
-from wm_pipelines.scene_graph import PREDICATES
+from wm_pipelines.text.phrasing import EMPTY, ORDINALS
+from wm_pipelines.text.scene_graph import PREDICATES
 
 _KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
 # longest first, so that "in front of" is not read as "in"

@@ -8,8 +8,8 @@ import torch
 
 from wm_pipelines.conditions import depth_to_map, seg_from_ids
 from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition
-from wm_pipelines.prompts import Phrase, Span, find_phrases, locate
-from wm_pipelines.scene_graph import CompiledGraph
+from wm_pipelines.text.prompts import Phrase, Span, find_phrases, locate
+from wm_pipelines.text.scene_graph import CompiledGraph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.scene_graph import CompiledGraph, SceneGraph
+from wm_pipelines.text.scene_graph import CompiledGraph, SceneGraph
 
 Texts = str | list[str]
 

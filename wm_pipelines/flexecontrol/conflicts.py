@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from wm_pipelines.conditions import SPARSE, box_mask, support
 from wm_pipelines.flexecontrol.condition import PreparedCondition
-from wm_pipelines.prompts import Span, locate
-from wm_pipelines.scene_graph import CompiledGraph
+from wm_pipelines.text.prompts import Span, locate
+from wm_pipelines.text.scene_graph import CompiledGraph
 
 OVERLAP = 0.5
 DIFFERENCE = 0.25

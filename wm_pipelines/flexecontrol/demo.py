@@ -26,7 +26,7 @@ from wm_pipelines.flexecontrol.run import load, plain, write_json
 from wm_pipelines.hub import embedded
 from wm_pipelines.media import image_grid, save_image
 from wm_pipelines.pages import write_page
-from wm_pipelines.scene_graph import Edge, Node, SceneGraph
+from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 STEPS = 25
 GUIDANCE = 4.0

@@ -12,7 +12,7 @@ from wm_pipelines.flexecontrol.binding import Binding
 from wm_pipelines.flexecontrol.blocks import max_pool_to
 from wm_pipelines.flexecontrol.condition import PreparedCondition
 from wm_pipelines.flexecontrol.steering import Steering
-from wm_pipelines.prompts import phrase_keys
+from wm_pipelines.text.prompts import phrase_keys
 
 
 @dataclass

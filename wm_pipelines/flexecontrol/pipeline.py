@@ -32,9 +32,9 @@ from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRec
 from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
 from wm_pipelines.flexecontrol.steering import Steering, attention_state
 from wm_pipelines.pipeline import WMPipeline
-from wm_pipelines.prompts import check_length
-from wm_pipelines.scene_graph import SceneGraph
-from wm_pipelines.vocabulary import check_vocabulary
+from wm_pipelines.text.prompts import check_length
+from wm_pipelines.text.scene_graph import SceneGraph
+from wm_pipelines.text.vocabulary import check_vocabulary
 
 
 class FlexEControlPipeline(

@@ -11,7 +11,7 @@ from wm_pipelines.flexecontrol.checks import Texts, per_prompt
 from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition, prepare
 from wm_pipelines.flexecontrol.conflicts import Conflict, find_conflicts
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel, default_backgrounds
-from wm_pipelines.scene_graph import CompiledGraph
+from wm_pipelines.text.scene_graph import CompiledGraph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,7 +21,7 @@ from wm_pipelines.flexecontrol.plan import prepare_conditions
 from wm_pipelines.media import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.files import atomic, atomic_folder
-from wm_pipelines.scene_graph import SceneGraph
+from wm_pipelines.text.scene_graph import SceneGraph
 
 
 def load(base: str | None = None, control: str = "flexecontrol", verify: bool = True) -> FlexEControlPipeline:

@@ -10,7 +10,7 @@ from wm_pipelines.flexecontrol.attention import PhraseAttention
 from wm_pipelines.flexecontrol.binding import Binding, stack_regions
 from wm_pipelines.flexecontrol.condition import PreparedCondition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-from wm_pipelines.prompts import token_index
+from wm_pipelines.text.prompts import token_index
 
 
 class Steering:

@@ -40,7 +40,7 @@ from wm_pipelines.flexecontrol.losses import (
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
-from wm_pipelines.prompts import token_span
+from wm_pipelines.text.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.training.targets import target_of
 

@@ -38,8 +38,8 @@ from wm_pipelines.media import Picture
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
+from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training import record as facts
-from wm_pipelines.vocabulary import check_vocabulary
 
 TEMPLATES = ("a photo of a {}.",)
 PAPER = "arXiv:2203.16329"

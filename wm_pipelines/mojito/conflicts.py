@@ -12,7 +12,7 @@ import torch
 
 from wm_pipelines.mojito.directions import DIRECTIONS, Said, said_directions
 from wm_pipelines.mojito.objects import MotionObject, text
-from wm_pipelines.prompts import Span, locate
+from wm_pipelines.text.prompts import Span, locate
 
 MOVED = 0.05
 """Shorter ways than this, in fractions of the picture, count as staying."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.prompts import Span
+from wm_pipelines.text.prompts import Span
 
 DIRECTIONS: dict[str, tuple[float, float]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Directions in the picture, x to the right and y down."""

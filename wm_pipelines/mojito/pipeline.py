@@ -32,8 +32,8 @@ from wm_pipelines.mojito.shared_noise import share_noise
 from wm_pipelines.mojito.state import MotionState, make_guide
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
-from wm_pipelines.prompts import check_length
-from wm_pipelines.vocabulary import check_vocabulary
+from wm_pipelines.text.prompts import check_length
+from wm_pipelines.text.vocabulary import check_vocabulary
 
 Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
 Detector = Callable[[torch.Tensor, str], torch.Tensor]

@@ -8,7 +8,7 @@ import torch
 
 from wm_pipelines.mojito.geometry import grid_of
 from wm_pipelines.mojito.objects import MotionObject
-from wm_pipelines.prompts import Phrase, find_phrases, specials_around
+from wm_pipelines.text.prompts import Phrase, find_phrases, specials_around
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

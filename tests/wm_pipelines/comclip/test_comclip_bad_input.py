@@ -109,7 +109,7 @@ def test_other_parsers_and_models_are_refused(comclip_parts, picture):
 
 @pytest.mark.parametrize("where", ["caption", "word"])
 def test_a_caption_that_would_be_cut_off_is_refused(pipe, where):
-    from wm_pipelines.comclip.parser import Entity, ParsedText
+    from wm_pipelines.text.parser import Entity, ParsedText
 
     long = " ".join(["red"] * 91)
     parsed = ParsedText((Entity("e0", long),)) if where == "word" else None
@@ -163,7 +163,7 @@ def test_weights_that_sum_to_zero_are_equal(pipe):
 @pytest.mark.filterwarnings("ignore")
 def test_a_verb_like_an_entity_and_one_verb_twice_keep_their_own_sub_images(pipe):
     grounding = {"cube": [(2, 2, 9, 9)], "sphere": [(20, 5, 29, 20)], "cone": [(12, 20, 18, 28)]}
-    from wm_pipelines.comclip.parser import Entity, ParsedText, Relation
+    from wm_pipelines.text.parser import Entity, ParsedText, Relation
 
     entities = (Entity("e0", "cube"), Entity("e1", "sphere"), Entity("e2", "cone"))
     relations = (

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wm_pipelines.comclip import data, metrics
-from wm_pipelines.comclip.parser import Entity
+from wm_pipelines.text.parser import Entity
 
 
 def write(path, value):

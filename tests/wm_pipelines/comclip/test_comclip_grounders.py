@@ -9,9 +9,9 @@ from wm_pipelines.comclip.grounders import PhraseDetector, diorama_boxes
 
 def test_diorama_boxes_hold_their_objects_and_nothing_more():
     from wm_pipelines.comclip.linker import link
-    from wm_pipelines.comclip.parser import Entity
     from wm_pipelines.diorama.render import render
     from wm_pipelines.diorama.scene import sample_scene
+    from wm_pipelines.text.parser import Entity
 
     scene = sample_scene("comclip boxes", 3, num_objects=2, min_pixels=12.0)
     ids = render(scene, maps=("ids",)).ids[0, 0]

@@ -3,7 +3,7 @@
 import pytest
 
 from wm_pipelines.comclip.linker import link
-from wm_pipelines.comclip.parser import Entity
+from wm_pipelines.text.parser import Entity
 
 LABELS = ["a man in a blue shirt", "two dogs", "red circle", "blue circle", "woman", "motorbike"]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from wm_pipelines.comclip.fusion import Rule, combine, cosine, weights_of
-from wm_pipelines.comclip.parser import Entity, ParsedText, Relation
 from wm_pipelines.comclip.subimages import subimage
+from wm_pipelines.text.parser import Entity, ParsedText, Relation
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from wm_pipelines.conditions import depth_to_map
 from wm_pipelines.flexecontrol.condition import Condition, prepare
 from wm_pipelines.flexecontrol.conflicts import find_conflicts
-from wm_pipelines.scene_graph import Edge, Node, SceneGraph
+from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 PROMPT = "a red cube left of a blue sphere"
 LEFT, RIGHT = (0, 0.25, 0.5, 0.75), (0.5, 0.25, 1, 0.75)

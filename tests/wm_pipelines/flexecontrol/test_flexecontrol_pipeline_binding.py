@@ -4,8 +4,8 @@ import torch
 from wm_pipelines.flexecontrol.attention import PhraseProcessor
 from wm_pipelines.flexecontrol.binding import bind, graph_conditions
 from wm_pipelines.flexecontrol.condition import Condition, prepare
-from wm_pipelines.prompts import find_phrases, locate, phrase_keys, token_index
-from wm_pipelines.scene_graph import Edge, Node, SceneGraph
+from wm_pipelines.text.prompts import find_phrases, locate, phrase_keys, token_index
+from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 PROMPT = "a red cube left of a blue sphere"
 GRAPH = SceneGraph((Node("a", "cube", ("red",)), Node("b", "sphere", ("blue",))), (Edge("a", "left of", "b"),))

@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
-from wm_pipelines.prompts import find_phrases
+from wm_pipelines.text.prompts import find_phrases
 
 
 @pytest.fixture

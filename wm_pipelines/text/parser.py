@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wm_pipelines.comclip import words as w
-from wm_pipelines.phrasing import EMPTY
+from wm_pipelines.text import words as w
+from wm_pipelines.text.phrasing import EMPTY
 
 _TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[,.;:!?]")
 _PHOTO = re.compile(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from wm_pipelines.phrasing import EMPTY, NodeId, join_clauses
-from wm_pipelines.scene_graph_layout import AXES, find_cycle, relations_of, solve
+from wm_pipelines.text.phrasing import EMPTY, NodeId, join_clauses
+from wm_pipelines.text.scene_graph_layout import AXES, find_cycle, relations_of, solve
 
 PREDICATES = ("left of", "right of", "in front of", "behind", "above", "below", "on", "in")
 SCHEMA_VERSION = 1

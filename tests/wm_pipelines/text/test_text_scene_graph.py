@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from wm_pipelines.diorama.language import parse_caption
-from wm_pipelines.scene_graph import PREDICATES, Edge, Mask, Node, SceneGraph
-from wm_pipelines.scene_graph_layout import MARGIN, relations_of, solve
+from wm_pipelines.text.scene_graph import PREDICATES, Edge, Mask, Node, SceneGraph
+from wm_pipelines.text.scene_graph_layout import MARGIN, relations_of, solve
 
 NODES = (
     Node("a", "cube", ("red",)),
@@ -348,7 +348,7 @@ def test_bad_sizes_and_masks_are_refused():
 def test_the_example_of_the_docstring():
     import doctest
 
-    from wm_pipelines import scene_graph
+    from wm_pipelines.text import scene_graph
 
     result = doctest.testmod(scene_graph)
     assert result.attempted > 0 and result.failed == 0

@@ -1,0 +1,1 @@
+"""Words: prompts and their tokens, phrasing, vocabularies, scene graphs, the English parser."""
