@@ -64,7 +64,7 @@ def main() -> None:
                 )
             pictures = torch.cat(pictures)
             if args.pictures:
-                from wm_pipelines.media import image_grid, save_image
+                from wm_pipelines.media.pictures import image_grid, save_image
 
                 save_image(image_grid(list(pictures[:48]), 12), Path(args.pictures) / f"{composition}_{count}.png")
                 print("\n".join(words[:12]))

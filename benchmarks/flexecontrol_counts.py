@@ -17,7 +17,7 @@ from wm_pipelines.flexecontrol.convert import SD15_UNET
 from wm_pipelines.flexecontrol.decomposition import kronecker_layers
 from wm_pipelines.flexecontrol.footprint import footprint
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-from wm_pipelines.media import atomic
+from wm_pipelines.runtime.files import atomic
 
 RESULTS = Path(__file__).parent / "results" / "flexecontrol_counts.jsonl"
 EXPECTED = {

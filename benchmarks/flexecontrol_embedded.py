@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from records import append, environment, mean_interval
 
-from wm_pipelines.conditions import depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
@@ -22,6 +21,7 @@ from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.run import load
 from wm_pipelines.hub import embedded
+from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
 
 KINDS = ("none", "canny", "lines", "softedge", "sketch", "depth", "seg", "canny on phrases", "seg on phrases")
 

@@ -14,7 +14,6 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, DDPMSchedul
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from wm_pipelines.conditions import BACKGROUND, depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import Scene, sample_scene
@@ -25,6 +24,7 @@ from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.decomposition import target_names
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.flexecontrol.training import FlexEControlTask
+from wm_pipelines.media.conditions import BACKGROUND, depth_to_map, extract, seg_from_ids
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.text.prompts import token_span

@@ -24,7 +24,7 @@ from clips import FRAMES, ClipMaker, check_rows, made_by, seen_object
 from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines import MotionObject
-from wm_pipelines.mojito.flow import measure_flow
+from wm_pipelines.media.flow import measure_flow
 from wm_pipelines.mojito.metrics import box_iou, centroid_error, over_range, track_colour
 from wm_pipelines.runtime.random import keyed
 

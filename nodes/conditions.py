@@ -52,7 +52,7 @@ class WM_ExtractCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Any, type: str, canny_low: float, canny_high: float) -> io.NodeOutput:
-        from wm_pipelines.conditions import extract
+        from wm_pipelines.media.conditions import extract
 
         options = {"low": canny_low, "high": canny_high} if type == "canny" else {}
         return io.NodeOutput(to_image(extract(type, image[..., :3].movedim(-1, 1), **options)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.media import Picture
+from wm_pipelines.media.pictures import Picture
 
 Pictures = Picture | Sequence[Picture]
 Source = str | os.PathLike

@@ -316,8 +316,8 @@ def extract(
     out: Annotated[Path, typer.Argument(help="PNG file of the map")],
 ) -> None:
     """Make a condition map from a photo. Nothing is downloaded."""
-    from wm_pipelines.conditions import extract as run_extractor
-    from wm_pipelines.media import load_image, save_image
+    from wm_pipelines.media.conditions import extract as run_extractor
+    from wm_pipelines.media.pictures import load_image, save_image
 
     typer.echo(save_image(run_extractor(type, load_image(photo)), out))
 

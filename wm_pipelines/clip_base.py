@@ -10,7 +10,7 @@ import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import BaseModelRef
-from wm_pipelines.media import Picture, to_pil
+from wm_pipelines.media.pictures import Picture, to_pil
 
 
 def load_clip(folder: Path, **kwargs: Any) -> dict[str, Any]:

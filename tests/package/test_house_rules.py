@@ -203,10 +203,10 @@ def circles(house: House, methods: set[str]) -> set[str]:
 
 
 RULES = {
-    rooms_that_name_methods: "wm_pipelines.training.engine imports wm_pipelines.mojito.flow",
+    rooms_that_name_methods: "wm_pipelines.training.engine imports wm_pipelines.media.flow",
     rooms_that_name_the_miniature_world: "wm_pipelines.media.pictures imports wm_pipelines.diorama.scene",
     pipelines_that_reach_the_miniature_world: "wm_pipelines.mojito.pipeline imports wm_pipelines.diorama.scene",
-    methods_that_name_methods: "wm_pipelines.cpl.data imports wm_pipelines.mojito.flow",
+    methods_that_name_methods: "wm_pipelines.cpl.data imports wm_pipelines.media.flow",
     statistics_that_reach_torch: "wm_pipelines.evaluation.statistics imports torch",
     kernels_that_name_their_launchers: "custom_kernels.op._triton.kernel imports custom_kernels.op.launch",
     triton_outside_its_folders: "custom_kernels.op.launch imports triton",
@@ -244,7 +244,7 @@ def test_rule_fails_on_a_made_up_violation(rule, how):
     if rule is kernels_that_name_their_launchers:
         sources[names[1]] = f"import {names[0]}"
     assert rule(House(sources), {"mojito", "cpl"})
-    harmless = {name: "'''Names wm_pipelines.diorama.scene and wm_pipelines.mojito.flow.'''" for name in sources}
+    harmless = {name: "'''Names wm_pipelines.diorama.scene and wm_pipelines.media.flow.'''" for name in sources}
     assert not rule(House(harmless), {"mojito", "cpl"})
 
 

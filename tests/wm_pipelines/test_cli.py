@@ -42,7 +42,7 @@ def call(monkeypatch, *arguments):
 
 
 def test_run_leaves_pictures_maps_overlays_and_a_report(monkeypatch, checkpoint, square, tmp_path, capsys):
-    from wm_pipelines.media import load_image, save_image
+    from wm_pipelines.media.pictures import load_image, save_image
 
     save_image(square(), tmp_path / "map.png")
     big = square()[:, ::1].repeat_interleave(2, 1).repeat_interleave(3, 2)
@@ -90,7 +90,7 @@ def refused(monkeypatch, checkpoint, square, tmp_path, capsys):
     """`refused(*arguments, base=.., control=..)`: the one line that `wm run` on tiny parts gives, and nothing else."""
     from diffusers import UNet2DConditionModel
 
-    from wm_pipelines.media import save_image
+    from wm_pipelines.media.pictures import save_image
 
     def never(*args, **kwargs):
         raise AssertionError("the UNet ran")
@@ -190,7 +190,7 @@ def test_run_that_can_not_save_leaves_no_part_of_its_results(monkeypatch, checkp
 
 
 def test_extract_writes_a_map(monkeypatch, square, tmp_path):
-    from wm_pipelines.media import load_image, save_image
+    from wm_pipelines.media.pictures import load_image, save_image
 
     save_image(square(), tmp_path / "photo.png")
     assert call(monkeypatch, "extract", "canny", tmp_path / "photo.png", tmp_path / "edges.png") == 0
@@ -198,7 +198,7 @@ def test_extract_writes_a_map(monkeypatch, square, tmp_path):
 
 
 def test_extract_refuses_what_needs_a_model(monkeypatch, square, tmp_path, capsys):
-    from wm_pipelines.media import save_image
+    from wm_pipelines.media.pictures import save_image
 
     save_image(square(), tmp_path / "photo.png")
     assert call(monkeypatch, "extract", "depth", tmp_path / "photo.png", tmp_path / "depth.png") == 2

@@ -18,7 +18,7 @@ from wm_pipelines.config import (
     json_schema,
 )
 
-SCHEMA_FILE = Path(wm_pipelines.__file__).parent / "templates" / "wm_config.schema.json"
+SCHEMA_FILE = Path(wm_pipelines.__file__).parent / "hub" / "wm_config.schema.json"
 
 
 def full_config() -> WMConfig:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import PIL.Image
 import torch
 
-from wm_pipelines.comclip.boxes import Box, inside_crop
 from wm_pipelines.comclip.subimages import subimage
-from wm_pipelines.media import to_pil
+from wm_pipelines.media.boxes import Box, inside_crop
+from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.text.parser import Entity, ParsedText
 
 Linker = Callable[[Entity, Sequence[str]], Sequence[str]]

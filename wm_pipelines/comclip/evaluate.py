@@ -13,12 +13,12 @@ import torch
 from tqdm import tqdm
 
 from wm_pipelines.comclip import metrics
-from wm_pipelines.comclip.boxes import Boxes
 from wm_pipelines.comclip.components import Linker
 from wm_pipelines.comclip.data import Example, Query
 from wm_pipelines.comclip.fusion import Rule
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
-from wm_pipelines.media import load_image
+from wm_pipelines.media.boxes import Boxes
+from wm_pipelines.media.pictures import load_image
 
 Grounding = Callable[[Example, int], Boxes | None]
 Linking = Callable[[Example, int, int], Linker | None]

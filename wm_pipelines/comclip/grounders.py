@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from wm_pipelines.comclip.boxes import Box
-from wm_pipelines.media import to_pil
+from wm_pipelines.media.boxes import Box
+from wm_pipelines.media.pictures import to_pil
 
 if TYPE_CHECKING:
     from wm_pipelines.diorama.scene import Scene

@@ -9,8 +9,8 @@ import PIL.Image
 import torch
 
 from wm_pipelines.class_inputs import Pictures, list_pictures
-from wm_pipelines.comclip.boxes import Box, Boxes, read_boxes
-from wm_pipelines.media import Picture, to_tensor
+from wm_pipelines.media.boxes import Box, Boxes, read_boxes
+from wm_pipelines.media.pictures import Picture, to_tensor
 from wm_pipelines.text.parser import ParsedText
 
 Texts = str | Sequence[str]

@@ -14,7 +14,7 @@ from wm_pipelines import clip_text, hub
 from wm_pipelines.clip_base import load_clip, model_type, safetensors_only
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
-from wm_pipelines.media import to_pil
+from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.runtime.offloading import brought, execution_device
 
 

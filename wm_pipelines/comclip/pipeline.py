@@ -17,7 +17,6 @@ from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenize
 
 from wm_pipelines import hub
 from wm_pipelines.comclip import inputs
-from wm_pipelines.comclip.boxes import Box, Boxes
 from wm_pipelines.comclip.cache import EmbeddingCache, remember
 from wm_pipelines.comclip.components import NO_WEIGHT, Component, Failure, Linker, components_of
 from wm_pipelines.comclip.fusion import MIN_WEIGHT_SUM, Rule, combine, late_score, weights_of
@@ -26,6 +25,7 @@ from wm_pipelines.comclip.linker import link
 from wm_pipelines.comclip.matchers import load_parts, make_matcher
 from wm_pipelines.comclip.subimages import FITS, subimage
 from wm_pipelines.config import CONFIG_NAME, WMConfig
+from wm_pipelines.media.boxes import Box, Boxes
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought

@@ -4,9 +4,7 @@ import json
 import os
 import platform
 import time
-from base64 import b64encode
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from wm_pipelines.comclip.fusion import Rule
 from wm_pipelines.comclip.grounders import PhraseDetector
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
 from wm_pipelines.config import CONFIG_NAME, write_atomic
-from wm_pipelines.media import load_image, save_image
+from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 
@@ -110,7 +109,7 @@ def run(
                 "components": [_component(part, n, folder) for part in parts],
             }
             report["pairs"].append(entry)
-        _write_page(folder, report)
+        write_page(__package__, "comclip.html", folder, report)
         write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
@@ -127,14 +126,3 @@ def _component(part: Component, pair: int, folder: Path) -> dict[str, Any]:
         "missing": part.missing,
         "file": file,
     }
-
-
-def _write_page(folder: Path, report: dict[str, Any]) -> None:
-    from jinja2 import Environment
-
-    def inline(name: str) -> str:
-        return "data:image/png;base64," + b64encode((folder / name).read_bytes()).decode()
-
-    template = (files("wm_pipelines") / "templates" / "comclip.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(template).render(report=report, inline=inline)
-    write_atomic(folder / "index.html", page)

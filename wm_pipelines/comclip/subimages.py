@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from wm_pipelines.comclip.boxes import Box
+from wm_pipelines.media.boxes import Box
 
 FITS = ("pad", "stretch", "crop")
 

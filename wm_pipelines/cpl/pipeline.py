@@ -29,7 +29,7 @@ from wm_pipelines.cpl.modeling import INIT, CPLPromptLearner
 from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts, words
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
 from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
-from wm_pipelines.media import Picture, to_tensor
+from wm_pipelines.media.pictures import Picture, to_tensor
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought, is_offloaded

@@ -32,7 +32,7 @@ from wm_pipelines.cpl.metrics import (
 )
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.retrieval import FLICKR_SHOTS, read_retrieval, retrieval
-from wm_pipelines.media import load_image
+from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.files import atomic
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from wm_pipelines.class_inputs import Source, check_names, class_folders, pictur
 from wm_pipelines.class_results import prediction_rows, write_results
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.protocol import run_protocol, write_rows
-from wm_pipelines.media import load_image
+from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from wm_pipelines.conditions import depth_to_map, seg_from_ids
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.motion import sample_motion
 from wm_pipelines.diorama.render import render, tracks
 from wm_pipelines.diorama.scene import sample_scene
-from wm_pipelines.media import image_grid, save_gif, save_image
+from wm_pipelines.media.conditions import depth_to_map, seg_from_ids
+from wm_pipelines.media.pictures import image_grid, save_image
+from wm_pipelines.media.video import save_gif
 from wm_pipelines.runtime.files import atomic_folder
 
 

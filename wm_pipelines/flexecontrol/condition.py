@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 import torch
 
-from wm_pipelines import conditions as kinds
 from wm_pipelines.flexecontrol import fit as fitting
 from wm_pipelines.flexecontrol.condition_text import parse_fields
-from wm_pipelines.media import Picture, open_image, to_mask, to_tensor
+from wm_pipelines.media import conditions as kinds
+from wm_pipelines.media.pictures import Picture, open_image, to_mask, to_tensor
 
 Source: TypeAlias = str | Path | Picture
 SOURCES: tuple[str, ...] = ("map", "photo", "graph")
@@ -25,7 +25,7 @@ class Condition:
     """One map that the picture shall obey, with its weight, place, phrase and time.
 
     Args:
-        type: a name or alias of `wm_pipelines.conditions.TYPES`.
+        type: a name or alias of `wm_pipelines.media.conditions.TYPES`.
         image: the finished map (path, PIL, array or tensor), values in [0, 1]; with `source="photo"` a photo.
         strength: 0 to 2; 0 removes the condition exactly.
         region: where it holds: a mask (path, PIL, array `(H, W)`, tensor `(1, H, W)`) or a box (x0, y0, x1, y1) in
@@ -100,7 +100,7 @@ class Condition:
             type: a type with an offline extractor; depth and pose need `options={"estimator": ...}`.
             photo: path, PIL, array or tensor.
             fit: as in `Condition`, applied to the photo before extraction.
-            options: passed to `wm_pipelines.conditions.extract`.
+            options: passed to `wm_pipelines.media.conditions.extract`.
             fields: `strength`, `region`, `phrase`, `span`, `start`, `end`.
         """
         return cls(type, photo, fit=fit, source="photo", options=dict(options or {}), **fields)

@@ -3,7 +3,7 @@
 import difflib
 import re
 
-from wm_pipelines.conditions import canonical_type
+from wm_pipelines.media.conditions import canonical_type
 
 KEYS: tuple[str, ...] = ("from", "fit", "phrase", "strength", "region", "start", "end", "span")
 

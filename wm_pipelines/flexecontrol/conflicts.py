@@ -14,8 +14,8 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
-from wm_pipelines.conditions import SPARSE, box_mask, support
 from wm_pipelines.flexecontrol.condition import PreparedCondition
+from wm_pipelines.media.conditions import SPARSE, box_mask, support
 from wm_pipelines.text.prompts import Span, locate
 from wm_pipelines.text.scene_graph import CompiledGraph
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.conditions import ALIASES, TYPES, extract
 from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
-from wm_pipelines.media import load_image, load_mask, to_tensor
+from wm_pipelines.media.conditions import ALIASES, TYPES, extract
+from wm_pipelines.media.pictures import load_image, load_mask, to_tensor
 from wm_pipelines.training import KeyedNoise
 
 MODEL_ONLY = ("pose", "depth")  # no offline extractor makes these from a picture

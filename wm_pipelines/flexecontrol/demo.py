@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wm_pipelines.conditions import depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
@@ -24,8 +23,9 @@ from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.run import load, plain, write_json
 from wm_pipelines.hub import embedded
-from wm_pipelines.media import image_grid, save_image
-from wm_pipelines.pages import write_page
+from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
+from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pictures import image_grid, save_image
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 STEPS = 25
@@ -172,7 +172,7 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         "cases": [{k: v for k, v in e.items() if k != "pictures"} for e in entries],
     }
     write_json(folder / "report.json", report)
-    write_page("demo.html", folder, report)
+    write_page(__package__, "demo.html", folder, report)
     _save_overview(folder, entries)
     return f"{len(entries)} scenes in {report['seconds']['all']:.0f} s: {folder / 'index.html'}"
 

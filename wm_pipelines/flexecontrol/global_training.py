@@ -23,7 +23,7 @@ from wm_pipelines.flexecontrol.global_image import image_vectors
 from wm_pipelines.flexecontrol.losses import diffusion_loss
 from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
 from wm_pipelines.hub import check_weights, resolve
-from wm_pipelines.media import to_pil
+from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.training import KeyedNoise
 
 LOCAL_ONLY = ("lambda_ca", "lambda_mask", "keep_one", "split", "layout")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from wm_pipelines.conditions import canonical_type, support
 from wm_pipelines.flexecontrol.blocks import max_pool_to
 from wm_pipelines.flexecontrol.slots import SlotInput
+from wm_pipelines.media.conditions import canonical_type, support
 
 
 def attention_loss(maps: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from wm_pipelines.conditions import extract
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.scene import COLOURS, Scene
+from wm_pipelines.media.conditions import extract
 
 
 def edge_f1(pictures: torch.Tensor, edges: torch.Tensor, kind: str = "canny", tolerance: int = 1) -> torch.Tensor:

@@ -25,7 +25,6 @@ from diffusers.utils import logging as diffusers_logging
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
-from wm_pipelines.conditions import BACKGROUND, TYPES
 from wm_pipelines.flexecontrol.blocks import FeatureDownBlock, FeatureExtractor, GlobalAdapter, max_pool_to, zero_conv
 from wm_pipelines.flexecontrol.carrier import (
     check_base,
@@ -44,6 +43,7 @@ from wm_pipelines.flexecontrol.decomposition import (
     target_names,
 )
 from wm_pipelines.flexecontrol.slots import SlotInput, sum_slots
+from wm_pipelines.media.conditions import BACKGROUND, TYPES
 from wm_pipelines.weights import align
 
 PRESETS, FAST, SHARE_H = ("paper", "uni", "transformer", "carrier"), ("shared", "per_type"), ("layer", "model")

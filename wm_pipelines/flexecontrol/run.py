@@ -18,7 +18,7 @@ from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.flexecontrol.plan import prepare_conditions
-from wm_pipelines.media import save_image
+from wm_pipelines.media.pictures import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.files import atomic, atomic_folder
 from wm_pipelines.text.scene_graph import SceneGraph

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from wm_pipelines.conditions import TYPES, depth_to_map, extract, seg_from_ids
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
@@ -40,6 +39,7 @@ from wm_pipelines.flexecontrol.losses import (
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
+from wm_pipelines.media.conditions import TYPES, depth_to_map, extract, seg_from_ids
 from wm_pipelines.text.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.training.targets import target_of

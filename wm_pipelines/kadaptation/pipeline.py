@@ -34,7 +34,7 @@ from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
 from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
-from wm_pipelines.media import Picture
+from wm_pipelines.media.pictures import Picture
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded

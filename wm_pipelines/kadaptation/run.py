@@ -11,7 +11,7 @@ from wm_pipelines.class_inputs import Source, class_folders, picture_files
 from wm_pipelines.class_results import prediction_rows, write_results
 from wm_pipelines.kadaptation.adapter import TARGETS
 from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
-from wm_pipelines.media import load_image
+from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 
 

@@ -14,7 +14,7 @@ from wm_pipelines.diorama.language import caption, motion_words
 from wm_pipelines.diorama.motion import DIRECTIONS, TURNS, Motion, stays_clear
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene
-from wm_pipelines.mojito.flow import measure_flow
+from wm_pipelines.media.flow import measure_flow
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.random import keyed
 

@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.hub import embedded
-from wm_pipelines.media import image_grid, save_gif, save_image, to_tensor
+from wm_pipelines.media.drawing import draw_boxes
+from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pictures import image_grid, save_image, to_tensor
+from wm_pipelines.media.video import save_gif
 from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
 from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
-from wm_pipelines.overlays import draw_boxes
-from wm_pipelines.pages import write_page
 from wm_pipelines.runtime.files import atomic
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
@@ -68,7 +69,7 @@ def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
     }
     with atomic(folder / "motion.json") as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    write_page("motion.html", folder, report)
+    write_page(__package__, "motion.html", folder, report)
     return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
 
 

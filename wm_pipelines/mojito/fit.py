@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from wm_pipelines.hub import resolve
-from wm_pipelines.media import read_video
-from wm_pipelines.mojito.flow import FARNEBACK, level_of, measure_flow, percentile_table
+from wm_pipelines.media.flow import FARNEBACK, level_of, measure_flow, percentile_table
+from wm_pipelines.media.video import read_video
 from wm_pipelines.mojito.training import VideoTask
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 

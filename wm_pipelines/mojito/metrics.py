@@ -13,7 +13,7 @@ import torch
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.metrics import Found, look
 from wm_pipelines.diorama.scene import COLOURS
-from wm_pipelines.mojito.flow import measure_flow
+from wm_pipelines.media.flow import measure_flow
 
 WAYS = ("left", "right", "towards", "away")
 LEAST_MOVE = 1 / 64  # of the picture: what moves less has no direction

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.media import to_tensor
-from wm_pipelines.mojito.flow import measure_flow
+from wm_pipelines.media.flow import measure_flow
+from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.mojito.objects import MotionObject
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.media import image_grid, save_gif, save_image, write_video
+from wm_pipelines.media.pictures import image_grid, save_image
+from wm_pipelines.media.video import save_gif, write_video
 from wm_pipelines.mojito.formats import canonical
 from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.overlay import describe, draw_report

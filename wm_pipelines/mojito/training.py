@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from wm_pipelines.hub import resolve
+from wm_pipelines.media.flow import FARNEBACK, level_of, percentile_table
 from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
-from wm_pipelines.mojito.flow import FARNEBACK, level_of, percentile_table
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.runtime.random import keyed

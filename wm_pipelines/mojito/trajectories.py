@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from wm_pipelines.media import read_data
 from wm_pipelines.mojito.formats import ati, boxes, canonical, points
 from wm_pipelines.mojito.objects import MotionObject, text
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.files import atomic, read_data
 
 POINT_FORMATS: dict[str, tuple[Callable[[Any], points.Tracks], tuple[int, int] | None]] = {
     "kjnodes": (points.read_kjnodes, None),

@@ -58,3 +58,18 @@ def _move(source: Path, target: Path, last: str | None) -> None:
         destination = target / path.relative_to(source)
         destination.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, destination)
+
+
+def read_data(path: str | Path, most: int = 64 * 2**20) -> bytes:
+    """The bytes of a file of tracks or boxes, for the readers of their formats.
+
+    Raises:
+        ValueError: no such file, an empty one, or one of more than `most` bytes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file at {str(path)!r}: {'it is a folder' if path.is_dir() else 'the file is missing'}")
+    size = path.stat().st_size
+    if not 0 < size <= most:
+        raise ValueError(f"{str(path)!r} has {size} bytes; a file of tracks or boxes has 1 to {most}")
+    return path.read_bytes()

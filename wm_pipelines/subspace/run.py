@@ -11,7 +11,7 @@ from transformers import CLIPVisionModel
 from wm_pipelines import hub
 from wm_pipelines.class_inputs import class_folders
 from wm_pipelines.clip_base import image_processor, model_type, preprocess
-from wm_pipelines.media import load_image
+from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.subspace.dimension import LocalIntrinsicDimension

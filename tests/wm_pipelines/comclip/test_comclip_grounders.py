@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wm_pipelines.comclip.boxes import read_boxes
 from wm_pipelines.comclip.grounders import PhraseDetector, diorama_boxes
+from wm_pipelines.media.boxes import read_boxes
 
 
 def test_diorama_boxes_hold_their_objects_and_nothing_more():

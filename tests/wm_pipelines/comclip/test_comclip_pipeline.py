@@ -62,7 +62,7 @@ def test_components_say_what_was_seen_and_how_much_it_weighs(run, picture, boxes
     ]  # fmt: skip
     assert sum(p.weight for p in parts) == pytest.approx(1, abs=1e-12)
     assert parts[0].box == boxes["red cube"][0] and parts[2].box == (2, 3, 60, 39) and len(parts[2].boxes) == 2
-    from wm_pipelines.media import to_pil
+    from wm_pipelines.media.pictures import to_pil
 
     assert parts[0].subimage.tobytes() == to_pil(subimage(picture(), boxes["red cube"])).tobytes()
     assert parts[0].subimage.size == (64, 40)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.conditions import BACKGROUND, UNI_CONTROLNET_BACKGROUND, extract
 from wm_pipelines.flexecontrol.condition import Condition, prepare
-from wm_pipelines.media import save_image
+from wm_pipelines.media.conditions import BACKGROUND, UNI_CONTROLNET_BACKGROUND, extract
+from wm_pipelines.media.pictures import save_image
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wm_pipelines.flexecontrol.condition import Condition
-from wm_pipelines.media import save_image
+from wm_pipelines.media.pictures import save_image
 
 
 @pytest.fixture

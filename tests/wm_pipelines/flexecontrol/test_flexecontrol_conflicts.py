@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from wm_pipelines.conditions import depth_to_map
 from wm_pipelines.flexecontrol.condition import Condition, prepare
 from wm_pipelines.flexecontrol.conflicts import find_conflicts
+from wm_pipelines.media.conditions import depth_to_map
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 PROMPT = "a red cube left of a blue sphere"

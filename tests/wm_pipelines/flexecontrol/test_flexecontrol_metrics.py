@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from wm_pipelines.conditions import extract
 from wm_pipelines.diorama.judge import JudgeOutput
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, SceneObject
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
+from wm_pipelines.media.conditions import extract
 
 RED, BLUE = (list(COLOURS).index(name) + 1 for name in ("red", "blue"))
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from wm_pipelines import cli
-from wm_pipelines.media import save_image
+from wm_pipelines.media.pictures import save_image
 
 
 def call(monkeypatch, *arguments):

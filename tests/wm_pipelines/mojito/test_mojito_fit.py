@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from wm_pipelines.checkpoints import RECORDS
 from wm_pipelines.config import WMConfig
-from wm_pipelines.media import write_video
+from wm_pipelines.media.video import write_video
 from wm_pipelines.mojito.fit import ClipFolder
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.training import KeyedNoise, Recipe, build, train

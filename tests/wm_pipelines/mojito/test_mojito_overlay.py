@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from wm_pipelines.media.drawing import colour_of
 from wm_pipelines.mojito.outputs import MotionReport
 from wm_pipelines.mojito.overlay import describe, draw_on_grid, draw_report
-from wm_pipelines.overlays import colour_of
 
 BOXES = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]])
 BLACK = torch.zeros(3, 64, 64)

@@ -187,7 +187,7 @@ def polarity_warning(type: str, map: torch.Tensor, background: float | None = No
 
 def _as_uint8(photo: object) -> tuple[np.ndarray, bool]:
     """uint8 `(B, H, W, 3)` and whether the caller gave a batch."""
-    from wm_pipelines.media import to_tensor
+    from wm_pipelines.media.pictures import to_tensor
 
     if isinstance(photo, np.ndarray) and photo.ndim == 4 and photo.dtype == np.uint8 and photo.shape[-1] == 3:
         return np.ascontiguousarray(photo), True
@@ -237,7 +237,7 @@ def check_extractable(type: str, options: Mapping[str, object]) -> None:
     Raises:
         ValueError: an unknown type or option, or a type that needs a model while none is given.
     """
-    from wm_pipelines import extractors
+    from wm_pipelines.media import extractors
 
     type = canonical_type(type)
     if type in _WANTED:
@@ -265,7 +265,7 @@ def extract(type: str, photo: object, **options: object) -> torch.Tensor:
             `sharpness`, `threshold`, `polarity`), seg (`regions`, `method`, `palette_seed`), or with
             `estimator=` depth and pose.
         photo: one picture as `media.to_tensor` takes it, or a batch: float `(B, 3, H, W)` or uint8 `(B, H, W, 3)`.
-        options: see `wm_pipelines.extractors`.
+        options: see `wm_pipelines.media.extractors`.
 
     Returns:
         float32 `(3, H, W)` in [0, 1], or `(B, 3, H, W)` for a batch.
@@ -273,7 +273,7 @@ def extract(type: str, photo: object, **options: object) -> torch.Tensor:
     Raises:
         ValueError: an unknown type or option, a bad picture, or a type that needs a model.
     """
-    from wm_pipelines import extractors
+    from wm_pipelines.media import extractors
 
     type = canonical_type(type)
     check_extractable(type, options)
@@ -289,7 +289,7 @@ def extract(type: str, photo: object, **options: object) -> torch.Tensor:
 
 
 def _estimate(type: str, picture: np.ndarray, estimator: Callable[[Image.Image], object]) -> torch.Tensor:
-    from wm_pipelines import extractors
+    from wm_pipelines.media import extractors
 
     height, width = picture.shape[:2]
     found = estimator(Image.fromarray(picture))

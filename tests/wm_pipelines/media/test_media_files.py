@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from wm_pipelines import media
+from wm_pipelines.runtime.files import atomic
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_bad_picture(picture, message):
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = media.save_image(torch.zeros(3, 4, 4), tmp_path / "a.png")
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), media.atomic(path) as temporary:
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.png"]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from wm_pipelines.media import Picture, to_mask, to_pil, to_tensor
+from wm_pipelines.media.pictures import Picture, to_mask, to_pil, to_tensor
 
 
 def colour_of(index: int) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import torch
 from wm_pipelines.diorama.motion import Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene, SceneObject
-from wm_pipelines.mojito.flow import dense_flow, level_of, measure_flow, percentile_table
+from wm_pipelines.media.flow import dense_flow, level_of, measure_flow, percentile_table
 
 
 def moving_right(speed, frames=6):

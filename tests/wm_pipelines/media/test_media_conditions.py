@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines import conditions as kinds
+from wm_pipelines.media import conditions as kinds
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines import overlays
+from wm_pipelines.media import drawing as overlays
 
 
 def test_box_is_outlined_at_its_pixels():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from wm_pipelines.comclip.boxes import inside_crop, read_boxes
 from wm_pipelines.comclip.subimages import fit_square, mask_of, subimage
+from wm_pipelines.media.boxes import inside_crop, read_boxes
 
 SIZE = (200, 400)  # height, width
 

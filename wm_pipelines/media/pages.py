@@ -1,4 +1,4 @@
-"""Pages of the demo: one self-contained HTML file from a template and the pictures beside it."""
+"""Pages: one self-contained HTML file from a template and the pictures beside it."""
 
 import base64
 import mimetypes
@@ -9,8 +9,8 @@ from typing import Any
 from wm_pipelines.runtime.files import atomic
 
 
-def write_page(template: str, folder: Path, report: dict[str, Any]) -> None:
-    """Renders `templates/TEMPLATE` to `folder/index.html`, atomically.
+def write_page(package: str, template: str, folder: Path, report: dict[str, Any]) -> None:
+    """Renders `templates/TEMPLATE` of a package of ours to `folder/index.html`, atomically.
 
     The template has `report`, and `inline(name)`: a picture of `folder` as a data URL.
     """
@@ -20,7 +20,7 @@ def write_page(template: str, folder: Path, report: dict[str, Any]) -> None:
         kind = mimetypes.guess_type(name)[0]
         return f"data:{kind};base64," + base64.b64encode((folder / name).read_bytes()).decode()
 
-    source = (files("wm_pipelines") / "templates" / template).read_text(encoding="utf-8")
+    source = (files(package) / "templates" / template).read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(source).render(report=report, inline=inline)
     with atomic(folder / "index.html") as partial:
         partial.write_text(page, encoding="utf-8")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines import conditions as kinds
-from wm_pipelines import extractors
+from wm_pipelines.media import conditions as kinds
+from wm_pipelines.media import extractors
 
 LINE_TYPES = ("canny", "softedge", "lines", "sketch")
 
