@@ -31,7 +31,7 @@ from records import RESULTS, append, environment, figure_text, read, summary, ve
 from shapes import COLOURS, KINDS, SHAPES, TINTS, Kind, Scene, place, render
 from shapes_clip import shapes_clip
 
-from wm_pipelines.clip_text import encode_images, encode_texts
+from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from wm_pipelines import clip_text, hub
-from wm_pipelines.clip_base import load_clip, model_type, safetensors_only
+from wm_pipelines import hub
+from wm_pipelines.clip import towers as clip_text
+from wm_pipelines.clip.parts import load_clip, model_type, safetensors_only
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
 from wm_pipelines.media.pictures import to_pil

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from wm_pipelines.clip_text import encode_texts
+from wm_pipelines.clip.towers import encode_texts
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer

@@ -19,8 +19,8 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from wm_pipelines import hub
 from wm_pipelines.class_inputs import Pictures, list_pictures, read_classes, read_labels
-from wm_pipelines.clip_base import load_clip, preprocess, reference
-from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
+from wm_pipelines.clip.parts import load_clip, preprocess, reference
+from wm_pipelines.clip.towers import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.cpl import training
 from wm_pipelines.cpl.explanation import CPLExplanation, draw_swaps

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
-from wm_pipelines.clip_text import MAX_TOKENS, encode_rows, eos_positions, tokenize
+from wm_pipelines.clip.towers import MAX_TOKENS, encode_rows, eos_positions, tokenize
 from wm_pipelines.runtime.offloading import execution_device
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.clip_text import encode_images
+from wm_pipelines.clip.towers import encode_images
 from wm_pipelines.cpl.data import DATASETS, SEEDS, SHOTS, FewShotData, Item, read_dataset, read_folders
 from wm_pipelines.cpl.metrics import (
     ENSEMBLE,

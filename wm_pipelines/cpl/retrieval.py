@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.clip_text import encode_images, encode_texts
+from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.cpl.metrics import recall_at
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.prompts import sentence, words

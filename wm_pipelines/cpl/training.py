@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from wm_pipelines.clip_text import MAX_TOKENS, encode_images, encode_texts
+from wm_pipelines.clip.towers import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.cpl.augment import augment
 from wm_pipelines.cpl.losses import LAMBDA, TAU, VARIANTS, class_logits, counterfactual_loss
 from wm_pipelines.cpl.negatives import Similarity, choose_negatives

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.clip_base import image_processor
+from wm_pipelines.clip.parts import image_processor
 from wm_pipelines.flexecontrol.augment import keep_conditions
 from wm_pipelines.flexecontrol.data import CONTENT, FolderTask, read_vector
 from wm_pipelines.flexecontrol.global_image import image_vectors

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from wm_pipelines import hub
-from wm_pipelines.clip_base import image_processor, load_clip, model_type, safetensors_only
+from wm_pipelines.clip.parts import image_processor, load_clip, model_type, safetensors_only
 
 
 def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Condition maps from pictures, without a model and without a download: OpenCV and a little arithmetic.
 
 Every extractor takes one uint8 picture `(H, W, 3)`, sRGB, and returns float32 `(H, W)` in [0, 1], white on 0; seg
-returns int64 ids. `wm_pipelines.media.conditions.extract` is the public face, which also takes batches. Nothing is random.
+returns int64 ids. `media.conditions.extract` is the public face, which also takes batches. Nothing is random.
 Colour counts channel by channel, so that an edge between equally bright colours is an edge.
 Sources: Canny 1986; LSD, von Gioi et al. 2010; XDoG, Winnemoeller et al. 2012; thinning, Zhang and Suen 1984.
 """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wm_pipelines.clip_text import encode_images
+from wm_pipelines.clip.towers import encode_images
 from wm_pipelines.cpl import training
 from wm_pipelines.cpl.losses import class_logits
 from wm_pipelines.cpl.negatives import choose_negatives

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wm_pipelines.clip_text import encode_images, encode_texts
+from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.cpl.losses import class_logits, counterfactual_loss
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.prompts import conditional_features, make_prompts

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from wm_pipelines import hub
 from wm_pipelines.cards import write_card
-from wm_pipelines.clip_text import encode_images, encode_texts
+from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.config import WMConfig
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from wm_pipelines.clip_text import (
+from wm_pipelines.clip.towers import (
     encode_embeds,
     encode_ids,
     encode_images,

@@ -1,0 +1,1 @@
+"""A stock CLIP as a base: its parts, and its two towers as functions."""
