@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from wm_pipelines.comclip import metrics
 from wm_pipelines.comclip.components import Linker
-from wm_pipelines.comclip.data import Example, Query
+from wm_pipelines.comclip.data import Query
 from wm_pipelines.comclip.fusion import Rule
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
+from wm_pipelines.data.caption_pairs import Example
 from wm_pipelines.media.boxes import Boxes
 from wm_pipelines.media.pictures import load_image
 

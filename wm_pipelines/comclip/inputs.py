@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from wm_pipelines.class_inputs import Pictures, list_pictures
+from wm_pipelines.data.class_folders import Pictures, list_pictures
 from wm_pipelines.media.boxes import Box, Boxes, read_boxes
 from wm_pipelines.media.pictures import Picture, to_tensor
 from wm_pipelines.text.parser import ParsedText

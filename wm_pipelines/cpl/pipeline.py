@@ -18,7 +18,6 @@ from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from wm_pipelines import hub
-from wm_pipelines.class_inputs import Pictures, list_pictures, read_classes, read_labels
 from wm_pipelines.clip.parts import load_clip, preprocess, reference
 from wm_pipelines.clip.towers import MAX_TOKENS, encode_images, encode_texts
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
@@ -29,6 +28,7 @@ from wm_pipelines.cpl.modeling import INIT, CPLPromptLearner
 from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts, words
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
 from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
+from wm_pipelines.data.class_folders import Pictures, list_pictures, read_classes, read_labels
 from wm_pipelines.media.pictures import Picture, to_tensor
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder

@@ -18,7 +18,7 @@ from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.cpl.metrics import recall_at
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.prompts import sentence, words
-from wm_pipelines.flickr import Captioned, find_flickr30k, read_flickr30k
+from wm_pipelines.data.flickr import Captioned, find_flickr30k, read_flickr30k
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.random import keyed
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from wm_pipelines import class_inputs
+from wm_pipelines.data import class_folders as class_inputs
 
 
 def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:

@@ -26,10 +26,10 @@ from transformers import (
 
 from wm_pipelines import hub
 from wm_pipelines.adapters.kronecker import KroneckerConfig
-from wm_pipelines.class_inputs import Pictures, list_pictures, read_labels
 from wm_pipelines.clip.parts import preprocess, reference
 from wm_pipelines.clip.towers import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
+from wm_pipelines.data.class_folders import Pictures, list_pictures, read_labels
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates

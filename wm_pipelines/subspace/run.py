@@ -9,8 +9,8 @@ from torch import nn
 from transformers import CLIPVisionModel
 
 from wm_pipelines import hub
-from wm_pipelines.class_inputs import class_folders
 from wm_pipelines.clip.parts import image_processor, model_type, preprocess
+from wm_pipelines.data.class_folders import class_folders
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from wm_pipelines.comclip import data, metrics
+from wm_pipelines.data import caption_pairs, tables
 from wm_pipelines.text.parser import Entity
 
 
@@ -43,11 +44,11 @@ def comvg(tmp_path):
         (2, "a man is sitting at a table", "man,sit,table", "('man', 'sit', 'sofa')", 1, 3, "object", 215),
         (3, "a cat is eating the food.", "cat,eat,food", "('cat', 'sniff', 'food')", 4, 9, "verb", 7),
     ]
-    return table(tmp_path / "ComVG.csv", data.COMVG_COLUMNS, rows)
+    return table(tmp_path / "ComVG.csv", caption_pairs.COMVG_COLUMNS, rows)
 
 
 def test_comvg(comvg, images):
-    examples = data.read_comvg(comvg, images)
+    examples = caption_pairs.read_comvg(comvg, images)
     assert [e.kind for e in examples] == ["subject", "object", "verb"]
     first = examples[0]
     assert first.captions == ("a man is sitting at a table",) and first.names == ("1", "2")
@@ -61,11 +62,11 @@ def test_svo_probes(tmp_path, images):
         ("A girl reads", "girl,read,book", "girl,hold,book", 1, 2, "False", "True", "False"),
         ("A dog sits", "dog,sit,grass", "cat,sit,grass", 3, 4, "True", "False", "False"),
     ]
-    file = table(tmp_path / "svo.csv", data.SVO_COLUMNS, rows)
-    assert [e.kind for e in data.read_svo_probes(file, images)] == ["verb", "subject"]
-    file = table(tmp_path / "two.csv", data.SVO_COLUMNS, [(*rows[0][:5], "True", "True", "False")])
+    file = table(tmp_path / "svo.csv", caption_pairs.SVO_COLUMNS, rows)
+    assert [e.kind for e in caption_pairs.read_svo_probes(file, images)] == ["verb", "subject"]
+    file = table(tmp_path / "two.csv", caption_pairs.SVO_COLUMNS, [(*rows[0][:5], "True", "True", "False")])
     with pytest.raises(ValueError, match="two.csv, line 2: one of subj_neg, verb_neg, obj_neg must be True"):
-        data.read_svo_probes(file, images)
+        caption_pairs.read_svo_probes(file, images)
 
 
 def test_winoground_and_vl_checklist(tmp_path, images):
@@ -73,33 +74,33 @@ def test_winoground_and_vl_checklist(tmp_path, images):
     images.rename(tmp_path / "wino" / "images")
     row = {"id": 7, "image_0": "1", "image_1": "4", "caption_0": "a b", "caption_1": "b a", "collapsed_tag": "Object"}
     write(tmp_path / "wino" / "examples.jsonl", json.dumps(row) + "\n")
-    (example,) = data.read_winoground(tmp_path / "wino")
+    (example,) = caption_pairs.read_winoground(tmp_path / "wino")
     assert example.kind == "Object" and example.captions == ("a b", "b a") and example.images[1].name == "4.png"
     write(tmp_path / "wino" / "examples.jsonl", json.dumps({"id": 1}))
     with pytest.raises(ValueError, match="examples.jsonl, line 1: the line lacks image_0, image_1, caption_0"):
-        data.read_winoground(tmp_path / "wino")
+        caption_pairs.read_winoground(tmp_path / "wino")
 
     file = write(tmp_path / "colour.json", [["1.jpg", {"POS": ["a red cube"], "NEG": ["a blue cube"]}]])
-    (example,) = data.read_vl_checklist(file, tmp_path / "wino" / "images")
+    (example,) = caption_pairs.read_vl_checklist(file, tmp_path / "wino" / "images")
     assert example.kind == "colour" and example.captions == ("a red cube", "a blue cube") and example.names == ("1",)
     write(file, [["1.jpg", {"POS": [], "NEG": ["x"]}]])
     with pytest.raises(ValueError, match="colour.json, line 0: POS must be a list of captions"):
-        data.read_vl_checklist(file, images)
+        caption_pairs.read_vl_checklist(file, images)
 
 
 def test_malformed_tables_are_named(tmp_path, images, comvg):
     with pytest.raises(ValueError, match="can't read .*absent.csv"):
-        data.read_comvg(tmp_path / "absent.csv", images)
+        caption_pairs.read_comvg(tmp_path / "absent.csv", images)
     with pytest.raises(ValueError, match="lacks the column.s. neg_value, sentence_id"):
-        data.read_comvg(table(tmp_path / "a.csv", data.COMVG_COLUMNS[:6], [["x"] * 6]), images)
+        caption_pairs.read_comvg(table(tmp_path / "a.csv", caption_pairs.COMVG_COLUMNS[:6], [["x"] * 6]), images)
     with pytest.raises(ValueError, match="holds no row"):
-        data.read_comvg(table(tmp_path / "a.csv", data.COMVG_COLUMNS, []), images)
+        caption_pairs.read_comvg(table(tmp_path / "a.csv", caption_pairs.COMVG_COLUMNS, []), images)
     with pytest.raises(ValueError, match="line 2: triplet 'man,sit' must hold subject"):
         row = (1, "s", "man,sit", "n", 1, 2, "verb", 3)
-        data.read_comvg(table(tmp_path / "a.csv", data.COMVG_COLUMNS, [row]), images)
+        caption_pairs.read_comvg(table(tmp_path / "a.csv", caption_pairs.COMVG_COLUMNS, [row]), images)
     with pytest.raises(ValueError, match="line 2: no value for sentence"):
         row = (1, "", "man,sit,table", "n", 1, 2, "verb", 3)
-        data.read_comvg(table(tmp_path / "a.csv", data.COMVG_COLUMNS, [row]), images)
+        caption_pairs.read_comvg(table(tmp_path / "a.csv", caption_pairs.COMVG_COLUMNS, [row]), images)
 
 
 def test_layouts_of_the_authors_scripts_also_encoded_twice(tmp_path):
@@ -128,8 +129,8 @@ def test_layouts_of_the_authors_scripts_also_encoded_twice(tmp_path):
         (data.read_parsed, '{"objects": []}', "needs 'objects'"),
         (data.read_dense_captions, "[1]", "must map dense captions"),
         (data.read_matches, '{"man": "a man"}', "must map entities to lists"),
-        (data.read_json, "{", "bad.json: Expecting"),
-        (data.read_json, '"{"', "bad.json: Expecting"),
+        (tables.read_json, "{", "bad.json: Expecting"),
+        (tables.read_json, '"{"', "bad.json: Expecting"),
     ],
 )
 def test_malformed_layouts_are_refused(tmp_path, read, value, words):
@@ -177,7 +178,7 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
     from wm_pipelines.comclip.evaluate import score_examples, summarise
 
     pipe.vocabulary = None
-    examples = data.read_comvg(comvg, images)
+    examples = caption_pairs.read_comvg(comvg, images)
     boxes = {"1": {"a man": [[2, 2, 20, 25]], "wooden table": [[10, 8, 38, 29]]}, "2": {"a man": [[2, 2, 20, 25]]}}
     scores = score_examples(
         pipe, examples, grounding=lambda e, i: boxes.get(e.names[i], {}),
@@ -198,7 +199,7 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
     twice = [examples[0], examples[2], examples[2]]  # rows of one id are failures of their own
     assert summarise(twice, score_examples(pipe, twice, grounding=lambda e, i: {}))["failed"] == 2
     with pytest.raises(ValueError, match="not one image is there"):
-        score_examples(pipe, data.read_comvg(comvg, images / "absent"))
+        score_examples(pipe, caption_pairs.read_comvg(comvg, images / "absent"))
 
 
 def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):

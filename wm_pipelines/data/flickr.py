@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wm_pipelines.tables import Source, find_picture, located, read_json, read_text
+from wm_pipelines.data.tables import Source, find_picture, located, read_json, read_text
 
 TABLES = ("dataset_flickr30k.json", "results_20130124.token")
 FOLDERS = ("images", "flickr30k-images", "flickr30k_images")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wm_pipelines.flickr import find_flickr30k, read_flickr30k
+from wm_pipelines.data.flickr import find_flickr30k, read_flickr30k
 
 PARTS = {"10.jpg": "train", "20.jpg": "test", "30.jpg": "test", "40.jpg": "val"}
 

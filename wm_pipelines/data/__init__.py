@@ -1,0 +1,1 @@
+"""What people train and measure on, read from their own copies: class folders, tables, caption pairs."""
