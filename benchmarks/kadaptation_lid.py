@@ -27,10 +27,10 @@ from peft import inject_adapter_in_model
 from records import RESULTS, append, environment, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig
-from wm_pipelines.subspace.dimension import LocalIntrinsicDimension
-from wm_pipelines.subspace.groups import block_groups
-from wm_pipelines.subspace.results import GroupDimension, LIDResult
-from wm_pipelines.subspace.training import ClassificationTask
+from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension
+from wm_pipelines.kadaptation.subspace.groups import block_groups
+from wm_pipelines.kadaptation.subspace.results import GroupDimension, LIDResult
+from wm_pipelines.kadaptation.subspace.training import ClassificationTask
 
 LID_SIZES: dict[str, Any] = SIZES | {
     "shots": 100, "validation": 20, "steps": 60, "batch": 32, "lid_rates": (5e-3, 5e-2), "lid_seeds": 3,

@@ -25,7 +25,7 @@ from cells import every_nth
 from clips import ClipMaker, check_rows, made_by, seen_object
 from records import RESULTS, append, detectable, environment, figure_text, read, summary, verdict, verdict_lines, write
 
-from wm_pipelines.bootstrap import interval
+from wm_pipelines.evaluation.statistics import interval
 from wm_pipelines.mojito.metrics import WAYS, acceleration, direction, object_flow, over_range, persistence, speed
 from wm_pipelines.mojito.metrics import track_colour as track
 from wm_pipelines.runtime.files import atomic

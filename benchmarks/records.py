@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_pipelines.bootstrap import hierarchical, interval
+from wm_pipelines.evaluation.statistics import hierarchical, interval
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training.record import code_commit, hardware, versions

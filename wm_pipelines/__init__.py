@@ -18,7 +18,7 @@ _PUBLIC = {
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
     "KroneckerConfig": "wm_pipelines.adapters.kronecker",
-    "LocalIntrinsicDimension": "wm_pipelines.subspace.dimension",
+    "LocalIntrinsicDimension": "wm_pipelines.kadaptation.subspace.dimension",
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",

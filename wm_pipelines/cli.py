@@ -79,7 +79,7 @@ def run_lid(
     max_dim: Annotated[int | None, typer.Option(min=1, help="highest dimension to try; default: all")] = None,
 ) -> None:
     """Local intrinsic dimension of attention and MLP in every layer: which of them your pictures need."""
-    from wm_pipelines.subspace.run import run
+    from wm_pipelines.kadaptation.subspace.run import run
 
     result = run(pictures, base, out, projection, seeds, steps, batch, max_dim, say=typer.echo)
     for line in result.describe():

@@ -189,7 +189,7 @@ def test_a_rate_is_the_best_of_the_tuning_seeds_and_ties_go_to_the_smaller(scrip
 
 
 def lid_result(script, d90s):
-    results = script("wm_pipelines.subspace.results")
+    results = script("wm_pipelines.kadaptation.subspace.results")
     names = {"attention": [f"self_attn.{n}_proj" for n in ("q", "k", "v", "out")], "mlp": ["mlp.fc1", "mlp.fc2"]}
     groups = []
     for i, d90 in enumerate(d90s):

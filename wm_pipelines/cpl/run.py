@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.class_results import prediction_rows, write_results
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.protocol import run_protocol, write_rows
 from wm_pipelines.data.class_folders import Source, check_names, class_folders, picture_files
+from wm_pipelines.evaluation.results import prediction_rows, write_results
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig
-from wm_pipelines.class_results import prediction_rows, write_results
 from wm_pipelines.data.class_folders import Source, class_folders, picture_files
+from wm_pipelines.evaluation.results import prediction_rows, write_results
 from wm_pipelines.kadaptation.adapter import TARGETS
 from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
 from wm_pipelines.media.pictures import load_image

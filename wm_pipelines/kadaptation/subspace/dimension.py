@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from wm_pipelines.bootstrap import hierarchical, interval
-from wm_pipelines.subspace.groups import check_groups, parameters_of
-from wm_pipelines.subspace.modeling import SubspaceModel
-from wm_pipelines.subspace.projections import check_projection
-from wm_pipelines.subspace.results import CurvePoint, GroupDimension, LIDResult, isotonic
+from wm_pipelines.evaluation.statistics import hierarchical, interval
+from wm_pipelines.kadaptation.subspace.groups import check_groups, parameters_of
+from wm_pipelines.kadaptation.subspace.modeling import SubspaceModel
+from wm_pipelines.kadaptation.subspace.projections import check_projection
+from wm_pipelines.kadaptation.subspace.results import CurvePoint, GroupDimension, LIDResult, isotonic
 
 SHARE = 0.9
 """The part of the gain of full training that d90 has to reach."""

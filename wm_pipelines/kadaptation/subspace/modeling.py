@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from wm_pipelines.subspace.projections import make_projection
+from wm_pipelines.kadaptation.subspace.projections import make_projection
 
 
 class SubspaceModel(nn.Module):

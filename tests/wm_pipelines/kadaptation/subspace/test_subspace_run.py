@@ -9,10 +9,10 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from typer.testing import CliRunner
 
 from wm_pipelines import cli
+from wm_pipelines.kadaptation.subspace.results import LIDResult
+from wm_pipelines.kadaptation.subspace.run import files_of_classes, run, split_classes
+from wm_pipelines.kadaptation.subspace.training import ClassificationTask
 from wm_pipelines.media.pictures import save_image
-from wm_pipelines.subspace.results import LIDResult
-from wm_pipelines.subspace.run import files_of_classes, run, split_classes
-from wm_pipelines.subspace.training import ClassificationTask
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from wm_pipelines.subspace import dimension
-from wm_pipelines.subspace.dimension import LocalIntrinsicDimension
-from wm_pipelines.subspace.groups import block_groups
-from wm_pipelines.subspace.results import CurvePoint, GroupDimension, LIDResult, isotonic
+from wm_pipelines.kadaptation.subspace import dimension
+from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension
+from wm_pipelines.kadaptation.subspace.groups import block_groups
+from wm_pipelines.kadaptation.subspace.results import CurvePoint, GroupDimension, LIDResult, isotonic
 
 
 class Toy(nn.Module):

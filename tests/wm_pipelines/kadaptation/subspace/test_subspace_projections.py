@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wm_pipelines.subspace.projections import PROJECTIONS, hadamard, make_projection
+from wm_pipelines.kadaptation.subspace.projections import PROJECTIONS, hadamard, make_projection
 
 KINDS = list(PROJECTIONS)
 

@@ -11,13 +11,13 @@ from transformers import CLIPVisionModel
 from wm_pipelines import hub
 from wm_pipelines.clip.parts import image_processor, model_type, preprocess
 from wm_pipelines.data.class_folders import class_folders
+from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension
+from wm_pipelines.kadaptation.subspace.groups import block_groups
+from wm_pipelines.kadaptation.subspace.results import LIDResult
+from wm_pipelines.kadaptation.subspace.training import ClassificationTask, Labelled
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
-from wm_pipelines.subspace.dimension import LocalIntrinsicDimension
-from wm_pipelines.subspace.groups import block_groups
-from wm_pipelines.subspace.results import LIDResult
-from wm_pipelines.subspace.training import ClassificationTask, Labelled
 
 HEAD_RATE = 1e-2
 KINDS = ("clip", "clip_vision_model")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from wm_pipelines.subspace.modeling import SubspaceModel
+from wm_pipelines.kadaptation.subspace.modeling import SubspaceModel
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wm_pipelines.class_results import prediction_rows, write_results
+from wm_pipelines.evaluation.results import prediction_rows, write_results
 
 NAMES = ["a cat", "a dog"]
 

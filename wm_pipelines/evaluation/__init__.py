@@ -1,0 +1,1 @@
+"""How well: intervals (without torch), and what a classifier said, as files."""
