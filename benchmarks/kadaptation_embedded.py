@@ -15,10 +15,10 @@ import yaml
 from records import append, environment, mean_interval, summary
 
 from wm_pipelines import hub
-from wm_pipelines.cards import write_card
 from wm_pipelines.config import EvaluationRecord, write_atomic
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
+from wm_pipelines.hub.cards import write_card
 from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline
 from wm_pipelines.pipeline import AutoWMPipeline
 

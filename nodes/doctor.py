@@ -33,7 +33,7 @@ class WM_Doctor(io.ComfyNode):
 
     @classmethod
     def execute(cls, verify: bool) -> io.NodeOutput:
-        from wm_pipelines.doctor import describe, doctor
+        from wm_pipelines.hub.doctor import describe, doctor
 
         from . import FAILED, NODES, folders, memory, version_mismatch
 

@@ -5,7 +5,7 @@ Public names load on first use, so that importing the package costs neither torc
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from wm_pipelines.runtime.version import __version__ as __version__
 
 _PUBLIC = {
     "AutoWMPipeline": "wm_pipelines.pipeline",

@@ -303,7 +303,7 @@ def seal(
     page: Annotated[Path | None, typer.Option(help="folder for card, record, recipe and log")] = None,
 ) -> None:
     """Make a checkpoint of a finished run: weights, record with hashes, card."""
-    from wm_pipelines.checkpoints import seal_run
+    from wm_pipelines.hub.sealing import seal_run
 
     config = seal_run(run, out, evaluation or [], earlier or [], page)
     typer.echo(f"{out}: {config.method}, {len(config.files)} files")
@@ -337,7 +337,7 @@ def list_checkpoints() -> None:
 @app.command()
 def card(folder: Folder) -> None:
     """Write the model card from the record."""
-    from wm_pipelines.cards import write_card
+    from wm_pipelines.hub.cards import write_card
 
     for path in write_card(folder):
         typer.echo(path)
@@ -346,7 +346,7 @@ def card(folder: Folder) -> None:
 @app.command()
 def validate(folder: Folder) -> None:
     """Check a checkpoint: record, hashes, formats, card."""
-    from wm_pipelines.publishing import validate as check
+    from wm_pipelines.hub.publishing import validate as check
 
     problems = check(folder)
     for problem in problems:
@@ -366,7 +366,7 @@ def publish(
     private: Annotated[bool, typer.Option("--private")] = False,
 ) -> None:
     """Upload a validated checkpoint to the Hub; a dry run by default."""
-    from wm_pipelines.publishing import publish as send
+    from wm_pipelines.hub.publishing import publish as send
 
     result = send(folder, repo_id, dry_run=not upload, private=private)
     for name, size in result.files.items():
@@ -385,8 +385,8 @@ def schema() -> None:
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """What is installed, what works, what doesn't."""
-    from wm_pipelines.doctor import describe
-    from wm_pipelines.doctor import doctor as look
+    from wm_pipelines.hub.doctor import describe
+    from wm_pipelines.hub.doctor import doctor as look
 
     report = look()
     typer.echo(json.dumps(report, indent=2) if as_json else "\n".join(describe(report)))

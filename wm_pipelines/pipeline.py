@@ -15,8 +15,8 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.hub.weights import align
 from wm_pipelines.runtime.files import atomic_folder
-from wm_pipelines.weights import align
 
 MODEL_INDEX = "model_index.json"
 

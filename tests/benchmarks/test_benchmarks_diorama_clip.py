@@ -6,7 +6,7 @@ import pytest
 
 from wm_pipelines import hub
 from wm_pipelines.config import WMConfig
-from wm_pipelines.publishing import validate
+from wm_pipelines.hub.publishing import validate
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_clip_benchmark_has_every_figure(script, untrained, monkeypatch, tmp_pat
 
 
 def test_kadaptation_benchmark_seals_a_checkpoint(script, untrained, monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", untrained)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", untrained)
     bench, out, folder, page = script("kadaptation_embedded"), *(tmp_path / n for n in ("out.jsonl", "ckpt", "page"))
     sizes = ["--shots=1", "--test=1", "--seeds=1", "--epochs=1"]
     bench.main([*sizes, f"--out={out}", f"--checkpoint={folder}", f"--page={page}"])

@@ -12,7 +12,7 @@ import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import WMConfig
-from wm_pipelines.publishing import validate
+from wm_pipelines.hub.publishing import validate
 
 ROOT = Path(__file__).parents[2]
 LARGEST = {

@@ -155,7 +155,7 @@ def test_config_and_hub_import_neither_torch_nor_diffusers():
     import sys
 
     code = (
-        "import sys, wm_pipelines.config, wm_pipelines.hub, wm_pipelines.cards, wm_pipelines.publishing\n"
+        "import sys, wm_pipelines.config, wm_pipelines.hub, wm_pipelines.hub.cards, wm_pipelines.hub.publishing\n"
         "assert not {'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

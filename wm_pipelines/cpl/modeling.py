@@ -14,8 +14,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from wm_pipelines.hub.weights import align
 from wm_pipelines.runtime.noise import randn
-from wm_pipelines.weights import align
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.hub.weights import read_torch_file
 from wm_pipelines.media.conditions import TYPES, UNI_CONTROLNET_BACKGROUND
-from wm_pipelines.weights import read_torch_file
 
 # The UNet of Stable Diffusion 1.5, where it differs from the defaults of UNet2DConditionModel.
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}

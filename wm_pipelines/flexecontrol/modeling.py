@@ -43,8 +43,8 @@ from wm_pipelines.flexecontrol.decomposition import (
     target_names,
 )
 from wm_pipelines.flexecontrol.slots import SlotInput, sum_slots
+from wm_pipelines.hub.weights import align
 from wm_pipelines.media.conditions import BACKGROUND, TYPES
-from wm_pipelines.weights import align
 
 PRESETS, FAST, SHARE_H = ("paper", "uni", "transformer", "carrier"), ("shared", "per_type"), ("layer", "model")
 SD_WIDTHS, SD_FEATURES, SD_PRE = (320, 640, 1280, 1280), (192, 256, 384, 512), (32, 64, 128)

@@ -19,9 +19,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from wm_pipelines.diorama.training import save_half
+from wm_pipelines.hub.weights import read_torch_file
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
 from wm_pipelines.runtime.files import atomic_folder
-from wm_pipelines.weights import read_torch_file
 
 # Where the parts differ from the defaults of their classes. OpenCLIP's last layer is left out: the UNet was trained on
 # the state before it, through the final norm.

@@ -239,7 +239,7 @@ def test_a_record_alone_is_a_checkpoint_on_its_base(comclip_parts, pipe, tmp_pat
 def test_a_base_by_name_keeps_its_words_and_every_argument_counts(comclip_parts, pipe, tmp_path, monkeypatch, picture):
     from wm_pipelines import AutoWMPipeline, ComCLIPPipeline, WMConfig, hub
 
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", tmp_path)
     for part in comclip_parts.values():
         part.save_pretrained(tmp_path / "diorama-clip")
     hub.seal(tmp_path / "diorama-clip", WMConfig(method="diorama-clip", vocabulary=["a", "red", "cube"]))

@@ -62,7 +62,7 @@ def test_run_leaves_sub_images_a_report_and_a_page(call, tmp_path):
 def test_a_record_gives_the_settings(call, base, pipe, tmp_path, monkeypatch):
     from wm_pipelines import WMConfig, hub
 
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path / "embedded")
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     base.rename(tmp_path / "embedded" / "diorama-clip")
     try:

@@ -14,13 +14,13 @@ from PIL import Image
 from torch.nn import functional
 
 from wm_pipelines import hub
-from wm_pipelines.cards import write_card
 from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.config import WMConfig
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.cpl.pipeline import CPLPipeline
+from wm_pipelines.hub.cards import write_card
+from wm_pipelines.hub.publishing import validate
 from wm_pipelines.pipeline import AutoWMPipeline
-from wm_pipelines.publishing import validate
 
 NAMES = ["red", "green", "blue"]
 
@@ -196,7 +196,7 @@ def test_a_closed_vocabulary_is_kept_to(clip_folder, coloured):
 
 def test_auto_puts_an_adapter_on_the_base_that_its_record_names(clip_folder, coloured, tmp_path, monkeypatch):
     pictures, labels, names = coloured()
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", clip_folder.parent)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", clip_folder.parent)
     pipe = CPLPipeline.from_clip("clip")
     pipe.set_progress_bar_config(disable=True)
     assert pipe.wm_config.base_model.embedded == "clip" and pipe.wm_config.base_model.fingerprint

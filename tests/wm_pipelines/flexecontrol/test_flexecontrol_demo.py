@@ -44,9 +44,8 @@ def test_demo_leaves_a_page_a_report_and_pictures(made):
 
 
 def test_without_checkpoints_it_leaves_nothing(tmp_path, monkeypatch):
-    from wm_pipelines import hub
 
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path / "none")
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", tmp_path / "none")
     with pytest.raises(ValueError, match="'flexecontrol'"):
         module.demo(tmp_path / "demo")
     assert not (tmp_path / "demo").exists()

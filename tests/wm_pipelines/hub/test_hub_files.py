@@ -15,7 +15,7 @@ from wm_pipelines.config import CONFIG_NAME, METHOD_CONFIGS, BaseModelRef, WMCon
 @pytest.fixture
 def shipped(checkpoint, monkeypatch):
     """The checkpoint as an embedded one, named `judge`."""
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", checkpoint.parent)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", checkpoint.parent)
     return checkpoint
 
 

@@ -198,7 +198,7 @@ def test_pickled_weights_in_an_adapter_folder_are_not_loaded(adapter, base, cont
 
 
 def test_class_loads_an_embedded_name(adapter, base, control, monkeypatch):
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", base.parent)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", base.parent)
     pipe = FlexEControlPipeline.from_pretrained("base", control=control)
     assert pipe.source_folder == base
     with pytest.raises(ValueError, match="'bass' is not an embedded checkpoint"):

@@ -77,5 +77,5 @@ def as_embedded(clip_folder, monkeypatch, tmp_path):
     shutil.copytree(clip_folder, root / "diorama-clip")
     words = "a photo of red green blue sphere".split()
     hub.seal(root / "diorama-clip", WMConfig(method="diorama-clip", vocabulary=words))
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", root)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", root)
     return root

@@ -5,8 +5,8 @@ import torch
 from diffusers import MotionAdapter, StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from wm_pipelines.checkpoints import RECORDS
 from wm_pipelines.config import WMConfig
+from wm_pipelines.hub.sealing import RECORDS
 from wm_pipelines.media.video import write_video
 from wm_pipelines.mojito.fit import ClipFolder
 from wm_pipelines.runtime.noise import randn

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from wm_pipelines import cli, hub
-from wm_pipelines.checkpoints import seal_run
 from wm_pipelines.config import WMConfig
-from wm_pipelines.publishing import validate
+from wm_pipelines.hub.publishing import validate
+from wm_pipelines.hub.sealing import seal_run
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def base(tmp_path, monkeypatch):
     folder = tmp_path / "embedded" / "diorama-sd"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", folder.parent)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", folder.parent)
     return hub.seal(folder, WMConfig(method="diorama-sd"))
 
 

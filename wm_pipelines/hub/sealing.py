@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from wm_pipelines import hub
-from wm_pipelines.cards import write_card
 from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig, write_atomic
+from wm_pipelines.hub import store
+from wm_pipelines.hub.cards import write_card
 
 _SIZE = 64
 
@@ -51,7 +51,7 @@ def _diorama_video(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": "diorama-video",
         "pipeline": "MojitoPipeline",
-        "base_model": hub.base_ref("diorama-sd"),
+        "base_model": store.base_ref("diorama-sd"),
         "method_config": {**settings, "shared_noise": options.get("shared_noise", 0.0)},
         "paper": "arXiv:2412.08948",
     }
@@ -64,7 +64,7 @@ def _mojito(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": "mojito",
         "pipeline": "MojitoPipeline",
-        "base_model": hub.base_ref(options["base"]),
+        "base_model": store.base_ref(options["base"]),
         "method_config": {
             "image_size": options["size"],
             "num_frames": options["frames"],
@@ -80,7 +80,7 @@ def _flexecontrol(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": "flexecontrol",
         "pipeline": "FlexEControlPipeline",
-        "base_model": hub.base_ref(options.get("base", DEFAULTS["base"])),
+        "base_model": store.base_ref(options.get("base", DEFAULTS["base"])),
         "method_config": {"image_size": _SIZE, "guidance_scale": 4.0, "num_inference_steps": 25},
         "paper": "arXiv:2405.04834",
     }
@@ -140,7 +140,7 @@ def seal_run(
         shutil.copytree(run / "export", partial)
         for path in [partial, *partial.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
-        config = hub.seal(partial, config)
+        config = store.seal(partial, config)
         write_card(partial)
         if out.exists():
             os.replace(out, Path(temporary) / "old")

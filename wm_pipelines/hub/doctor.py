@@ -9,7 +9,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from wm_pipelines import __version__, hub
+from wm_pipelines.hub import store
+from wm_pipelines.runtime.version import __version__
 
 DISTRIBUTION = "wm-pipelines"
 OPENCV_WHEELS = (
@@ -34,9 +35,9 @@ def doctor(verify: bool = True) -> dict[str, Any]:
     """
     versions, problems = _versions()
     device = _device(problems)
-    checkpoints = {name: _checkpoint(name, verify, problems) for name in hub.embedded_names()}
+    checkpoints = {name: _checkpoint(name, verify, problems) for name in store.embedded_names()}
     if not checkpoints:
-        problems.append(f"no embedded checkpoint under {hub.EMBEDDED_ROOT}; install the package again")
+        problems.append(f"no embedded checkpoint under {store.EMBEDDED_ROOT}; install the package again")
     return {
         "package": __version__,
         "python": platform.python_version(),
@@ -120,7 +121,7 @@ def _checkpoint(name: str, verify: bool, problems: list[str]) -> str:
     if not verify:
         return "not checked"
     try:
-        hub.verify(hub.EMBEDDED_ROOT / name)
+        store.verify(store.EMBEDDED_ROOT / name)
     except ValueError as error:
         problems.append(f"embedded checkpoint {name}: {error}")
         return str(error)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wm_pipelines import cards, hub
 from wm_pipelines.config import CONFIG_NAME, WMConfig
+from wm_pipelines.hub import cards, store
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
@@ -27,10 +27,10 @@ def validate(folder: str | os.PathLike) -> list[str]:
         return [str(error)]
     problems = []
     try:
-        hub.verify(root)
+        store.verify(root)
     except ValueError as error:
         problems.append(str(error))
-    loadable = hub.loadable(root)
+    loadable = store.loadable(root)
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         if path.suffix == ".safetensors" and path.relative_to(root).as_posix() not in loadable:
             problems.append(f"{path} has a name that plain loading doesn't read; use default names without a variant")
@@ -66,7 +66,7 @@ def publish(
         ValueError: the folder has problems (all are named) or `repo_id` is not owner/name.
         HubError: the Hub refused or was not reached.
     """
-    if not hub.REPO_ID.match(repo_id):
+    if not store.REPO_ID.match(repo_id):
         raise ValueError(f"repo_id must have the form owner/name, got {repo_id!r}")
     problems = validate(folder)
     if problems:
@@ -89,13 +89,13 @@ def publish(
             commit_message=f"Publish {WMConfig.load(root).method} with wm-pipelines",
         )
     except (HTTPError, OSError) as error:
-        raise hub.explain(error, repo_id) from error
+        raise store.explain(error, repo_id) from error
     return Publication(repo_id, files, commit.oid)
 
 
 def _published(root: Path) -> Iterator[Path]:
     """Files that an upload takes: what loading reads, the record, the card with its figures, recipes and pictures."""
-    loadable = hub.loadable(root)
+    loadable = store.loadable(root)
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.removeprefix(".eval_results/").split("/"))

@@ -9,13 +9,12 @@ import json
 import os
 import re
 from fnmatch import fnmatch
-from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 
-EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+EMBEDDED_ROOT = Path(str(files("wm_pipelines") / "embedded"))
 # Weights in component folders, and in the root under the names that loaders look for: repositories of real bases keep
 # single-file checkpoints of many gigabytes in their root, which no pipeline reads.
 ALLOW_PATTERNS = (
@@ -30,20 +29,6 @@ ALLOW_PATTERNS = (
 VARIANTS = "*.*.safetensors"
 REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000
-
-# The other half of this module's names: cards and publishing, which loading never needs.
-_ELSEWHERE = {
-    "render_card": "wm_pipelines.cards",
-    "write_card": "wm_pipelines.cards",
-    "validate": "wm_pipelines.publishing",
-    "publish": "wm_pipelines.publishing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ELSEWHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ELSEWHERE[name]), name)
 
 
 class HubError(OSError):

@@ -7,7 +7,7 @@ import pytest
 
 from wm_pipelines import hub
 from wm_pipelines.config import WMConfig
-from wm_pipelines.doctor import describe, doctor
+from wm_pipelines.hub.doctor import describe, doctor
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def shipped(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     hub.seal(folder, WMConfig(method="diorama-judge", method_config={"colours": ["red"], "shapes": ["cube"]}))
-    monkeypatch.setattr(hub, "EMBEDDED_ROOT", tmp_path)
+    monkeypatch.setattr("wm_pipelines.hub.store.EMBEDDED_ROOT", tmp_path)
     return folder
 
 

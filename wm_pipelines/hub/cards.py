@@ -92,7 +92,7 @@ def render_card(folder: str | os.PathLike) -> str:
     config = WMConfig.load(root)
     title, task, about = METHODS[config.method]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.PackageLoader(__package__),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
