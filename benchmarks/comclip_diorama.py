@@ -21,11 +21,12 @@ from records import RESULTS, environment, figure_text, summary, write
 from wm_pipelines import hub
 from wm_pipelines.comclip.grounders import diorama_boxes
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
-from wm_pipelines.config import CONFIG_NAME, EvaluationRecord, WMConfig, write_atomic
+from wm_pipelines.config import CONFIG_NAME, EvaluationRecord, WMConfig
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations
 from wm_pipelines.hub.cards import write_card
+from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.random import keyed
 
 COMMAND = "python benchmarks/comclip_diorama.py"

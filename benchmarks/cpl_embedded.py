@@ -20,13 +20,14 @@ import yaml
 from records import RESULTS, environment, figure_text, summary, write
 
 from wm_pipelines import hub
-from wm_pipelines.config import CONFIG_NAME, EvaluationRecord, write_atomic
+from wm_pipelines.config import CONFIG_NAME, EvaluationRecord
 from wm_pipelines.cpl.metrics import harmonic
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
 from wm_pipelines.hub.cards import write_card
+from wm_pipelines.runtime.files import write_atomic
 
 COMMAND = "python benchmarks/cpl_embedded.py"
 SEEN = [f"{c} {s}" for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT]

@@ -15,12 +15,13 @@ import yaml
 from records import append, environment, mean_interval, summary
 
 from wm_pipelines import hub
-from wm_pipelines.config import EvaluationRecord, write_atomic
+from wm_pipelines.config import EvaluationRecord
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.hub.cards import write_card
 from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.files import write_atomic
 
 NAMES = ["one", "two", "three", "four"]
 TEMPLATES = ("a photo of {} objects.",)

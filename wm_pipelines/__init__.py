@@ -4,8 +4,31 @@ Public names load on first use, so that importing the package costs neither torc
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from wm_pipelines.runtime.version import __version__ as __version__
+
+if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the two together
+    from wm_pipelines.adapters.kronecker import KroneckerConfig as KroneckerConfig
+    from wm_pipelines.comclip.pipeline import ComCLIPPipeline as ComCLIPPipeline
+    from wm_pipelines.config import WMConfig as WMConfig
+    from wm_pipelines.cpl.modeling import CPLPromptLearner as CPLPromptLearner
+    from wm_pipelines.cpl.pipeline import CPLPipeline as CPLPipeline
+    from wm_pipelines.diorama.datasets import DioramaDataset as DioramaDataset
+    from wm_pipelines.flexecontrol.condition import Condition as Condition
+    from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
+    from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline as FlexEControlPipeline
+    from wm_pipelines.hub.store import embedded as embedded
+    from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline as KAdaptationPipeline
+    from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension as LocalIntrinsicDimension
+    from wm_pipelines.mojito.modeling import MotionIntensityModel as MotionIntensityModel
+    from wm_pipelines.mojito.objects import MotionObject as MotionObject
+    from wm_pipelines.mojito.pipeline import MojitoPipeline as MojitoPipeline
+    from wm_pipelines.pipeline import AutoWMPipeline as AutoWMPipeline
+    from wm_pipelines.pipeline import WMPipeline as WMPipeline
+    from wm_pipelines.text.scene_graph import Edge as Edge
+    from wm_pipelines.text.scene_graph import Node as Node
+    from wm_pipelines.text.scene_graph import SceneGraph as SceneGraph
 
 _PUBLIC = {
     "AutoWMPipeline": "wm_pipelines.pipeline",
@@ -14,6 +37,7 @@ _PUBLIC = {
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "Condition": "wm_pipelines.flexecontrol.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
+    "Edge": "wm_pipelines.text.scene_graph",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
@@ -22,10 +46,11 @@ _PUBLIC = {
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",
+    "Node": "wm_pipelines.text.scene_graph",
     "SceneGraph": "wm_pipelines.text.scene_graph",
     "WMConfig": "wm_pipelines.config",
     "WMPipeline": "wm_pipelines.pipeline",
-    "embedded": "wm_pipelines.hub",
+    "embedded": "wm_pipelines.hub.store",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -6,16 +6,16 @@ gives what the saved one gave, bit for bit).
 """
 
 import os
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 from wm_pipelines.hub.weights import align
+from wm_pipelines.methods import load, pipelines
 from wm_pipelines.runtime.files import atomic_folder
 
 MODEL_INDEX = "model_index.json"
@@ -133,24 +133,6 @@ class WMPipeline(DiffusionPipeline):
         super().save_pretrained(folder, **kwargs)
 
 
-class _Adapter(NamedTuple):
-    module: str
-    model_class: str
-    component: str
-
-
-# Where each pipeline class lives, so that a record can name one without naming code to import.
-PIPELINES = {
-    "StableDiffusionPipeline": "diffusers",
-    "CPLPipeline": "wm_pipelines.cpl.pipeline",
-    "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
-    "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
-    "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
-    "MojitoPipeline": "wm_pipelines.mojito.pipeline",
-}
-ADAPTERS = {"flexecontrol": _Adapter("wm_pipelines.flexecontrol.modeling", "FlexEControlModel", "control")}
-
-
 class AutoWMPipeline:
     """Loads the right pipeline for a checkpoint from its `wm_config.json`."""
 
@@ -193,8 +175,8 @@ class AutoWMPipeline:
             if base is not None:
                 raise ValueError(f"{source} is a whole pipeline and takes no base, got base={os.fspath(base)!r}")
             return pipeline_class.from_pretrained(str(folder), **kwargs)
-        from_base = getattr(pipeline_class, "from_base", None)  # of pipelines whose base is no pipeline itself
-        if (config.method not in ADAPTERS and from_base is None) or config.base_model is None:
+        from_base = getattr(pipeline_class, "from_base", None)  # a stock class has none
+        if from_base is None or config.base_model is None:
             raise ValueError(f"{folder} has no {MODEL_INDEX} and its record names no base to put it on")
         base_folder = hub.resolve(
             base or config.base_model.name, revision=None if base else config.base_model.revision, **cache
@@ -202,16 +184,7 @@ class AutoWMPipeline:
         _refuse_other_base(config.base_model, source, base or config.base_model.name, base_folder)
         if (base_folder / CONFIG_NAME).is_file():
             _checked(base_folder, verify)
-        if from_base is not None:
-            return from_base(base_folder, folder, **kwargs)
-        adapter = ADAPTERS[config.method]
-        model_class = getattr(import_module(adapter.module), adapter.model_class)
-        shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
-        parts = {}
-        if model_class.load_config(folder).get("slim"):
-            parts["unet"] = UNet2DConditionModel.from_pretrained(base_folder, subfolder="unet", **shared)
-        parts[adapter.component] = model_class.from_pretrained(folder, **parts, **shared)
-        return pipeline_class.from_pretrained(str(base_folder), **parts, **kwargs)
+        return from_base(base_folder, folder, **kwargs)
 
 
 def _checked(folder: Path, verify: bool) -> WMConfig:
@@ -223,11 +196,12 @@ def _checked(folder: Path, verify: bool) -> WMConfig:
 
 
 def _pipeline_class(config: WMConfig, folder: Path) -> type[DiffusionPipeline]:
-    if config.pipeline not in PIPELINES:
+    known = pipelines()
+    if config.pipeline not in known:
         raise ValueError(
-            f"{folder / CONFIG_NAME} names the pipeline {config.pipeline!r}; known are {', '.join(sorted(PIPELINES))}"
+            f"{folder / CONFIG_NAME} names the pipeline {config.pipeline!r}; known are {', '.join(sorted(known))}"
         )
-    return getattr(import_module(PIPELINES[config.pipeline]), config.pipeline)
+    return load(known[config.pipeline])
 
 
 def _refuse_other_base(

@@ -7,16 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 import wm_pipelines
-from wm_pipelines.config import (
-    CONFIG_NAME,
-    METHOD_CONFIGS,
-    BaseModelRef,
-    DioramaSDConfig,
-    EvaluationRecord,
-    FlexEControlConfig,
-    WMConfig,
-    json_schema,
-)
+from wm_pipelines.config import CONFIG_NAME, BaseModelRef, EvaluationRecord, WMConfig, json_schema
+from wm_pipelines.diorama.method import DioramaSDConfig
+from wm_pipelines.flexecontrol.method import FlexEControlConfig
+from wm_pipelines.methods import methods
 
 SCHEMA_FILE = Path(wm_pipelines.__file__).parent / "hub" / "wm_config.schema.json"
 
@@ -60,7 +54,7 @@ def test_record_can_not_be_changed_in_place():
         ({"schema_version": "2.0", "news": 1}, "schema_version '2.0' is not readable"),
         ({"schema_version": "one"}, "schema_version 'one' is not readable"),
         ({"metod": "x"}, "unknown field 'metod' in WMConfig; the nearest known one is 'method'"),
-        ({"method": "flexcontrol"}, "method: Input should be 'diorama-sd'"),
+        ({"method": "flexcontrol"}, "method: 'flexcontrol' is no method .* there are .*diorama-sd.*; did you mean 'flexecontrol'"),
         ({"method_config": {"imagesize": 8}}, "unknown field 'imagesize' in FlexEControlConfig; .* 'image_size'"),
         ({"method_config": {"image_size": "big"}}, "method_config.image_size: .*integer"),
         ({"method_config": {"binding": "tight"}}, "method_config.binding: .*'attention' or 'none'.*'tight'"),
@@ -141,8 +135,8 @@ def test_exported_schema_is_current():
 
 def test_exported_schema_names_every_method_and_refuses_unknown_fields():
     schema = json_schema()
-    assert {branch["if"]["properties"]["method"]["const"] for branch in schema["allOf"]} == set(METHOD_CONFIGS)
-    assert set(schema["properties"]["method"]["enum"]) == set(METHOD_CONFIGS)
+    assert {branch["if"]["properties"]["method"]["const"] for branch in schema["allOf"]} == set(methods())
+    assert set(schema["properties"]["method"]["enum"]) == set(methods())
     assert schema["additionalProperties"] is False
     for branch in schema["allOf"]:
         name = branch["then"]["properties"]["method_config"]["$ref"].removeprefix("#/$defs/")

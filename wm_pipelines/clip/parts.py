@@ -10,6 +10,7 @@ import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import BaseModelRef
+from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.pictures import Picture, to_pil
 
 
@@ -24,14 +25,13 @@ def load_clip(folder: Path, **kwargs: Any) -> dict[str, Any]:
     """
     from transformers import AutoTokenizer, CLIPModel
 
-    kwargs = safetensors_only(kwargs)
     kind = model_type(folder)
     if kind != "clip":
         raise ValueError(f"{folder} is no CLIP checkpoint: its config.json has model_type {kind!r}, needs 'clip'")
     hub.check_weights(folder)
     return {
-        "clip": CLIPModel.from_pretrained(folder, **kwargs).eval(),
-        "tokenizer": AutoTokenizer.from_pretrained(folder),
+        "clip": load_model(CLIPModel, folder, **kwargs).eval(),
+        "tokenizer": load_part(AutoTokenizer, folder),
         "image_processor": image_processor(folder),
     }
 
@@ -44,24 +44,11 @@ def model_type(folder: Path) -> str | None:
         return None
 
 
-def safetensors_only(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a model's `from_pretrained`, with safetensors required.
-
-    Raises:
-        ValueError: pickled weights were asked for.
-    """
-    if not kwargs.get("use_safetensors", True):
-        raise ValueError(
-            f"use_safetensors={kwargs['use_safetensors']} is not allowed: pickled weights are never loaded"
-        )
-    return {**kwargs, "use_safetensors": True}
-
-
 def image_processor(folder: Path) -> Any:
     """The folder's image processor on Pillow, so that pictures come out alike with and without torchvision."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    return CLIPImageProcessorPil.from_pretrained(folder)
+    return load_part(CLIPImageProcessorPil, folder)
 
 
 def preprocess(processor: Any, images: Sequence[Picture]) -> torch.Tensor:

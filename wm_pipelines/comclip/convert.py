@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_pipelines.config import write_atomic
+from wm_pipelines.runtime.files import write_atomic
 
 
 class _Held:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.boxes import Box
 from wm_pipelines.media.pictures import to_pil
 
@@ -55,8 +56,8 @@ class PhraseDetector:
 
         folder = hub.resolve(source)
         hub.check_weights(folder)
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, use_safetensors=True)
-        return cls(model, AutoProcessor.from_pretrained(folder), threshold)
+        model = load_model(AutoModelForZeroShotObjectDetection, folder)
+        return cls(model, load_part(AutoProcessor, folder), threshold)
 
     @torch.no_grad()
     def __call__(self, picture: torch.Tensor, phrases: Sequence[str]) -> dict[str, list[Box]]:

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from wm_pipelines import hub
 from wm_pipelines.clip import towers as clip_text
-from wm_pipelines.clip.parts import load_clip, model_type, safetensors_only
+from wm_pipelines.clip.parts import load_clip, model_type
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
+from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.runtime.offloading import brought, execution_device
 
@@ -174,7 +175,6 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
     """
     import transformers
 
-    kwargs = safetensors_only(kwargs)
     kind = model_type(folder)
     if kind == "clip":
         parts = load_clip(folder, **kwargs)
@@ -182,10 +182,10 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
     if kind not in MODELS:
         raise ValueError(f"{folder} has model_type {kind!r}; ComCLIP matches with clip, {', '.join(MODELS)}")
     hub.check_weights(folder)
-    model = getattr(transformers, MODELS[kind]).from_pretrained(folder, **kwargs)
+    model = load_model(getattr(transformers, MODELS[kind]), folder, **kwargs)
     return {
         "model": model.eval(),
-        "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+        "tokenizer": load_part(transformers.AutoTokenizer, folder),
         # on Pillow, so that pictures come out alike with and without torchvision
-        "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False),
+        "image_processor": load_part(transformers.AutoImageProcessor, folder, use_fast=False),
     }

@@ -16,11 +16,11 @@ from wm_pipelines.comclip.data import read_dense_captions
 from wm_pipelines.comclip.fusion import Rule
 from wm_pipelines.comclip.grounders import PhraseDetector
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
-from wm_pipelines.config import CONFIG_NAME, write_atomic
+from wm_pipelines.config import CONFIG_NAME
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
-from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.files import atomic_folder, write_atomic
 
 
 def load(base: str) -> ComCLIPPipeline:

@@ -29,6 +29,7 @@ from wm_pipelines.cpl.prompts import Prompts, conditional_features, make_prompts
 from wm_pipelines.cpl.solver import counterfactual, greedy_masks
 from wm_pipelines.cpl.tasks import own_texts, read_captions, retrieval_examples, vqa_examples
 from wm_pipelines.data.class_folders import Pictures, list_pictures, read_classes, read_labels
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.pictures import Picture, to_tensor
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
@@ -143,7 +144,7 @@ class CPLPipeline(WMPipeline):
         folder = hub.resolve(base)
         hub.check_weights(fitted)
         parts = load_clip(folder, **kwargs)
-        learner = CPLPromptLearner.from_pretrained(fitted).eval()
+        learner = load_model(CPLPromptLearner, fitted).eval()
         pipeline = cls(**parts, prompt_learner=learner)
         if (Path(fitted) / CONFIG_NAME).is_file():
             pipeline.wm_config = WMConfig.load(fitted)

@@ -18,6 +18,7 @@ from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
 from wm_pipelines.diorama.training import SIZE, options_of, pictures_of, save_half, worded
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 TEMPLATE = "a photo of {}."
@@ -75,7 +76,7 @@ class CLIPTask(Task):
 
         folder = resolve(source)
         check_weights(folder)
-        saved = CLIPModel.from_pretrained(folder, use_safetensors=True)
+        saved = load_model(CLIPModel, folder)
         self.clip.load_state_dict(saved.state_dict())
         return {"parameters": sum(p.numel() for p in saved.parameters())}
 

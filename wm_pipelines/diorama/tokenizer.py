@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wm_pipelines.diorama.language import VOCABULARY
+from wm_pipelines.hub.stock import load_part
 from wm_pipelines.runtime.files import atomic
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY
     # Built in memory so that no stale tokenizer.json in the folder can be read instead of the tables above.
     built = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
     _write(folder / "tokenizer.json", built.backend_tokenizer.to_str(pretty=False))
-    return CLIPTokenizer.from_pretrained(folder)
+    return load_part(CLIPTokenizer, folder)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
@@ -133,7 +134,7 @@ class SDTask(Task):
                 "options.vae is missing: the folder of the trained VAE (`wm train diorama-vae` exports it)"
             )
         self.seed = recipe.seed
-        self.vae = AutoencoderKL.from_pretrained(self.options["vae"]).requires_grad_(False).eval()
+        self.vae = load_model(AutoencoderKL, self.options["vae"]).requires_grad_(False).eval()
         images = pictures_of(self.options)
         self.scenes, self.length = images.scenes, len(images)
         self.data = f"Diorama images, train split, {self.length} scenes"
@@ -199,8 +200,8 @@ class SDTask(Task):
 
         folder = resolve(source)
         saved = {
-            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
-            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
+            "unet": load_model(UNet2DConditionModel, folder, subfolder="unet"),
+            "text_encoder": load_model(CLIPTextModel, folder, subfolder="text_encoder"),
         }
         for name, module in self.modules().items():
             module.load_state_dict(saved[name].state_dict())

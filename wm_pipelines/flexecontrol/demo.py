@@ -23,6 +23,7 @@ from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.run import load, plain, write_json
 from wm_pipelines.hub import embedded
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import image_grid, save_image
@@ -155,7 +156,7 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     started = time.perf_counter()
     pipeline = load()
     pipeline.set_progress_bar_config(leave=False, desc="steps")
-    judge = DioramaJudge.from_pretrained(embedded("diorama-judge"))
+    judge = load_model(DioramaJudge, embedded("diorama-judge"))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     loaded = time.perf_counter() - started

@@ -23,6 +23,7 @@ from wm_pipelines.flexecontrol.global_image import image_vectors
 from wm_pipelines.flexecontrol.losses import diffusion_loss
 from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
 from wm_pipelines.hub import check_weights, resolve
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.training import KeyedNoise
 
@@ -64,7 +65,7 @@ class GlobalTask(_GlobalPart):
 
         folder = resolve(self.options["image_encoder"])
         check_weights(folder)
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=True)
+        encoder = load_model(CLIPVisionModelWithProjection, folder)
         self.image_encoder = encoder.requires_grad_(False).eval()
         self.image_processor = image_processor(folder)
         return {"global_adapter": True, "global_embed_dim": self.image_encoder.config.projection_dim}

@@ -6,6 +6,7 @@ nothing in the paper carries a phrase into sampling).
 
 import contextlib
 import inspect
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from wm_pipelines import hub
 from wm_pipelines.flexecontrol import checks
 from wm_pipelines.flexecontrol.attention import phrase_attention
 from wm_pipelines.flexecontrol.base import check_base, refuse_index
@@ -31,6 +33,7 @@ from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, report_prompts
 from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
 from wm_pipelines.flexecontrol.steering import Steering, attention_state
+from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.text.prompts import check_length
 from wm_pipelines.text.scene_graph import SceneGraph
@@ -103,6 +106,21 @@ class FlexEControlPipeline(
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.register_to_config(requires_safety_checker=requires_safety_checker)
+
+    @classmethod
+    def from_base(cls, base: str | os.PathLike, adapter: str | os.PathLike, **kwargs: Any) -> "FlexEControlPipeline":
+        """The adapter in the folder `adapter` on the Stable Diffusion base `base`, whose UNet a slim adapter takes.
+
+        Args:
+            kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
+        """
+        folder = hub.resolve(base)
+        shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
+        parts = {}
+        if FlexEControlModel.load_config(adapter).get("slim"):
+            parts["unet"] = load_model(UNet2DConditionModel, folder, subfolder="unet", **shared)
+        parts["control"] = load_model(FlexEControlModel, adapter, **parts, **shared)
+        return cls.from_pretrained(str(folder), **parts, **safetensors_only(kwargs))
 
     @classmethod
     def load_config(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

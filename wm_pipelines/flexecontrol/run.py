@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
 from wm_pipelines.flexecontrol.condition import Condition
-from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.flexecontrol.plan import prepare_conditions
@@ -47,11 +45,7 @@ def load(base: str | None = None, control: str = "flexecontrol", verify: bool = 
         if verify and (folder / CONFIG_NAME).is_file():
             hub.verify(folder)
         hub.check_weights(folder)
-    parts = {}
-    if FlexEControlModel.load_config(folders[1]).get("slim"):
-        parts["unet"] = UNet2DConditionModel.from_pretrained(folders[0], subfolder="unet", use_safetensors=True)
-    parts["control"] = FlexEControlModel.from_pretrained(folders[1], use_safetensors=True, **parts)
-    return FlexEControlPipeline.from_pretrained(folders[0], use_safetensors=True, **parts)
+    return FlexEControlPipeline.from_base(*folders)
 
 
 def plain(value: Any) -> Any:

@@ -39,6 +39,7 @@ from wm_pipelines.flexecontrol.losses import (
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
+from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.conditions import TYPES, depth_to_map, extract, seg_from_ids
 from wm_pipelines.text.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
@@ -97,11 +98,11 @@ class FlexEControlTask(Task):
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
-        self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-        self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+        self.vae = load_model(AutoencoderKL, folder, subfolder="vae")
+        self.unet = load_model(UNet2DConditionModel, folder, subfolder="unet")
+        self.text_encoder = load_model(CLIPTextModel, folder, subfolder="text_encoder")
+        self.tokenizer = load_part(CLIPTokenizer, folder, subfolder="tokenizer")
+        self.schedule = load_part(DDPMScheduler, folder, subfolder="scheduler")
         for module in (self.vae, self.unet, self.text_encoder):
             module.requires_grad_(False).eval()
 
@@ -301,7 +302,7 @@ class FlexEControlTask(Task):
 
         It may lack the global adapter, which then starts anew.
         """
-        saved = FlexEControlModel.from_pretrained(resolve(source))
+        saved = load_model(FlexEControlModel, resolve(source))
         try:
             keys = self.control.load_state_dict(saved.state_dict(), strict=False)
         except RuntimeError as error:

@@ -9,77 +9,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from wm_pipelines.config import EvaluationRecord, WMConfig, write_atomic
+from wm_pipelines.config import EvaluationRecord, WMConfig
+from wm_pipelines.methods import Method, methods
+from wm_pipelines.runtime.files import write_atomic
 
 CARD_NAME = "README.md"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
-
-# For each method: its title, its task on the Hub, and what it is in two sentences.
-METHODS = {
-    "diorama-sd": (
-        "diorama-sd",
-        "text-to-image",
-        "A small text-to-image model of Stable Diffusion's shape, trained on rendered scenes of a miniature world: a "
-        "few coloured solids on a floor. It is a base for adapters, tests and demonstrations, and it draws nothing "
-        "else.",
-    ),
-    "diorama-judge": (
-        "diorama-judge",
-        "image-segmentation",
-        "A per-pixel classifier of colour and shape for rendered scenes of the miniature world. It scores generated "
-        "pictures; its own accuracy on rendered truth is in the table below.",
-    ),
-    "diorama-clip": (
-        "diorama-clip",
-        "zero-shot-image-classification",
-        "A small CLIP, trained on rendered scenes of a miniature world and their captions. It compares pictures of a "
-        "few coloured solids with sentences about them; it is a base for few-shot methods and tests, and it knows "
-        "nothing else.",
-    ),
-    "flexecontrol": (
-        "FlexEControl",
-        "text-to-image",
-        "One adapter that steers a frozen text-to-image model by any number of edge, line, sketch, pose, depth and "
-        "segmentation maps, of different types or of the same type, each with its strength, region, window and "
-        "phrase.",
-    ),
-    "diorama-video": (
-        "diorama-video",
-        "text-to-video",
-        "A motion adapter over diorama-sd and a modulator of motion intensity: clips of 16 frames of a miniature "
-        "world in which a few coloured solids move. Its objects can be sent along boxes and paths without training, "
-        "and how much moves has a dial.",
-    ),
-    "mojito": (
-        "Mojito",
-        "text-to-video",
-        "A modulator of motion intensity for a frozen text-to-video base: a dial from 0 to 10, measured by optical "
-        "flow, trained on a folder of clips.",
-    ),
-    "kadaptation": (
-        "KAdaptation",
-        "image-classification",
-        "A few-shot classifier: a Kronecker adapter on the query and value projections of a frozen CLIP image tower, "
-        "and a head that started from the names of its classes. It was fitted to a handful of pictures a class.",
-    ),
-    "cpl": (
-        "CPL",
-        "zero-shot-image-classification",
-        "A learned prompt for a frozen CLIP: a few context vectors and a small net that shifts them by what the "
-        "picture shows. It was fitted to a handful of pictures a class with counterfactual negatives, and it takes "
-        "new class names as it is.",
-    ),
-    "comclip": (
-        "ComCLIP",
-        "zero-shot-image-classification",
-        "Training-free matching of pictures and sentences: the things and relations that a sentence names are found "
-        "in the picture, and what each shows is weighed beside the whole. This checkpoint holds the settings; the "
-        "weights are those of its base.",
-    ),
-}
-
-# Methods whose checkpoints another library loads as they are.
-LIBRARIES = {"diorama-sd": "diffusers", "diorama-clip": "transformers"}
 
 
 def render_card(folder: str | os.PathLike) -> str:
@@ -90,7 +25,7 @@ def render_card(folder: str | os.PathLike) -> str:
     """
     root = Path(folder)
     config = WMConfig.load(root)
-    title, task, about = METHODS[config.method]
+    method = methods()[config.method]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         undefined=jinja2.StrictUndefined,
@@ -100,10 +35,10 @@ def render_card(folder: str | os.PathLike) -> str:
     environment.filters |= {"figure": _figure, "duration": _duration, "pretty": _pretty}
     text = environment.get_template("model_card.md.jinja").render(
         config=config,
-        header=yaml.safe_dump(_header(config, task), sort_keys=False, allow_unicode=True, width=1000),
-        title=title,
-        about=about,
-        usage=_usage(config),
+        header=yaml.safe_dump(_header(config, method), sort_keys=False, allow_unicode=True, width=1000),
+        title=method.title,
+        about=method.about,
+        usage=method.usage,
         base_line=_base_line(config),
         pictures=[path.relative_to(root).as_posix() for path in _pictures(root)],
     )
@@ -151,20 +86,21 @@ def stale_card(folder: str | os.PathLike) -> list[str]:
     return problems
 
 
-def _header(config: WMConfig, task: str) -> dict[str, Any]:
+def _header(config: WMConfig, method: Method) -> dict[str, Any]:
     paper = re.search(r"\d{4}\.\d{4,5}", config.paper or "")
+    library = "diffusers" if method.library == "wm-pipelines" else method.library  # what a card's reader has
     header: dict[str, Any] = {
-        "library_name": LIBRARIES.get(config.method, "wm-pipelines"),
-        "pipeline_tag": task,
+        "library_name": method.library,
+        "pipeline_tag": method.hub_task,
         "license": config.licence,
-        "tags": [LIBRARIES.get(config.method, "diffusers"), "safetensors", "wm-pipelines", config.method]
+        "tags": [library, "safetensors", "wm-pipelines", config.method]
         + ([f"arxiv:{paper[0]}"] if paper else []),
     }
     if config.base_model is not None and config.base_model.repo_id is not None:
         header["base_model"] = config.base_model.repo_id
         header["base_model_relation"] = "adapter"
     if config.evaluation:
-        header["model-index"] = [{"name": METHODS[config.method][0], "results": _model_index(config, task)}]
+        header["model-index"] = [{"name": method.title, "results": _model_index(config, method.hub_task)}]
     return header
 
 
@@ -198,31 +134,6 @@ def _eval_entry(item: EvaluationRecord) -> dict[str, Any]:
         "value": item.value,
         "notes": "; ".join(notes),
     }
-
-
-def _usage(config: WMConfig) -> str:
-    if config.pipeline == "StableDiffusionPipeline":
-        return (
-            "from diffusers import StableDiffusionPipeline\n\n"
-            'pipe = StableDiffusionPipeline.from_pretrained("<this repository or its folder>")\n'
-            'picture = pipe("a red cube left of a blue sphere").images[0]'
-        )
-    if config.method == "diorama-clip":
-        return (
-            "from transformers import CLIPModel, CLIPProcessor\n\n"
-            'model = CLIPModel.from_pretrained("<this repository or its folder>")\n'
-            'processor = CLIPProcessor.from_pretrained("<this repository or its folder>")'
-        )
-    if config.pipeline is None:
-        return (
-            "from wm_pipelines import hub\n\n"
-            'folder = hub.resolve("<this repository or its folder>")\n'
-            "record = hub.verify(folder)"
-        )
-    return (
-        "from wm_pipelines import AutoWMPipeline\n\n"
-        'pipe = AutoWMPipeline.from_pretrained("<this repository or its folder>")'
-    )
 
 
 def _base_line(config: WMConfig) -> str:

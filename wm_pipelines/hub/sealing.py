@@ -4,107 +4,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig, write_atomic
+from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig
 from wm_pipelines.hub import store
 from wm_pipelines.hub.cards import write_card
-
-_SIZE = 64
-
-
-def _diorama_sd(options: dict[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.diorama.language import VOCABULARY
-
-    return {
-        "method": "diorama-sd",
-        "pipeline": "StableDiffusionPipeline",
-        "method_config": {"image_size": _SIZE, "guidance_scale": 4.0, "num_inference_steps": 25},
-        "vocabulary": list(VOCABULARY),
-    }
-
-
-def _diorama_judge(options: dict[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.diorama.scene import COLOURS, SHAPES
-
-    return {
-        "method": "diorama-judge",
-        "method_config": {"image_size": _SIZE, "colours": list(COLOURS), "shapes": list(SHAPES)},
-    }
-
-
-def _diorama_clip(options: dict[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.diorama.clip_training import CLIP_WORDS
-
-    return {"method": "diorama-clip", "method_config": {"image_size": _SIZE}, "vocabulary": list(CLIP_WORDS)}
-
-
-def _diorama_video(options: dict[str, Any]) -> dict[str, Any]:
-    settings = {"image_size": _SIZE, "num_frames": 16, "guidance_scale": 4.0, "num_inference_steps": 20}
-    # by `mojito_dmc.py --tune`; ten iterations are a little better and cost twice as much
-    taps = ["up_blocks.1", "up_blocks.2"]
-    settings["guidance"] = {"eta": 30.0, "iterations": 5, "fraction": 0.2, "threshold": 0.2, "taps": taps}
-    return {
-        "method": "diorama-video",
-        "pipeline": "MojitoPipeline",
-        "base_model": store.base_ref("diorama-sd"),
-        "method_config": {**settings, "shared_noise": options.get("shared_noise", 0.0)},
-        "paper": "arXiv:2412.08948",
-    }
-
-
-def _mojito(options: dict[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.mojito.fit import FolderTask
-
-    options = {**FolderTask.defaults, **options}
-    return {
-        "method": "mojito",
-        "pipeline": "MojitoPipeline",
-        "base_model": store.base_ref(options["base"]),
-        "method_config": {
-            "image_size": options["size"],
-            "num_frames": options["frames"],
-            "shared_noise": options["shared_noise"],
-        },
-        "paper": "arXiv:2412.08948",
-    }
-
-
-def _flexecontrol(options: dict[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.flexecontrol.training import DEFAULTS
-
-    return {
-        "method": "flexecontrol",
-        "pipeline": "FlexEControlPipeline",
-        "base_model": store.base_ref(options.get("base", DEFAULTS["base"])),
-        "method_config": {"image_size": _SIZE, "guidance_scale": 4.0, "num_inference_steps": 25},
-        "paper": "arXiv:2405.04834",
-    }
-
-
-def _flexecontrol_folder(options: dict[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.flexecontrol.data import FolderTask
-
-    options = {**FolderTask.defaults, **options}
-    return {**_flexecontrol(options), "method_config": {"image_size": options["size"]}}
-
-
-# Task -> what its record says beside its training, given the options of the recipe.
-RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "diorama-sd": _diorama_sd,
-    "diorama-judge": _diorama_judge,
-    "diorama-clip": _diorama_clip,
-    "diorama-video": _diorama_video,
-    "flexecontrol": _flexecontrol,
-    "flexecontrol-folder": _flexecontrol_folder,
-    "flexecontrol-global": _flexecontrol,
-    "flexecontrol-global-folder": _flexecontrol_folder,
-    "mojito": _mojito,
-}
+from wm_pipelines.methods import methods
+from wm_pipelines.runtime.files import write_atomic
 
 
 def seal_run(
@@ -130,10 +40,18 @@ def seal_run(
         raise ValueError(f"`run` {run} has no export/ and record.json; let `wm train` finish first")
     training = _training(run, earlier)
     task = training.recipe.get("task")
-    if task not in RECORDS:
-        raise ValueError(f"`run` trained {task!r}; checkpoints are made of {', '.join(RECORDS)}")
-    values = RECORDS[task](training.recipe.get("options", {}))
-    config = WMConfig(**values, training=training, evaluation=_evaluations(evaluation))
+    makers = {name: method for method in methods().values() for name in method.tasks}
+    if task not in makers:
+        raise ValueError(f"`run` trained {task!r}; checkpoints are made of {', '.join(makers)}")
+    method = makers[task]
+    config = WMConfig(
+        method=method.name,
+        pipeline=method.pipeline and method.pipeline.rpartition(".")[2],
+        paper=method.paper,
+        training=training,
+        evaluation=_evaluations(evaluation),
+        **method.record(task, training.recipe.get("options", {})),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         partial = Path(temporary) / out.name

@@ -7,7 +7,8 @@ import torch
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from wm_pipelines import hub
-from wm_pipelines.clip.parts import image_processor, load_clip, model_type, safetensors_only
+from wm_pipelines.clip.parts import image_processor, load_clip, model_type
+from wm_pipelines.hub.stock import load_model
 
 
 def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
@@ -19,10 +20,9 @@ def load_parts(folder: Path, **kwargs: Any) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds neither, its weights are truncated, or pickled ones were asked for.
     """
-    kwargs = safetensors_only(kwargs)
     if model_type(folder) == "clip_vision_model":
         hub.check_weights(folder)
-        tower = CLIPVisionModelWithProjection.from_pretrained(folder, **kwargs)
+        tower = load_model(CLIPVisionModelWithProjection, folder, **kwargs)
         return {"vision_model": tower, "image_processor": image_processor(folder)}
     parts = load_clip(folder, **kwargs)
     clip = parts.pop("clip")

@@ -30,6 +30,7 @@ from wm_pipelines.clip.parts import preprocess, reference
 from wm_pipelines.clip.towers import tokenize
 from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.data.class_folders import Pictures, list_pictures, read_labels
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
@@ -149,7 +150,7 @@ class KAdaptationPipeline(WMPipeline):
         """What `save_adapter` wrote to the folder `fitted`, on its CLIP checkpoint `base`."""
         pipeline = cls.from_clip(base, **kwargs)
         hub.check_weights(fitted)
-        head = KAdaptationHead.from_pretrained(fitted, use_safetensors=True).eval()
+        head = load_model(KAdaptationHead, fitted).eval()
         width = pipeline.vision_model.config.projection_dim
         if head.config.features != width:
             raise ValueError(f"{fitted} is for features of width {head.config.features}; those of {base} have {width}")

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from wm_pipelines.diorama.training import save_half
+from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
 from wm_pipelines.runtime.files import atomic_folder
@@ -263,7 +264,7 @@ def convert(
         fps_embedding=fps.half(),
         vae=to_vae(state, configs.get("vae")).half(),
         text_encoder=to_text_encoder(state, configs.get("text")),
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, pad_token="!"),
+        tokenizer=load_part(CLIPTokenizer, tokenizer, pad_token="!"),
         scheduler=VideoCrafterDDIMScheduler(**SCHEDULER),
     )
     with atomic_folder(target) as partial:

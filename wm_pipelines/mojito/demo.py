@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.hub import embedded
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.drawing import draw_boxes
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import image_grid, save_image, to_tensor
@@ -48,7 +49,7 @@ def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
     started = time.perf_counter()
     pipe = load()
     pipe.set_progress_bar_config(leave=False, desc="steps")
-    judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
+    judge = load_model(DioramaJudge, embedded("diorama-judge")).eval()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Clip] = []

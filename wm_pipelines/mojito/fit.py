@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from wm_pipelines.hub import resolve
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.flow import FARNEBACK, level_of, measure_flow, percentile_table
 from wm_pipelines.media.video import read_video
 from wm_pipelines.mojito.training import VideoTask
@@ -117,7 +118,7 @@ class FolderTask(VideoTask):
     def _make_adapter(self, unet: nn.Module) -> nn.Module:
         from diffusers import MotionAdapter
 
-        return MotionAdapter.from_pretrained(resolve(self.options["motion_adapter"])).requires_grad_(False)
+        return load_model(MotionAdapter, resolve(self.options["motion_adapter"])).requires_grad_(False)
 
     def _update(self) -> Any:
         rank = self.options["rank"]

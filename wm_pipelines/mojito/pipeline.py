@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UN
 from diffusers.utils import logging
 from torch import nn
 
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.mojito.conflicts import find_conflicts
 from wm_pipelines.mojito.edits import STYLES
 from wm_pipelines.mojito.families import Family, family_of
@@ -128,9 +129,9 @@ class MojitoPipeline(WMPipeline):
         """A picture base with the motion adapter, and the modulator if there is one, of another folder."""
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
         if "motion_adapter" not in kwargs:
-            kwargs["motion_adapter"] = MotionAdapter.from_pretrained(folder, **shared)
+            kwargs["motion_adapter"] = load_model(MotionAdapter, folder, **shared)
         if "intensity" not in kwargs and (folder / "intensity").is_dir():
-            kwargs["intensity"] = MotionIntensityModel.from_pretrained(folder, subfolder="intensity", **shared)
+            kwargs["intensity"] = load_model(MotionIntensityModel, folder, subfolder="intensity", **shared)
         return cls.from_pretrained(str(base_folder), **kwargs)
 
     @property

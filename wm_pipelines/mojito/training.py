@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from wm_pipelines.hub import resolve
+from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.flow import FARNEBACK, level_of, percentile_table
 from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
 from wm_pipelines.mojito.intensity import applied
@@ -85,13 +86,13 @@ class VideoTask(Task):
         if not 0 <= options["shared_noise"] < 1:
             raise ValueError(f"options.shared_noise is {options['shared_noise']}; from 0, below 1")
         folder = Path(resolve(options["base"]))
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
+        self.tokenizer = load_part(CLIPTokenizer, folder, subfolder="tokenizer")
+        self.text_encoder = load_model(CLIPTextModel, folder, subfolder="text_encoder")
         self.text_encoder.requires_grad_(False).eval()
-        self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).eval()
+        self.schedule = load_part(DDPMScheduler, folder, subfolder="scheduler")
+        vae = load_model(AutoencoderKL, folder, subfolder="vae").requires_grad_(False).eval()
         self._load_clips(vae)
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        unet = load_model(UNet2DConditionModel, folder, subfolder="unet")
         self.adapter = self._make_adapter(unet)
         self.unet = UNetMotionModel.from_unet2d(unet, self.adapter).requires_grad_(False).eval()
         # the adapter's own modules stand in the denoiser, so that it is trained and saved as such
@@ -249,8 +250,8 @@ class VideoTask(Task):
         from diffusers import MotionAdapter
 
         folder = Path(resolve(source))
-        self.adapter.load_state_dict(MotionAdapter.from_pretrained(folder).state_dict())
+        self.adapter.load_state_dict(load_model(MotionAdapter, folder).state_dict())
         if self.intensity is not None and (folder / "intensity").is_dir():
-            saved = MotionIntensityModel.from_pretrained(folder, subfolder="intensity")
+            saved = load_model(MotionIntensityModel, folder, subfolder="intensity")
             self.intensity.load_state_dict(saved.state_dict())
         return {"parameters": sum(p.numel() for module in self.modules().values() for p in module.parameters())}

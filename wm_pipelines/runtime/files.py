@@ -43,6 +43,13 @@ def atomic_folder(target: str | os.PathLike, last: str | None = None) -> Iterato
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_atomic(path: Path, text: str) -> Path:
+    """Write text to a temporary file in the same folder and rename it into place."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
 def _beside(path: str | os.PathLike) -> Path:
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)

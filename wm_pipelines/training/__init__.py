@@ -22,7 +22,7 @@ A method writes a `Task`, a recipe file says how to train it, the engine does th
   which adds a leading dimension N.
 - `train(task, recipe, folder, resume=True, on_log=None)` leaves `export/`, `record.json`, `log.jsonl`, `state/`.
 - `load_state(task, recipe, folder, averaged=True)` reads the newest state in mid-training and returns its step.
-- `train_main(name, recipe_path, out, overrides)` is `wm train`; `TASKS` maps a name to `"module:Class"`.
+- `train_main(name, recipe_path, out, overrides)` is `wm train`; a method's door (`method.py`) names its tasks.
 
 Several processes: `accelerate launch --multi_gpu --num_processes 2 -m wm_pipelines.cli train ...`, which also runs on
 two CPU processes where there is no GPU (accelerate's own `--cpu` starts a single one). A global batch is split by
@@ -30,13 +30,13 @@ rank; two processes with `batch_size` b equal one process with `grad_accum` 2 of
 """
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wm_pipelines.config import TrainingRecord
+from wm_pipelines.methods import load, recipes, tasks
 
 from .engine import load_state, train
 from .recipe import Recipe, check_keys, load_recipe
@@ -44,29 +44,16 @@ from .task import KeyedNoise, Task
 from .trainer import learning_rate
 
 __all__ = [
-    "TASKS", "KeyedNoise", "Recipe", "Task", "build", "check_keys", "learning_rate", "load_recipe", "load_state",
+    "KeyedNoise", "Recipe", "Task", "build", "check_keys", "learning_rate", "load_recipe", "load_state",
     "recipe_path", "train", "train_main",
 ]  # fmt: skip
-
-TASKS: dict[str, str] = {
-    "diorama-vae": "wm_pipelines.diorama.training:VAETask",
-    "diorama-sd": "wm_pipelines.diorama.training:SDTask",
-    "diorama-judge": "wm_pipelines.diorama.training:JudgeTask",
-    "diorama-clip": "wm_pipelines.diorama.clip_training:CLIPTask",
-    "flexecontrol": "wm_pipelines.flexecontrol.training:FlexEControlTask",
-    "flexecontrol-folder": "wm_pipelines.flexecontrol.data:FolderTask",
-    "flexecontrol-global": "wm_pipelines.flexecontrol.global_training:GlobalTask",
-    "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training:GlobalFolderTask",
-    "diorama-video": "wm_pipelines.mojito.training:VideoTask",
-    "mojito": "wm_pipelines.mojito.fit:FolderTask",
-}
 
 
 def build(recipe: Recipe) -> Task:
     """The task that `recipe.task` names; weights drawn at random in it depend on `recipe.seed` only."""
-    check_keys([recipe.task], TASKS, "task")
-    module, _, name = TASKS[recipe.task].partition(":")
-    factory = getattr(import_module(module), name)
+    known = tasks()
+    check_keys([recipe.task], known, "task")
+    factory = load(known[recipe.task])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return factory(recipe)
@@ -74,8 +61,9 @@ def build(recipe: Recipe) -> Task:
 
 def recipe_path(name: str) -> Path:
     """The recipe file that ships with the package for `name`."""
-    check_keys([name], TASKS, "task")
-    return Path(__file__).parents[1] / "recipes" / f"{name}.yaml"
+    known = recipes()
+    check_keys([name], known, "task")
+    return known[name]
 
 
 def train_main(
@@ -85,7 +73,7 @@ def train_main(
     overrides: Mapping[str, Any] | Iterable[str] | None = None,
 ) -> TrainingRecord:
     """What `wm train NAME --recipe FILE --out DIR --set key=value` runs; without a file, the recipe that ships."""
-    check_keys([name], TASKS, "task")
+    check_keys([name], tasks(), "task")
     recipe = load_recipe(recipe_path_or_none or recipe_path(name), overrides)
     if recipe.task != name:
         raise ValueError(f"the recipe is for task {recipe.task!r}, but {name!r} was asked for")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from wm_pipelines.config import Record, explain
+from wm_pipelines.record import Record, explain
 
 
 class Recipe(Record):

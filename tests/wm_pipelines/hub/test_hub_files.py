@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from safetensors.numpy import save_file
 
 from wm_pipelines import hub
-from wm_pipelines.config import CONFIG_NAME, METHOD_CONFIGS, BaseModelRef, WMConfig
+from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.methods import methods
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_card_says_what_the_record_says_and_the_hub_can_read_it(checkpoint):
     assert "synthetic data" in entries[0].notes
 
 
-@pytest.mark.parametrize("method", METHOD_CONFIGS)
+@pytest.mark.parametrize("method", methods())
 def test_every_method_has_a_card(checkpoint, method):
     settings = {"colours": ["red"], "shapes": ["cube"]} if method == "diorama-judge" else {}
     hub.seal(checkpoint, WMConfig(method=method, method_config=settings, vocabulary=["a", "red"]))

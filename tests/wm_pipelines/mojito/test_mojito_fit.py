@@ -6,8 +6,8 @@ from diffusers import MotionAdapter, StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from wm_pipelines.config import WMConfig
-from wm_pipelines.hub.sealing import RECORDS
 from wm_pipelines.media.video import write_video
+from wm_pipelines.methods import methods
 from wm_pipelines.mojito.fit import ClipFolder
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
@@ -89,8 +89,8 @@ def test_levels_rank_the_clips(parts, clips):
 
 
 def test_record():
-    values = RECORDS["mojito"]({"base": "diorama-sd", "size": 64, "frames": 8})
-    assert WMConfig(**values).method_config.num_frames == 8 and values["base_model"].embedded == "diorama-sd"
+    values = methods()["mojito"].record("mojito", {"base": "diorama-sd", "size": 64, "frames": 8})
+    assert WMConfig(method="mojito", **values).method_config.num_frames == 8 and values["base_model"].embedded == "diorama-sd"
 
 
 def test_bad_input(parts, clips):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wm_pipelines.training import TASKS, Recipe, build, learning_rate, load_recipe, train_main
+from wm_pipelines.training import Recipe, build, learning_rate, load_recipe, train_main
 from wm_pipelines.training.recipe import changed_fields
 
 TEXT = "task: wave\nsteps: 100\nbatch_size: 8\nlr: 1e-3\noptions: {size: 64, inner: {depth: 2}}\n"
@@ -74,9 +74,9 @@ def test_missing_file_and_unknown_task(tmp_path, path):
     assert not (tmp_path / "out").exists()
 
 
-def test_main_trains_what_the_registry_names(wave, tmp_path, path, monkeypatch):
+def test_main_trains_what_a_door_names(wave, tmp_path, path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wave_task", wave)
-    monkeypatch.setitem(TASKS, "wave", "wave_task:WaveTask")
+    monkeypatch.setattr("wm_pipelines.training.tasks", lambda: {"wave": "wave_task.WaveTask"})
     record = train_main("wave", path, tmp_path / "out", ["steps=2", "options={}"])
     assert record.steps == 2 and (tmp_path / "out" / "export" / "model.safetensors").is_file()
 

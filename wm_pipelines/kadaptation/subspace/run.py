@@ -11,6 +11,7 @@ from transformers import CLIPVisionModel
 from wm_pipelines import hub
 from wm_pipelines.clip.parts import image_processor, model_type, preprocess
 from wm_pipelines.data.class_folders import class_folders
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension
 from wm_pipelines.kadaptation.subspace.groups import block_groups
 from wm_pipelines.kadaptation.subspace.results import LIDResult
@@ -101,7 +102,7 @@ def run(
     if not (folder / "preprocessor_config.json").is_file():
         raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
     hub.check_weights(folder)
-    model = Tower(CLIPVisionModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True), len(classes))
+    model = Tower(load_model(CLIPVisionModel, folder, dtype=torch.float32), len(classes))
     lid = LocalIntrinsicDimension(
         model.eval(), block_groups(model), projection, head=["head"], seeds=seeds, max_dim=max_dim
     )
