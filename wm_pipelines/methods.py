@@ -93,11 +93,8 @@ def tasks() -> dict[str, str]:
 
 def recipes() -> dict[str, Path]:
     """The recipe file that ships for each training task; no method is imported."""
-    return {
-        path.stem: path
-        for folder in folders("recipes").values()
-        for path in sorted((folder / "recipes").glob("*.yaml"))
-    }
+    found = (path for folder in folders("recipes").values() for path in (folder / "recipes").glob("*.yaml"))
+    return {path.stem: path for path in sorted(found, key=lambda path: path.stem)}
 
 
 def pipelines() -> dict[str, str]:

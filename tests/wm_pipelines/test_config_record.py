@@ -54,7 +54,7 @@ def test_record_can_not_be_changed_in_place():
         ({"schema_version": "2.0", "news": 1}, "schema_version '2.0' is not readable"),
         ({"schema_version": "one"}, "schema_version 'one' is not readable"),
         ({"metod": "x"}, "unknown field 'metod' in WMConfig; the nearest known one is 'method'"),
-        ({"method": "flexcontrol"}, "method: 'flexcontrol' is no method .* there are .*diorama-sd.*; did you mean 'flexecontrol'"),
+        ({"method": "flexcontrol"}, "method: 'flexcontrol' is no method .*; did you mean 'flexecontrol'"),
         ({"method_config": {"imagesize": 8}}, "unknown field 'imagesize' in FlexEControlConfig; .* 'image_size'"),
         ({"method_config": {"image_size": "big"}}, "method_config.image_size: .*integer"),
         ({"method_config": {"binding": "tight"}}, "method_config.binding: .*'attention' or 'none'.*'tight'"),

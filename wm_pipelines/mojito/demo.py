@@ -37,10 +37,11 @@ LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
 Clip = dict[str, Any]  # what was measured, the name of its GIF, and its pictures
 
 
-def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
-    """Writes a GIF per clip, `trajectories.png`, `intensities.png`, `index.html` (self-contained) and `motion.json`.
+def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
+    """Writes a GIF per clip, `trajectories.png`, `intensities.png`, a self-contained `index.html` and `motion.json`.
 
     Args:
+        out: they go into its folder `motion`.
         seed: of the noise, the same for every clip.
 
     Returns:
@@ -50,7 +51,7 @@ def demo(out: str | os.PathLike = "outputs/demo/motion", seed: int = 0) -> str:
     pipe = load()
     pipe.set_progress_bar_config(leave=False, desc="steps")
     judge = load_model(DioramaJudge, embedded("diorama-judge")).eval()
-    folder = Path(out)
+    folder = Path(out) / "motion"
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Clip] = []
     levels: list[Clip] = []

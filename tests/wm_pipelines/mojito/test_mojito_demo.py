@@ -23,7 +23,7 @@ def made(bases, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load", lambda: pipe)
     monkeypatch.setattr(module, "embedded", lambda name: tmp_path / "judge")
     monkeypatch.setattr(module, "STEPS", 2)
-    return tmp_path / "demo", module.demo(tmp_path / "demo", seed=5)
+    return tmp_path / "demo" / "motion", module.demo(tmp_path / "demo", seed=5)
 
 
 def test_demo_leaves_clips_grids_a_page_and_a_report(made):

@@ -90,7 +90,8 @@ def test_levels_rank_the_clips(parts, clips):
 
 def test_record():
     values = methods()["mojito"].record("mojito", {"base": "diorama-sd", "size": 64, "frames": 8})
-    assert WMConfig(method="mojito", **values).method_config.num_frames == 8 and values["base_model"].embedded == "diorama-sd"
+    assert WMConfig(method="mojito", **values).method_config.num_frames == 8
+    assert values["base_model"].embedded == "diorama-sd"
 
 
 def test_bad_input(parts, clips):

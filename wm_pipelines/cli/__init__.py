@@ -1,0 +1,25 @@
+"""`wm`: run, train, look at and publish, from the command line. Bad input ends with one line and exit status 2.
+
+The commands of the house are in `house`; those of the methods (`wm run`) are found in their folders.
+"""
+
+import os
+import sys
+
+import typer
+
+from wm_pipelines.cli.house import app
+from wm_pipelines.cli.run import run_app
+
+app.add_typer(run_app, name="run")
+
+
+def main() -> None:
+    """Entry point: what the user or the machine got wrong is one line on standard error."""
+    # transformers warns at every start that torchvision, which nothing here needs, is not installed
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

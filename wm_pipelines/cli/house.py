@@ -1,0 +1,151 @@
+"""The commands of the house itself, which any method's checkpoints and runs go through."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm_pipelines.methods import folders, recipes
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Out = Annotated[Path, typer.Option(help="folder for the results")]
+PACKAGE = __package__.partition(".")[0]
+Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
+
+
+@app.command()
+def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
+    """Scenes under one, two and three conditions, and clips under trajectories and intensities, with their pages."""
+    for folder in folders("demo.py"):
+        typer.echo(import_module(f"{PACKAGE}.{folder}.demo").demo(out, seed))
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help=", ".join(recipes()))],
+    out: Annotated[Path, typer.Option(help="run folder; a run that is there goes on")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file; default: the one that ships with the package")
+    ] = None,
+    set: Annotated[list[str] | None, typer.Option(help="key=value, also options.key=value")] = None,
+) -> None:
+    """Train by a recipe; kill it at any moment and start it again to go on."""
+    from wm_pipelines.training import train_main
+
+    train_main(task, recipe, out, set or [])
+
+
+@app.command()
+def seal(
+    run: Annotated[Path, typer.Argument(help="folder of a finished `wm train`")],
+    out: Annotated[Path, typer.Argument(help="checkpoint folder to make")],
+    evaluation: Annotated[list[Path] | None, typer.Option(help="JSONL results of a benchmark")] = None,
+    earlier: Annotated[list[Path] | None, typer.Option(help="run that this one stands on")] = None,
+    page: Annotated[Path | None, typer.Option(help="folder for card, record, recipe and log")] = None,
+) -> None:
+    """Make a checkpoint of a finished run: weights, record with hashes, card."""
+    from wm_pipelines.hub.sealing import seal_run
+
+    config = seal_run(run, out, evaluation or [], earlier or [], page)
+    typer.echo(f"{out}: {config.method}, {len(config.files)} files")
+
+
+@app.command()
+def extract(
+    type: Annotated[str, typer.Argument(help="canny, lines, softedge, sketch, seg")],
+    photo: Annotated[Path, typer.Argument()],
+    out: Annotated[Path, typer.Argument(help="PNG file of the map")],
+) -> None:
+    """Make a condition map from a photo. Nothing is downloaded."""
+    from wm_pipelines.media.conditions import extract as run_extractor
+    from wm_pipelines.media.pictures import load_image, save_image
+
+    typer.echo(save_image(run_extractor(type, load_image(photo)), out))
+
+
+@app.command("list")
+def list_checkpoints() -> None:
+    """The embedded checkpoints."""
+    from wm_pipelines.config import WMConfig
+    from wm_pipelines.hub import EMBEDDED_ROOT, embedded_names
+
+    for name in embedded_names():
+        config = WMConfig.load(EMBEDDED_ROOT / name)
+        base = f" on {config.base_model.name}" if config.base_model else ""
+        typer.echo(f"{name}: {config.pipeline or 'module'}{base}")
+
+
+@app.command()
+def card(folder: Folder) -> None:
+    """Write the model card from the record."""
+    from wm_pipelines.hub.cards import write_card
+
+    for path in write_card(folder):
+        typer.echo(path)
+
+
+@app.command()
+def validate(folder: Folder) -> None:
+    """Check a checkpoint: record, hashes, formats, card."""
+    from wm_pipelines.hub.publishing import validate as check
+
+    problems = check(folder)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: ready to publish")
+
+
+@app.command()
+def publish(
+    folder: Folder,
+    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
+    upload: Annotated[
+        bool, typer.Option("--upload", help="really upload; without it, only say what would go")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private")] = False,
+) -> None:
+    """Upload a validated checkpoint to the Hub; a dry run by default."""
+    from wm_pipelines.hub.publishing import publish as send
+
+    result = send(folder, repo_id, dry_run=not upload, private=private)
+    for name, size in result.files.items():
+        typer.echo(f"{size:>12,} {name}")
+    typer.echo(f"commit {result.commit}" if result.commit else f"dry run: nothing was sent to {repo_id}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of wm_config.json."""
+    from wm_pipelines.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """What is installed, what works, what doesn't."""
+    from wm_pipelines.hub.doctor import describe
+    from wm_pipelines.hub.doctor import doctor as look
+
+    report = look()
+    typer.echo(json.dumps(report, indent=2) if as_json else "\n".join(describe(report)))
+    if report["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diorama(
+    out: Out = Path("outputs/diorama"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
+    from wm_pipelines.diorama.sheet import write_sheet
+
+    for path in write_sheet(out, seed, size):
+        typer.echo(path)
