@@ -19,9 +19,9 @@ from comclip_foils import FOILS, NAMES, RULES, decide
 from records import RESULTS, environment, figure_text, summary, write
 
 from wm_pipelines import hub
-from wm_pipelines.comclip.grounders import diorama_boxes
 from wm_pipelines.comclip.pipeline import ComCLIPPipeline
 from wm_pipelines.config import CONFIG_NAME, EvaluationRecord, WMConfig
+from wm_pipelines.diorama.boxes import diorama_boxes
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations

@@ -16,8 +16,9 @@ from records import mean_interval
 
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.diorama.language import caption, parse_caption
+from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.metrics import look, obedience
+from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.render import render
 from wm_pipelines.hub import embedded
 from wm_pipelines.runtime.random import keyed

@@ -125,8 +125,8 @@ def test_the_base_draws_what_is_named():
     from diffusers import StableDiffusionPipeline
 
     from wm_pipelines.diorama.judge import DioramaJudge
-    from wm_pipelines.diorama.language import parse_caption
     from wm_pipelines.diorama.metrics import look, obedience
+    from wm_pipelines.diorama.parser import parse_caption
 
     pipe = StableDiffusionPipeline.from_pretrained(hub.embedded("diorama-sd"))
     pipe.set_progress_bar_config(disable=True)

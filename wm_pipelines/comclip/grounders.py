@@ -1,20 +1,17 @@
-"""Where a picture shows what: open-vocabulary detectors of transformers, and the miniature world's exact boxes.
+"""Where a picture shows what: open-vocabulary detectors of transformers.
 
 A grounder is any callable `(picture (3, H, W), phrases) -> {label: [(x0, y0, x1, y1), ...]}` in absolute pixels, the
 best box of a label first. Boxes that are known already go to the pipeline as they are.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.boxes import Box
 from wm_pipelines.media.pictures import to_pil
-
-if TYPE_CHECKING:
-    from wm_pipelines.diorama.scene import Scene
 
 DETECTORS = ("grounding-dino", "owlv2")
 
@@ -77,19 +74,3 @@ class PhraseDetector:
             if kept:
                 found[phrase] = kept
         return found
-
-
-def diorama_boxes(scene: "Scene", t: float = 0.0, size: int = 64) -> dict[str, list[Box]]:
-    """The exact boxes of a Diorama scene's visible objects, by their full words ("small red cube"), in pixels.
-
-    Args:
-        t: frame. size: side of the picture in pixels.
-    """
-    from wm_pipelines.diorama.language import scene_graph
-
-    found: dict[str, list[Box]] = {}
-    for node in scene_graph(scene, t, size).nodes:
-        x0, y0, x1, y1 = (value * size for value in node.box)
-        label = " ".join((*node.attributes, node.name))
-        found.setdefault(label, []).append((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)))
-    return found

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wm_pipelines.diorama.language import KINDS, VOCABULARY
 from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
-from wm_pipelines.diorama.training import SIZE, options_of, pictures_of, save_half, worded
+from wm_pipelines.diorama.training import SIZE, options_of, pictures_of, worded
+from wm_pipelines.diorama.words import KINDS, VOCABULARY
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.weights import save_half
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 TEMPLATE = "a photo of {}."

@@ -15,54 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wm_pipelines.diorama.scene import (
-    COLOURS,
-    MATERIALS,
-    PATTERNS,
-    SHAPES,
-    SIZES,
     Scene,
     SceneObject,
     clear_relations,
     project,
 )
+from wm_pipelines.diorama.words import CAMERA_PARTICIPLES, FORMS, PARTICIPLES, words_of
 from wm_pipelines.runtime.random import keyed
-from wm_pipelines.text.phrasing import EMPTY, ORDINALS, Piece, join_clauses
+from wm_pipelines.text.phrasing import EMPTY, Piece, join_clauses
 
 if TYPE_CHECKING:
-    from wm_pipelines.diorama.motion import Motion
-    from wm_pipelines.diorama.parser import ParsedCaption
+    from wm_pipelines.diorama.primitives import Motion
     from wm_pipelines.text.scene_graph import SceneGraph
 
 DETAILS = ("objects", "attributes", "full")
 MAX_TOKENS = 75
-
-_WORDS = {
-    "noun phrases": f"a an another the {' '.join((*SIZES, *PATTERNS, *MATERIALS, *COLOURS, *SHAPES, *ORDINALS))} last",
-    "relations": "left right of to on in front behind above below and",
-    "motion": "moving turning orbiting bouncing stopping staying still then while towards away up down from camera "
-    "panning clockwise counterclockwise slowly quickly forward back seen empty scene",
-    "actions": "move turn make remove add swap replace with little far degrees",
-    "questions": "what which where when why how many is are was were does do did will would if happen happens "
-    "happened no not yes none it its there before after because zero one two three four object objects spheres cubes "
-    "cylinders cones shape colour size direction same different hit hits touch fall falls push throw collide topple "
-    "gravity friction inverted event start end video frame frames most as by than later removed both only next time",
-}
-# Every word that the grammar has or keeps for actions and questions: a trained tokenizer can't take new ones.
-VOCABULARY: tuple[str, ...] = tuple(dict.fromkeys(" ".join(_WORDS.values()).split()))
-
-# in the order in which they are said
-KINDS = {"size": tuple(SIZES), "pattern": PATTERNS, "material": MATERIALS, "colour": tuple(COLOURS), "shape": SHAPES}
-FORMS = {"left of": ("left of", "to the left of"), "right of": ("right of", "to the right of")}
-# a kind of motion of an object, and of the camera, and its word
-PARTICIPLES = {
-    "translate": "moving",
-    "turn": "turning",
-    "orbit": "orbiting",
-    "bounce": "bouncing",
-    "stop": "stopping",
-    "still": "staying still",
-}
-CAMERA_PARTICIPLES = {"pan": "panning", "dolly": "moving"} | {k: PARTICIPLES[k] for k in ("orbit", "stop", "still")}
 
 
 @dataclass(frozen=True)
@@ -146,11 +113,6 @@ def _things(scene: Scene, detail: str, rng: np.random.Generator) -> dict[int, tu
     return {id: words_of(attributes) for id, attributes in said.items()}
 
 
-def words_of(said: dict[str, str]) -> tuple[str, ...]:
-    """Attribute values in the order in which they are said: ("small", "red", "cube")."""
-    return tuple(said[kind] for kind in KINDS if kind in said)
-
-
 def _chains(ids: list[int], clear: set[tuple[str, int, int]], rng: np.random.Generator) -> list[list[tuple[str, int]]]:
     """Splits objects into clauses; each clause is a list of (joint, id), the joint "" for the subject."""
     between: dict[tuple[int, int], list[str]] = {}
@@ -205,13 +167,6 @@ def _motion_pieces(motions: "tuple[Motion, ...]", participles: dict[str, str], j
         if isinstance(m.direction, str):
             pieces.append(f" {m.direction}" + (" the camera" if m.direction == "towards" else ""))
     return pieces
-
-
-def parse_caption(text: str) -> "ParsedCaption":
-    """The inverse of `caption`; see `wm_pipelines.diorama.parser.parse_caption`."""
-    from wm_pipelines.diorama.parser import parse_caption as parse
-
-    return parse(text)
 
 
 def scene_graph(scene: Scene, t: float = 0.0, size: int | tuple[int, int] = 64) -> "SceneGraph":

@@ -36,7 +36,7 @@ SIZE = 64
 
 
 def _sd(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.diorama.language import VOCABULARY
+    from wm_pipelines.diorama.words import VOCABULARY
 
     settings = {"image_size": SIZE, "guidance_scale": 4.0, "num_inference_steps": 25}
     return {"method_config": settings, "vocabulary": list(VOCABULARY)}

@@ -6,95 +6,14 @@ while turning). Direction words are meant in the frame of the camera at t = 0: l
 horizontal, up and down vertical. Clockwise is as seen from above.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from wm_pipelines.diorama.primitives import CAMERA_KINDS, DIRECTIONS, EASINGS, KINDS, OBJECT_KINDS, TURNS, Motion
 from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, look_at, project
 from wm_pipelines.runtime.random import keyed
-
-DIRECTIONS = ("left", "right", "towards", "away", "up", "down")
-TURNS = ("clockwise", "counterclockwise")
-# what `direction` may be, for each kind; `orbit` serves objects (about an object) and the camera (about its target)
-KINDS: dict[str, tuple[str, ...]] = {
-    "still": (),
-    "translate": DIRECTIONS,
-    "turn": TURNS,
-    "orbit": TURNS,
-    "bounce": (),
-    "stop": (),
-    "pan": ("left", "right"),
-    "dolly": ("forward", "back"),
-}
-OBJECT_KINDS = ("still", "translate", "turn", "orbit", "bounce", "stop")
-CAMERA_KINDS = ("still", "pan", "orbit", "dolly", "stop")
-# progress u -> eased progress, and its slope at u = 1 (the speed that a following `stop` takes over)
-EASINGS = {
-    "linear": (lambda u: u, 1.0),
-    "in": (lambda u: u * u, 2.0),
-    "out": (lambda u: u * (2 - u), 0.0),
-    "smooth": (lambda u: u * u * (3 - 2 * u), 0.0),
-}
-
-
-@dataclass(frozen=True)
-class Motion:
-    """One primitive.
-
-    Args:
-        kind: still, translate, turn (about the object's vertical axis), orbit, bounce, stop (the primitive before it
-            in the list runs out, its speed falling evenly to zero), and for cameras pan, orbit, dolly.
-        start, end: frames, 0 <= start < end.
-        direction: a word that the kind allows, or for translate a world direction (x, y, z), normalised.
-        speed: mean speed from start to end: metres a second (translate, dolly), radians a second (turn, orbit, pan).
-        easing: "linear", "in", "out" or "smooth".
-        about: orbit of an object: the id of the object it goes around, which may move itself.
-        height, count: bounce: apex in metres and number of hops.
-    """
-
-    kind: str
-    start: float
-    end: float
-    direction: str | tuple[float, float, float] | None = None
-    speed: float = 0.0
-    easing: str = "linear"
-    about: int | None = None
-    height: float = 0.0
-    count: int = 1
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(KINDS)}")
-        if not (math.isfinite(self.start) and math.isfinite(self.end) and 0 <= self.start < self.end):
-            raise ValueError(f"`start` is {self.start!r}, `end` {self.end!r}; frames with 0 <= start < end")
-        if self.easing not in EASINGS:
-            raise ValueError(f"`easing` is {self.easing!r}; allowed: {', '.join(EASINGS)}")
-        if not (math.isfinite(self.speed) and self.speed >= 0):
-            raise ValueError(f"`speed` is {self.speed!r}; 0 or more (the direction gives the sign)")
-        allowed = KINDS[self.kind]
-        if self.kind == "translate" and isinstance(self.direction, (tuple, list)):
-            object.__setattr__(self, "direction", tuple(float(v) for v in self.direction))
-            if len(self.direction) != 3 or not 0 < math.hypot(*self.direction) < math.inf:
-                raise ValueError(f"`direction` is {self.direction!r}; a word or three finite numbers, not all zero")
-        elif allowed and self.direction not in allowed:
-            raise ValueError(f"`direction` of {self.kind} is {self.direction!r}; allowed: {', '.join(allowed)}")
-        elif not allowed and self.direction is not None:
-            raise ValueError(f"`direction` is {self.direction!r}; {self.kind} has none")
-        if self.kind == "bounce" and not (0 < self.height < math.inf and self.count >= 1):
-            raise ValueError(f"`height` is {self.height!r}, `count` {self.count!r}; a bounce needs both above 0")
-        if self.about is not None and self.kind != "orbit":
-            raise ValueError(f"`about` is {self.about!r}; only an orbit goes around an object")
-
-
-def motion_from_dict(data: dict) -> Motion:
-    """The inverse of `dataclasses.asdict`; an unknown field is a ValueError."""
-    known = Motion.__dataclass_fields__
-    for name in data:
-        if name not in known:
-            raise ValueError(f"unknown field {name!r} in Motion; known: {', '.join(known)}")
-    return Motion(**data)
 
 
 def pose_at(obj: SceneObject, scene: Scene, t: float | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

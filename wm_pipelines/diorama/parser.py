@@ -4,8 +4,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from wm_pipelines.diorama.language import CAMERA_PARTICIPLES, FORMS, KINDS, PARTICIPLES, VOCABULARY, words_of
-from wm_pipelines.diorama.motion import KINDS as MOTION_KINDS
+from wm_pipelines.diorama.primitives import KINDS as MOTION_KINDS
+from wm_pipelines.diorama.words import CAMERA_PARTICIPLES, FORMS, KINDS, PARTICIPLES, VOCABULARY, words_of
 from wm_pipelines.text.phrasing import EMPTY, ORDINALS
 from wm_pipelines.text.scene_graph import PREDICATES
 

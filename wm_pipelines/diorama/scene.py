@@ -12,6 +12,7 @@ from itertools import permutations
 
 import numpy as np
 
+from wm_pipelines.diorama.primitives import motion_from_dict
 from wm_pipelines.runtime.random import keyed
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
@@ -194,11 +195,7 @@ def _objects(rows) -> tuple:
 
 
 def _motion(primitives) -> tuple:
-    if not primitives:
-        return ()
-    from wm_pipelines.diorama.motion import motion_from_dict
-
-    return tuple(motion_from_dict(p) for p in primitives)
+    return tuple(motion_from_dict(p) for p in primitives or ())
 
 
 def _build(cls, data: dict, **convert):

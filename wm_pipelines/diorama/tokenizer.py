@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wm_pipelines.diorama.language import VOCABULARY
+from wm_pipelines.diorama.words import VOCABULARY
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.runtime.files import atomic
 

@@ -15,6 +15,7 @@ from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.weights import save_half
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
@@ -90,35 +91,6 @@ class VAETask(Task):
             ]
         self.vae.register_to_config(scaling_factor=round(1 / torch.cat(means).std().item(), 6))
         save_half(self.vae, folder)
-
-
-def save_half(model: nn.Module, folder: str | Path) -> None:
-    """Saves a diffusers or transformers model as fp16 safetensors that plain loading reads as float32."""
-    import copy
-    import json
-
-    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
-    if type(model).__name__ == "CLIPTextModel":
-        _name_as_published(Path(folder) / "model.safetensors")
-    config = Path(folder) / "config.json"
-    values = json.loads(config.read_text())
-    if "transformers_version" in values:
-        values.pop("torch_dtype", None)
-        values["dtype"] = "float32"
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-
-
-def _name_as_published(weights: Path) -> None:
-    """Puts `text_model.` before every name, as in all published text encoders.
-
-    transformers 5 saves a new one without it and reads both; transformers 4 takes a file without it for a model of
-    other names, and goes on with random weights.
-    """
-    from safetensors.torch import load_file
-
-    tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(weights).items()}
-    with atomic(weights) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
 
 
 class SDTask(Task):

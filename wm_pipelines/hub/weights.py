@@ -1,11 +1,16 @@
-"""Weights: read from a torch file without running what it holds, and where they lie in memory."""
+"""Weights: read from a torch file without running what it holds, saved in half precision, laid out in memory."""
 
+import copy
+import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import torch
 from torch import nn
+
+from wm_pipelines.runtime.files import atomic
 
 
 def read_torch_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -35,3 +40,29 @@ def align(module: nn.Module) -> None:
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
             tensor.data = tensor.data.clone()
+
+
+def save_half(model: nn.Module, folder: str | Path) -> None:
+    """Saves a diffusers or transformers model as fp16 safetensors that plain loading reads as float32."""
+    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
+    if type(model).__name__ == "CLIPTextModel":
+        _name_as_published(Path(folder) / "model.safetensors")
+    config = Path(folder) / "config.json"
+    values = json.loads(config.read_text())
+    if "transformers_version" in values:
+        values.pop("torch_dtype", None)
+        values["dtype"] = "float32"
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _name_as_published(weights: Path) -> None:
+    """Puts `text_model.` before every name, as in all published text encoders.
+
+    transformers 5 saves a new one without it and reads both; transformers 4 takes a file without it for a model of
+    other names, and goes on with random weights.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(weights).items()}
+    with atomic(weights) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})

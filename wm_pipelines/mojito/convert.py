@@ -18,9 +18,8 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from wm_pipelines.diorama.training import save_half
 from wm_pipelines.hub.stock import load_part
-from wm_pipelines.hub.weights import read_torch_file
+from wm_pipelines.hub.weights import read_torch_file, save_half
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
 from wm_pipelines.runtime.files import atomic_folder
 

@@ -11,7 +11,8 @@ import torch
 
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.language import caption, motion_words
-from wm_pipelines.diorama.motion import DIRECTIONS, TURNS, Motion, stays_clear
+from wm_pipelines.diorama.motion import stays_clear
+from wm_pipelines.diorama.primitives import DIRECTIONS, TURNS, Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene
 from wm_pipelines.media.flow import measure_flow

@@ -239,7 +239,7 @@ class VideoTask(Task):
 
     def export(self, folder: Path) -> None:
         """Writes the adapter, and the intensity model in `intensity/`, both in fp16."""
-        from wm_pipelines.diorama.training import save_half
+        from wm_pipelines.hub.weights import save_half
 
         save_half(self.adapter, folder)
         if self.intensity is not None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from wm_pipelines.comclip.grounders import PhraseDetector, diorama_boxes
+from wm_pipelines.comclip.grounders import PhraseDetector
+from wm_pipelines.diorama.boxes import diorama_boxes
 from wm_pipelines.media.boxes import read_boxes
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from wm_pipelines.diorama.clip_training import CLIPTask, contradiction, true_elsewhere
-from wm_pipelines.diorama.language import caption, parse_caption
+from wm_pipelines.diorama.language import caption
+from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import (
     HELD_OUT,
     HELD_OUT_RELATIONS,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
-from wm_pipelines.diorama.language import parse_caption
+from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import HELD_OUT, Scene, is_held_out
 

@@ -3,17 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from wm_pipelines.diorama.language import (
-    DETAILS,
-    MAX_TOKENS,
-    VOCABULARY,
-    Caption,
-    caption,
-    parse_caption,
-    scene_graph,
-)
-from wm_pipelines.diorama.motion import Motion, sample_motion, scene_at
-from wm_pipelines.diorama.parser import SaidMotion
+from wm_pipelines.diorama.language import DETAILS, MAX_TOKENS, Caption, caption, scene_graph
+from wm_pipelines.diorama.motion import sample_motion, scene_at
+from wm_pipelines.diorama.parser import SaidMotion, parse_caption
+from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.scene import (
     COLOURS,
     MATERIALS,
@@ -26,6 +19,7 @@ from wm_pipelines.diorama.scene import (
     clear_relations,
     sample_scene,
 )
+from wm_pipelines.diorama.words import VOCABULARY
 
 INVERSE = {
     "left of": "right of",

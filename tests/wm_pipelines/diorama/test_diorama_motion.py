@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wm_pipelines.diorama.motion import EASINGS, Motion, camera_at, motion_from_dict, pose_at, sample_motion, scene_at
+from wm_pipelines.diorama.motion import camera_at, pose_at, sample_motion, scene_at
+from wm_pipelines.diorama.primitives import EASINGS, Motion, motion_from_dict
 from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, look_at, project, sample_scene
 
 

@@ -9,7 +9,8 @@ from safetensors import safe_open
 from torch.nn.functional import grid_sample, max_pool2d
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wm_pipelines.diorama.motion import Motion, camera_at, pose_at, sample_motion
+from wm_pipelines.diorama.motion import camera_at, pose_at, sample_motion
+from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.render import MAPS, render, tracks
 from wm_pipelines.diorama.scene import (
     SHAPES,

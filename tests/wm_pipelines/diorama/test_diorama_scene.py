@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wm_pipelines.diorama.motion import Motion
+from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import (
     COLOURS,

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from wm_pipelines.diorama.language import VOCABULARY, caption
+from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import sample_scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer, learn_merges, tokenizer_tables
+from wm_pipelines.diorama.words import VOCABULARY
 
 
 @pytest.fixture(scope="module")

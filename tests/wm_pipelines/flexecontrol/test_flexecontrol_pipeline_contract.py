@@ -14,7 +14,7 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from safetensors.torch import load_file, save_file
 
 from wm_pipelines.config import WMConfig
-from wm_pipelines.diorama.language import VOCABULARY
+from wm_pipelines.diorama.words import VOCABULARY
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline

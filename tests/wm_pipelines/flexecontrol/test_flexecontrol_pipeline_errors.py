@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 
 from wm_pipelines.config import WMConfig
-from wm_pipelines.diorama.language import VOCABULARY
+from wm_pipelines.diorama.words import VOCABULARY
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 

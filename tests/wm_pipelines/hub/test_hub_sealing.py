@@ -14,7 +14,7 @@ from wm_pipelines.hub.sealing import seal_run
 def finished(tmp_path):
     """`finished(task, **options)`: what `wm train` leaves, with the weights of a tiny judge."""
     from wm_pipelines.diorama.judge import DioramaJudge
-    from wm_pipelines.diorama.training import save_half
+    from wm_pipelines.hub.weights import save_half
 
     def make(task="diorama-judge", **options):
         run = tmp_path / f"run-{task}"

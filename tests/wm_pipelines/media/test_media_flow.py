@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wm_pipelines.diorama.motion import Motion
+from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene, SceneObject
 from wm_pipelines.media.flow import dense_flow, level_of, measure_flow, percentile_table

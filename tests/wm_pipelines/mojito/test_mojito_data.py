@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wm_pipelines.diorama.language import parse_caption
 from wm_pipelines.diorama.motion import stays_clear
+from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.mojito.data import ClipLatents, clip_caption, draw_clip, reversed_words, reversible
 from wm_pipelines.runtime.random import keyed
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.diorama.motion import Motion
+from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene, SceneObject
 from wm_pipelines.hub import embedded

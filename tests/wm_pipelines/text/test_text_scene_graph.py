@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from wm_pipelines.diorama.language import parse_caption
+from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.text.scene_graph import PREDICATES, Edge, Mask, Node, SceneGraph
 from wm_pipelines.text.scene_graph_layout import MARGIN, relations_of, solve
 
