@@ -24,8 +24,9 @@ from clips import FRAMES, ClipMaker, check_rows, made_by, seen_object
 from records import RESULTS, append, environment, figure_text, read, summary, verdict, verdict_lines, write
 
 from wm_pipelines import MotionObject
+from wm_pipelines.media.boxes import box_iou
 from wm_pipelines.media.flow import measure_flow
-from wm_pipelines.mojito.metrics import box_iou, centroid_error, over_range, track_colour
+from wm_pipelines.mojito.metrics import centroid_error, over_range, track_colour
 from wm_pipelines.runtime.random import keyed
 
 DRAWS = 3  # unguided clips of a prompt and seed, of which the oracle takes the best

@@ -251,19 +251,6 @@ def test_rule_fails_on_a_made_up_violation(rule, how):
 
 # What still stands against a rule; it only shrinks.
 KNOWN: dict[str, set[str]] = {
-    "pipelines_that_reach_the_miniature_world": {
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.cast",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.judge",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.metrics",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.motion",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.parser",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.primitives",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.render",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.scene",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.solids",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.words",
-        "wm_pipelines.mojito.pipeline ... wm_pipelines.diorama.world",
-    },
     "kernels_that_name_their_launchers": {
         "custom_kernels._triton.kronecker_linear -> custom_kernels.kronecker_rank_one",
         "custom_kernels._triton.kronecker_samples -> custom_kernels.kronecker_rank_one",

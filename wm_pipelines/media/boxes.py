@@ -61,6 +61,14 @@ def inside_crop(box: Box, size: tuple[int, int]) -> None:
         )
 
 
+def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of boxes (..., 4), pair by pair; NaN where a box is NaN."""
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    area = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (a, b)]
+    return inter / (area[0] + area[1] - inter)
+
+
 def _listed(listed: Any, label: str) -> list[Any]:
     if isinstance(listed, torch.Tensor):
         listed = listed.tolist()

@@ -10,8 +10,10 @@ from itertools import combinations
 
 import torch
 
-from wm_pipelines.mojito.directions import DIRECTIONS, Said, said_directions
+from wm_pipelines.media.boxes import box_iou
+from wm_pipelines.mojito.directions import said_directions
 from wm_pipelines.mojito.objects import MotionObject, text
+from wm_pipelines.mojito.verbs import DIRECTIONS, Said
 from wm_pipelines.text.prompts import Span, locate
 
 MOVED = 0.05
@@ -120,7 +122,7 @@ def _thin(name: str, boxes: torch.Tensor, grids: Sequence[tuple[int, int]]) -> I
 
 
 def _shared_words(names: str, a: Span, b: Span, boxes_a: torch.Tensor, boxes_b: torch.Tensor) -> Iterator[str]:
-    if a[0] < b[1] and b[0] < a[1] and float(_iou(boxes_a, boxes_b).min()) < SAME_BOX:
+    if a[0] < b[1] and b[0] < a[1] and float(box_iou(boxes_a, boxes_b).min()) < SAME_BOX:
         yield (
             f"{names} share words but not their boxes; neither is sure to win: a word has one place in the "
             "attention, which then splits between them"
@@ -130,7 +132,7 @@ def _shared_words(names: str, a: Span, b: Span, boxes_a: torch.Tensor, boxes_b: 
 def _same_box(
     names: str, a: MotionObject, b: MotionObject, boxes_a: torch.Tensor, boxes_b: torch.Tensor
 ) -> Iterator[str]:
-    overlap = _iou(boxes_a, boxes_b)
+    overlap = box_iou(boxes_a, boxes_b)
     frames = (overlap > SAME_BOX).nonzero().flatten().tolist()
     if not frames:
         return
@@ -140,13 +142,6 @@ def _same_box(
         heavy, light = (a, b) if a.weight > b.weight else (b, a)
         wins = f'"{heavy.phrase}" pulls harder: weight {heavy.weight:g} against {light.weight:g}'
     yield f"{names} are in one box in {_frames(frames)} (IoU up to {float(overlap.max()):.2f}); {wins}"
-
-
-def _iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of boxes `(F, 4)`, frame by frame, `(F,)`."""
-    inside = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp_min(0).prod(1)
-    areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (a, b)]
-    return inside / (areas[0] + areas[1] - inside)
 
 
 def _frames(frames: list[int]) -> str:

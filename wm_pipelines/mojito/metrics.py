@@ -81,14 +81,6 @@ def diorama_detector(judge: DioramaJudge) -> Callable[[torch.Tensor, str], torch
     return detect
 
 
-def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of boxes (..., 4), pair by pair; NaN where a box is NaN."""
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clamp(min=0).prod(-1)
-    area = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (a, b)]
-    return inter / (area[0] + area[1] - inter)
-
-
 def centroid_error(centres: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Distance of centres (..., 2) from the middles of boxes (..., 4), as a share of the picture's diagonal."""
     middles = (boxes[..., :2] + boxes[..., 2:]) / 2

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from wm_pipelines.media.boxes import box_iou
 from wm_pipelines.media.flow import measure_flow
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.mojito.objects import MotionObject
@@ -32,8 +33,6 @@ def measured_iou(
     detector: Callable[[torch.Tensor, str], torch.Tensor],
 ) -> torch.Tensor:
     """(O, F) intersection over union of the detected and the wanted boxes (O, F, 4); 0 where nothing is found."""
-    from wm_pipelines.mojito.metrics import box_iou
-
     rows = []
     for item, wanted in zip(objects, boxes, strict=True):
         found = torch.as_tensor(detector(video, item.phrase)).float()

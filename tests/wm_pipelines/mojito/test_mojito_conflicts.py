@@ -53,6 +53,25 @@ def test_directions_are_read_for_the_object_they_belong_to(prompt, phrase, direc
     assert [way for way, _ in said_directions(prompt, (start, start + len(phrase)))] == directions
 
 
+def test_captions_of_the_miniature_world_are_read_as_its_own_parser_reads_them():
+    """500 of them; the pipeline itself knows nothing of that world."""
+    from wm_pipelines.diorama.datasets import DioramaDataset
+    from wm_pipelines.diorama.language import caption
+    from wm_pipelines.diorama.parser import parse_caption
+
+    data, told = DioramaDataset(kind="video", split="val", length=500), 0
+    for index in range(500):
+        text = caption(data.scene(index), "full", seed=index).text
+        parsed = parse_caption(text)
+        for span, motions in zip(parsed.spans, parsed.motions, strict=True):
+            moves = [(m.direction, f"moving {m.direction}") for m in motions if m.kind == "translate" and m.direction]
+            truth = moves or [("still", "staying still") for m in motions if m.kind == "still"]
+            others = [other for other in parsed.spans if other != span]
+            assert said_directions(text, span, others) == said_directions(text, span) == truth, text
+            told += bool(truth)
+    assert told > 100
+
+
 def test_left_against_a_path_to_the_right_names_both_and_the_winner():
     (line,) = found("a red cube moving left", {"phrase": "red cube", **RIGHT})
     assert line.startswith('objects[0] ("red cube") is said to be "moving left", but its boxes go 0.70 to the right;')
