@@ -32,8 +32,8 @@ from wm_pipelines.adapters.kronecker.layer import KroneckerLinear
 from wm_pipelines.flexecontrol.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
+from wm_pipelines.flexecontrol.scenes import SceneTask
 from wm_pipelines.flexecontrol.slots import SlotInput
-from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.hub import embedded, embedded_names
 from wm_pipelines.media.conditions import TYPES
 from wm_pipelines.runtime.noise import randn
@@ -205,7 +205,7 @@ class Trainable:
                 "lambda_ca": losses, "lambda_mask": losses,
             },
         )  # fmt: skip
-        self.task, self.batch = FlexEControlTask(recipe), list(range(batch))
+        self.task, self.batch = SceneTask(recipe), list(range(batch))
         self.parameters = [p for _, p in self.task.trainable()]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-5)
         self.count = 0

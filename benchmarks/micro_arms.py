@@ -22,8 +22,8 @@ from wm_pipelines.diorama.training import SCHEDULE, SDTask
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
 from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.decomposition import target_names
+from wm_pipelines.flexecontrol.scenes import DioramaScenes, SceneTask
 from wm_pipelines.flexecontrol.slots import SlotInput
-from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.media.conditions import BACKGROUND, depth_to_map, extract, seg_from_ids
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.runtime.random import keyed
@@ -132,7 +132,7 @@ class Base:
     """The frozen base of all arms, loaded once: `vae`, `unet`, `text_encoder`, `tokenizer`, `schedule`."""
 
     def __init__(self, folder: Path):
-        FlexEControlTask._load_base(self, folder)
+        SceneTask._load_base(self, folder)
         self.sampler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
         self.folder = folder
         weights = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -150,7 +150,22 @@ class Base:
         return self.text_encoder(ids.to(self.unet.device)).last_hidden_state
 
 
-class ArmTask(FlexEControlTask):
+class BankScenes(DioramaScenes):
+    """The first scenes of a bank."""
+
+    def __init__(self, options: dict[str, Any], bank: Bank):
+        self.options, self.bank, self.length = options, bank, options["length"]
+        if self.length > len(bank.scenes):
+            raise ValueError(f"options.length is {self.length}, the bank has {len(bank.scenes)} scenes")
+        self.data = f"Diorama scenes of two objects, train split, {self.length}, every other one with one shape"
+        for name in ("scenes", "rgb", "ids", "depth", "mean", "std"):
+            setattr(self, name, getattr(bank, name)[: self.length])
+
+    def maps(self, kind: str, indices: list[int], boxed: set[int]) -> torch.Tensor:
+        return self.bank.maps[kind][indices]
+
+
+class ArmTask(SceneTask):
     """One adapter on the shared base and the first `length` scenes of the shared bank."""
 
     def __init__(self, recipe: Recipe, base: Base, bank: Bank):
@@ -161,16 +176,8 @@ class ArmTask(FlexEControlTask):
         for name in ("vae", "unet", "text_encoder", "tokenizer", "schedule"):
             setattr(self, name, getattr(self.shared, name))
 
-    def _load_scenes(self) -> None:
-        self.length = self.options["length"]
-        if self.length > len(self.bank.scenes):
-            raise ValueError(f"options.length is {self.length}, the bank has {len(self.bank.scenes)} scenes")
-        self.data = f"Diorama scenes of two objects, train split, {self.length}, every other one with one shape"
-        for name in ("scenes", "rgb", "ids", "depth", "mean", "std"):
-            setattr(self, name, getattr(self.bank, name)[: self.length])
-
-    def _maps(self, kind: str, indices: list[int], boxed: set[int]) -> torch.Tensor:
-        return self.bank.maps[kind][indices]
+    def make_source(self) -> BankScenes:
+        return BankScenes(self.options, self.bank)
 
     def export(self, folder: Path) -> None:
         """Nothing: an arm is measured where it is, not published."""

@@ -27,6 +27,7 @@ from diffusers.models.attention_processor import (
 from torch import nn
 
 from wm_pipelines.flexecontrol.blocks import max_pool_to
+from wm_pipelines.runtime.attention import swapped_processors
 
 STOCK = (AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0, SlicedAttnProcessor, XFormersAttnProcessor)
 
@@ -217,7 +218,7 @@ def phrase_attention(
     named = models if isinstance(models, Mapping) else {type(model).__name__: model for model in models}
     if len(named) != len(models):
         raise ValueError("two models of one class: pass a mapping from names to models")
-    found: list[tuple[str, Attention]] = []
+    found: dict[str, Attention] = {}
     for prefix, model in named.items():
         for name, module in model.named_modules():
             if name.rsplit(".", 1)[-1] == "attn2" and isinstance(module, Attention):
@@ -226,12 +227,6 @@ def phrase_attention(
                     raise ValueError(
                         f"{prefix}.{name} has a {kind}: phrases need plain attention; unload it, or binding=none"
                     )
-                found.append((f"{prefix}.{name}", module))
-    originals = [module.processor for _, module in found]
-    try:
-        for name, module in found:
-            module.processor = PhraseProcessor(name, module.processor, state)
+                found[f"{prefix}.{name}"] = module
+    with swapped_processors(found, lambda name, inner: PhraseProcessor(name, inner, state)):
         yield state
-    finally:
-        for (_, module), processor in zip(found, originals, strict=True):
-            module.processor = processor

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
+from wm_pipelines.data.captioned import CaptionedFolder
+from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask
 from wm_pipelines.media.conditions import ALIASES, TYPES, extract
 from wm_pipelines.media.pictures import load_image, load_mask, to_tensor
 from wm_pipelines.training import KeyedNoise
@@ -16,10 +17,9 @@ from wm_pipelines.training import KeyedNoise
 MODEL_ONLY = ("pose", "depth")  # no offline extractor makes these from a picture
 PICTURES = (".png", ".jpg", ".jpeg")
 CONTENT = "conditions/content"
-DIORAMA_ONLY = ("length", "cache", "same_shape", "objects", "detail", "layout")
 
 
-class FolderSource:
+class FolderSource(CaptionedFolder):
     """`anno.txt` (id TAB caption), `images/ID.jpg`, `conditions/TYPE/ID.jpg`; all pictures of one size; jpg or png.
 
     A type without a folder is extracted offline where that can be done. Optional, for phrases: `spans.json`
@@ -28,27 +28,26 @@ class FolderSource:
 
     Args:
         root: the folder. size: (height, width) that every picture must have. types: conditions that will be asked.
+        encode: makes latents of pictures, when they are needed.
 
     Raises:
         ValueError: a file or folder that is missing, a line without a TAB, a span outside its caption.
     """
 
-    def __init__(self, root: str | Path, size: tuple[int, int], types: Sequence[str]):
-        self.root, self.size = Path(root), tuple(size)
-        if not (self.root / "anno.txt").is_file():
-            raise ValueError(f"options.data: {str(root)!r} has no anno.txt")
-        lines = [x.split("\t", 1) for x in (self.root / "anno.txt").read_text(encoding="utf-8").splitlines() if x]
-        broken = [i + 1 for i, line in enumerate(lines) if len(line) != 2]
-        if broken or not lines:
-            raise ValueError(f"anno.txt of {str(root)!r}: line {(broken or [1])[0]} is not 'id TAB caption'")
-        self.names, self.captions = zip(*lines, strict=True)
+    def __init__(
+        self, root: str | Path, size: tuple[int, int], types: Sequence[str], encode: Encode | None = None
+    ):
+        super().__init__(root)
+        self.size, self.encode = tuple(size), encode
         self.spans = self._read_spans()
         self.folders = {kind: self._folder(kind) for kind in types}
+        self.length = len(self.names)
+        self.data = f"folder of {self.length} captioned pictures, {len(self.spans)} with phrases"
         for folder in ["images", *(f for f in self.folders.values() if f)]:
             for name in self.names:
-                self._path(folder, name)
+                self._picture(folder, name)
         for name in self.spans:
-            self._path("masks", name)
+            self._picture("masks", name)
 
     def _read_spans(self) -> dict[str, list[tuple[int, int]]]:
         path = self.root / "spans.json"
@@ -71,17 +70,11 @@ class FolderSource:
             raise ValueError(f"options.data: no folder conditions/{kind}, and no offline extractor makes {kind}")
         return None
 
-    def _path(self, folder: str, name: str, suffixes: Sequence[str] = PICTURES) -> Path:
-        inside = (self.root / folder).resolve()
-        for suffix in suffixes:
-            path = self.root / folder / f"{name}{suffix}"
-            if path.is_file() and path.resolve().is_relative_to(inside):
-                return path
-        wanted = ".jpg (or .png)" if suffixes is PICTURES else suffixes[0]
-        raise ValueError(f"options.data: {folder}/{name}{wanted} is missing")
+    def _picture(self, folder: str, name: str) -> Path:
+        return self.path(folder, name, PICTURES, wanted=".jpg (or .png)")
 
     def _read(self, folder: str, index: int) -> torch.Tensor:
-        path = self._path(folder, self.names[index])
+        path = self._picture(folder, self.names[index])
         picture = to_tensor(load_image(path))
         if tuple(picture.shape[-2:]) != self.size:
             came, wanted = ("{}x{}".format(*size) for size in (picture.shape[-2:], self.size))
@@ -105,13 +98,25 @@ class FolderSource:
         masks = torch.zeros(len(indices), max(counts), *self.size)
         for row, (i, count) in enumerate(zip(indices, counts, strict=True)):
             if count:
-                ids = torch.from_numpy(np.array(load_mask(self._path("masks", self.names[i])), dtype=np.int64))
+                ids = torch.from_numpy(np.array(load_mask(self._picture("masks", self.names[i])), dtype=np.int64))
                 masks[row, :count] = (ids[None] == torch.arange(1, count + 1)[:, None, None]).float()
         return masks
 
+    def latents(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled mean and deviation of the latents of some pictures."""
+        return self.encode(self.pictures(indices))
+
+    def caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
+        """Its caption, and the character span of each phrase (from 1)."""
+        return self.captions[index], dict(enumerate(self.spans.get(self.names[index], []), 1))
+
+    def batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
+        """A function from (type, samples of the batch) to their whole maps."""
+        return self.maps
+
     def contents(self, indices: Sequence[int]) -> torch.Tensor:
         """Content vectors (N,D) float32."""
-        return torch.stack([read_vector(self._path(CONTENT, self.names[i], (".npy",))) for i in indices])
+        return torch.stack([read_vector(self.path(CONTENT, self.names[i], (".npy",))) for i in indices])
 
 
 def read_vector(path: Path) -> torch.Tensor:
@@ -131,41 +136,35 @@ def read_vector(path: Path) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32).reshape(-1))
 
 
+def folder_source(task: FlexEControlTask) -> FolderSource:
+    """The folder that a task's `options.data` names.
+
+    Raises:
+        ValueError: there is none, `options.size` does not fit the adapter, or as `FolderSource`.
+    """
+    side = task.options["size"]
+    if task.options["data"] is None:
+        raise ValueError("options.data is missing: a folder with anno.txt, images/ and conditions/")
+    if side % task.control.multiple:
+        raise ValueError(f"options.size is {side}; it must be a multiple of {task.control.multiple}")
+    return FolderSource(task.options["data"], (side, side), task.control.config.types, task.encode)
+
+
+FOLDER_DEFAULTS: dict[str, Any] = {
+    **DEFAULTS, "data": None, "size": 512, "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "r": 8,
+    "map_stride": 4, "feature_channels": None, "pre_channels": None,
+}  # fmt: skip
+
+
 class FolderTask(FlexEControlTask):
     """`wm train flexecontrol-folder`: an adapter for any Stable Diffusion 1.x or 2.x base.
 
-    Options as in `FlexEControlTask` without those of the miniature world, and `data` (the folder), `size` (the side of
-    its pictures). Pictures are encoded when they are needed.
+    Options as in `FlexEControlTask`, and `data` (the folder), `size` (the side of its pictures). Pictures are encoded
+    when they are needed.
     """
 
-    defaults = {
-        **{key: value for key, value in DEFAULTS.items() if key not in DIORAMA_ONLY},
-        "data": None, "size": 512, "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "r": 8, "map_stride": 4,
-        "feature_channels": None, "pre_channels": None,
-    }  # fmt: skip
+    defaults = FOLDER_DEFAULTS
     given_types = TYPES
 
-    def _load_data(self) -> None:
-        side = self.options["size"]
-        if self.options["data"] is None:
-            raise ValueError("options.data is missing: a folder with anno.txt, images/ and conditions/")
-        if side % self.control.multiple:
-            raise ValueError(f"options.size is {side}; it must be a multiple of {self.control.multiple}")
-        self.folder = FolderSource(self.options["data"], (side, side), self.control.config.types)
-        self.length = len(self.folder.names)
-        self.data = f"folder of {self.length} captioned pictures, {len(self.folder.spans)} with phrases"
-
-    @torch.no_grad()
-    def _latents(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        self.vae.to(self.device)
-        dist = self.vae.encode((self.folder.pictures(indices) * 2 - 1).to(self.device)).latent_dist
-        return dist.mean * self.vae.config.scaling_factor, dist.std * self.vae.config.scaling_factor
-
-    def _caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
-        return self.folder.captions[index], dict(enumerate(self.folder.spans.get(self.folder.names[index], []), 1))
-
-    def _masks(self, indices: list[int]) -> torch.Tensor:
-        return self.folder.masks(indices)
-
-    def _batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
-        return self.folder.maps
+    def make_source(self) -> FolderSource:
+        return folder_source(self)

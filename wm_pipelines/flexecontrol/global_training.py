@@ -9,8 +9,7 @@ One option is added: on Diorama `image_encoder`, an embedded name, folder or Hub
 un-normalised vectors are the content; a folder of one's own brings them as `conditions/content/ID.npy`.
 """
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ import torch
 
 from wm_pipelines.clip.parts import image_processor
 from wm_pipelines.flexecontrol.augment import keep_conditions
-from wm_pipelines.flexecontrol.data import CONTENT, FolderTask, read_vector
+from wm_pipelines.flexecontrol.data import CONTENT, FOLDER_DEFAULTS, FolderSource, folder_source, read_vector
 from wm_pipelines.flexecontrol.global_image import image_vectors
 from wm_pipelines.flexecontrol.losses import diffusion_loss
-from wm_pipelines.flexecontrol.training import DEFAULTS, FlexEControlTask
+from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS, DioramaScenes
+from wm_pipelines.flexecontrol.training import Encode, FlexEControlTask
 from wm_pipelines.hub import check_weights, resolve
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.media.conditions import TYPES
 from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.training import KeyedNoise
 
@@ -34,14 +35,10 @@ def _without_local(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in LOCAL_ONLY}
 
 
-class _GlobalPart(FlexEControlTask):
-    """What the two tasks share; they say which vector belongs to a sample."""
+class GlobalTask(FlexEControlTask):
+    """The global adapter; a source for it has `contents(indices)`, content vectors (N,D), projected, un-normalised."""
 
     part = "global"
-
-    @abstractmethod
-    def _vectors(self, indices: Sequence[int]) -> torch.Tensor:
-        """Content vectors (N,D), projected and un-normalised."""
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         for module in (self.unet, self.text_encoder):
@@ -50,15 +47,35 @@ class _GlobalPart(FlexEControlTask):
         noisy, t, target = self._noised(indices, noise)
         chances = {key: self.options[key] for key in ("keep_all", "drop_all", "drop")}
         kept = [bool(keep_conditions(("content",), noise.generator(i, "content"), **chances)) for i in indices]
-        vectors = self._vectors(indices) * torch.tensor(kept)[:, None]
+        vectors = self.source.contents(indices) * torch.tensor(kept)[:, None]
         context = torch.cat([self._encoded(texts), self.control.global_tokens(vectors.to(self.device))], 1)
         return {"loss": diffusion_loss(self.unet(noisy, t, context).sample, target)}
 
 
-class GlobalTask(_GlobalPart):
-    """On Diorama pictures; their vectors are computed once."""
+class GlobalScenes(DioramaScenes):
+    """Diorama scenes with the content vectors of their pictures, computed once."""
 
-    defaults = {**_without_local(DEFAULTS), "image_encoder": "diorama-clip"}
+    @torch.no_grad()
+    def __init__(self, options: Mapping[str, Any], encode: Encode, image_encoder: Any, image_processor: Any):
+        super().__init__(options, encode)
+        parts, width = [], image_encoder.config.projection_dim
+        for rows in torch.arange(self.length).split(64):
+            pictures = [to_pil(picture) for picture in self.pictures(rows)]
+            parts.append(
+                image_vectors(
+                    pictures, image_encoder, image_processor, width=width, batch=len(rows), device=image_encoder.device
+                )
+            )
+        self.vectors = torch.cat(parts)
+
+    def contents(self, indices: Sequence[int]) -> torch.Tensor:
+        return self.vectors[list(indices)]
+
+
+class GlobalSceneTask(GlobalTask):
+    """On Diorama pictures."""
+
+    defaults = {**_without_local(SCENE_DEFAULTS), "image_encoder": "diorama-clip"}
 
     def _carried(self) -> dict[str, Any]:
         from transformers import CLIPVisionModelWithProjection
@@ -70,24 +87,15 @@ class GlobalTask(_GlobalPart):
         self.image_processor = image_processor(folder)
         return {"global_adapter": True, "global_embed_dim": self.image_encoder.config.projection_dim}
 
-    @torch.no_grad()
-    def _load_data(self) -> None:
-        super()._load_data()
-        encoder, parts = self.image_encoder, []
-        for rows in torch.arange(self.length).split(64):
-            pictures = [to_pil(picture) for picture in self._pictures(rows)]
-            width = encoder.config.projection_dim
-            parts.append(image_vectors(pictures, encoder, self.image_processor, width, len(rows), encoder.device))
-        self.contents = torch.cat(parts)
-
-    def _vectors(self, indices: Sequence[int]) -> torch.Tensor:
-        return self.contents[list(indices)]
+    def make_source(self) -> GlobalScenes:
+        return GlobalScenes(self.options, self.encode, self.image_encoder, self.image_processor)
 
 
-class GlobalFolderTask(_GlobalPart, FolderTask):
+class GlobalFolderTask(GlobalTask):
     """On a folder in Uni-ControlNet's layout, with `conditions/content/ID.npy` for every picture."""
 
-    defaults = _without_local(FolderTask.defaults)
+    defaults = _without_local(FOLDER_DEFAULTS)
+    given_types = TYPES
 
     def _carried(self) -> dict[str, Any]:
         root = self.options["data"]
@@ -96,12 +104,10 @@ class GlobalFolderTask(_GlobalPart, FolderTask):
             raise ValueError(f"options.data: {root!r} has no {CONTENT}/ID.npy, the content vectors")
         return {"global_adapter": True, "global_embed_dim": len(read_vector(first))}
 
-    def _load_data(self) -> None:
-        super()._load_data()
-        for index, name in enumerate(self.folder.names):  # all are looked at now, none is kept
-            found, wanted = self.folder.contents([index]).shape[1], self.control.config.global_embed_dim
+    def make_source(self) -> FolderSource:
+        source = folder_source(self)
+        for index, name in enumerate(source.names):  # all are looked at now, none is kept
+            found, wanted = source.contents([index]).shape[1], self.control.config.global_embed_dim
             if found != wanted:
                 raise ValueError(f"{CONTENT}/{name}.npy has {found} values, the first file has {wanted}")
-
-    def _vectors(self, indices: Sequence[int]) -> torch.Tensor:
-        return self.folder.contents(indices)
+        return source

@@ -22,15 +22,15 @@ class FlexEControlConfig(Record):
 
 
 def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.flexecontrol.data import FolderTask
-    from wm_pipelines.flexecontrol.training import DEFAULTS
+    from wm_pipelines.flexecontrol.data import FOLDER_DEFAULTS
+    from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS
     from wm_pipelines.hub import store
 
     if task.endswith("-folder"):
-        options = {**FolderTask.defaults, **options}
+        options = {**FOLDER_DEFAULTS, **options}
         settings = {"image_size": options["size"]}
     else:
-        options = {**DEFAULTS, **options}
+        options = {**SCENE_DEFAULTS, **options}
         settings = {"image_size": 64, "guidance_scale": 4.0, "num_inference_steps": 25}
     return {"base_model": store.base_ref(options["base"]), "method_config": settings}
 
@@ -49,9 +49,9 @@ METHODS = (
         paper="arXiv:2405.04834",
         pipeline="wm_pipelines.flexecontrol.pipeline.FlexEControlPipeline",
         tasks={
-            "flexecontrol": "wm_pipelines.flexecontrol.training.FlexEControlTask",
+            "flexecontrol": "wm_pipelines.flexecontrol.scenes.SceneTask",
             "flexecontrol-folder": "wm_pipelines.flexecontrol.data.FolderTask",
-            "flexecontrol-global": "wm_pipelines.flexecontrol.global_training.GlobalTask",
+            "flexecontrol-global": "wm_pipelines.flexecontrol.global_training.GlobalSceneTask",
             "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training.GlobalFolderTask",
         },
         record=_record,

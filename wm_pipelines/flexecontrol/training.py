@@ -1,34 +1,29 @@
-"""Training of a FlexEControl adapter on a frozen base: the task behind `wm train flexecontrol`.
+"""Training of a FlexEControl adapter on a frozen base: one task, whatever the source of its captioned pictures.
 
-Recipe options (with their defaults in `DEFAULTS`):
-    base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline. length: scenes. cache: file that keeps
-    the rendered pictures between runs. same_shape: share of scenes whose objects have one shape, where edges alone
-    cannot say which is which. objects: numbers of objects in a scene. detail: wording of the captions (never with
-    relations: they would tell the layout).
+Recipe options (with their defaults in `DEFAULTS`; each source adds its own):
+    base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline.
     preset, n, r, fast, share_h, feature_channels, pre_channels, map_stride: as `FlexEControlModel.from_unet`.
     types: conditions that are trained. lora_rank: with preset "carrier", a LoRA of this rank on the attn2 linears.
     lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, keep_one, drop,
     split: chances of an empty caption, of all conditions kept or dropped, of one kept, of each dropped, of same-type
     augmentation.
-    layout: chance that segmentation and depth are drawn from boxes, as a scene graph draws them.
 
 With a frozen base nothing before the skips needs a gradient, so its down and middle blocks keep no graph; the up
 blocks do, for the residuals enter there.
 """
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
-from wm_pipelines.diorama.language import caption
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
-from wm_pipelines.flexecontrol.augment import Shown, box_layout, build_slots, choose, usable_objects
+from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, usable_objects
 from wm_pipelines.flexecontrol.decomposition import target_names
 from wm_pipelines.flexecontrol.losses import (
     attention_loss,
@@ -40,27 +35,56 @@ from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.slots import SlotInput
 from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model, load_part
-from wm_pipelines.media.conditions import TYPES, depth_to_map, extract, seg_from_ids
+from wm_pipelines.media.conditions import TYPES
 from wm_pipelines.text.prompts import token_span
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.training.targets import target_of
 
 DEFAULTS: dict[str, Any] = {
-    "base": "diorama-sd", "length": 4000, "cache": None, "same_shape": 0.5, "objects": [2], "detail": "objects",
     "preset": "paper", "n": 4, "r": 1, "fast": "shared", "share_h": "layer", "map_stride": 2,
     "feature_channels": [16, 24, 24], "pre_channels": [16, 16], "lora_rank": 0,
     "types": ["canny", "lines", "softedge", "sketch", "depth", "seg"],
     "lambda_ca": 0.01, "lambda_mask": 0.01, "text_drop": 0.5,
-    "keep_all": 0.1, "drop_all": 0.1, "keep_one": 0.0, "drop": 0.5, "split": 0.5, "layout": 0.0,
+    "keep_all": 0.1, "drop_all": 0.1, "keep_one": 0.0, "drop": 0.5, "split": 0.5,
 }  # fmt: skip
 
 
+# pictures (N,3,H,W) in [0, 1] -> scaled mean and deviation of their latents
+Encode = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class Source(Protocol):
+    """Captioned pictures with conditions; samples are numbered from 0.
+
+    Attributes: `length`, how many; `data`, a line for the record.
+    """
+
+    length: int
+    data: str
+
+    def latents(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled mean and deviation of the latents of some pictures, (N,C,h,w) each."""
+
+    def caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
+        """A caption, and the character span of the phrase of each object (from 1)."""
+
+    def masks(self, indices: list[int]) -> torch.Tensor:
+        """(N,P,H,W): row p holds object p + 1."""
+
+    def batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
+        """A function from (type, samples of the batch) to their whole condition maps (N,3,H,W)."""
+
+
 class FlexEControlTask(Task):
-    """A new adapter on Diorama scenes, whose captions, spans, masks and depth are exact."""
+    """A new adapter on a frozen base; a task for a source says how that is made."""
 
     defaults = DEFAULTS
     given_types: Sequence[str] = DEFAULTS["types"]
     part = "local"  # of the adapter, as `FlexEControlModel.trainable_parameters` names it
+
+    @abstractmethod
+    def make_source(self) -> Source:
+        """The source, by `self.options`; the base and the adapter are there."""
 
     def __init__(self, recipe: Recipe):
         check_keys(recipe.options, self.defaults, "options")
@@ -88,7 +112,8 @@ class FlexEControlTask(Task):
             self._add_lora(options["lora_rank"])
         self.control.check_can_learn()
         self.control.set_trainable(self.part)
-        self._load_data()
+        self.source = self.make_source()
+        self.length, self.data = self.source.length, self.source.data
 
     def _carried(self) -> dict[str, Any]:
         """What else the adapter is made with."""
@@ -115,83 +140,24 @@ class FlexEControlTask(Task):
             LoraConfig(r=rank, lora_alpha=rank, target_modules=target_names(self.control, "paper"))
         )
 
-    def _load_data(self) -> None:
-        """Render and encode everything once; half of the scenes (or `same_shape` of them) share one shape."""
-        options = self.options
-        counts = {True: round(options["length"] * options["same_shape"])}
-        counts[False] = options["length"] - counts[True]
-        self.scenes, rgb, ids, depth = [], [], [], []
-        for same, count in counts.items():
-            if count:
-                name = f"flexecontrol-{'same' if same else 'any'}"
-                dataset = DioramaDataset(
-                    length=count, num_objects=tuple(options["objects"]), same_shape=same, name=name
-                )
-                cache = options["cache"] and f"{options['cache']}.{name}"
-                images = RenderedImages(dataset, cache)
-                self.scenes += images.scenes
-                rgb, ids, depth = [*rgb, images.rgb], [*ids, images.ids], [*depth, images.depth]
-        self.rgb, self.ids, self.depth = torch.cat(rgb), torch.cat(ids), torch.cat(depth)
-        self.length = len(self.scenes)
-        self.data = f"Diorama images, train split, {self.length} scenes, {counts[True]} with one shape"
-        with torch.no_grad():
-            dists = [
-                self.vae.encode(self._pictures(i) * 2 - 1).latent_dist for i in torch.arange(self.length).split(64)
-            ]
-        scale = self.vae.config.scaling_factor
-        self.mean = torch.cat([d.mean for d in dists]) * scale
-        self.std = torch.cat([d.std for d in dists]) * scale
-
-    def _latents(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of the latents of some pictures, scaled."""
-        return self.mean[indices], self.std[indices]
-
-    def _pictures(self, indices: torch.Tensor | list[int]) -> torch.Tensor:
-        return self.rgb[indices].float() / 255
-
     # ---- what a sample is ----
 
-    def _maps(self, kind: str, indices: list[int], boxed: set[int]) -> torch.Tensor:
-        """Whole condition maps (N,3,H,W). The palette of a scene says nothing about its objects.
-
-        Args:
-            boxed: scenes whose segmentation and depth are drawn as a scene graph draws them, from boxes.
-        """
-        if kind not in ("depth", "seg"):
-            return extract(kind, self._pictures(indices))
-        layouts = {i: box_layout(self.ids[i], self.depth[i].float()) for i in boxed.intersection(indices)}
-        if kind == "depth":
-            return depth_to_map(
-                torch.stack([layouts[i][1] if i in layouts else self.depth[i] for i in indices]).float()
-            )
-        ids = torch.stack([layouts[i][0] if i in layouts else self.ids[i] for i in indices])
-        return seg_from_ids(ids, [f"flexecontrol-{i}" for i in indices])
-
-    def _batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
-        """A function from (type, scenes of the batch) to their whole maps."""
-        boxed = {i for i in indices if noise.uniform(i, (), "layout") < self.options["layout"]}
-        return lambda kind, chosen: self._maps(kind, chosen, boxed)
-
-    def _caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
-        """A caption, and the character span of the phrase of each object id (from 1)."""
-        seed = int(generator.integers(1 << 30))
-        words = caption(self.scenes[index], self.options["detail"], seed=seed, relations=False)
-        return words.text, words.spans
-
-    def _masks(self, indices: list[int]) -> torch.Tensor:
-        """(N,P,H,W): row p holds object id p + 1."""
-        most = max(len(self.scenes[i].objects) for i in indices)
-        return (self.ids[indices].long()[:, None] == torch.arange(1, most + 1)[None, :, None, None]).float()
+    @torch.no_grad()
+    def encode(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled mean and deviation of the latents of pictures (N,3,H,W) in [0, 1]."""
+        dist = self.vae.to(self.device).encode((pictures * 2 - 1).to(self.device)).latent_dist
+        scale = self.vae.config.scaling_factor
+        return dist.mean * scale, dist.std * scale
 
     def _words(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
         """Captions (some empty), the tokens of each object (B,P,T) and the masks of the objects (B,P,H,W)."""
-        masks = self._masks(indices)
+        masks = self.source.masks(indices)
         texts: list[str] = []
         tokens = torch.zeros(*masks.shape[:2], self.tokenizer.model_max_length, dtype=torch.bool)
         for b, i in enumerate(indices):
             rng = noise.generator(i, "caption")
             dropped = rng.random() < self.options["text_drop"]
-            text, spans = self._caption(i, rng)
+            text, spans = self.source.caption(i, rng)
             texts.append("" if dropped else text)
             for obj, span in () if dropped else spans.items():
                 first, last = token_span(self.tokenizer, text, span)
@@ -207,7 +173,7 @@ class FlexEControlTask(Task):
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
             for b, i in enumerate(indices)
         ]
-        maps = self._batch_maps(indices, noise)
+        maps = self.source.batch_maps(indices, noise)
         slots = build_slots(shown, types, lambda kind, rows: maps(kind, [indices[b] for b in rows]), masks)
         if not slots:  # every sample of the batch dropped every condition
             slots = [SlotInput(types[0], torch.zeros(len(indices), 3, *masks.shape[-2:]), 0.0)]
@@ -238,7 +204,7 @@ class FlexEControlTask(Task):
 
     def _noised(self, indices: list[int], noise: KeyedNoise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Noisy latents (B,C,h,w), their timesteps (B,), and what the UNet should say of them."""
-        mean, std = self._latents(indices)
+        mean, std = self.source.latents(indices)
         draws = noise.randn(indices, (2, *mean.shape[1:]), "noise").to(self.device)
         latents = mean.to(self.device) + std.to(self.device) * draws[:, 0]
         t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(self.device)

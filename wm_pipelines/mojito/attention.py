@@ -16,6 +16,7 @@ from wm_pipelines.kernels import motion_attention
 from wm_pipelines.mojito.edits import edited_attention
 from wm_pipelines.mojito.families import Family
 from wm_pipelines.mojito.state import MotionState, Sums
+from wm_pipelines.runtime.attention import swapped_processors
 
 
 class Projected(NamedTuple):
@@ -173,20 +174,14 @@ def motion_attention_processors(family: Family, denoiser: nn.Module, state: Moti
     modules = family.modules(denoiser)
     if not modules:
         raise ValueError(f"{type(denoiser).__name__} has no layer that attends to text; Mojito needs cross-attention")
-    originals = {name: module.processor for name, module in modules.items()}
-    for name, processor in originals.items():
-        kind = type(processor).__name__
+    for name, module in modules.items():
+        kind = type(module.processor).__name__
         # `diffusers.Attention` shows fused projections by its processor and keeps the flag when they are taken apart
-        fused = LAYOUTS.get(kind) is _video and getattr(modules[name], "fused_projections", False)
+        fused = LAYOUTS.get(kind) is _video and getattr(module, "fused_projections", False)
         if kind not in LAYOUTS or fused:
             what = f"{kind}{' with fused projections' if fused else ''}"
             raise ValueError(f"{name} has a {what}: unload or unfuse it; Mojito takes plain attention")
-        if getattr(modules[name], "add_k_proj", None) is not None:
+        if getattr(module, "add_k_proj", None) is not None:
             raise ValueError(f"{name} also attends to a first picture (image to video); Mojito takes text to video")
-    try:
-        for name, module in modules.items():
-            module.processor = MotionAttnProcessor(name, originals[name], family, state)
+    with swapped_processors(modules, lambda name, inner: MotionAttnProcessor(name, inner, family, state)):
         yield
-    finally:
-        for name, module in modules.items():
-            module.processor = originals[name]

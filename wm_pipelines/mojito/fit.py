@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wm_pipelines.data.captioned import CaptionedFolder
 from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.flow import FARNEBACK, level_of, measure_flow, percentile_table
@@ -27,7 +28,7 @@ UPDATES = ("none", "lora", "kronecker")
 TARGETS = r".*motion_modules.*\.(to_q|to_k|to_v|to_out\.0)"
 
 
-class ClipFolder:
+class ClipFolder(CaptionedFolder):
     """`anno.txt` (id TAB caption) and `videos/ID.mp4` (or .webm, .mov, .mkv), all of one size.
 
     Raises:
@@ -35,23 +36,8 @@ class ClipFolder:
     """
 
     def __init__(self, root: str | Path):
-        self.root = Path(root)
-        if not (self.root / "anno.txt").is_file():
-            raise ValueError(f"options.data: {str(root)!r} has no anno.txt")
-        lines = [x.split("\t", 1) for x in (self.root / "anno.txt").read_text(encoding="utf-8").splitlines() if x]
-        broken = [i + 1 for i, line in enumerate(lines) if len(line) != 2]
-        if broken or not lines:
-            raise ValueError(f"anno.txt of {str(root)!r}: line {(broken or [1])[0]} is not 'id TAB caption'")
-        self.names, self.captions = zip(*lines, strict=True)
-        self.paths = [self._path(name) for name in self.names]
-
-    def _path(self, name: str) -> Path:
-        inside = (self.root / "videos").resolve()
-        for suffix in VIDEOS:
-            path = inside / f"{name}{suffix}"
-            if path.is_file() and path.resolve().is_relative_to(inside):
-                return path
-        raise ValueError(f"options.data: videos/{name}{VIDEOS[0]} is missing")
+        super().__init__(root)
+        self.paths = [self.path("videos", name, VIDEOS) for name in self.names]
 
     def clip(self, index: int, frames: int, size: int, fps: float) -> torch.Tensor:
         """The first `frames` frames at `fps`, (F, 3, size, size) in [0, 1].
@@ -69,6 +55,38 @@ class ClipFolder:
                 f"{path.name} has {len(pixels)} frames; {frames} at {fps:g} a second need {chosen[-1] + 1}"
             )
         return pixels[chosen].float() / 255
+
+
+class FolderClips:
+    """The first frames of every video of a folder, encoded once."""
+
+    @torch.no_grad()
+    def __init__(self, vae: nn.Module, options: dict[str, Any]):
+        folder = ClipFolder(options["data"])
+        self.texts, self.length = folder.captions, len(folder.names)
+        self.frames = options["frames"]
+        latents, flow = [], []
+        for index in range(self.length):
+            clip = folder.clip(index, options["frames"], options["size"], options["fps"])
+            flow.append(float(measure_flow(clip).mean()))
+            means = torch.cat([vae.encode(part * 2 - 1).latent_dist.mean for part in clip.split(8)])
+            latents.append((means * vae.config.scaling_factor).to(torch.float16))
+        self.latents, self.table = torch.stack(latents), percentile_table(flow)
+        self.levels = [level_of(value, self.table) for value in flow]
+        self.data = f"folder of {self.length} captioned videos, {options['frames']} frames of each"
+        self.estimator = {"estimator": "farneback", "region": "frame", "size": options["size"], **FARNEBACK}
+        self.fps_rule = f"{options['fps']:g} frames a second, the first {options['frames']}"
+
+    def captions(self) -> list[str]:
+        return list(self.texts)
+
+    def frames_of(self, noise: KeyedNoise) -> list[int]:
+        """All of them."""
+        return list(range(self.frames))
+
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float]:
+        """Latents (F, 4, h, w), caption and level of a clip."""
+        return self.latents[index].float(), self.texts[index], self.levels[index]
 
 
 class FolderTask(VideoTask):
@@ -89,7 +107,7 @@ class FolderTask(VideoTask):
 
             inject_adapter_in_model(self._update(), self.adapter)
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
         options = self.options
         if options["data"] is None:
             raise ValueError("options.data is missing: a folder with anno.txt and videos/")
@@ -98,24 +116,10 @@ class FolderTask(VideoTask):
         if options["frames"] < 2:
             raise ValueError(f"options.frames is {options['frames']}; 2 or more")
 
-    @torch.no_grad()
-    def _load_clips(self, vae: nn.Module) -> None:
-        options = self.options
-        folder = ClipFolder(options["data"])
-        self.captions, self.length = folder.captions, len(folder.names)
-        latents, flow = [], []
-        for index in range(self.length):
-            clip = folder.clip(index, options["frames"], options["size"], options["fps"])
-            flow.append(float(measure_flow(clip).mean()))
-            means = torch.cat([vae.encode(part * 2 - 1).latent_dist.mean for part in clip.split(8)])
-            latents.append((means * vae.config.scaling_factor).to(torch.float16))
-        self.latents, self.table = torch.stack(latents), percentile_table(flow)
-        self.levels = [level_of(value, self.table) for value in flow]
-        self.data = f"folder of {self.length} captioned videos, {options['frames']} frames of each"
-        self.estimator = {"estimator": "farneback", "region": "frame", "size": options["size"], **FARNEBACK}
-        self.fps_rule = f"{options['fps']:g} frames a second, the first {options['frames']}"
+    def make_clips(self, vae: nn.Module) -> FolderClips:
+        return FolderClips(vae, self.options)
 
-    def _make_adapter(self, unet: nn.Module) -> nn.Module:
+    def make_adapter(self, unet: nn.Module) -> nn.Module:
         from diffusers import MotionAdapter
 
         return load_model(MotionAdapter, resolve(self.options["motion_adapter"])).requires_grad_(False)
@@ -129,20 +133,6 @@ class FolderTask(VideoTask):
         from wm_pipelines.adapters.kronecker import KroneckerConfig
 
         return KroneckerConfig(n=rank, target_modules=TARGETS)
-
-    def _captions(self) -> list[str]:
-        return self.captions
-
-    def frames_of(self, noise: KeyedNoise) -> list[int]:
-        """All of them."""
-        return list(range(self.options["frames"]))
-
-    def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float | None]:
-        """What a step sees of a clip: latents (F, 4, h, w), caption and level."""
-        empty = noise.uniform(index, (), "text") < self.options["text_drop"]
-        dropped = noise.uniform(index, (), "level") < self.options["level_drop"]
-        text = "" if empty else self.captions[index]
-        return self.latents[index].float(), text, None if dropped else self.levels[index]
 
     def modules(self) -> dict[str, nn.Module]:
         """The intensity model and the update's weights; the motion adapter under it is not the run's."""

@@ -66,7 +66,7 @@ METHODS = (
         settings=MojitoConfig,
         paper="arXiv:2412.08948",
         pipeline="wm_pipelines.mojito.pipeline.MojitoPipeline",
-        tasks={"diorama-video": "wm_pipelines.mojito.training.VideoTask"},
+        tasks={"diorama-video": "wm_pipelines.mojito.scenes.SceneTask"},
         record=_diorama_video,
     ),
     Method(

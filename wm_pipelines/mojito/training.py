@@ -1,16 +1,12 @@
-"""Training of `diorama-video`: a motion adapter and its intensity dial over the frozen `diorama-sd`.
+"""Training of motion over a frozen picture base: one task, whatever the source of its captioned clips.
 
-Recipe options (with their defaults in `DEFAULTS`):
-    base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline. length: clips. two: share of clips
-    with two objects. cache: file that keeps the encoded clips between runs. frames: how many a step sees of the
-    `clip_frames` frames of a clip, with their places in time, so that 8 cost half of 16 and still teach 16.
-    heads, hidden_dim: sizes of the motion modules and of the intensity model. inject, positions: as
-    `MotionIntensityModel`; inject=None trains the adapter alone. read_text: the intensity model reads the prompt.
-    text_drop, level_drop: chances of an empty caption and of no level. backwards: chance that a clip is played
-    backwards, where its caption can say so. late: 1 draws timesteps evenly, 2 with a density that rises evenly with
-    the noise. shared_noise: share of the noise's variance that all frames of a clip have in common, in [0, 1): the
-    mixed noise of "Preserve Your Own Correlation" (arXiv 2305.10474), whose own share is 0.5; clips are sampled from
-    such noise too.
+Recipe options that every source has:
+    base: embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline. frames: how many a step sees.
+    hidden_dim: size of the intensity model. inject, positions: as `MotionIntensityModel`; inject=None trains the
+    adapter alone. read_text: the intensity model reads the prompt. text_drop, level_drop: chances of an empty caption
+    and of no level. late: 1 draws timesteps evenly, 2 with a density that rises evenly with the noise. shared_noise:
+    share of the noise's variance that all frames of a clip have in common, in [0, 1): the mixed noise of "Preserve
+    Your Own Correlation" (arXiv 2305.10474), whose own share is 0.5; clips are sampled from such noise too.
 
 The frozen text encoder has every word of motion in its vocabulary but never saw one beside a picture, and the motion
 modules see no text. Its last token still tells the motions apart, for the words' random vectors pass through, but by
@@ -19,34 +15,24 @@ to 33 % in 3,000 steps of two captions, from whitened ones to 90 % in 100. So th
 whitened over the training captions.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model, load_part
-from wm_pipelines.media.flow import FARNEBACK, level_of, percentile_table
-from wm_pipelines.mojito.data import ClipLatents, clip_caption, reversible
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.training.targets import target_of
 
 if TYPE_CHECKING:
     from diffusers import MotionAdapter
-
-DEFAULTS: dict[str, Any] = {
-    "base": "diorama-sd", "length": 3000, "two": 0.15, "cache": None, "clip_frames": 16, "frames": 16,
-    "heads": 4, "hidden_dim": 192, "inject": "temporal", "positions": True,
-    "read_text": True,
-    "text_drop": 0.1, "level_drop": 0.15, "backwards": 0.5, "late": 2.0, "shared_noise": 0.0,
-}  # fmt: skip
-
 
 def _motion_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks of a motion UNet or adapter that hold motion modules, in one order for both."""
@@ -71,10 +57,45 @@ def at_positions(unet: nn.Module, frames: list[int]) -> Iterator[None]:
             module.pe = table
 
 
-class VideoTask(Task):
-    """`MotionAdapter` and `MotionIntensityModel` on clips of the miniature world."""
+class Clips(Protocol):
+    """A source of captioned clips.
 
-    defaults = DEFAULTS
+    Attributes: `length`, how many; `data`, a line for the record; `table`, flow of level 0, 1, ... 10 in px a frame;
+    `estimator` and `fps_rule`, how that was measured and of which frames.
+    """
+
+    length: int
+    data: str
+    table: list[float]
+    estimator: dict[str, Any]
+    fps_rule: str
+
+    def captions(self) -> list[str]:
+        """Captions of every clip, in all ways in which it may be shown."""
+
+    def frames_of(self, noise: KeyedNoise) -> list[int]:
+        """The frames of each clip that this step sees."""
+
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float]:
+        """What this step sees of a clip: latents (F, 4, h, w), caption and level."""
+
+
+class VideoTask(Task):
+    """A `MotionAdapter` and `MotionIntensityModel` over a frozen base; a task for a source says how both are made."""
+
+    defaults: dict[str, Any] = {}
+
+    @abstractmethod
+    def check_options(self) -> None:
+        """ValueError for options that cannot be, before anything is loaded."""
+
+    @abstractmethod
+    def make_clips(self, vae: nn.Module) -> Clips:
+        """The source, by `self.options`."""
+
+    @abstractmethod
+    def make_adapter(self, unet: nn.Module) -> "MotionAdapter":
+        """The motion adapter, new or loaded."""
 
     def __init__(self, recipe: Recipe):
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UNetMotionModel
@@ -82,7 +103,7 @@ class VideoTask(Task):
 
         check_keys(recipe.options, self.defaults, "options")
         self.options = options = {**self.defaults, **recipe.options}
-        self._check_options()
+        self.check_options()
         if not 0 <= options["shared_noise"] < 1:
             raise ValueError(f"options.shared_noise is {options['shared_noise']}; from 0, below 1")
         folder = Path(resolve(options["base"]))
@@ -91,9 +112,10 @@ class VideoTask(Task):
         self.text_encoder.requires_grad_(False).eval()
         self.schedule = load_part(DDPMScheduler, folder, subfolder="scheduler")
         vae = load_model(AutoencoderKL, folder, subfolder="vae").requires_grad_(False).eval()
-        self._load_clips(vae)
+        self.clips = self.make_clips(vae)
+        self.length, self.data = self.clips.length, self.clips.data
         unet = load_model(UNet2DConditionModel, folder, subfolder="unet")
-        self.adapter = self._make_adapter(unet)
+        self.adapter = self.make_adapter(unet)
         self.unet = UNetMotionModel.from_unet2d(unet, self.adapter).requires_grad_(False).eval()
         # the adapter's own modules stand in the denoiser, so that it is trained and saved as such
         for mine, theirs in zip(_motion_blocks(self.unet), _motion_blocks(self.adapter), strict=True):
@@ -107,77 +129,20 @@ class VideoTask(Task):
                 hidden_dim=options["hidden_dim"],
                 positions=options["positions"],
                 text_dim=self.text_encoder.config.hidden_size if options["read_text"] else None,
-                level_percentiles=self.table,
-                flow=self.estimator,
-                fps_rule=self.fps_rule,
+                level_percentiles=self.clips.table,
+                flow=self.clips.estimator,
+                fps_rule=self.clips.fps_rule,
                 base=options["base"],
             )
             if options["read_text"]:
                 self.intensity.fit_text(self._caption_states())
 
-    # ---- what is trained on ----
-
-    def _check_options(self) -> None:
-        if not 2 <= self.options["frames"] <= self.options["clip_frames"]:
-            raise ValueError(f"options.frames is {self.options['frames']}; 2 to options.clip_frames")
-        part = self.options["frames"] < self.options["clip_frames"]
-        if part and self.options["positions"] and self.options["inject"] is not None:
-            raise ValueError(
-                f"options.frames is {self.options['frames']} of {self.options['clip_frames']}, but options.positions "
-                "tells a clip's first frame from its last: take all, or positions=False"
-            )
-
-    def _load_clips(self, vae: nn.Module) -> None:
-        """Sets `length`, `data`, `clips`, `table`, `estimator`, `fps_rule`."""
-        options = self.options
-        self.clips = ClipLatents(
-            vae, options["length"], frames=options["clip_frames"], two=options["two"], cache=options["cache"]
-        )
-        self.length = options["length"]
-        self.data = f"Diorama clips of {options['clip_frames']} frames, train split, {self.length} scenes"
-        self.table = percentile_table(self.clips.flow.mean(1))
-        self.estimator = {"estimator": "farneback", "region": "objects", "size": 64, **FARNEBACK}
-        self.fps_rule = "8 frames a second, every frame"
-
-    def _make_adapter(self, unet: nn.Module) -> "MotionAdapter":
-        from diffusers import MotionAdapter
-
-        adapter = MotionAdapter(
-            block_out_channels=tuple(unet.config.block_out_channels),
-            motion_layers_per_block=unet.config.layers_per_block,
-            motion_num_attention_heads=self.options["heads"],
-            motion_norm_num_groups=unet.config.norm_num_groups,
-            motion_max_seq_length=2 * self.options["clip_frames"],
-        )
-        for name, module in adapter.named_modules():  # the untrained adapter changes nothing
-            if name.endswith("proj_out"):
-                nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
-        return adapter
-
-    def frames_of(self, noise: KeyedNoise) -> list[int]:
-        """The frames of each clip that this step sees: every second one, or some in a row; or all."""
-        count, every = self.options["frames"], self.options["clip_frames"]
-        rng = noise.generator(0, "frames")
-        if 2 * count <= every and rng.random() < 0.5:
-            first = int(rng.integers(every - 2 * count + 2))
-            return list(range(first, first + 2 * count - 1, 2))
-        first = int(rng.integers(every - count + 1))
-        return list(range(first, first + count))
-
     def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float | None]:
-        """What a step sees of a clip: latents (F, 4, h, w), caption and level."""
-        frames, scene = self.frames_of(noise), self.clips.scenes[index]
-        backwards = reversible(scene) and bool(noise.uniform(index, (), "backwards") < self.options["backwards"])
-        latents, flow = self.clips.latents[index], self.clips.flow[index]
-        if backwards:
-            latents, flow = latents.flip(0), flow.flip(0)
-        level = level_of(float(flow[frames[0] : frames[-1]].mean()), self.table)
-        text = clip_caption(scene, noise.generator(index, "caption"), backwards)
-        if noise.uniform(index, (), "text") < self.options["text_drop"]:
-            text = ""
+        """What a step sees of a clip: latents (F, 4, h, w), caption ("" for a share) and level (None for a share)."""
+        latents, text, level = self.clips.sample(index, noise)
+        empty = noise.uniform(index, (), "text") < self.options["text_drop"]
         dropped = noise.uniform(index, (), "level") < self.options["level_drop"]
-        return latents[frames].float(), text, None if dropped else level
+        return latents, "" if empty else text, None if dropped else level
 
     # ---- the engine's side ----
 
@@ -186,16 +151,8 @@ class VideoTask(Task):
 
     def _caption_states(self) -> torch.Tensor:
         """States (N, D) of the last token for the empty text and the captions."""
-        texts = ["", *self._captions()]
+        texts = ["", *self.clips.captions()]
         return torch.cat([self.encode(texts[i : i + 64])[:, -1] for i in range(0, len(texts), 64)])
-
-    def _captions(self) -> list[str]:
-        """Captions of every clip, forwards and backwards."""
-        texts = []
-        for i, scene in enumerate(self.clips.scenes):
-            ways = (False, True) if reversible(scene) else (False,)
-            texts += [clip_caption(scene, keyed("mojito captions", i), backwards) for backwards in ways]
-        return texts
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> torch.Tensor:
@@ -230,7 +187,7 @@ class VideoTask(Task):
         dial = nullcontext()
         if self.intensity is not None:
             dial = applied(self.intensity, self.unet, levels, gradient=True)
-        with dial, at_positions(self.unet, self.frames_of(noise)):
+        with dial, at_positions(self.unet, self.clips.frames_of(noise)):
             predicted = self.unet(noisy, t, context).sample
         each = (predicted - target).square().flatten(1).mean(1)
         early = t < steps // 2

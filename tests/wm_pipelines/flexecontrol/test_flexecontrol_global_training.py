@@ -75,7 +75,7 @@ def test_only_the_global_adapter_learns_and_every_parameter_of_it(recipe):
     task = build(recipe(drop=0.0, drop_all=0.0))
     names = {name for name, _ in task.trainable()}
     assert names == {f"control.global_projection.{n}" for n, _ in task.control.global_projection.named_parameters()}
-    assert task.control.config.global_embed_dim == 12 and task.contents.shape == (6, 12)
+    assert task.control.config.global_embed_dim == 12 and task.source.vectors.shape == (6, 12)
     task.loss([0, 2, 4], 0, KeyedNoise(0, 0))["loss"].backward()
     assert all(p.grad is not None and p.grad.any() for _, p in task.trainable())
     others = [p for n, p in task.control.named_parameters() if not n.startswith("global_projection")]
@@ -91,7 +91,7 @@ def test_a_dropped_content_is_the_zero_vector(recipe):
     for name, task in (("given", given), ("dropped", dropped)):
         task.control.global_projection.register_forward_pre_hook(lambda m, args, n=name: seen.update({n: args[0]}))
         task.loss([0, 1], 0, KeyedNoise(0, 0))
-    assert torch.equal(seen["given"], given.contents[:2]) and not seen["dropped"].any()
+    assert torch.equal(seen["given"], given.source.vectors[:2]) and not seen["dropped"].any()
 
 
 def test_it_joins_a_trained_local_adapter_and_the_pipeline_takes_the_result(recipe, tiny_sd, encoder_folder, tmp_path):
@@ -109,7 +109,7 @@ def test_it_joins_a_trained_local_adapter_and_the_pipeline_takes_the_result(reci
 
     pipe = FlexEControlPipeline(**tiny_sd, control=both)
     pipe.set_progress_bar_config(disable=True)
-    vectors = build(wanted).contents
+    vectors = build(wanted).source.vectors
 
     def picture(vector):
         return pipe(

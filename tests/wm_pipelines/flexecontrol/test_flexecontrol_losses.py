@@ -10,8 +10,8 @@ from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, keep_c
 from wm_pipelines.flexecontrol.carrier import is_copy
 from wm_pipelines.flexecontrol.losses import attention_loss, controlled_area, masked_noise_loss
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.scenes import SceneTask
 from wm_pipelines.flexecontrol.slots import SlotInput
-from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.media.conditions import BACKGROUND
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
@@ -240,14 +240,14 @@ def test_captions_spans_and_masks_agree(task):
     texts, tokens, masks = task._words([0, 5], KeyedNoise(0, 0))
     for b, i in enumerate((0, 5)):
         ids = task.tokenizer(texts[b]).input_ids
-        for obj in task.scenes[i].objects:
+        for obj in task.source.scenes[i].objects:
             words = task.tokenizer.decode([ids[j] for j in tokens[b, obj.id - 1].nonzero().flatten()])
             assert obj.colour in words and obj.shape in words
-            assert torch.equal(masks[b, obj.id - 1], (task.ids[i] == obj.id).float())
+            assert torch.equal(masks[b, obj.id - 1], (task.source.ids[i] == obj.id).float())
 
 
 def test_half_of_the_scenes_have_one_shape(task):
-    same = [len({o.shape for o in scene.objects}) == 1 for scene in task.scenes]
+    same = [len({o.shape for o in scene.objects}) == 1 for scene in task.source.scenes]
     assert all(same[:3]) and len(same) == 6 and "3 with one shape" in task.data
 
 
@@ -313,9 +313,9 @@ def test_a_folder_in_the_layout_of_uni_controlnet_trains(base_folder, folder):
     wanted = folder_recipe(base_folder, folder, types=["softedge", "canny"], split=1.0)
     run = build(wanted)
     assert run.length == 2 and "1 with phrases" in run.data
-    hed = run.folder.maps("softedge", [1])  # its own name is found under the authors'
+    hed = run.source.maps("softedge", [1])  # its own name is found under the authors'
     assert torch.equal(hed[0], to_tensor(Image.open(folder / "conditions/hed/b.png")))
-    assert run.folder.masks([0, 1]).sum((2, 3)).tolist() == [[400, 400], [0, 0]]
+    assert run.source.masks([0, 1]).sum((2, 3)).tolist() == [[400, 400], [0, 0]]
     parts = run.loss([0, 1], 0, KeyedNoise(0, 0))
     assert parts["ca"] > 0 and parts["loss"].isfinite()
     (folder / "spans.json").unlink()
@@ -372,7 +372,7 @@ def test_a_picture_of_another_size_is_named(base_folder, folder):
 )
 def test_bad_options(base_folder, options, message):
     with pytest.raises(ValueError, match=message):
-        FlexEControlTask(recipe(base_folder, **options))
+        SceneTask(recipe(base_folder, **options))
 
 
 def test_a_map_stride_without_attention_is_refused(base_folder):

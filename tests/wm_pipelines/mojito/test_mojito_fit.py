@@ -84,8 +84,8 @@ def test_it_reads_the_whitened_captions_and_shares_noise_if_asked(parts, clips):
 
 def test_levels_rank_the_clips(parts, clips):
     task = build(recipe(parts, clips))
-    assert task.levels == pytest.approx([0.0, 10.0], abs=0.01) and task.table[0] < task.table[10]
-    assert task.latents.shape == (2, 3, 4, 16, 16)
+    assert task.clips.levels == pytest.approx([0.0, 10.0], abs=0.01) and task.clips.table[0] < task.clips.table[10]
+    assert task.clips.latents.shape == (2, 3, 4, 16, 16)
 
 
 def test_record():

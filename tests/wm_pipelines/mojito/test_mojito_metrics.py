@@ -8,6 +8,7 @@ from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene, SceneObject
 from wm_pipelines.hub import embedded
+from wm_pipelines.media.boxes import box_iou
 from wm_pipelines.mojito import metrics
 
 FRAMES = 8
@@ -33,7 +34,7 @@ def test_directions(judge, way):
 def test_boxes_speed_and_flow(judge):
     truth = clip("right")
     track = metrics.track_colour(judge, truth.rgb[0], "red")
-    assert metrics.box_iou(track.boxes, truth.boxes[0, :, 0]).mean() > 0.8
+    assert box_iou(track.boxes, truth.boxes[0, :, 0]).mean() > 0.8
     assert metrics.centroid_error(track.centres, truth.boxes[0, :, 0]).max() < 0.03
     pixels = float((truth.boxes[0, -1, 0] - truth.boxes[0, 0, 0])[0] * 64 / (FRAMES - 1))
     assert metrics.speed(track, 64) == pytest.approx(pixels, abs=0.25)
@@ -56,7 +57,7 @@ def test_what_stands_still_has_no_direction_and_what_is_gone_is_not_seen(judge):
 def test_iou_and_over_range():
     a = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], [float("nan")] * 4])
     b = torch.tensor([[0.25, 0.0, 0.75, 0.5], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
-    iou = metrics.box_iou(a, b)
+    iou = box_iou(a, b)
     assert iou[:2].tolist() == pytest.approx([1 / 3, 1.0]) and iou[2].isnan()
     assert metrics.over_range(torch.tensor([0.0, 1.2, -1.3, 1.1])) == 0.5
 
