@@ -49,7 +49,7 @@ def seal(
     """Make a checkpoint of a finished run: weights, record with hashes, card."""
     from wm_pipelines.hub.sealing import seal_run
 
-    config = seal_run(run, out, evaluation or [], earlier or [], page)
+    config = seal_run(run, out=out, evaluation=evaluation or [], earlier=earlier or [], page=page)
     typer.echo(f"{out}: {config.method}, {len(config.files)} files")
 
 

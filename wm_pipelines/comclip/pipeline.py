@@ -246,10 +246,14 @@ class ComCLIPPipeline(WMPipeline):
         Raises:
             ValueError: before any pass: malformed pictures, captions, boxes or options; with `strict` any failure.
         """
-        rule = Rule(fusion, missing, embed, clamp, min_weight_sum)
-        given = self.check_inputs(images, texts, boxes, parsed, fit, box_format, batch_size)
+        rule = Rule(fusion, missing=missing, embed=embed, clamp=clamp, min_weight_sum=min_weight_sum)
+        given = self.check_inputs(
+            images, texts=texts, boxes=boxes, parsed=parsed, fit=fit, box_format=box_format, batch_size=batch_size
+        )
         pairs = inputs.read_pairs(len(given.pictures), len(given.texts))
-        result = self._score(given, pairs, rule, fit, linker or self.linker, strict, batch_size)
+        result = self._score(
+            given, pairs=pairs, rule=rule, fit=fit, linker=linker or self.linker, strict=strict, batch_size=batch_size
+        )
         return result if return_dict else result.to_tuple()
 
     @torch.no_grad()
@@ -270,10 +274,14 @@ class ComCLIPPipeline(WMPipeline):
 
         Args: as in `__call__`, with the options of scoring in one `Rule`.
         """
-        given = self.check_inputs(images, texts, boxes, parsed, fit, box_format, batch_size)
+        given = self.check_inputs(
+            images, texts=texts, boxes=boxes, parsed=parsed, fit=fit, box_format=box_format, batch_size=batch_size
+        )
         shape = (len(given.pictures), len(given.texts))
         pairs = [(i, t) for i in range(shape[0]) for t in range(shape[1])]
-        out = self._score(given, pairs, rule or Rule(), fit, self.linker, strict, batch_size)
+        out = self._score(
+            given, pairs=pairs, rule=rule or Rule(), fit=fit, linker=self.linker, strict=strict, batch_size=batch_size
+        )
         grids = {name: out[name].reshape(shape) for name in ("score", "baseline", "detector")}
         return ComCLIPOutput(**grids, components=None, failures=out.failures, passes=out.passes)
 
@@ -299,19 +307,23 @@ class ComCLIPPipeline(WMPipeline):
         Args:
             top_k: how many images of each caption are scored; the rest keep their plain order behind them.
         """
-        given = self.check_inputs(images, texts, boxes, parsed, fit, box_format, batch_size)
+        given = self.check_inputs(
+            images, texts=texts, boxes=boxes, parsed=parsed, fit=fit, box_format=box_format, batch_size=batch_size
+        )
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be a positive integer, got {top_k!r}")
         plain, first = self._plain(given, fit, batch_size)
         order = plain.sort(dim=1, descending=True, stable=True).indices
         kept = order[:, : min(top_k, len(given.pictures))]
         pairs = [(int(i), t) for t, row in enumerate(kept) for i in row]
-        out = self._score(given, pairs, rule or Rule(), fit, self.linker, strict, batch_size)
+        out = self._score(
+            given, pairs=pairs, rule=rule or Rule(), fit=fit, linker=self.linker, strict=strict, batch_size=batch_size
+        )
         scores = out.score.reshape(kept.shape)
         best = scores.sort(dim=1, descending=True, stable=True)
         new = torch.cat([kept.gather(1, best.indices), order[:, kept.shape[1] :]], 1)
         passes = Passes(first.images + out.passes.images, first.texts + out.passes.texts)
-        return ComCLIPRanking(new, order, best.values, out.failures, passes)
+        return ComCLIPRanking(new, baseline_order=order, score=best.values, failures=out.failures, passes=passes)
 
     @torch.no_grad()
     def similarity(
@@ -321,12 +333,16 @@ class ComCLIPPipeline(WMPipeline):
 
         Args: as in `__call__`.
         """
-        given = self.check_inputs(images, texts, None, None, fit, "xyxy", batch_size)
+        given = self.check_inputs(
+            images, texts=texts, boxes=None, parsed=None, fit=fit, box_format="xyxy", batch_size=batch_size
+        )
         return self._plain(given, fit, batch_size)[0].T
 
     def _plain(self, given: "Given", fit: str, batch_size: int) -> tuple[torch.Tensor, Passes]:
         """Plain similarities `(texts, images)`, and what they cost."""
-        sights, words, passes = self._embed(given, self._whole(given, fit), given.texts, fit, batch_size)
+        sights, words, passes = self._embed(
+            given, needed=self._whole(given, fit), said=given.texts, fit=fit, batch_size=batch_size
+        )
         whole = torch.stack([sights[_sight(key, fit, None)] for key in given.keys])
         return torch.stack([self.matcher.match(whole, words[t][None]) for t in given.texts]), passes
 
@@ -349,10 +365,10 @@ class ComCLIPPipeline(WMPipeline):
         grounding = inputs.read_grounding(boxes, pictures, box_format)
         return Given(
             pictures,
-            captions,
-            [inputs.picture_key(picture) for picture in pictures],
-            grounding,
-            inputs.read_parsed(parsed, len(captions)),
+            texts=captions,
+            keys=[inputs.picture_key(picture) for picture in pictures],
+            grounding=grounding,
+            parsed=inputs.read_parsed(parsed, len(captions)),
         )
 
     def parse_text(self, text: str) -> ParsedText:
@@ -390,7 +406,14 @@ class ComCLIPPipeline(WMPipeline):
             if boxes is None:
                 boxes = self.ground(given.pictures[i], given.keys[i], parsed)
             made, problems = components_of(
-                given.texts[t], parsed, given.pictures[i], boxes, linker, rule.missing, rule.fusion != "late", fit
+                given.texts[t],
+                parsed=parsed,
+                picture=given.pictures[i],
+                boxes=boxes,
+                link=linker,
+                missing=rule.missing,
+                relations=rule.fusion != "late",
+                fit=fit,
             )
             parts.append(made)
             failures += [Failure(kind, message, i, t) for kind, message in problems]
@@ -401,14 +424,14 @@ class ComCLIPPipeline(WMPipeline):
             for part in made:
                 needed.setdefault(_sight(given.keys[i], fit, part.seen), (given.pictures[i], part.seen))
         said = [given.texts[t] for t in sorted({t for _, t in pairs})] + [p.text for made in parts for p in made]
-        sights, words, passes = self._embed(given, needed, said, fit, batch_size)
+        sights, words, passes = self._embed(given, needed=needed, said=said, fit=fit, batch_size=batch_size)
         # 3. each pair by the rule
         rows, degenerate = [], []
         for n, (i, t) in enumerate(pairs):
             image, caption = sights[_sight(given.keys[i], fit, None)], words[given.texts[t]]
             seen = [sights[_sight(given.keys[i], fit, part.seen)] for part in parts[n]]
             spoken = [words[part.text] for part in parts[n]]
-            score, baseline, weights, bad = self._fuse(image, caption, seen, spoken, rule)
+            score, baseline, weights, bad = self._fuse(image, caption=caption, seen=seen, spoken=spoken, rule=rule)
             parts[n] = [replace(p, weight=w) for p, w in zip(parts[n], weights, strict=True)]
             if bad:
                 what = f"the similarities of caption {given.texts[t]!r} to its sub-images sum to at most"
@@ -418,7 +441,9 @@ class ComCLIPPipeline(WMPipeline):
         failures += degenerate
         _warn(failures)
         score, baseline, detector = torch.tensor(rows, dtype=torch.float64).T.contiguous()
-        return ComCLIPOutput(score, baseline, detector, parts, failures, passes)
+        return ComCLIPOutput(
+            score, baseline=baseline, detector=detector, components=parts, failures=failures, passes=passes
+        )
 
     def _fuse(
         self,

@@ -125,7 +125,9 @@ class CPLPipeline(WMPipeline):
         cache = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(source, **cache)
         parts = load_clip(folder, **kwargs)
-        learner = CPLPromptLearner.from_clip(parts["clip"], parts["tokenizer"], n_ctx, init, seed).eval()
+        learner = CPLPromptLearner.from_clip(
+            parts["clip"], tokenizer=parts["tokenizer"], n_ctx=n_ctx, init=init, seed=seed
+        ).eval()
         pipeline = cls(**parts, prompt_learner=learner)
         record = WMConfig.load(folder) if (folder / CONFIG_NAME).is_file() else None
         pipeline.wm_config = WMConfig(
@@ -175,7 +177,9 @@ class CPLPipeline(WMPipeline):
     def renew(self, seed: int = 0) -> "CPLPipeline":
         """A new prompt learner in place of the present one, from the same words, so that a fit starts afresh."""
         config = self.prompt_learner.config
-        learner = CPLPromptLearner.from_clip(self.clip, self.tokenizer, config.n_ctx, config.init, seed).eval()
+        learner = CPLPromptLearner.from_clip(
+            self.clip, tokenizer=self.tokenizer, n_ctx=config.n_ctx, init=config.init, seed=seed
+        ).eval()
         self.register_modules(prompt_learner=learner)
         return self
 
@@ -281,13 +285,21 @@ class CPLPipeline(WMPipeline):
                     if callback is not None:
                         callback(step, total, figures)
 
-                report = training.fit(self.clip, self.tokenizer, learner, self.preprocess, examples, settings, done)
+                report = training.fit(
+                    self.clip,
+                    tokenizer=self.tokenizer,
+                    learner=learner,
+                    preprocess=self.preprocess,
+                    examples=examples,
+                    settings=settings,
+                    on_step=done,
+                )
         except BaseException:
             learner.to(dtype).load_state_dict(before)
             learner.requires_grad_(False).eval()
             raise
         self.history, self.negatives = report
-        self._record(examples, settings, task, steps, time.monotonic() - started)
+        self._record(examples, settings=settings, task=task, steps=steps, seconds=time.monotonic() - started)
         return self
 
     def _settings(self, given: dict[str, Any]) -> training.CPLSettings:
@@ -369,7 +381,11 @@ class CPLPipeline(WMPipeline):
                     which = None if own is None else own[start : start + batch_size].to(device)
                     if plain is not None:
                         which = (image @ plain.T).topk(candidates, dim=1).indices
-                    rows.append(self._logits(prompts, image, which, max_tokens, plain is not None))
+                    rows.append(
+                        self._logits(
+                            prompts, image=image, which=which, max_tokens=max_tokens, spread=plain is not None
+                        )
+                    )
                     progress.update()
         self.maybe_free_model_hooks()
         logits = torch.cat(rows)
@@ -383,7 +399,14 @@ class CPLPipeline(WMPipeline):
         self, prompts: Prompts, image: torch.Tensor, which: torch.Tensor | None, max_tokens: int, spread: bool
     ) -> torch.Tensor:
         """(B, K) on the CPU; `spread` over all texts, with minus infinity where `which` has none."""
-        text = conditional_features(self.clip, self.prompt_learner, prompts, image, which, max_tokens)
+        text = conditional_features(
+            self.clip,
+            learner=self.prompt_learner,
+            prompts=prompts,
+            image_features=image,
+            candidates=which,
+            max_tokens=max_tokens,
+        )
         logits = class_logits(text, image, self.clip.logit_scale.exp().to(image)).float()
         if spread:
             whole = torch.full((len(image), len(prompts.eos)), float("-inf"), device=logits.device)
@@ -422,7 +445,9 @@ class CPLPipeline(WMPipeline):
         with brought(self.clip):
             image = encode_images(self.clip, pixels.to(self._execution_device), unit=False).float()
             text = encode_texts(self.clip, self.tokenizer, bare, unit=False).float()
-        masks = greedy_masks(image[:1], image[1:], text[:1], text[1:], mask_space)
+        masks = greedy_masks(
+            image[:1], negative=image[1:], positive_text=text[:1], negative_text=text[1:], mask_space=mask_space
+        )
         unit = functional.normalize(image, dim=-1)
         feature = counterfactual(masks.mask, unit[:1], unit[1:])[0].cpu()
         self.maybe_free_model_hooks()
@@ -473,7 +498,9 @@ class CPLPipeline(WMPipeline):
     def _plain(self, texts: Sequence[str], max_tokens: int) -> torch.Tensor:
         """Unit text features (C, d) without a learned context."""
         bare = [words(text) for text in texts]
-        return encode_texts(self.clip, self.tokenizer, bare, True, max_tokens).to(self.prompt_learner.dtype)
+        return encode_texts(self.clip, tokenizer=self.tokenizer, texts=bare, unit=True, max_tokens=max_tokens).to(
+            self.prompt_learner.dtype
+        )
 
     def _check_words(self, texts: Sequence[str]) -> None:
         """Refuse words that the base's closed vocabulary lacks."""

@@ -71,7 +71,7 @@ def run(
     report["predictions"] = []
     if asked:
         output = pipeline([images[path] for path in asked], names)
-        report["predictions"] = prediction_rows(asked, names, "top1", output.top1, output.probs)
+        report["predictions"] = prediction_rows(asked, names=names, key="top1", best=output.top1, probs=output.probs)
     shown = {}
     if pair:
         told = pipeline.explain(*(images[path] for path, _ in pair), *(name for _, name in pair))
@@ -80,7 +80,9 @@ def run(
             "swapped": told.swapped,
         }  # fmt: skip
         shown["explanation.png"] = told.image
-    write_results(out, report, names, "top1", pipeline if train is not None else None, shown)
+    write_results(
+        out, report=report, names=names, key="top1", fitted=pipeline if train is not None else None, pictures=shown
+    )
     return report
 
 
@@ -109,7 +111,7 @@ def run_benchmark(
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out {str(out)!r} is a file; name a folder")
     given = {name: value for name, value in settings.items() if value is not None}
-    rows = run_protocol(benchmark, root, base, shots, (seed,), say, **given)
+    rows = run_protocol(benchmark, root=root, base=base, shots=shots, seeds=(seed,), say=say, **given)
     Path(out).mkdir(parents=True, exist_ok=True)
     write_rows(Path(out) / "benchmark.jsonl", rows)
     return rows

@@ -173,7 +173,15 @@ class FlexEControlPipeline(
         checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
         layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
         width = self.unet.config.cross_attention_dim
-        checks.check_texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip, layers, width)
+        checks.check_texts(
+            prompt,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            clip_skip=clip_skip,
+            layers=layers,
+            width=width,
+        )
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
@@ -246,13 +254,21 @@ class FlexEControlPipeline(
             raise ValueError("global_image needs an adapter made with global_adapter=True; this one has none")
         vectors = None
         if image is not None:
-            encoder = self.image_encoder, self.feature_extractor
-            vectors = image_vectors(image, *encoder, config.global_embed_dim, batch, device)
+            vectors = image_vectors(
+                image,
+                image_encoder=self.image_encoder,
+                feature_extractor=self.feature_extractor,
+                width=config.global_embed_dim,
+                batch=batch,
+                device=device,
+            )
         absent = image is None or strength == 0
         if not config.global_adapter or (absent and variant == "paper"):
             return None
         pictures = batch * num_images_per_prompt
-        return strength * global_tokens(self.control, vectors, pictures, self.do_classifier_free_guidance, device)
+        return strength * global_tokens(
+            self.control, vectors=vectors, pictures=pictures, guided=self.do_classifier_free_guidance, device=device
+        )
 
     def prepare_latents(
         self, batch: int, height: int, width: int, dtype: torch.dtype, generator: Any, latents: torch.Tensor | None
@@ -372,13 +388,13 @@ class FlexEControlPipeline(
         # 2. Refuse what can't work
         self.check_inputs(
             prompt,
-            negative_prompt,
-            prompt_embeds,
-            negative_prompt_embeds,
-            clip_skip,
-            (height, width),
-            compiled is not None or not (isinstance(conditions, Sequence | None) and not conditions),
-            callback_on_step_end_tensor_inputs,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            clip_skip=clip_skip,
+            size=(height, width),
+            controlled=compiled is not None or not (isinstance(conditions, Sequence | None) and not conditions),
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             binding=binding,
             on_conflict=on_conflict,
             variant=variant,
@@ -403,25 +419,36 @@ class FlexEControlPipeline(
         # 3. Conditions, phrases and what they disagree about
         plan = make_plan(
             self.control,
-            self.tokenizer,
-            lambda words: self.maybe_convert_prompt(words, self.tokenizer),
-            prompt,
-            batch,
-            conditions,
-            phrases,
-            compiled,
-            (height, width),
-            on_conflict,
+            tokenizer=self.tokenizer,
+            convert=lambda words: self.maybe_convert_prompt(words, self.tokenizer),
+            prompt=prompt,
+            batch=batch,
+            conditions=conditions,
+            phrases=phrases,
+            graphs=compiled,
+            size=(height, width),
+            on_conflict=on_conflict,
         )
 
         # 4. Text, and the global image's tokens behind it
         text, negative = self.encode_prompt(
-            prompt, negative_prompt, num_images_per_prompt, prompt_embeds, negative_prompt_embeds, clip_skip
+            prompt,
+            negative_prompt=negative_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            clip_skip=clip_skip,
         )
         guided = self.do_classifier_free_guidance
         prompt_embeds = torch.cat([negative, text]) if guided else text
         negative_prompt_embeds = negative
-        tokens = self.encode_global_image(global_image, batch, num_images_per_prompt, global_strength, variant)
+        tokens = self.encode_global_image(
+            global_image,
+            batch=batch,
+            num_images_per_prompt=num_images_per_prompt,
+            strength=global_strength,
+            variant=variant,
+        )
         if tokens is not None:
             prompt_embeds = torch.cat([prompt_embeds, tokens.to(prompt_embeds.dtype)], dim=1)
 
@@ -430,29 +457,31 @@ class FlexEControlPipeline(
         timesteps = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
         seeds = checks.seeds_of(generator)
-        latents = self.prepare_latents(pictures, height, width, prompt_embeds.dtype, generator, latents)
+        latents = self.prepare_latents(
+            pictures, height=height, width=width, dtype=prompt_embeds.dtype, generator=generator, latents=latents
+        )
         step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 6. Denoise
         state = attention_state(
             plan.bindings,
-            num_images_per_prompt,
-            binding == "attention",
-            self.control.config.map_stride if output_attention else None,
-            tuple(latents.shape[-2:]),
-            text.shape[1],
-            self._execution_device,
+            num_images_per_prompt=num_images_per_prompt,
+            bind=binding == "attention",
+            record_stride=self.control.config.map_stride if output_attention else None,
+            latent_size=tuple(latents.shape[-2:]),
+            text_length=text.shape[1],
+            device=self._execution_device,
         )
         steering = Steering(
             self.control,
-            plan.rows,
-            plan.bindings,
-            state,
-            pictures,
-            (height, width),
-            controlnet_conditioning_scale,
-            normalise_overlap,
-            self._execution_device,
+            rows=plan.rows,
+            bindings=plan.bindings,
+            state=state,
+            pictures=pictures,
+            size=(height, width),
+            scale=controlnet_conditioning_scale,
+            normalise_overlap=normalise_overlap,
+            device=self._execution_device,
         )
         recorder = MapRecorder()
         warmup = len(timesteps) - num_inference_steps * self.scheduler.order
@@ -506,11 +535,13 @@ class FlexEControlPipeline(
             "binding": binding,
             "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 3),
-            "prompts": report_prompts(prompt, plan.rows, plan.bindings, steering, maps),
+            "prompts": report_prompts(prompt, rows=plan.rows, bindings=plan.bindings, steering=steering, maps=maps),
         }
         if not return_dict:
             return images, flags, maps, plan.conflicts, report
-        return FlexEControlPipelineOutput(images, flags, maps, plan.conflicts, report)
+        return FlexEControlPipelineOutput(
+            images, nsfw_content_detected=flags, attention_maps=maps, conflicts=plan.conflicts, report=report
+        )
 
 
 def _side(sample_size: int | Sequence[int], axis: int) -> int:

@@ -134,7 +134,7 @@ def run(
         for i, picture in enumerate(pictures):
             save_image(picture, folder / f"picture_{i}.png")
         with warnings.catch_warnings(action="ignore"):  # the sampler has given them
-            shown = prepare_conditions(pipeline.control, parsed, None, 1, size)[0]
+            shown = prepare_conditions(pipeline.control, conditions=parsed, graphs=None, batch=1, size=size)[0]
         for c in shown:
             save_image(c.image, folder / f"condition_{c.index}_{c.type}.png")
         if result.attention_maps:

@@ -243,7 +243,13 @@ class KAdaptationPipeline(WMPipeline):
             ValueError: bad pictures, labels, names or settings, before anything changes.
             FloatingPointError: the loss is not finite; the pipeline is then what it was.
         """
-        recipe = training.FitRecipe(epochs, batch_size, learning_rate, head_learning_rate, seed)
+        recipe = training.FitRecipe(
+            epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            head_learning_rate=head_learning_rate,
+            seed=seed,
+        )
         self._check_can_fit(head, config)
         names = read_classes(labels, class_names)
         pictures = list_pictures(images)
@@ -280,7 +286,15 @@ class KAdaptationPipeline(WMPipeline):
                         callback_on_epoch_end(self, epoch, row)
                     return self._interrupt
 
-                history = training.fit(self.vision_model, made, factors, train, held, recipe, done)
+                history = training.fit(
+                    self.vision_model,
+                    head=made,
+                    adapter=factors,
+                    train=train,
+                    validation=held,
+                    recipe=recipe,
+                    on_epoch=done,
+                )
         except BaseException:
             adapter.put_back(self.vision_model, before[1])
             self.register_modules(head=before[0])
@@ -289,7 +303,13 @@ class KAdaptationPipeline(WMPipeline):
             self.vision_model.eval().requires_grad_(False)
         self.register_modules(head=made.eval().requires_grad_(False))
         self.history = history
-        self._record(recipe, asked if sentences else (), len(pictures), time.monotonic() - started, probe)
+        self._record(
+            recipe,
+            templates=asked if sentences else (),
+            pictures=len(pictures),
+            seconds=time.monotonic() - started,
+            probe=probe,
+        )
         return self
 
     def _check_can_fit(self, head: str, config: KroneckerConfig | None) -> None:

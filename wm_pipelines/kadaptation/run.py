@@ -75,6 +75,10 @@ def run(
     report["predictions"] = []
     if asked:
         output = pipeline([images[path] for path in asked])
-        report["predictions"] = prediction_rows(asked, report["classes"], "label", output.labels, output.probs)
-    write_results(out, report, report["classes"], "label", pipeline if train is not None else None)
+        report["predictions"] = prediction_rows(
+            asked, names=report["classes"], key="label", best=output.labels, probs=output.probs
+        )
+    write_results(
+        out, report=report, names=report["classes"], key="label", fitted=pipeline if train is not None else None
+    )
     return report

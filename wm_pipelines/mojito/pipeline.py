@@ -232,30 +232,30 @@ class MojitoPipeline(WMPipeline):
         with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients
             return self._sample(
                 prompt,
-                objects,
-                motion_intensity,
-                num_frames,
-                fps,
-                self._settings(
+                objects=objects,
+                motion_intensity=motion_intensity,
+                num_frames=num_frames,
+                fps=fps,
+                settings=self._settings(
                     guidance_eta,
-                    guidance_iterations,
-                    guidance_fraction,
-                    guidance_threshold,
-                    smooth_weight,
-                    bias_in,
-                    bias_out,
-                    bias_fraction,
-                    bias_style,
+                    iterations=guidance_iterations,
+                    fraction=guidance_fraction,
+                    threshold=guidance_threshold,
+                    smooth=smooth_weight,
+                    bias_in=bias_in,
+                    bias_out=bias_out,
+                    bias_fraction=bias_fraction,
+                    style=bias_style,
                 ),
-                guidance_taps if guidance_taps is not None else self._recorded().get("taps"),
-                trailing_tokens,
-                allow_joint,
-                detector,
-                output_type,
-                return_dict,
-                callback_on_step_end,
-                callback_on_step_end_tensor_inputs,
-                base_options,
+                taps=guidance_taps if guidance_taps is not None else self._recorded().get("taps"),
+                trailing=trailing_tokens,
+                allow_joint=allow_joint,
+                detector=detector,
+                output_type=output_type,
+                return_dict=return_dict,
+                callback=callback_on_step_end,
+                callback_inputs=callback_on_step_end_tensor_inputs,
+                options=base_options,
             )
 
     def conflicts(
@@ -283,7 +283,17 @@ class MojitoPipeline(WMPipeline):
             return [[] for _ in prompts]
         reports = [MotionReport() for _ in prompts]
         self._make_guide(
-            stock, prompts, wanted, num_frames, Settings(), guidance_taps, 0, family.joint, 1, options, reports
+            stock,
+            prompts=prompts,
+            wanted=wanted,
+            num_frames=num_frames,
+            settings=Settings(),
+            taps=guidance_taps,
+            trailing=0,
+            allow_joint=family.joint,
+            per_video=1,
+            options=options,
+            reports=reports,
         )
         return [report.conflicts for report in reports]
 
@@ -327,14 +337,14 @@ class MojitoPipeline(WMPipeline):
 
         settings = Settings(
             either(eta, "eta"),
-            either(iterations, "iterations"),
-            either(fraction, "fraction"),
-            either(threshold, "threshold"),
-            smooth,
-            bias_in,
-            bias_out,
-            bias_fraction,
-            style,
+            iterations=either(iterations, "iterations"),
+            fraction=either(fraction, "fraction"),
+            threshold=either(threshold, "threshold"),
+            smooth_weight=smooth,
+            bias_in=bias_in,
+            bias_out=bias_out,
+            bias_fraction=bias_fraction,
+            bias_style=style,
         )
         _check_settings(settings)
         return settings
@@ -382,7 +392,17 @@ class MojitoPipeline(WMPipeline):
             if prompts is None:
                 raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
             guide, boxes = self._make_guide(
-                stock, prompts, wanted, num_frames, settings, taps, trailing, allow_joint, per_video, options, reports
+                stock,
+                prompts=prompts,
+                wanted=wanted,
+                num_frames=num_frames,
+                settings=settings,
+                taps=taps,
+                trailing=trailing,
+                allow_joint=allow_joint,
+                per_video=per_video,
+                options=options,
+                reports=reports,
             )
             for text, report in zip(prompts, reports[::per_video], strict=True):
                 for line in report.conflicts:
@@ -423,7 +443,16 @@ class MojitoPipeline(WMPipeline):
                 **options,
             )
         self.maybe_free_model_hooks()
-        self._finish(reports, guide, out.frames, output_type, detector, wanted, boxes, per_video)
+        self._finish(
+            reports,
+            guide=guide,
+            frames=out.frames,
+            output_type=output_type,
+            detector=detector,
+            wanted=wanted,
+            boxes=boxes,
+            per_video=per_video,
+        )
         return MojitoPipelineOutput(out.frames, reports) if return_dict else (out.frames, reports)
 
     def _check_prompts(self, prompt: Any, options: dict[str, Any]) -> list[str] | None:
@@ -495,7 +524,15 @@ class MojitoPipeline(WMPipeline):
             moving = object_boxes(items, num_frames)
             latent = latent_boxes(moving, frames, stride, first_alone=stride > 1)
             limit = self._token_limit(stock, options)
-            guide = make_guide(self.tokenizer, prompt, items, latent, trailing, convert, limit)
+            guide = make_guide(
+                self.tokenizer,
+                prompt=prompt,
+                objects=items,
+                boxes=latent,
+                trailing=trailing,
+                convert=convert,
+                limit=limit,
+            )
             conflicts = find_conflicts(prompt, items, moving, grids)
             for copy in range(per_video):
                 guides.append(guide.to(self._execution_device))
@@ -503,7 +540,7 @@ class MojitoPipeline(WMPipeline):
                 report = reports[v * per_video + copy]
                 report.boxes, report.conflicts = latent, conflicts
         state = MotionState(guides, frozenset(tapped), renormalise=family.padded)
-        return MotionGuide(family, denoiser, self.scheduler, state, settings), boxes
+        return MotionGuide(family, denoiser=denoiser, scheduler=self.scheduler, state=state, settings=settings), boxes
 
     def _token_grid(self, stock: DiffusionPipeline, num_frames: int, options: dict[str, Any]) -> tuple[int, int, int]:
         """Latent frames, and rows and columns of tokens, of the clip to be."""

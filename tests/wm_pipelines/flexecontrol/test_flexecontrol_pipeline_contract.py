@@ -239,11 +239,6 @@ def test_single_file_checkpoints_load_beside_an_adapter(flex_pipe, tiny_sd, tiny
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
-    from wm_pipelines.hub import EMBEDDED_ROOT
-
-    for name in ("diorama-sd", "flexecontrol"):
-        if not (EMBEDDED_ROOT / name / "wm_config.json").is_file():
-            pytest.skip(f"the embedded checkpoint {name!r} is not there yet")
     PIL.Image.effect_mandelbrot((80, 64), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     code = FlexEControlPipeline.__doc__.split("```py\n")[1].split("```")[0]
