@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from custom_kernels._triton import table
+from custom_kernels.shared._triton import chips
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.int64: "i64"}
@@ -72,7 +72,7 @@ def recorded(arch: str) -> Iterator[list[Call]]:
         plain = {name: v.dtype if isinstance(v, torch.Tensor) else v for name, v in values.items()}
         calls.append(Call(self, tuple((name, plain[name]) for name in self.arg_names), tuple(options.items())))
 
-    there = mock.patch.object(table, "architecture", lambda device: arch)
+    there = mock.patch.object(chips, "architecture", lambda device: arch)
     with mock.patch.object(JITFunction, "run", record), there:
         yield calls
 

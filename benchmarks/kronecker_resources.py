@@ -12,8 +12,9 @@ import sys
 import torch
 from ahead_of_time import Call, distinct, main, recorded
 
-from custom_kernels._triton import kronecker_linear, kronecker_mix
-from custom_kernels.kronecker_rank_one import Factors
+from custom_kernels.kronecker_linear._triton import linear
+from custom_kernels.kronecker_linear._triton.mix import mix
+from custom_kernels.kronecker_linear.rank_one import Factors
 
 
 def launch_all(tokens: int, d: int, dtype: torch.dtype, r: int = 1, parts: int = 0, samples: int = 0) -> None:
@@ -30,10 +31,10 @@ def launch_all(tokens: int, d: int, dtype: torch.dtype, r: int = 1, parts: int =
     index = empty(samples, kind=torch.int64) if samples else None
     made = Factors(*factors, slices, index, dtype)
     x, weight, bias = empty(tokens, d), empty(rows, d), empty(rows)
-    y, hidden = kronecker_linear.forward(x, weight, bias, made, 0.5, slices, None)
+    y, hidden = linear.forward(x, weight, bias, made, 0.5, slices, None)
     if not samples:
         needs = [True] * 7 + [False]
-        kronecker_linear.backward(y, x, hidden, weight, made, 0.5, slices, None, needs)
+        linear.backward(y, x, hidden, weight, made, 0.5, slices, None, needs)
 
 
 def launch_dense(tokens: int, dtype: torch.dtype, n: int, r: int) -> None:
@@ -41,7 +42,7 @@ def launch_dense(tokens: int, dtype: torch.dtype, n: int, r: int) -> None:
     hidden = torch.empty(tokens, n, n, r, dtype=dtype, device="meta")
     a = torch.empty(n, n, n, dtype=dtype, device="meta")
     for transposed in (False, True):
-        kronecker_mix.mix(hidden, a, transposed)
+        mix(hidden, a, transposed)
 
 
 def calls(arch: str) -> list[Call]:

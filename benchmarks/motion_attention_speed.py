@@ -28,8 +28,8 @@ from records import RESULTS, environment, read, write
 from timing import LONG_ENOUGH, measure, ratio, speed_arguments
 from torch import Tensor
 
-from custom_kernels.motion_forms import as_frames, indicator_columns
-from custom_kernels.motion_masks import Slots, indicators
+from custom_kernels.motion_attention.forms import as_frames, indicator_columns
+from custom_kernels.motion_attention.slots import Slots, indicators
 from wm_pipelines.kernels import motion_attention, temporal_motion_attention
 from wm_pipelines.runtime.noise import randn
 

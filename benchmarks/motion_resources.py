@@ -12,7 +12,9 @@ import sys
 import torch
 from ahead_of_time import Call, distinct, main, recorded
 
-from custom_kernels._triton import motion_attention, motion_attention_backward, temporal_motion_attention
+from custom_kernels.motion_attention._triton.backward import backward
+from custom_kernels.motion_attention._triton.forward import forward
+from custom_kernels.temporal_motion_attention._triton import attention as temporal
 
 WIDTHS = (40, 64, 80, 128, 160)
 
@@ -34,11 +36,11 @@ def launch_cross(width: int, keys: int, dtype: torch.dtype, everything: bool, la
     token, owner = empty(batch, 2, kind=torch.int64), empty(2, kind=torch.int64)
     bias = [empty(batch, 2) for _ in range(2)] if everything else [None, None]
     key_bias, boxes = empty(batch, keys) if everything else None, empty(batch, 2, frames, 4)
-    found = motion_attention.forward(q, k, v, boxes, token, owner, key_bias, *bias, grid, everything)
+    found = forward(q, k, v, boxes, token, owner, key_bias, *bias, grid, everything)
     out, lse, sums, maps = found
     grads = [None if last_tap else out, lse if everything else None, sums, maps if everything else None]
     needs = [True] * 6 if everything else [True] + [False] * 5
-    motion_attention_backward.backward(*grads, q, k, v, boxes, token, owner, key_bias, *bias, out, lse, grid, needs)
+    backward(*grads, q, k, v, boxes, token, owner, key_bias, *bias, out, lse, grid, needs)
 
 
 def launch_temporal(width: int, dtype: torch.dtype, table: bool) -> None:
@@ -46,9 +48,9 @@ def launch_temporal(width: int, dtype: torch.dtype, table: bool) -> None:
     q = torch.empty(2, 2560, 16, 5, width, dtype=dtype, device="meta")
     boxes, tau, gamma = (torch.empty(*shape, device="meta") for shape in ((2, 2, 16, 4), (2,), (2, 2)))
     rho = torch.empty(2, 5, 31, device="meta") if table else None
-    out = temporal_motion_attention.forward(q, q, q, boxes, tau, gamma, rho, (40, 64))
+    out = temporal.forward(q, q, q, boxes, tau, gamma, rho, (40, 64))
     needs = [True] * 3 + [table] * 2
-    temporal_motion_attention.backward(out, q, q, q, boxes, tau, gamma, rho, (40, 64), needs)
+    temporal.backward(out, q, q, q, boxes, tau, gamma, rho, (40, 64), needs)
 
 
 def calls(arch: str) -> list[Call]:

@@ -1,1 +1,1 @@
-"""Fused operations. Import them through `wm_pipelines.kernels`; the torch reference is the definition."""
+"""Fused operations, a folder each, to be imported through `wm_pipelines.kernels`. A torch reference defines each."""

@@ -1,18 +1,22 @@
 """The public face of `custom_kernels`: one function per operation, and its torch reference."""
 
-from custom_kernels.kronecker_forms import folding_pays, kronecker_delta, kronecker_lora_factors, kronecker_weight
-from custom_kernels.kronecker_linear import kronecker_linear, kronecker_linear_reference
-from custom_kernels.motion_attention import (
+from custom_kernels.kronecker_linear.forms import (
+    folding_pays,
+    kronecker_delta,
+    kronecker_lora_factors,
+    kronecker_weight,
+)
+from custom_kernels.kronecker_linear.op import kronecker_linear
+from custom_kernels.kronecker_linear.reference import kronecker_linear_reference
+from custom_kernels.motion_attention.op import motion_attention
+from custom_kernels.motion_attention.reference import (
     MotionAttention,
     MotionAttentionMaps,
-    motion_attention,
     motion_attention_reference,
 )
-from custom_kernels.motion_masks import box_masks
-from custom_kernels.temporal_motion_attention import (
-    temporal_motion_attention,
-    temporal_motion_attention_reference,
-)
+from custom_kernels.shared.boxes import box_masks
+from custom_kernels.temporal_motion_attention.op import temporal_motion_attention
+from custom_kernels.temporal_motion_attention.reference import temporal_motion_attention_reference
 
 __all__ = [
     "MotionAttention",

@@ -28,9 +28,11 @@ class Seen(dict):
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
-def test_the_launches_cover_the_whole_table(ahead, resources, monkeypatch, arch):
-    entries = Seen(ahead.table.TABLE[arch])
-    monkeypatch.setitem(ahead.table.TABLE, arch, entries)
+def test_the_launches_cover_the_whole_table(resources, monkeypatch, arch):
+    from custom_kernels.kronecker_linear._triton import table
+
+    entries = Seen(table.TABLE[arch])
+    monkeypatch.setitem(table.TABLE, arch, entries)
     calls = resources.calls(arch)
     assert entries.taken == set(entries)
     assert len({call.kernel.fn.__name__ for call in calls}) == 6
@@ -63,7 +65,7 @@ def motion(script):
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
 def test_the_motion_launches_cover_the_whole_table(motion, monkeypatch, arch):
-    from custom_kernels._triton import motion_table
+    from custom_kernels.shared._triton import motion_table
 
     entries = Seen(motion_table.TABLE[arch])
     monkeypatch.setitem(motion_table.TABLE, arch, entries)

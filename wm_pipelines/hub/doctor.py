@@ -113,7 +113,7 @@ def _kernels(device: str | None) -> dict[str, str | None]:
     """Which code `backend="auto"` takes: Triton where it is installed, has a GPU, and this version has kernels."""
     triton = _version("triton")
     gpu = device is not None and device.startswith(("cuda", "xpu"))
-    usable = gpu and triton is not None and _can_import("custom_kernels._triton")
+    usable = gpu and triton is not None and _can_import("custom_kernels.shared._triton")
     return {"backend": "triton" if usable else "torch", "triton": triton}
 
 

@@ -1,1 +1,0 @@
-"""Triton kernels and their launchers. Nothing outside this folder imports triton."""

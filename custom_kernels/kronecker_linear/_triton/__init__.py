@@ -1,0 +1,1 @@
+"""Triton kernels of `kronecker_linear` and their launchers."""

@@ -1,0 +1,155 @@
+"""The linear map with rank-one A as one registered operation.
+
+Saved for the backward pass: x and x Qᵀ, as far as a gradient needs them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from custom_kernels.shared.backend import on_device_of
+
+from .rank_one import A_IN, A_OUT, MASK, WEIGHT, Factors, U, V, X, backward_torch, delta_dtype, forward_torch
+
+__all__ = ["rank_one"]
+
+
+def _run(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> tuple[Tensor, Tensor]:
+    flat = x.reshape(-1, x.shape[-1])
+    factors = Factors(a_out, a_in, u, v, slices, index, delta_dtype(x, u, narrow))
+    if triton:
+        from ._triton.linear import forward as run
+    else:
+        run = forward_torch
+    with on_device_of(x):
+        y, hidden = run(flat, weight, bias, factors, scale, slices, mask)
+    return y.view(*x.shape[:-1], y.shape[1]), hidden
+
+
+def _run_backward(
+    g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs
+) -> list[Tensor | None]:
+    flat = None if x is None else x.reshape(-1, x.shape[-1])
+    factors = Factors(a_out, a_in, u, v, slices, index, delta_dtype(g, u, narrow))
+    if triton:
+        from ._triton.linear import backward as run
+    else:
+        run = backward_torch
+    with on_device_of(g):
+        grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
+    if needs[X]:
+        grads[X] = grads[X].view(*g.shape[:-1], weight.shape[1])
+    return grads
+
+
+def _save(ctx, inputs, hidden: Tensor) -> None:
+    x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
+    needs = ctx.needs = list(ctx.needs_input_grad[:8])
+    keeps_x = needs[WEIGHT] or needs[V] or needs[A_IN]
+    keeps_hidden = needs[U] or needs[A_OUT] or needs[MASK]
+    saved = (x if keeps_x else None, hidden if keeps_hidden else None)
+    ctx.save_for_backward(*saved, weight, a_out, a_in, u, v, mask, index)
+    ctx.set_materialize_grads(False)
+
+
+class _RankOne(torch.autograd.Function):
+    """The operation in eager mode, where the registered one below costs more time per call."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        y, hidden = _run(*inputs)
+        _save(ctx, inputs, hidden)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        if g is None:
+            return (None,) * 13
+        return (*_run_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs), *(None,) * 5)
+
+
+@torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())
+def registered(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a_out: Tensor,
+    a_in: Tensor,
+    u: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    index: Tensor | None,
+    scale: float,
+    slices: Sequence[int],
+    narrow: bool,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    """(y (..., do), hidden (T, parts·m·r)); arguments as in `rank_one`."""
+    return _run(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)
+
+
+@registered.register_fake
+def _(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton):
+    k = max(len(slices) // 2, 1) * u.shape[-3] * u.shape[-1]
+    dtype = torch.promote_types(x.dtype, torch.float32) if triton else delta_dtype(x, u, narrow)
+    return x.new_empty(*x.shape[:-1], weight.shape[0]), x.new_empty(x.numel() // x.shape[-1], k, dtype=dtype)
+
+
+@torch.library.custom_op("wm_kernels::kronecker_rank_one_backward", mutates_args=())
+def registered_backward(
+    g: Tensor,
+    x: Tensor | None,
+    hidden: Tensor | None,
+    weight: Tensor,
+    a_out: Tensor,
+    a_in: Tensor,
+    u: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    index: Tensor | None,
+    scale: float,
+    slices: Sequence[int],
+    narrow: bool,
+    triton: bool,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
+    grads = _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
+    return [grad.contiguous() for grad in grads if grad is not None]
+
+
+@registered_backward.register_fake
+def _(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs):
+    like = (g.new_empty(*g.shape[:-1], weight.shape[1]), weight, g.new_empty(weight.shape[0]), a_out, a_in, u, v, mask)
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
+
+
+def _registered_backward(ctx, g, _):
+    grads: list[Tensor | None] = [None] * 13
+    if g is not None:
+        found = iter(registered_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs))
+        grads[:8] = [next(found) if need else None for need in ctx.needs]
+    return tuple(grads)
+
+
+registered.register_autograd(
+    _registered_backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output[1])
+)
+
+
+def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> Tensor:
+    """y (..., do) for x (..., di); arguments are taken as `kronecker_linear` checked them.
+
+    Args:
+        a_out, a_in, u, v: with a leading (adapters,) where `index` is given, then (parts,) where `slices` are.
+        mask: (B, 1 or tokens a sample, parts·m·r), multiplied with hidden, or None.
+        index: (B,) adapter of each sample, -1 for none, or None.
+        slices: start and stop of each part, flat; empty for the whole layer.
+        narrow: multiply in x's dtype even where the factors are wider (autocast).
+        triton: run the kernels.
+    """
+    options = (x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)
+    return registered(*options)[0] if torch.compiler.is_compiling() else _RankOne.apply(*options)

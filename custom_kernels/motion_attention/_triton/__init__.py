@@ -1,0 +1,1 @@
+"""Triton kernels of `motion_attention` and their launchers."""

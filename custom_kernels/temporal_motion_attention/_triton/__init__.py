@@ -1,0 +1,1 @@
+"""Triton kernels of `temporal_motion_attention` and their launchers."""
