@@ -1,5 +1,7 @@
 """The public face of `custom_kernels`: one function per operation, and its torch reference."""
 
+from importlib.util import find_spec
+
 from custom_kernels.kronecker_linear.forms import (
     folding_pays,
     kronecker_delta,
@@ -23,6 +25,7 @@ __all__ = [
     "MotionAttentionMaps",
     "box_masks",
     "folding_pays",
+    "has_triton_kernels",
     "kronecker_delta",
     "kronecker_linear",
     "kronecker_linear_reference",
@@ -33,3 +36,8 @@ __all__ = [
     "temporal_motion_attention",
     "temporal_motion_attention_reference",
 ]
+
+
+def has_triton_kernels() -> bool:
+    """Whether this installation has the Triton forms of the operations; their modules are not imported."""
+    return find_spec("custom_kernels.shared._triton") is not None

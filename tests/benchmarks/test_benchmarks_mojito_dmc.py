@@ -57,10 +57,7 @@ def test_where_clips_are_missing_nothing_is_claimed(dmc, tmp_path, some):
 
 
 def test_a_guided_update_is_timed_against_the_whole_pass(script, tmp_path):
-    from wm_pipelines import hub
 
-    if "diorama-video" not in hub.embedded_names():
-        pytest.skip("diorama-video is not among the embedded checkpoints yet")
     timed = script("mojito_guided_time")
     timed.main(["--repeats=2", "--out", str(tmp_path / "rows.jsonl")])
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]

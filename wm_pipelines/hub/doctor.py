@@ -113,8 +113,11 @@ def _kernels(device: str | None) -> dict[str, str | None]:
     """Which code `backend="auto"` takes: Triton where it is installed, has a GPU, and this version has kernels."""
     triton = _version("triton")
     gpu = device is not None and device.startswith(("cuda", "xpu"))
-    usable = gpu and triton is not None and _can_import("custom_kernels.shared._triton")
-    return {"backend": "triton" if usable else "torch", "triton": triton}
+    if not gpu or triton is None:
+        return {"backend": "torch", "triton": triton}
+    from wm_pipelines.kernels import has_triton_kernels
+
+    return {"backend": "triton" if has_triton_kernels() else "torch", "triton": triton}
 
 
 def _checkpoint(name: str, verify: bool, problems: list[str]) -> str:
