@@ -1,50 +1,30 @@
-"""ComfyUI nodes of wm_pipelines (V3 schema). Thin: they translate sockets to the library's calls and back."""
+"""ComfyUI nodes of wm_pipelines (V3 schema). Thin: they translate sockets to the library's calls and back.
 
+A module or folder here is picked up by being here: it names its node classes in `NODES`. See `_shared/loading.py`.
+"""
+
+import json
 import logging
 import re
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-NODES: dict[str, str] = {
-    "WM_LoadPipeline": "pipelines",
-    "WM_ExtractCondition": "conditions",
-    "WM_Condition": "conditions",
-    "WM_StackConditions": "conditions",
-    "WM_SceneGraph": "scene_graph",
-    "WM_FlexEControlSample": "flexecontrol",
-    "WM_Doctor": "doctor",
-    "WM_KroneckerApply": "kronecker",
-    "WM_KAdaptationFit": "kadaptation",
-    "WM_KAdaptationClassify": "kadaptation",
-    "WM_CPLFit": "cpl",
-    "WM_CPLClassify": "cpl",
-    "WM_ComCLIPMatch": "comclip",
-    "WM_Trajectory": "trajectory",
-    "WM_TrajectoryFromTracks": "trajectory",
-    "WM_TrajectoryPreview": "trajectory",
-    "WM_MojitoSample": "mojito",
-    "WM_MotionReport": "motion_report",
-    "WM_MojitoApply": "mojito_apply",
-}
-"""Node id, which never changes, and the module here that defines the class of that name."""
-
-FAILED: dict[str, str] = {}
-"""Nodes that could not be imported, with the reason; WM_Doctor shows it."""
+from ._shared.loading import collect
 
 log = logging.getLogger("wm_pipelines.nodes")
 
 
-def load_nodes() -> list[type]:
-    """The node classes that can be imported; one that can't is logged and left out, the others stay."""
-    classes = []
-    for node_id, module in NODES.items():
-        try:
-            classes.append(getattr(import_module(f".{module}", __name__), node_id))
-        except Exception as error:
-            FAILED[node_id] = f"{type(error).__name__}: {error}"
-            log.exception("%s is not available", node_id)
-    return classes
+@cache
+def load_nodes() -> tuple[type, ...]:
+    """The node classes that can be imported; `loading.FAILED` then says which can't, and why.
+
+    In the order of the generated `node_list.json`, in which menus show them; nodes that are new come last.
+    """
+    listed = Path(__file__).parent.parent / "node_list.json"
+    ids = list(json.loads(listed.read_text(encoding="utf-8"))) if listed.is_file() else []
+    place = {node_id: index for index, node_id in enumerate(ids)}
+    return tuple(sorted(collect(__name__, __path__), key=lambda node: place.get(node.__name__, len(ids))))
 
 
 def version_mismatch() -> str | None:
@@ -64,11 +44,11 @@ async def comfy_entrypoint() -> Any:
     """Called once by ComfyUI; returns the extension."""
     from comfy_api.latest import ComfyExtension
 
-    from .folders import register
+    from ._shared.folders import register
 
     class WMExtension(ComfyExtension):
         async def get_node_list(self) -> list[type]:
-            return load_nodes()
+            return list(load_nodes())
 
     mismatch = version_mismatch()
     if mismatch:

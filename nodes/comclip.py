@@ -5,7 +5,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, Pipeline, one_picture, to_image
+from ._shared.guards import check_pipeline
+from ._shared.types import CATEGORY, Pipeline, one_picture, to_image
 
 FUSIONS = ("released", "gclip", "late", "equal")
 MISSING = ("full", "blank")
@@ -76,10 +77,7 @@ class WM_ComCLIPMatch(io.ComfyNode):
         from wm_pipelines import ComCLIPPipeline
         from wm_pipelines.comclip.overlay import stack_subimages
 
-        if not isinstance(pipeline.pipeline, ComCLIPPipeline):
-            raise ValueError(
-                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; load a ComCLIP checkpoint"
-            )
+        check_pipeline(pipeline, ComCLIPPipeline, "load a ComCLIP checkpoint")
         picture = one_picture(image, "image")
         with warnings.catch_warnings(action="ignore"):  # the report says it
             out = pipeline.load(1, 0, 0)(picture, text, _read(boxes), fusion=fusion, missing=missing)
@@ -99,3 +97,6 @@ def _read(boxes: str) -> dict | None:
     if not isinstance(read, dict):
         raise ValueError(f'boxes must be a JSON object such as {{"red cube": [[0, 0, 9, 9]]}}, got {boxes.strip()!r}')
     return read
+
+
+NODES = (WM_ComCLIPMatch,)

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, Conditions, one_mask, one_picture, to_image
+from ._shared.types import CATEGORY, Conditions, one_mask, one_picture, to_image
 
 # In slot order. A type is only ever appended; a test holds both lists against the library.
 TYPES = ("canny", "lines", "softedge", "sketch", "pose", "depth", "seg")
@@ -159,3 +159,6 @@ class WM_StackConditions(io.ComfyNode):
         # By name: ComfyUI passes linked inputs in no promised order.
         lists = [conditions_1, *(more[name] for name in sorted(more) if more[name])]
         return io.NodeOutput(tuple(condition for conditions in lists for condition in conditions))
+
+
+NODES = (WM_ExtractCondition, WM_Condition, WM_StackConditions)

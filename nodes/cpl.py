@@ -4,9 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import folders
-from .classifiers import clip_fingerprint, clip_input, ranked_lines
-from .types import CATEGORY, Pipeline, lines_of, pictures_of
+from ._shared import folders
+from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
+from ._shared.guards import check_pipeline, outside_inference_mode
+from ._shared.types import CATEGORY, Pipeline, lines_of, pictures_of
 
 VARIANTS = ("released", "paper")
 
@@ -91,16 +92,13 @@ class WM_CPLFit(io.ComfyNode):
         learning_rate: float,
         seed: int,
     ) -> io.NodeOutput:
-        import torch
-
         from wm_pipelines import CPLPipeline
 
-        from .memory import PipelineHandle
-        from .progress import EpochReporter
+        from ._shared.memory import PipelineHandle
+        from ._shared.progress import EpochReporter
 
         folder = folders.resolve_clip(base, folders.model_roots())
-        # ComfyUI runs nodes in inference mode, where nothing can be trained.
-        with torch.inference_mode(False):
+        with outside_inference_mode(gradients=True):
             pipeline = CPLPipeline.from_clip(folder, local_files_only=True)
             pictures = pictures_of(images)
             reporter = EpochReporter(epochs * len(pictures))
@@ -152,11 +150,10 @@ class WM_CPLClassify(io.ComfyNode):
     def execute(cls, pipeline: Any, images: Any, class_names: str) -> io.NodeOutput:
         from wm_pipelines import CPLPipeline
 
-        if not isinstance(pipeline.pipeline, CPLPipeline):
-            raise ValueError(
-                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; use WM CPL Fit, or load a CPL "
-                "checkpoint"
-            )
+        check_pipeline(pipeline, CPLPipeline, "use WM CPL Fit, or load a CPL checkpoint")
         pictures, names = pictures_of(images), lines_of(class_names)
         output = pipeline.load(len(pictures), 0, 0)(pictures, names)
         return io.NodeOutput("\n".join(output.top1), ranked_lines(output.probs, names))
+
+
+NODES = (WM_CPLFit, WM_CPLClassify)

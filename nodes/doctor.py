@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .types import CATEGORY
+from ._shared.types import CATEGORY
 
 
 class WM_Doctor(io.ComfyNode):
@@ -35,16 +35,21 @@ class WM_Doctor(io.ComfyNode):
     def execute(cls, verify: bool) -> io.NodeOutput:
         from wm_pipelines.hub.doctor import describe, doctor
 
-        from . import FAILED, NODES, folders, memory, version_mismatch
+        from . import load_nodes, version_mismatch
+        from ._shared import folders, memory
+        from ._shared.loading import FAILED
 
-        mismatch = version_mismatch()
+        mismatch, available = version_mismatch(), len(load_nodes())
         lines = [
             *([f"PROBLEM {mismatch}"] if mismatch else []),
             *(f"PROBLEM node {node_id}: {reason}" for node_id, reason in FAILED.items()),
             *describe(doctor(verify)),
-            f"nodes: {len(NODES) - len(FAILED)} of {len(NODES)} available",
+            f"nodes: {available} of {available + len(FAILED)} available",
             f"models offered: {', '.join(folders.list_models(folders.model_roots())) or 'none'}",
             *(f"in memory: {line}" for line in memory.resident() or ["no pipeline"]),
         ]
         report = "\n".join(lines)
         return io.NodeOutput(report, ui={"text": (report,)})
+
+
+NODES = (WM_Doctor,)

@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, Conditions, Pipeline, SceneGraph, one_picture, to_image
+from ._shared.guards import check_pipeline
+from ._shared.types import CATEGORY, Conditions, Pipeline, SceneGraph, one_picture, to_image
 
 BINDINGS = ("attention", "none")
 ON_CONFLICT = ("warn", "error", "ignore")
@@ -111,12 +112,9 @@ class WM_FlexEControlSample(io.ComfyNode):
         from wm_pipelines import FlexEControlPipeline
         from wm_pipelines.flexecontrol.overlay import attention_overlays
 
-        from .progress import StepReporter
+        from ._shared.progress import StepReporter
 
-        if not isinstance(pipeline.pipeline, FlexEControlPipeline):
-            raise ValueError(
-                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; load a FlexEControl checkpoint"
-            )
+        check_pipeline(pipeline, FlexEControlPipeline, "load a FlexEControl checkpoint")
         prompt = prompt.strip()
         result = pipeline.load(batch_size, height, width)(
             prompt=None if scene_graph is not None and not prompt else prompt,
@@ -142,3 +140,6 @@ class WM_FlexEControlSample(io.ComfyNode):
         lines = [f"{conflict.kind}: {conflict.message}" for conflict in result.conflicts or []] or ["no conflict"]
         lines += [f"attention {index + 1} = {label}" for index, label in enumerate(labels)]
         return io.NodeOutput(to_image(result.images), to_image(overlays), "\n".join(lines))
+
+
+NODES = (WM_FlexEControlSample,)

@@ -4,9 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import folders
-from .classifiers import clip_fingerprint, clip_input, ranked_lines
-from .types import CATEGORY, Pipeline, lines_of, pictures_of
+from ._shared import folders
+from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
+from ._shared.guards import check_pipeline, outside_inference_mode
+from ._shared.types import CATEGORY, Pipeline, lines_of, pictures_of
 
 
 class WM_KAdaptationFit(io.ComfyNode):
@@ -90,16 +91,13 @@ class WM_KAdaptationFit(io.ComfyNode):
         n: int,
         class_names: str = "",
     ) -> io.NodeOutput:
-        import torch
-
         from wm_pipelines import KAdaptationPipeline, KroneckerConfig
 
-        from .memory import PipelineHandle
-        from .progress import EpochReporter
+        from ._shared.memory import PipelineHandle
+        from ._shared.progress import EpochReporter
 
         folder = folders.resolve_clip(base, folders.model_roots())
-        # ComfyUI runs nodes in inference mode, where nothing can be trained.
-        with torch.inference_mode(False):
+        with outside_inference_mode(gradients=True):
             pipeline = KAdaptationPipeline.from_clip(folder, local_files_only=True)
             pictures = pictures_of(images)
             handle = PipelineHandle(pipeline, base)
@@ -146,12 +144,11 @@ class WM_KAdaptationClassify(io.ComfyNode):
     def execute(cls, pipeline: Any, images: Any) -> io.NodeOutput:
         from wm_pipelines import KAdaptationPipeline
 
-        if not isinstance(pipeline.pipeline, KAdaptationPipeline):
-            raise ValueError(
-                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; use WM KAdaptation Fit, or load "
-                "a KAdaptation checkpoint"
-            )
+        check_pipeline(pipeline, KAdaptationPipeline, "use WM KAdaptation Fit, or load a KAdaptation checkpoint")
         pictures = pictures_of(images)
         output = pipeline.load(len(pictures), 0, 0)(pictures)
         names = pipeline.pipeline.head.config.class_names
         return io.NodeOutput("\n".join(output.labels), ranked_lines(output.probs, names))
+
+
+NODES = (WM_KAdaptationFit, WM_KAdaptationClassify)

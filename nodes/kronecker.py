@@ -4,8 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import folders
-from .types import CATEGORY
+from ._shared import folders
+from ._shared.guards import outside_inference_mode
+from ._shared.types import CATEGORY
 
 
 class WM_KroneckerApply(io.ComfyNode):
@@ -45,17 +46,17 @@ class WM_KroneckerApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, adapter: str, strength: float) -> io.NodeOutput:
-        import torch
-
         from wm_pipelines.adapters.kronecker import read_layers
 
-        from .native_patch import patches_for
+        from ._shared.native_patch import patches_for
 
         folder = folders.resolve_adapter(adapter, folders.model_roots())
-        # ComfyUI runs nodes in inference mode; factors made there could not be used outside of it.
-        with torch.inference_mode(False), torch.no_grad():
+        with outside_inference_mode():
             layers = read_layers(folder)
         patches = patches_for(model.model, layers)
         patched = model.clone()
         patched.add_patches(patches, strength)
         return io.NodeOutput(patched)
+
+
+NODES = (WM_KroneckerApply,)

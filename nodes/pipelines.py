@@ -5,8 +5,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import folders
-from .types import CATEGORY, Pipeline
+from ._shared import folders
+from ._shared.guards import outside_inference_mode
+from ._shared.types import CATEGORY, Pipeline
 
 FROM_HUB = "from the Hub"
 AS_RECORDED = "as recorded"
@@ -82,11 +83,9 @@ class WM_LoadPipeline(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str, base: str, dtype: str, hub_id: str = "", revision: str = "") -> io.NodeOutput:
-        import torch
-
         from wm_pipelines import AutoWMPipeline
 
-        from .memory import PipelineHandle
+        from ._shared.memory import PipelineHandle
 
         roots = folders.model_roots()
         if dtype not in DTYPES:
@@ -97,8 +96,7 @@ class WM_LoadPipeline(io.ComfyNode):
             source = hub_id
         else:
             source = folders.resolve_model(model, roots)
-        # ComfyUI runs nodes in inference mode; weights made there could never be trained or patched later.
-        with torch.inference_mode(False), torch.no_grad():
+        with outside_inference_mode():
             pipeline = AutoWMPipeline.from_pretrained(
                 source,
                 base=None if base == AS_RECORDED else folders.resolve_model(base, roots),
@@ -117,3 +115,6 @@ def _torch_dtype(name: str) -> Any:
         good = comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())
         name = "float16" if good else "float32"
     return getattr(torch, name)
+
+
+NODES = (WM_LoadPipeline,)

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, SceneGraph
+from ._shared.types import CATEGORY, SceneGraph
 
 EXAMPLE = """{
   "nodes": [
@@ -44,3 +44,6 @@ class WM_SceneGraph(io.ComfyNode):
 
         parsed = Graph.from_json(graph)
         return io.NodeOutput(parsed, parsed.compile(64, 64).caption)
+
+
+NODES = (WM_SceneGraph,)

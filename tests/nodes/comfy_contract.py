@@ -11,16 +11,11 @@ import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).parent / "schema_snapshot.json"
-LISTED_AT_RUN_TIME = {
-    ("WM_LoadPipeline", "model"),
-    ("WM_LoadPipeline", "base"),
-    ("WM_KroneckerApply", "adapter"),
-    ("WM_KAdaptationFit", "base"),
-    ("WM_CPLFit", "base"),
-}
+LISTED_AT_RUN_TIME = "<listed at run time>"
 
 
 def describe() -> dict:
@@ -37,22 +32,39 @@ def describe() -> dict:
     async def listed() -> list:
         return await (await package.comfy_entrypoint()).get_node_list()
 
-    infos = [node.GET_NODE_INFO_V1() for node in asyncio.run(listed())]
+    nodes = asyncio.run(listed())
+    infos = [node.GET_NODE_INFO_V1() for node in nodes]
     seconds = time.perf_counter() - started
-    for info in infos:
+    imported = sorted({name.split(".")[0] for name in set(sys.modules) - before})
+    # Once more with one name in place of every list of folders: where it appears, choices depend on the machine.
+    folders = sys.modules[spec.name + ".nodes._shared.folders"]
+    lists = {name: lambda roots: [LISTED_AT_RUN_TIME] for name in vars(folders) if name.startswith("list_")}
+    with mock.patch.multiple(folders, **lists):
+        marked = [node.GET_NODE_INFO_V1() for node in nodes]
+    for info, other in zip(infos, marked, strict=True):
         del info["python_module"]
-        for group in ("required", "optional"):
-            for name, (_, options) in info["input"].get(group, {}).items():
-                if (info["name"], name) in LISTED_AT_RUN_TIME:
-                    options["options"], options["default"] = ["<listed at run time>"], "<listed at run time>"
+        for name, options in choices(info).items():
+            if LISTED_AT_RUN_TIME in choices(other)[name]["options"]:
+                hide_choices(options)
     return {
         "nodes": json.loads(json.dumps({info["name"]: info for info in infos})),
         "seconds": seconds,
-        "imported": sorted({name.split(".")[0] for name in set(sys.modules) - before}),
-        "failed": dict(sys.modules[spec.name + ".nodes"].FAILED),
+        "imported": imported,
+        "failed": dict(sys.modules[spec.name + ".nodes._shared.loading"].FAILED),
         "is_ours": Path(sys.modules[spec.name + ".nodes"].__file__).parent == ROOT / "nodes",
         "on_path": [entry for entry in sys.path if entry and Path(entry).resolve() == ROOT],
     }
+
+
+def choices(info: dict) -> dict[str, dict]:
+    """Name -> options of each input that offers a choice."""
+    inputs = [item for group in ("required", "optional") for item in info["input"].get(group, {}).items()]
+    return {name: options for name, (_, options) in inputs if "options" in options}
+
+
+def hide_choices(options: dict) -> None:
+    """Leave nothing of what depends on the folders of this machine."""
+    options["options"], options["default"] = [LISTED_AT_RUN_TIME], LISTED_AT_RUN_TIME
 
 
 def inputs_of(info: dict) -> list[str]:

@@ -3,7 +3,6 @@
 Prints JSON: for each fit node, how often the patcher of its result is among ComfyUI's loaded models, and bytes.
 """
 
-import importlib
 import json
 import os
 import sys
@@ -13,20 +12,19 @@ import torch
 
 BASE, LABELS = "embedded/diorama-clip", "red cube\nred cube\nblue sphere\nblue sphere"
 FITS = {
-    "kadaptation.WM_KAdaptationFit": {"template": "a {}", "epochs": 1, "seed": 0, "n": 4},
-    "cpl.WM_CPLFit": {"variant": "released", "lambda_cf": 1.0, "epochs": 1, "learning_rate": 0.002, "seed": 0},
+    "WM_KAdaptationFit": {"template": "a {}", "epochs": 1, "seed": 0, "n": 4},
+    "WM_CPLFit": {"variant": "released", "lambda_cf": 1.0, "epochs": 1, "learning_rate": 0.002, "seed": 0},
 }
 
 
-def fit(path: str) -> dict:
-    """Fits by the node `module.class`, then has ComfyUI load the result."""
+def fit(node_id: str) -> dict:
+    """Fits by a node, then has ComfyUI load the result."""
     import comfy.model_management
 
-    module, kind = path.split(".")
-    node = getattr(importlib.import_module(f"custom_nodes_x_wm.nodes.{module}"), kind)
+    nodes = {node.__name__: node for node in sys.modules["custom_nodes_x_wm.nodes"].load_nodes()}
     pictures = torch.linspace(0, 1, 4 * 64 * 64 * 3).view(4, 64, 64, 3)
     with torch.inference_mode():
-        handle = node.execute(base=BASE, images=pictures, labels=LABELS, **FITS[path]).args[0]
+        handle = nodes[node_id].execute(base=BASE, images=pictures, labels=LABELS, **FITS[node_id]).args[0]
     parts = [part for part in handle.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     listed = sum(model.model is handle.patcher for model in comfy.model_management.current_loaded_models)
     loaded = {"after the fit": handle.patcher.loaded_size()}
@@ -50,4 +48,4 @@ if __name__ == "__main__":
     import comfy_contract
 
     comfy_contract.describe()  # loads our nodes as ComfyUI does
-    print(json.dumps({path: fit(path) for path in FITS}))
+    print(json.dumps({node_id: fit(node_id) for node_id in FITS}))

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from inspect import signature
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -218,6 +219,7 @@ def main(folder: Path) -> dict:
 def sampled(unet, wan, clip, apply) -> dict:
     """Core's KSampler on the steered models, also in core's context windows: what is biased, and what comes out."""
     import torch
+    from comfy.context_windows import IndexListContextHandler
     from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 
     import nodes as core
@@ -264,6 +266,7 @@ def sampled(unet, wan, clip, apply) -> dict:
         "moved": [float((out - plain).abs().max()) for out in (half, steered)],
         "wan masks": sorted(shapes),
         "wan masks in windows": sorted(window_shapes),
+        "windows have the frame before": "causal_window_fix" in signature(IndexListContextHandler).parameters,
         "wan": [bool(torch.isfinite(out).all()) for out in (whole, pieces)],
     }
 

@@ -43,7 +43,7 @@ def load_nodes(folder: Path) -> dict:
         return await (await package.comfy_entrypoint()).get_node_list()
 
     nodes = {node.__name__: node for node in asyncio.run(listed())}
-    folders = sys.modules["custom_nodes_x_wm.nodes.folders"]
+    folders = sys.modules["custom_nodes_x_wm.nodes._shared.folders"]
     folders.model_roots = lambda: [folder]
     return nodes
 

@@ -10,39 +10,37 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
-IDS = [
-    "WM_LoadPipeline",
-    "WM_ExtractCondition",
-    "WM_Condition",
-    "WM_StackConditions",
-    "WM_SceneGraph",
-    "WM_FlexEControlSample",
-    "WM_Doctor",
-    "WM_KroneckerApply",
-    "WM_KAdaptationFit",
-    "WM_KAdaptationClassify",
-    "WM_CPLFit",
-    "WM_CPLClassify",
-    "WM_ComCLIPMatch",
-    "WM_Trajectory",
-    "WM_TrajectoryFromTracks",
-    "WM_TrajectoryPreview",
-    "WM_MojitoSample",
-    "WM_MotionReport",
-    "WM_MojitoApply",
-]
+NODES = Path(__file__).parents[2] / "nodes"
+IDS = list(json.loads((Path(__file__).parent / "schema_snapshot.json").read_text(encoding="utf-8")))
 
 
 def inputs_of(info):
     return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
 
 
-def test_ids_are_permanent(wm_nodes, snapshot):
-    assert list(wm_nodes.NODES)[: len(IDS)] == IDS
-    assert list(snapshot) == list(wm_nodes.NODES)
+def declared(path):
+    """Names in the `NODES` of a module of nodes, and class name -> `node_id` of the nodes that it defines."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (names,) = [s.value for s in tree.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == "NODES"]
+    found = {}
+    for defined in (statement for statement in tree.body if isinstance(statement, ast.ClassDef)):
+        for given in (node for node in ast.walk(defined) if isinstance(node, ast.keyword) and node.arg == "node_id"):
+            found[defined.name] = ast.literal_eval(given.value)
+    return [name.id for name in names.elts], found
+
+
+def test_the_modules_declare_the_nodes_of_the_snapshot_each_by_its_id():
+    ids = []
+    for path in sorted(NODES.rglob("*.py")):
+        if not any(part.startswith("_") for part in path.relative_to(NODES).parts):
+            names, found = declared(path)
+            assert names == list(found) == list(found.values()), path
+            ids += names
+    assert sorted(ids) == sorted(IDS)
 
 
 def test_every_input_and_output_has_a_tooltip(snapshot):
@@ -71,6 +69,7 @@ def test_no_help_page_without_a_node(repo):
 def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contract, snapshot):
     listed = json.loads((repo / "node_list.json").read_text(encoding="utf-8"))
     assert listed == {node_id: info["description"] for node_id, info in snapshot.items()}
+    assert list(listed) == list(snapshot)  # in which order the menus show them
     texts = json.loads((repo / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert texts == contract.locale_of(snapshot)
     main = json.loads((repo / "locales" / "en" / "main.json").read_text(encoding="utf-8"))
@@ -120,7 +119,7 @@ def test_appending_an_input_breaks_nothing(contract, snapshot):
 
 def test_nodes_import_nothing_heavy_and_move_nothing_themselves(repo):
     """Only ComfyUI's memory manager moves weights; no node runs code, shells out or opens the network."""
-    paths = sorted((repo / "nodes").glob("*.py"))
+    paths = sorted((repo / "nodes").rglob("*.py"))
     for path in paths:
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") < 250, path
@@ -136,7 +135,19 @@ def test_nodes_import_nothing_heavy_and_move_nothing_themselves(repo):
         assert not names & {"eval", "exec", "compile", "open", "__import__"}, path
         assert not attributes & {"cuda", "to", "system", "popen", "urlopen", "run"}, path
         assert not {name for name in attributes if name.startswith("enable_")}, path
+        assert "inference_mode" not in attributes or path.name == "guards.py", path
     assert len(paths) >= 8
+
+
+def test_no_call_passes_more_than_four_arguments_by_position():
+    """Lists of values without names get mixed up when one is added."""
+    long = [
+        f"{path.relative_to(NODES)}:{call.lineno} {ast.unparse(call)}"
+        for path in sorted(NODES.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and len(call.args) > 4
+    ]
+    assert not long
 
 
 def test_requirements_are_ours_and_leave_torch_alone(repo):

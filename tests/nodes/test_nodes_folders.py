@@ -9,7 +9,7 @@ import pytest
 def folders(wm_nodes):
     from importlib import import_module
 
-    return import_module(f"{wm_nodes.__name__}.folders")
+    return import_module(f"{wm_nodes.__name__}._shared.folders")
 
 
 @pytest.fixture

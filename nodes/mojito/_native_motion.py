@@ -137,8 +137,10 @@ class MotionBias:
             """(rows of x, 1, cells, keys)"""
             if cells not in made:
                 grid = self._grid(x, cells, frames)
-                one = attention_bias(boxes, positions, grid, keys, self.bias_in, self.bias_out)
-                made[cells] = rows_bias(one, conditional, rows, self.kind == "unet", q)
+                one = attention_bias(
+                    boxes, positions, grid, length=keys, bias_in=self.bias_in, bias_out=self.bias_out
+                )
+                made[cells] = rows_bias(one, conditional, rows, spatial=self.kind == "unet", like=q)
             return made[cells]
 
         def attend(function: Callable, q: Any, k: Any, v: Any, heads: int, mask: Any = None, **kwargs: Any) -> Any:
@@ -192,7 +194,10 @@ def _window(options: dict[str, Any]) -> tuple[list[int], int] | None:
     """Frames of the running context window and of the whole clip: core's, or AnimateDiff-Evolved's."""
     window = options.get("context_window")
     if window is not None:
-        return list(window.index_list), int(window.total_frames)
+        # Newer ComfyUI runs a window with the frame before it in front; -1 or nothing where there is none.
+        before = getattr(window, "causal_anchor_index", None)
+        frames = [] if before is None or before < 0 else [before]
+        return [*frames, *window.index_list], int(window.total_frames)
     animated = options.get("ad_params") or {}
     if animated.get("sub_idxs") is not None:
         return list(animated["sub_idxs"]), int(animated["full_length"])

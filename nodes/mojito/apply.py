@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, Trajectory
+from .._shared.types import CATEGORY
+from ._sockets import Trajectory
 
 
 class WM_MojitoApply(io.ComfyNode):
@@ -82,12 +83,23 @@ class WM_MojitoApply(io.ComfyNode):
         from wm_pipelines.mojito.conflicts import find_conflicts
         from wm_pipelines.mojito.objects import object_boxes
 
-        from .native_motion import MotionBias, kind_of, positions_of
+        from ._native_motion import MotionBias, kind_of, positions_of
 
         kind = kind_of(model)
         boxes = object_boxes(list(trajectory), num_frames)
         positions, length = positions_of(clip, prompt, trajectory)
-        patched = MotionBias(kind, boxes, positions, length, bias_in, bias_out, fraction).apply(model)
+        bias = MotionBias(
+            kind=kind,
+            boxes=boxes,
+            positions=positions,
+            length=length,
+            bias_in=bias_in,
+            bias_out=bias_out,
+            fraction=fraction,
+        )
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         lines = find_conflicts(prompt, trajectory, boxes, ()) or ["no conflict"]
-        return io.NodeOutput(patched, positive, "\n".join(lines))
+        return io.NodeOutput(bias.apply(model), positive, "\n".join(lines))
+
+
+NODES = (WM_MojitoApply,)

@@ -4,7 +4,9 @@ from typing import Any
 
 from comfy_api.latest import InputImpl, Types, io
 
-from .types import CATEGORY, MotionReport, Pipeline, Trajectory, lines_of, to_image
+from .._shared.guards import check_pipeline, outside_inference_mode
+from .._shared.types import CATEGORY, Pipeline, lines_of, to_image
+from ._sockets import MotionReport, Trajectory
 
 OWN = -1.0
 
@@ -192,16 +194,12 @@ class WM_MojitoSample(io.ComfyNode):
         from wm_pipelines import MojitoPipeline
         from wm_pipelines.mojito.reporting import frames_tensor
 
-        from .progress import StepReporter
+        from .._shared.progress import StepReporter
 
-        if not isinstance(pipeline.pipeline, MojitoPipeline):
-            raise ValueError(
-                f"pipeline {pipeline.name!r} is a {type(pipeline.pipeline).__name__}; load a Mojito checkpoint"
-            )
+        check_pipeline(pipeline, MojitoPipeline, "load a Mojito checkpoint")
         own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
         guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}
-        # ComfyUI runs nodes in inference mode, where no gradient towards the boxes could be taken.
-        with torch.inference_mode(False):
+        with outside_inference_mode(gradients=True):  # towards the boxes
             result = pipeline.load(num_frames, height, width, training=bool(trajectory))(
                 prompt=prompt.strip(),
                 negative_prompt=negative_prompt,
@@ -222,3 +220,6 @@ class WM_MojitoSample(io.ComfyNode):
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
         return io.NodeOutput(video, images, (result.report[0], [item.phrase for item in trajectory or ()]))
+
+
+NODES = (WM_MojitoSample,)

@@ -4,13 +4,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, Trajectory, lines_of, to_image
+from .._shared.types import CATEGORY, lines_of, to_image
+from ._points import point_inputs, point_options
+from ._sockets import Trajectory
 
-# A test holds these against the library.
+# A test holds the formats against the library.
 FORMATS = ("json", "freetraj", "trailblazer", "kjnodes", "motionctrl", "tora", "dragnuwa")
 POINTS = ("kjnodes", "motionctrl", "tora", "dragnuwa")
-SPEEDS = ("points", "constant")
-OUTSIDE = ("error", "clip")
 EXAMPLE = """{
   "version": 1,
   "canvas": [64, 64],
@@ -24,50 +24,6 @@ EXAMPLE = """{
     }
   ]
 }"""
-
-
-def point_inputs() -> list[Any]:
-    """What a path of points needs to become boxes, for both nodes."""
-    side = {"default": 0.3, "min": 0.01, "max": 1.0, "step": 0.01}
-    canvas = {"default": 0, "min": 0, "max": 16384}
-    return [
-        io.Int.Input(
-            "num_frames",
-            default=16,
-            min=1,
-            max=4096,
-            tooltip="Frames of the clip. The first and last point belong to the first and last frame.",
-        ),
-        io.Float.Input("box_width", **side, tooltip="Width of the box around a point, in fractions of the picture."),
-        io.Float.Input("box_height", **side, tooltip="Height of the box around a point, in fractions of the picture."),
-        io.Int.Input("canvas_width", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
-        io.Int.Input("canvas_height", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
-        io.Combo.Input(
-            "speed",
-            options=list(SPEEDS),
-            default="points",
-            tooltip="'points' takes the points as equally spaced in time, 'constant' goes along the path evenly.",
-        ),
-        io.Combo.Input(
-            "outside",
-            options=list(OUTSIDE),
-            default="error",
-            tooltip="What to do when a point or its box leaves the picture: refuse, or cut at the border.",
-        ),
-    ]
-
-
-def point_options(num_frames: int, box: tuple, canvas: tuple, speed: str, outside: str) -> dict[str, Any]:
-    """The same as the library takes it."""
-    if (canvas[0] == 0) != (canvas[1] == 0):
-        raise ValueError(f"canvas_width={canvas[0]}, canvas_height={canvas[1]}; set both, or leave both 0")
-    return {
-        "num_frames": num_frames,
-        "size": box,
-        "canvas": canvas if canvas[0] else None,
-        "speed": speed,
-        "outside": outside,
-    }
 
 
 class WM_Trajectory(io.ComfyNode):
@@ -123,7 +79,9 @@ class WM_Trajectory(io.ComfyNode):
         from wm_pipelines.mojito.trajectories import read_trajectory
 
         box, canvas = (box_width, box_height), (canvas_width, canvas_height)
-        options = point_options(num_frames, box, canvas, speed, outside) if format in POINTS else {}
+        options: dict[str, Any] = {}
+        if format in POINTS:
+            options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
         objects = (*(more or ()), *read_trajectory(text, format, lines_of(phrases) or None, **options))
         return io.NodeOutput(objects, write(objects))
 
@@ -183,7 +141,7 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
             raise ValueError(f"connect tracks or bboxes; {'neither' if tracks is None else 'both'} came in")
         words = lines_of(phrases)
         box, canvas = (box_width, box_height), (canvas_width, canvas_height)
-        options = point_options(num_frames, box, canvas, speed, outside)
+        options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
         if options["canvas"] is None:
             raise ValueError("canvas_width and canvas_height must be set: tracks and boxes are pixels of a canvas")
         if tracks is not None:
@@ -233,5 +191,10 @@ class WM_TrajectoryPreview(io.ComfyNode):
         from wm_pipelines.mojito.overlay import trajectory_preview
 
         frames = None if images is None else images[..., :3].movedim(-1, 1).float().cpu()
-        preview, tracks = trajectory_preview(trajectory, num_frames, (rows, columns), (height, width), frames)
+        preview, tracks = trajectory_preview(
+            trajectory, num_frames, grid=(rows, columns), size=(height, width), frames=frames
+        )
         return io.NodeOutput(to_image(preview), tracks)
+
+
+NODES = (WM_Trajectory, WM_TrajectoryFromTracks, WM_TrajectoryPreview)

@@ -12,12 +12,6 @@ Conditions = io.Custom("WM_CONDITIONS")
 SceneGraph = io.Custom("WM_SCENE_GRAPH")
 """A `wm_pipelines.text.scene_graph.SceneGraph`."""
 
-Trajectory = io.Custom("WM_TRAJECTORY")
-"""A tuple of `wm_pipelines.mojito.objects.MotionObject`."""
-
-MotionReport = io.Custom("WM_MOTION_REPORT")
-"""A `wm_pipelines.mojito.outputs.MotionReport` and the phrases of its objects, as a pair."""
-
 CATEGORY = "WM"
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .types import CATEGORY, MotionReport, to_image
+from .._shared.types import CATEGORY, to_image
+from ._sockets import MotionReport
 
 
 class WM_MotionReport(io.ComfyNode):
@@ -34,3 +35,6 @@ class WM_MotionReport(io.ComfyNode):
         report, phrases = motion_report
         pictures = report_pictures(images[..., :3].movedim(-1, 1).float().cpu(), report, phrases)
         return io.NodeOutput(to_image(pictures), "\n".join(describe(report, phrases)))
+
+
+NODES = (WM_MotionReport,)

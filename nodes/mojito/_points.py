@@ -1,0 +1,60 @@
+"""What a path of points needs to become boxes: inputs of two nodes, and the library's options."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+SPEEDS = ("points", "constant")
+OUTSIDE = ("error", "clip")
+
+
+def point_inputs() -> list[Any]:
+    """The widgets, in the order that saved workflows rely on."""
+    side = {"default": 0.3, "min": 0.01, "max": 1.0, "step": 0.01}
+    canvas = {"default": 0, "min": 0, "max": 16384}
+    return [
+        io.Int.Input(
+            "num_frames",
+            default=16,
+            min=1,
+            max=4096,
+            tooltip="Frames of the clip. The first and last point belong to the first and last frame.",
+        ),
+        io.Float.Input("box_width", **side, tooltip="Width of the box around a point, in fractions of the picture."),
+        io.Float.Input("box_height", **side, tooltip="Height of the box around a point, in fractions of the picture."),
+        io.Int.Input("canvas_width", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
+        io.Int.Input("canvas_height", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
+        io.Combo.Input(
+            "speed",
+            options=list(SPEEDS),
+            default="points",
+            tooltip="'points' takes the points as equally spaced in time, 'constant' goes along the path evenly.",
+        ),
+        io.Combo.Input(
+            "outside",
+            options=list(OUTSIDE),
+            default="error",
+            tooltip="What to do when a point or its box leaves the picture: refuse, or cut at the border.",
+        ),
+    ]
+
+
+def point_options(*, num_frames: int, box: tuple, canvas: tuple, speed: str, outside: str) -> dict[str, Any]:
+    """Values of the widgets as the library takes them.
+
+    Args:
+        box: width and height, in fractions of the picture.
+        canvas: width and height in pixels; zeros: none.
+
+    Raises:
+        ValueError: one side of the canvas is 0 and the other is not.
+    """
+    if (canvas[0] == 0) != (canvas[1] == 0):
+        raise ValueError(f"canvas_width={canvas[0]}, canvas_height={canvas[1]}; set both, or leave both 0")
+    return {
+        "num_frames": num_frames,
+        "size": box,
+        "canvas": canvas if canvas[0] else None,
+        "speed": speed,
+        "outside": outside,
+    }
