@@ -31,7 +31,7 @@ def version_mismatch() -> str | None:
     """A sentence when an installed wm_pipelines is of another version than the folder these nodes lie in."""
     import wm_pipelines
 
-    beside = Path(__file__).parent.parent / "wm_pipelines" / "__init__.py"
+    beside = Path(__file__).parent.parent / "wm_pipelines" / "runtime" / "version.py"
     if not beside.is_file():
         return None
     match = re.search(r'^__version__ = "([^"]+)"', beside.read_text(encoding="utf-8"), re.MULTILINE)

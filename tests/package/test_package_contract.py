@@ -50,3 +50,31 @@ def test_nothing_in_the_library_runs_downloaded_code():
         for path in (ROOT / folder).rglob("*.py"):
             for line in path.read_text().splitlines():
                 assert not forbidden.search(line.split("#")[0]), f"{path}: {line}"
+
+
+def test_every_data_file_of_the_package_is_installed():
+    """What lies beside the code (recipes, templates, checkpoints, the schema) is matched by the package data."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["wm_pipelines"]
+    package = ROOT / "wm_pipelines"
+    matched = {path for pattern in patterns for path in package.glob(pattern) if path.is_file()}
+    files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {p for p in files if p.suffix != ".py"} <= matched
+    for folder in {path.parent for path in files if path.suffix == ".py"}:
+        assert (folder / "__init__.py").is_file(), folder
+
+
+def test_what_editors_are_told_is_what_there_is():
+    """The names under TYPE_CHECKING and `_PUBLIC` are the same, from the same modules."""
+    import ast
+
+    import wm_pipelines
+
+    tree = ast.parse((ROOT / "wm_pipelines" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {alias.name: node.module for node in block.body for alias in node.names}
+    assert told == wm_pipelines._PUBLIC
+
+
+def test_file_names_of_tests_are_unique():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
