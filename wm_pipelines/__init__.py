@@ -4,10 +4,10 @@ Public names load on first use, so that importing the package costs neither torc
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from wm_pipelines.runtime.version import __version__ as __version__
 
+TYPE_CHECKING = False  # what type checkers take for typing's, whose import would cost as much as all the rest here
 if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the two together
     from wm_pipelines.adapters.kronecker import KroneckerConfig as KroneckerConfig
     from wm_pipelines.comclip.pipeline import ComCLIPPipeline as ComCLIPPipeline
@@ -59,6 +59,8 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # before the libraries that print these lines are imported
+    import_module("wm_pipelines.runtime.quiet").leave_out_superfluous_lines()
     return getattr(import_module(_PUBLIC[name]), name)
 
 

@@ -17,8 +17,11 @@ from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 from wm_pipelines.hub.weights import align
 from wm_pipelines.methods import load, pipelines
 from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.quiet import leave_out_superfluous_lines
 
 MODEL_INDEX = "model_index.json"
+
+leave_out_superfluous_lines()
 
 
 class WMPipeline(DiffusionPipeline):
@@ -39,6 +42,13 @@ class WMPipeline(DiffusionPipeline):
     @wm_config.setter
     def wm_config(self, value: WMConfig | None) -> None:
         self._wm_config = value
+
+    def recommended(self, name: str, given: Any, otherwise: Any) -> Any:
+        """`given`; without one, what the checkpoint's record recommends as `name`, or `otherwise`."""
+        if given is not None:
+            return given
+        settings = self.wm_config.method_config if self.wm_config is not None else None
+        return getattr(settings, name, otherwise)
 
     @property
     def source_folder(self) -> Path | None:

@@ -78,3 +78,14 @@ def test_what_editors_are_told_is_what_there_is():
 def test_file_names_of_tests_are_unique():
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names))
+
+
+def test_a_first_run_says_nothing_about_other_libraries():
+    code = (
+        "from wm_pipelines import AutoWMPipeline\n"
+        "for name in ('flexecontrol', 'cpl', 'diorama-video'):\n"
+        "    AutoWMPipeline.from_pretrained(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = re.split(r"[\r\n]+|\x1b\[A", done.stdout + done.stderr)
+    assert [line for line in lines if line.strip() and not line.lstrip().startswith("Loading")] == []

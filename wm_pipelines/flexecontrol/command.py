@@ -23,8 +23,10 @@ def flexecontrol(
     negative_prompt: Annotated[str | None, typer.Option()] = None,
     seed: Annotated[int, typer.Option(help="picture i uses seed + i")] = 0,
     images: Annotated[int, typer.Option(min=1, help="number of pictures")] = 1,
-    steps: Annotated[int, typer.Option(min=1)] = 50,
-    guidance: Annotated[float, typer.Option(help="classifier-free guidance")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help="default: the checkpoint's own")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="classifier-free guidance; default: the checkpoint's own")
+    ] = None,
     height: Annotated[int | None, typer.Option()] = None,
     width: Annotated[int | None, typer.Option()] = None,
     binding: Annotated[str, typer.Option(help="attention | none")] = "attention",

@@ -314,8 +314,8 @@ class FlexEControlPipeline(
         negative_prompt: Texts | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -349,6 +349,8 @@ class FlexEControlPipeline(
             global_image: picture(s) or projected CLIP vector(s); see `encode_global_image`.
             height, width: in pixels, the base's own size by default; under conditions, multiples of
                 `condition_stride * 2**(levels - 1)`.
+            num_inference_steps, guidance_scale: what the checkpoint's record recommends by default, 50 and 7.5 without
+                a record.
             eta: of DDIM, in [0, 1]; ignored by other schedulers.
             generator: one for all pictures or one per picture.
             latents: initial noise `(B, C, h, w)` of unit variance.
@@ -376,6 +378,8 @@ class FlexEControlPipeline(
         started = time.perf_counter()
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        num_inference_steps = self.recommended("num_inference_steps", num_inference_steps, otherwise=50)
+        guidance_scale = self.recommended("guidance_scale", guidance_scale, otherwise=7.5)
 
         # 1. Size, and a graph's caption where there is no prompt
         height = _side(self.unet.config.sample_size, 0) * self.vae_scale_factor if height is None else height
@@ -416,7 +420,10 @@ class FlexEControlPipeline(
                 raise ValueError(f"scene_graph has {len(compiled)} graphs for {batch} prompts")
             compiled = compiled * batch
 
-        # 3. Conditions, phrases and what they disagree about
+        # 3. Timesteps, conditions, phrases and what these disagree about
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        timesteps = self.scheduler.timesteps
+        self._num_timesteps = len(timesteps)
         plan = make_plan(
             self.control,
             tokenizer=self.tokenizer,
@@ -428,6 +435,7 @@ class FlexEControlPipeline(
             graphs=compiled,
             size=(height, width),
             on_conflict=on_conflict,
+            steps=len(timesteps),
         )
 
         # 4. Text, and the global image's tokens behind it
@@ -452,10 +460,7 @@ class FlexEControlPipeline(
         if tokens is not None:
             prompt_embeds = torch.cat([prompt_embeds, tokens.to(prompt_embeds.dtype)], dim=1)
 
-        # 5. Timesteps and noise
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        timesteps = self.scheduler.timesteps
-        self._num_timesteps = len(timesteps)
+        # 5. Noise
         seeds = checks.seeds_of(generator)
         latents = self.prepare_latents(
             pictures, height=height, width=width, dtype=prompt_embeds.dtype, generator=generator, latents=latents

@@ -11,6 +11,7 @@ from wm_pipelines.flexecontrol.checks import Texts, per_prompt
 from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition, prepare
 from wm_pipelines.flexecontrol.conflicts import Conflict, find_conflicts
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel, default_backgrounds
+from wm_pipelines.flexecontrol.windows import is_active
 from wm_pipelines.text.scene_graph import CompiledGraph
 
 if TYPE_CHECKING:
@@ -48,13 +49,18 @@ def make_plan(
     graphs: list[CompiledGraph] | None,
     size: tuple[int, int],
     on_conflict: str,
+    steps: int,
 ) -> Plan:
     """Prepare conditions, find phrases, look for conflicts.
+
+    Args:
+        steps: evaluations of the denoiser that will be made.
 
     Raises:
         ValueError: anything that can't act as it was asked to; with `on_conflict="error"` also any conflict.
     """
     rows = prepare_conditions(control, conditions, graphs, batch, size)
+    refuse_empty_windows(rows, steps)
     bindings = prepare_bindings(tokenizer, convert, prompt, rows, phrases, graphs)
     conflicts: list[Conflict] = []
     if on_conflict != "ignore":
@@ -93,6 +99,16 @@ def prepare_conditions(
     if all(row is rows[0] for row in rows):
         return [prepare(rows[0], *size, control.multiple, grounds)] * batch
     return [prepare(row, *size, control.multiple, grounds) for row in rows]
+
+
+def refuse_empty_windows(rows: list[list[PreparedCondition]], steps: int) -> None:
+    """ValueError for a condition that no step would see; one of strength 0 is meant to be left out."""
+    for condition in (c for row in rows for c in row if c.strength > 0):
+        if not any(is_active(condition, step, steps) for step in range(steps)):
+            raise ValueError(
+                f"{condition.name} acts from start={condition.start:g} to end={condition.end:g}, in which none of the "
+                f"{steps} steps lies whole; a step is {1 / steps:.3g} long: widen the window or take more steps"
+            )
 
 
 def prepare_bindings(

@@ -12,6 +12,7 @@ from wm_pipelines.hub import cards, store
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
 EXTRA_SUFFIXES = (".yaml", *cards.PICTURE_SUFFIXES)
+REPLACED_SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # of what an upload removes if the folder lacks it
 
 
 def validate(folder: str | os.PathLike) -> list[str]:
@@ -75,17 +76,21 @@ def publish(
     files = {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(_published(root))}
     if dry_run:
         return Publication(repo_id, files)
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HTTPError
 
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
+        # by operations, one for each file: as patterns, names with brackets would be planned and not sent
+        there = set(api.list_repo_files(repo_id))
+        stale = sorted(name for name in there - set(files) if Path(name).suffix in REPLACED_SUFFIXES)
+        commit = api.create_commit(
             repo_id=repo_id,
-            folder_path=root,
-            allow_patterns=list(files),
-            delete_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
+            operations=[
+                *(CommitOperationAdd(name, str(root / name)) for name in files),
+                *(CommitOperationDelete(name) for name in stale),
+            ],
             commit_message=f"Publish {WMConfig.load(root).method} with wm-pipelines",
         )
     except (HTTPError, OSError) as error:

@@ -3,7 +3,11 @@
 import os
 from typing import Any, TypeVar
 
+from wm_pipelines.runtime.quiet import leave_out_superfluous_lines
+
 T = TypeVar("T")
+
+leave_out_superfluous_lines()
 
 
 def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:

@@ -316,10 +316,10 @@ class MojitoPipeline(WMPipeline):
 
     def _with_recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The base's options with the steps and the prompt's guidance that the checkpoint's record recommends."""
-        settings = self.wm_config.method_config if self.wm_config is not None else None
         names = ("num_inference_steps", "guidance_scale")
-        given = {name: value for name, value in options.items() if value is not None or name not in names}
-        return {name: getattr(settings, name) for name in names if hasattr(settings, name)} | given
+        found = {name: self.recommended(name, options.get(name), otherwise=None) for name in names}
+        rest = {name: value for name, value in options.items() if name not in names}
+        return {name: value for name, value in found.items() if value is not None} | rest
 
     def _recorded(self) -> dict[str, Any]:
         """Guidance defaults that the checkpoint's record found."""

@@ -67,11 +67,8 @@ def test_a_window_is_a_run_of_steps_and_the_adapter_rests_outside(sample, square
     assert counted["forward"] == 4
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"strength": 0.0}, {"start": 0.9, "end": 0.95}], ids=["strength 0", "window between two steps"]
-)
-def test_a_condition_that_never_acts_leaves_stable_diffusion(sample, square, counted, arguments):
-    output = sample(conditions=Condition("canny", square(), phrase="red cube", **arguments), output_attention=False)
+def test_a_condition_of_strength_0_leaves_stable_diffusion(sample, square, counted):
+    output = sample(conditions=Condition("canny", square(), phrase="red cube", strength=0.0), output_attention=False)
     assert torch.equal(output.images, sample().images)
     assert counted == {"condition_features": 0, "forward": 0}
 
@@ -175,3 +172,27 @@ def test_per_type_weights_follow_the_windows_and_each_row(tiny_sd, sample, squar
     for i in range(2):
         alone = sample("a red cube", pipe=pipe, conditions=lists[i], latents=noise[i : i + 1]).images
         assert (together[i] - alone[0]).abs().max() < 1e-4
+
+
+def test_without_steps_and_guidance_the_record_decides(flex_pipe):
+    from wm_pipelines.config import WMConfig
+
+    def report(**given):
+        return flex_pipe("a red cube", output_type="latent", **given).report
+
+    settings = {"num_inference_steps": 2, "guidance_scale": 3}
+    flex_pipe.wm_config = WMConfig(method="flexecontrol", method_config=settings)
+    assert (report()["steps"], report()["guidance_scale"]) == (2, 3.0)
+    assert (report(num_inference_steps=1)["steps"], report(guidance_scale=1.0)["guidance_scale"]) == (1, 1.0)
+    flex_pipe.wm_config = WMConfig(method="flexecontrol")
+    assert report(num_inference_steps=1)["guidance_scale"] == 7.5
+
+
+def test_windows_of_a_single_step_and_of_no_strength_are_fine(flex_pipe, square):
+    from wm_pipelines.flexecontrol.condition import Condition
+
+    for condition in (
+        Condition("canny", square(), start=0.25, end=0.5),
+        Condition("canny", square(), start=0.3, end=0.4, strength=0.0),
+    ):
+        flex_pipe("a red cube", conditions=condition, num_inference_steps=4, output_type="latent")

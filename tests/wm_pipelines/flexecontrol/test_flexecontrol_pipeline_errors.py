@@ -57,6 +57,14 @@ CASES = {
         r"condition 'canny' #1 is 64x48; height and width must be multiples of 16 and equal to the output 64x64",
         {"conditions": Condition("canny", MAP[..., :48])},
     ),
+    "a window without a step": (
+        r"condition 'canny' #1 acts from start=0.3 to end=0.4, .* none of the 4 steps lies whole; a step is 0.25",
+        {"conditions": Condition("canny", MAP, start=0.3, end=0.4), "num_inference_steps": 4},
+    ),
+    "a window behind the last step": (
+        r"condition 'seg' #2 acts from start=0.9 to end=1, in which none of the 5 steps lies whole",
+        {"conditions": [Condition("canny", MAP), Condition("seg", MAP, start=0.9)], "num_inference_steps": 5},
+    ),
     "NaN": (r"condition 'canny' #1.*(NaN|nan|finite)", {"conditions": Condition("canny", MAP / 0)}),
     "condition kind": (r"conditions\[0\] is a str", {"conditions": ["canny"]}),
     "conditions kind": (r"conditions must be a list, got 'canny'", {"conditions": "canny"}),

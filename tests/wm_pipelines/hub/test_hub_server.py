@@ -58,6 +58,20 @@ def test_publish_then_resolve_returns_the_same_files_at_the_commit(fake_hub, cli
     assert json.loads((checkpoint / "wm_config.json").read_text())["files"]["model.safetensors"] == uploaded
 
 
+def test_what_is_planned_is_sent_whatever_it_is_called(fake_hub, client, checkpoint):
+    names = ["sample [1].png", "a*b.png", "who?.png", "pictures/\u00fc {x} #1 100%.png"]
+    for name in names:
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).write_bytes(b"picture " + name.encode())
+    hub.write_card(checkpoint)
+    fake_hub.add_files("org/judge", {"a1.png": b"kept", "model [old].safetensors": b"stale"})
+    planned = set(hub.publish(checkpoint, "org/judge").files)
+    commit, sent = client(fake_hub.endpoint, PUBLISH, checkpoint, "org/judge", "writer", **PLAIN)
+    tree = fake_hub.repos["org/judge"].commits[commit]
+    assert set(names) <= planned == set(sent) == set(tree) - {".gitattributes", "a1.png"}
+    assert all(tree[name][1] == b"picture " + name.encode() for name in names)
+
+
 def test_publish_again_sends_only_what_changed_and_drops_stale_weights(fake_hub, client, checkpoint):
     client(fake_hub.endpoint, PUBLISH, checkpoint, "org/judge", "writer", **PLAIN)
     fake_hub.add_files("org/judge", {"old.safetensors": b"stale", "NOTES.md": b"kept"})
