@@ -2,13 +2,12 @@
 
     python -m wm_pipelines.comclip.convert flickr30k_test.pkl flickr30k_test.json
 
-A pickle can run any code when it is loaded. The reader here knows the few constructors of a pandas table, gives inert
-stand-ins for pandas' own, and refuses every other name.
+A pickle can run any code when it is loaded. It is read as text is read here (`runtime.pickles`): nothing that it names
+is looked up or called, and names beside those of a pandas table are refused.
 """
 
 import json
 import os
-import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,58 +15,19 @@ from typing import Any
 import numpy as np
 
 from wm_pipelines.runtime.files import write_atomic
+from wm_pipelines.runtime.pickles import ARRAY_NAMES, Made, read_pickle, to_array, to_number
 
-
-class _Held:
-    """Keeps what pandas' class would have been given."""
-
-    def __init__(self, *args: Any):
-        self.args, self.state = args, None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Frame(_Held):
-    pass
-
-
-class _Manager(_Held):
-    pass
-
-
-def _held(*args: Any) -> _Held:
-    return _Held(*args)
-
-
-_STAND_INS = {
-    ("pandas.core.frame", "DataFrame"): _Frame,
-    ("pandas.core.internals.managers", "BlockManager"): _Manager,
-    ("pandas._libs.internals", "_unpickle_block"): _held,
-    ("pandas.core.indexes.base", "_new_Index"): _held,
-    ("pandas.core.indexes.base", "Index"): _Held,
-    ("pandas.core.indexes.range", "RangeIndex"): _Held,
-    ("builtins", "slice"): slice,
-}
-_NUMPY = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("multiarray", "_reconstruct"), ("multiarray", "scalar"),
-    ("numeric", "_frombuffer"),
+FRAME = "pandas.core.frame.DataFrame"
+MANAGER = "pandas.core.internals.managers.BlockManager"
+BLOCK = "pandas._libs.internals._unpickle_block"
+INDEX = "pandas.core.indexes.base._new_Index"
+SLICE = "builtins.slice"
+NAMES = ARRAY_NAMES | {FRAME, MANAGER, BLOCK, INDEX, SLICE} | {
+    "pandas.core.indexes.base.Index", "pandas.core.indexes.range.RangeIndex",
 }  # fmt: skip
-
-
-class _TableUnpickler(pickle.Unpickler):
-    """Finds the constructors of a pandas table and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _STAND_INS:
-            return _STAND_INS[module, name]
-        root = module.split(".")[0]
-        if root == "numpy" and (module.split(".")[-1], name) in _NUMPY:
-            if module == "numpy":
-                return getattr(np, name)
-            parts = __import__("numpy._core" if hasattr(np, "_core") else "numpy.core", fromlist=["multiarray"])
-            return getattr(getattr(parts, module.split(".")[-1]), name)
-        raise ValueError(f"refusing a pickle that asks for {module}.{name}: only the parts of a pandas table are read")
+MOST_VALUES = 5_000_000
+"""Values that a table may hold; a small pickle can name one list a great many times."""
+DEEPEST = 16
 
 
 def read_pickled_table(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -77,45 +37,76 @@ def read_pickled_table(path: str | os.PathLike) -> list[dict[str, Any]]:
         ValueError: no such file, no pickle, a name beside those of a pandas table, or another content.
     """
     try:
-        with open(path, "rb") as file:
-            frame = _TableUnpickler(file).load()
-    except (OSError, EOFError, pickle.UnpicklingError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} can't be read as a pickled table: {error}") from None
-    manager = frame.state.get("_mgr") if isinstance(frame, _Frame) and isinstance(frame.state, dict) else None
-    if not isinstance(manager, _Manager):
-        raise ValueError(f"{path} holds no pandas table of the known layout, but {type(frame).__name__}")
-    blocks, axes = _blocks_and_axes(manager)
+        frame = read_pickle(Path(path).read_bytes(), NAMES)
+    except (OSError, ValueError) as error:
+        what = "only the parts of a pandas table are read"
+        raise ValueError(f"{path} can't be read as a pickled table: {error}: {what}") from None
+    manager = frame.state.get("_mgr") if _is(frame, FRAME) and isinstance(frame.state, dict) else None
+    if not _is(manager, MANAGER):
+        kind = frame.name if isinstance(frame, Made) else type(frame).__name__
+        raise ValueError(f"{path} holds no pandas table of the known layout, but {kind}")
     try:
-        return _rows(blocks, axes)
+        return _rows(*_blocks_and_axes(manager))
     except (TypeError, AttributeError, KeyError, IndexError, ValueError) as error:
         raise ValueError(f"{path} holds no whole pandas table: {type(error).__name__}: {error}") from None
 
 
+def _is(value: Any, name: str) -> bool:
+    return isinstance(value, Made) and value.name == name
+
+
 def _rows(blocks: Any, axes: Any) -> list[dict[str, Any]]:
-    names = [str(name) for name in axes[0].args[1]["data"]]
+    names = [str(name) for name in to_array(axes[0].args[1]["data"])]
     columns: dict[str, list[Any]] = {}
+    budget = [MOST_VALUES]
     for block in blocks:
         values, placement = block.args[0], block.args[1]
-        places = range(len(names))[placement] if isinstance(placement, slice) else placement
-        for place, column in zip(places, values, strict=True):
-            columns[names[place]] = [_plain(value) for value in column]
+        if _is(placement, SLICE):
+            places = range(len(names))[slice(*placement.args)]
+        else:
+            places = to_array(placement)
+        for place, column in zip(places, _columns(values, len(places)), strict=True):
+            columns[names[place]] = [_plain(value, budget) for value in column]
     return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
 
 
-def _blocks_and_axes(manager: _Manager) -> tuple[Any, Any]:
+def _columns(values: Any, count: int) -> list[Any]:
+    """The columns of a block, whose values stand column by column."""
+    found = to_array(values)
+    if isinstance(found, np.ndarray):
+        return list(found)
+    length, rest = divmod(len(found), count) if count else (0, len(found))
+    if rest:
+        raise ValueError(f"{len(found)} values in {count} columns")
+    return [found[n * length : (n + 1) * length] for n in range(count)]
+
+
+def _blocks_and_axes(manager: Made) -> tuple[Any, Any]:
     """Blocks and axes, which pandas gives as arguments since 1.3; older ones kept them in a state and are refused."""
     if len(manager.args) >= 2:
         return manager.args[0], manager.args[1]
     raise ValueError("the table was pickled by a pandas older than 1.3; open it there and pickle it again")
 
 
-def _plain(value: Any) -> Any:
-    """Lists, strings and numbers as JSON has them."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
+    """Lists, strings and numbers as JSON has them.
+
+    Args:
+        budget: how many more values may come; counted down in place.
+    """
+    budget[0] -= 1
+    if budget[0] < 0 or depth > DEEPEST:
+        raise ValueError(f"it holds more than {MOST_VALUES} values, or lists more than {DEEPEST} deep")
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+        return [_plain(item, budget, depth + 1) for item in value]
+    if isinstance(value, Made):
+        made = to_number(value) if value.name.endswith("multiarray.scalar") else to_array(value)
+        return _plain(made.tolist() if isinstance(made, np.ndarray) else made, budget, depth + 1)
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"a cell holds a {type(value).__name__}")
 
 
 def convert(source: str | os.PathLike, target: str | os.PathLike) -> int:

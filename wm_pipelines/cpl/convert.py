@@ -6,10 +6,12 @@
 A checkpoint of CoCoOp or CPL (Dassl's form) is read with `weights_only`: tensors and numbers, no code. `ctx` and
 `meta_net.*` are kept; `token_prefix` and `token_suffix` (frozen embeddings of the class names) and CPL's `u` (masks of
 the training classes) are dropped: none of them belongs to the prompt. `score.npy` holds a pickled dictionary; it is
-read by an unpickler that knows numpy arrays and strings only, and only when asked to with --trust.
+read as text is read (`runtime.pickles`): nothing that it names is looked up or called, and only when asked to with
+--trust.
 """
 
 import argparse
+import io
 import json
 import os
 import pickle
@@ -23,9 +25,22 @@ import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.pickles import ARRAY_NAMES, read_pickle, to_array
 
 KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 DROPPED = ("token_prefix", "token_suffix", "u")
+# newer Dassl keeps the validation accuracy as a numpy number
+NUMBERS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+
+
+class _Ignored:
+    """Stands for a numpy number: nothing is made of what the file says, and no dtype that it asks for."""
+
+    def __init__(self, *args: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -36,10 +51,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
     if not os.path.isfile(path):
         raise ValueError(f"checkpoint {str(path)!r} does not exist or is not a file")
-    # newer Dassl keeps the validation accuracy as a numpy number
-    numbers = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     try:
-        with torch.serialization.safe_globals(numbers):
+        with torch.serialization.safe_globals([(_Ignored, name) for name in NUMBERS]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"checkpoint {str(path)!r} is not a plain torch file of tensors: {error}") from error
@@ -88,16 +101,6 @@ def convert(path: str | os.PathLike, folder: str | os.PathLike) -> CPLPromptLear
     return learner
 
 
-class _Plain(pickle.Unpickler):
-    """Knows what a numpy array of plain objects is made of, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
-        if module.split(".")[0] == "numpy" and name in known:
-            return known[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
 def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, str]:
     """The table of negatives: JSON of {text: negative text}, or with `trust` a pickled `score.npy` of the release.
 
@@ -114,17 +117,25 @@ def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, st
         if path.suffix == ".json":
             table = json.loads(path.read_text(encoding="utf-8"))
         else:
-            with path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
-                reader = np.lib.format.read_array_header_1_0
-                (reader if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
-                table = _Plain(file).load().item()
+            table = _pickled_table(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
-    except (ValueError, pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no table of negatives: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
         raise ValueError(f"{path} is no table from text to negative text")
+    return table
+
+
+def _pickled_table(data: bytes) -> Any:
+    """The one value of a `.npy` file of objects."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = reader(file)
+    if shape != () or dtype.kind != "O":
+        raise ValueError(f"it holds an array of {dtype} of shape {shape}, not one table")
+    (table,) = to_array(read_pickle(data[file.tell() :], ARRAY_NAMES))
     return table
 
 
@@ -138,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     negatives = commands.add_parser("negatives", help="score.npy to JSON")
     negatives.add_argument("table")
     negatives.add_argument("json", type=Path)
-    negatives.add_argument("--trust", action="store_true", help="open the pickle, by a reader that runs no code")
+    negatives.add_argument("--trust", action="store_true", help="read the pickle, by a reader that calls nothing")
     args = parser.parse_args(argv)
     try:
         if args.command == "checkpoint":

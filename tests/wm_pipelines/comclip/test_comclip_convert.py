@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from wm_pipelines.comclip import convert as convert_module
-from wm_pipelines.comclip.convert import _Held, convert, read_pickled_table
+from wm_pipelines.comclip.convert import convert, read_pickled_table
+from wm_pipelines.runtime.pickles import Made
 
 
 class _Named:
@@ -104,7 +105,7 @@ def test_anything_else_is_refused_and_nothing_runs(tmp_path, monkeypatch, conten
         (lambda manager: (manager.args[0], []), "IndexError"),
         (lambda manager: (manager.args[0], [manager.args[1][1], manager.args[1][0]]), ""),
         (lambda manager: (5, manager.args[1]), "TypeError"),
-        (lambda manager: ((_Held(1),), manager.args[1]), "IndexError"),
+        (lambda manager: ((Made("x", (1,)),), manager.args[1]), "IndexError"),
     ],
 )
 def test_half_a_table_is_refused(frame, monkeypatch, damage, words):
@@ -117,3 +118,12 @@ def test_half_a_table_is_refused(frame, monkeypatch, damage, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="absent.pkl can't be read"):
         read_pickled_table(tmp_path / "absent.pkl")
+
+
+def test_a_small_table_that_names_one_list_without_end_is_refused(frame, monkeypatch):
+    bomb = ["x"] * 1000
+    for _ in range(8):
+        bomb = [bomb] * 1000
+    monkeypatch.setattr(convert_module, "_columns", lambda values, count: [[bomb]] * count)
+    with pytest.raises(ValueError, match="more than 5000000 values"):
+        read_pickled_table(frame)

@@ -69,7 +69,7 @@ def test_what_is_planned_is_sent_whatever_it_is_called(fake_hub, client, checkpo
     commit, sent = client(fake_hub.endpoint, PUBLISH, checkpoint, "org/judge", "writer", **PLAIN)
     tree = fake_hub.repos["org/judge"].commits[commit]
     assert set(names) <= planned == set(sent) == set(tree) - {".gitattributes", "a1.png"}
-    assert all(tree[name][1] == b"picture " + name.encode() for name in names)
+    assert all(fake_hub.objects.get(tree[name][1], tree[name][1]) == b"picture " + name.encode() for name in names)
 
 
 def test_publish_again_sends_only_what_changed_and_drops_stale_weights(fake_hub, client, checkpoint):
