@@ -26,8 +26,12 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class BaseModelRef(Record):
     """The checkpoint an adapter stands on: a Hub repository or an embedded name, never both."""
 
-    repo_id: str | None = Field(None, description="Hub repository, owner/name")
-    embedded: str | None = Field(None, description="name of a checkpoint shipped with the package")
+    repo_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", description="Hub repository, owner/name"
+    )
+    embedded: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of a checkpoint shipped with the package"
+    )
     revision: str | None = Field(None, description="commit sha of the repository")
     fingerprint: Sha256 | None = Field(None, description="hash over the base's recorded files, where it has a record")
     licence: str | None = None

@@ -1,6 +1,6 @@
 """The base class of every pipeline here, and the loader that reads `wm_config.json` to pick one.
 
-`WMPipeline` changes three things of `DiffusionPipeline`: what is fetched from the Hub (never code, never pickle), what
+`WMPipeline` changes three things of `DiffusionPipeline`: what is fetched and read (never code, never pickle), what
 is saved (the record with the hashes, beside the weights), and where weights lie in memory (so that a loaded pipeline
 gives what the saved one gave, bit for bit).
 """
@@ -14,6 +14,7 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.hub.stock import safetensors_only
 from wm_pipelines.hub.weights import align
 from wm_pipelines.methods import load, pipelines
 from wm_pipelines.runtime.files import atomic_folder
@@ -91,6 +92,15 @@ class WMPipeline(DiffusionPipeline):
         super().register_modules(**kwargs)
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "WMPipeline":
+        """As in diffusers, from safetensors alone and without a folder's code.
+
+        Raises:
+            ValueError: remote code or pickled weights were asked for.
+        """
+        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs))
+
+    @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
         """Fetch a repository's JSON, text and safetensors files and return their folder; takes embedded names too.
 
@@ -99,11 +109,7 @@ class WMPipeline(DiffusionPipeline):
                 checkpoint differs from its record.
             HubError: the Hub refused or was not reached.
         """
-        for name in ("custom_pipeline", "trust_remote_code", "use_onnx", "use_flashpack"):
-            if kwargs.get(name):
-                raise ValueError(f"{name}={kwargs[name]!r} is not allowed: nothing downloaded is ever executed")
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
+        safetensors_only({name: value for name, value in kwargs.items() if value is not None})
         if not hub.REPO_ID.match(pretrained_model_name):
             local = hub.resolve(pretrained_model_name, revision=kwargs.get("revision"))
             if pretrained_model_name in hub.embedded_names():
@@ -166,7 +172,8 @@ class AutoWMPipeline:
 
         Args:
             source: embedded name, folder or Hub id of a checkpoint with a `wm_config.json`.
-            base: where to find the adapter's base instead of the name in the record; it must be the same base.
+            base: where to find the adapter's base instead of the name in the record; it must be the same base. For a
+                local `source` whose base is on the Hub and not in the cache, name it here to have it downloaded.
             verify: compare every file with its recorded hash before any tensor is read.
             revision: of `source`, for a Hub id.
             kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
@@ -175,8 +182,7 @@ class AutoWMPipeline:
             ValueError: no record, unknown schema or pipeline, altered or truncated file, or another base.
             HubError: the Hub refused or was not reached.
         """
-        if not kwargs.setdefault("use_safetensors", True):
-            raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
+        kwargs = safetensors_only(kwargs)
         cache = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(source, revision=revision, **cache)
         config = _checked(folder, verify)
@@ -188,9 +194,13 @@ class AutoWMPipeline:
         from_base = getattr(pipeline_class, "from_base", None)  # a stock class has none
         if from_base is None or config.base_model is None:
             raise ValueError(f"{folder} has no {MODEL_INDEX} and its record names no base to put it on")
-        base_folder = hub.resolve(
-            base or config.base_model.name, revision=None if base else config.base_model.revision, **cache
-        )
+        if base is not None:
+            base_folder = hub.resolve(base, **cache)
+        else:  # a folder of one's own reaches for the Hub only when it is told to
+            on_hub = hub.resolved_revision(folder) is not None
+            base_folder = hub.resolve_ref(
+                config.base_model, **{**cache, "local_files_only": local_files_only or not on_hub}
+            )
         _refuse_other_base(config.base_model, source, base or config.base_model.name, base_folder)
         if (base_folder / CONFIG_NAME).is_file():
             _checked(base_folder, verify)

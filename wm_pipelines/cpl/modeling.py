@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look it up here
 from torch import nn
 
+from wm_pipelines.hub.models import WMModel
 from wm_pipelines.hub.weights import align
 from wm_pipelines.runtime.noise import randn
 
@@ -24,7 +25,7 @@ INIT = "a photo of a"
 PICKLES = (".tar", ".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
 
-class CPLPromptLearner(ModelMixin, ConfigMixin):
+class CPLPromptLearner(WMModel, ConfigMixin):
     """Context vectors that stand in for the words "a photo of a", shifted by a small net of the picture's feature.
 
     For each picture, all classes share one context: `ctx + meta_net(v)`, the same shift for each of its tokens. Made
@@ -95,9 +96,7 @@ class CPLPromptLearner(ModelMixin, ConfigMixin):
                 f"refusing pickled {str(path)!r}; convert it with "
                 "python -m wm_pipelines.cpl.convert checkpoint FILE FOLDER"
             )
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("use_safetensors=False is not allowed: pickled weights are never loaded")
-        loaded = super().from_pretrained(path, **{**kwargs, "use_safetensors": True})
+        loaded = super().from_pretrained(path, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align(model)
         return loaded

@@ -6,12 +6,13 @@ It measures generated pictures (section "The judge" of our FlexEControl specific
 from dataclasses import dataclass
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, ModelMixin  # noqa: F401  pipelines look it up here
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
 from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.hub.models import WMModel
 
 
 @dataclass
@@ -33,7 +34,7 @@ def _block(inside: int, outside: int) -> nn.Sequential:
     )
 
 
-class DioramaJudge(ModelMixin, ConfigMixin):
+class DioramaJudge(WMModel, ConfigMixin):
     """A small convolutional network with skips; input pictures are (B, 3, H, W) in [0, 1], H and W multiples of 4."""
 
     @register_to_config

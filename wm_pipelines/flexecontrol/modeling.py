@@ -18,7 +18,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look it up here
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.utils import BaseOutput
 from diffusers.utils import logging as diffusers_logging
@@ -43,6 +43,7 @@ from wm_pipelines.flexecontrol.decomposition import (
     target_names,
 )
 from wm_pipelines.flexecontrol.slots import SlotInput, sum_slots
+from wm_pipelines.hub.models import WMModel
 from wm_pipelines.hub.weights import align
 from wm_pipelines.media.conditions import BACKGROUND, TYPES
 
@@ -58,7 +59,7 @@ class FlexEControlOutput(BaseOutput):
     mid_block_res_sample: torch.Tensor
 
 
-class FlexEControlModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """See the module's docstring; made by `from_unet`, loaded by `from_pretrained`.
 
     Presets: `paper` trains extractor, FDN, zero convolutions and Kronecker factors on the attn2 linears of the frozen

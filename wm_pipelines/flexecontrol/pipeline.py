@@ -114,13 +114,14 @@ class FlexEControlPipeline(
         Args:
             kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
         """
+        kwargs = safetensors_only(kwargs)
         folder = hub.resolve(base)
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
         parts = {}
         if FlexEControlModel.load_config(adapter).get("slim"):
             parts["unet"] = load_model(UNet2DConditionModel, folder, subfolder="unet", **shared)
         parts["control"] = load_model(FlexEControlModel, adapter, **parts, **shared)
-        return cls.from_pretrained(str(folder), **parts, **safetensors_only(kwargs))
+        return cls.from_pretrained(str(folder), **parts, **kwargs)
 
     @classmethod
     def load_config(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

@@ -22,6 +22,7 @@ from wm_pipelines.hub.store import (
     hash_files,
     loadable,
     resolve,
+    resolve_ref,
     resolved_revision,
     seal,
     verify,
@@ -37,7 +38,8 @@ _ELSEWHERE = {
 
 __all__ = [
     "ALLOW_PATTERNS", "REPO_ID", "VARIANTS", "HubError", "base_ref", "check_safetensors", "check_weights", "download",
-    "embedded", "embedded_names", "explain", "fingerprint", "hash_files", "loadable", "resolve", "resolved_revision",
+    "embedded", "embedded_names", "explain", "fingerprint", "hash_files", "loadable", "resolve", "resolve_ref",
+    "resolved_revision",
     "seal", "verify", *_ELSEWHERE,
 ]  # fmt: skip
 

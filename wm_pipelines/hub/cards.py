@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import yaml
@@ -32,7 +33,9 @@ def render_card(folder: str | os.PathLike) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"figure": _figure, "duration": _duration, "pretty": _pretty}
+    environment.filters |= {
+        "figure": _figure, "duration": _duration, "pretty": _pretty, "text": _text, "code": _code, "address": quote,
+    }  # fmt: skip
     text = environment.get_template("model_card.md.jinja").render(
         config=config,
         header=yaml.safe_dump(_header(config, method), sort_keys=False, allow_unicode=True, width=1000),
@@ -140,10 +143,10 @@ def _base_line(config: WMConfig) -> str:
     base = config.base_model
     if base is None:
         return ""
-    parts = [f"`{base.name}`" + (" (ships with the package)" if base.embedded else "")]
-    parts += [f"revision `{base.revision}`"] if base.revision else []
+    parts = [f"`{_code(base.name)}`" + (" (ships with the package)" if base.embedded else "")]
+    parts += [f"revision `{_code(base.revision)}`"] if base.revision else []
     parts += [f"fingerprint `{base.fingerprint[:12]}`"] if base.fingerprint else []
-    parts += [f"licence {base.licence}"] if base.licence else []
+    parts += [f"licence {_text(base.licence)}"] if base.licence else []
     return ", ".join(parts)
 
 
@@ -154,6 +157,17 @@ def _pictures(root: Path) -> list[Path]:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "default"
+
+
+def _text(value: Any) -> str:
+    """A record's words in a line or a cell of a table: no markup of theirs takes effect."""
+    flat = " ".join(str(value).split())
+    return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", flat.replace("&", "&amp;"))
+
+
+def _code(value: Any) -> str:
+    """A record's words between backticks, also in a cell of a table."""
+    return " ".join(str(value).split()).replace("`", "'").replace("|", "\\|")
 
 
 def _figure(value: float) -> str:

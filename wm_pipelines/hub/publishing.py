@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.hub import cards, store
 
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
 EXTRA_SUFFIXES = (".yaml", *cards.PICTURE_SUFFIXES)
 REPLACED_SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # of what an upload removes if the folder lacks it
 
@@ -26,20 +24,29 @@ def validate(folder: str | os.PathLike) -> list[str]:
         config = WMConfig.load(root)
     except ValueError as error:
         return [str(error)]
-    problems = []
+    problems = [f"{path} is a link that leads out of the folder" for path in _links_out(root)]
+    if problems:
+        return problems  # nothing behind them is read
     try:
         store.verify(root)
     except ValueError as error:
         problems.append(str(error))
     loadable = store.loadable(root)
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        if path.suffix == ".safetensors" and path.relative_to(root).as_posix() not in loadable:
+        if store.foreign_kind(path) is not None:
+            problems.append(f"{path} is {store.foreign_kind(path)}")
+        elif path.suffix == ".safetensors" and path.relative_to(root).as_posix() not in loadable:
             problems.append(f"{path} has a name that plain loading doesn't read; use default names without a variant")
-        elif path.suffix.lower() in PICKLE_SUFFIXES:
-            problems.append(f"{path} is a pickle format; only safetensors are published")
-        elif path.suffix.lower() in CODE_SUFFIXES:
-            problems.append(f"{path} is code; a checkpoint holds none")
     return problems + _index_problems(root, config) + cards.stale_card(root)
+
+
+def _links_out(root: Path) -> list[Path]:
+    """Links that lead out of a folder; in the Hub's cache all files are links to the store beside it."""
+    allowed = [root.resolve()]
+    if store.resolved_revision(root):
+        allowed.append(root.resolve().parents[1] / "blobs")
+    links = (path for path in sorted(root.rglob("*")) if path.is_symlink())
+    return [path for path in links if not any(path.resolve().is_relative_to(place) for place in allowed)]
 
 
 class Publication(NamedTuple):

@@ -1,11 +1,13 @@
 """Parts of checkpoints, loaded in one place: weights as safetensors only, whatever else their folder holds."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from wm_pipelines.runtime.quiet import leave_out_superfluous_lines
 
 T = TypeVar("T")
+CODE_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "use_onnx", "use_flashpack")
 
 leave_out_superfluous_lines()
 
@@ -21,25 +23,40 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
         ValueError: pickled weights were asked for.
         OSError: there are no safetensors.
     """
-    return kind.from_pretrained(folder, **_inside(subfolder), **safetensors_only(kwargs))
+    return kind.from_pretrained(folder, **_inside(subfolder), **safetensors_only(kwargs), **_no_code(kind))
 
 
 def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:
     """What has no weights: a tokenizer, scheduler, processor or configuration. Arguments as `load_model`."""
-    return kind.from_pretrained(folder, **_inside(subfolder), **kwargs)
+    refuse_code(kwargs)
+    return kind.from_pretrained(folder, **_inside(subfolder), **kwargs, **_no_code(kind))
 
 
 def safetensors_only(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a model's `from_pretrained`, with safetensors required.
 
     Raises:
-        ValueError: pickled weights were asked for.
+        ValueError: pickled weights or code were asked for.
     """
-    if not kwargs.get("use_safetensors", True):
+    refuse_code(kwargs)
+    if kwargs.get("use_safetensors") not in (None, True):
         raise ValueError(
             f"use_safetensors={kwargs['use_safetensors']} is not allowed: pickled weights are never loaded"
         )
     return {**kwargs, "use_safetensors": True}
+
+
+def refuse_code(kwargs: Mapping[str, Any]) -> None:
+    """ValueError if arguments of a `from_pretrained` ask for code of a folder or repository, or for other formats."""
+    for name in CODE_OPTIONS:
+        if kwargs.get(name):
+            raise ValueError(f"{name}={kwargs[name]!r} is not allowed: nothing downloaded is ever executed")
+
+
+def _no_code(kind: type) -> dict[str, bool]:
+    """An Auto class of transformers would ask on the terminal whether to run a folder's code: it is told."""
+    asks = kind.__name__.startswith("Auto") and kind.__module__.startswith("transformers.")
+    return {"trust_remote_code": False} if asks else {}
 
 
 def _inside(subfolder: str | None) -> dict[str, str]:

@@ -27,6 +27,8 @@ ALLOW_PATTERNS = (
     "adapter_model*.safetensors",
 )
 VARIANTS = "*.*.safetensors"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
 REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000
 
@@ -110,10 +112,15 @@ def verify(folder: str | os.PathLike) -> WMConfig:
     """Check every loadable file against the record, before any tensor is read.
 
     Raises:
-        ValueError: names the first file that is truncated, altered, missing or not in the record.
+        ValueError: names the first file that is truncated, altered, missing or not in the record, or that is code or
+            a pickle.
     """
     root = Path(folder)
     config = WMConfig.load(root)
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        foreign = foreign_kind(path)
+        if foreign is not None:
+            raise ValueError(f"{path} is {foreign}; remove it")
     present = loadable(root)
     for name in sorted(config.files):
         if name not in present:
@@ -191,6 +198,34 @@ def resolve(
             "and not a Hub id of the form owner/name"
         )
     return download(text, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+
+
+def resolve_ref(
+    ref: BaseModelRef,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Local folder of the base that a record names: an embedded checkpoint or a Hub repository, never another folder.
+
+    Raises:
+        ValueError: no embedded checkpoint of that name, or a repository that would have to be downloaded although
+            `local_files_only`.
+        HubError: the Hub refused or was not reached.
+    """
+    if ref.embedded is not None:
+        return embedded(ref.embedded, check=False)
+    cache = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    try:
+        return download(ref.repo_id, revision=ref.revision, **cache)
+    except HubError as error:
+        if not local_files_only:
+            raise
+        raise HubError(
+            f"the record names the base {ref.repo_id!r} on the Hub, which is not in the cache; nothing is downloaded "
+            f"unless it is asked for by name: pass base={ref.repo_id!r}"
+        ) from error
 
 
 def download(
@@ -300,6 +335,15 @@ def loadable(root: Path) -> set[str]:
         and any(fnmatch(name.as_posix(), pattern) for pattern in ALLOW_PATTERNS)
         and not fnmatch(name.as_posix(), VARIANTS)
     }
+
+
+def foreign_kind(path: Path) -> str | None:
+    """What keeps a file out of a checkpoint, in words; None for a file that may be there."""
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        return "a pickle format; only safetensors are published"
+    if path.suffix.lower() in CODE_SUFFIXES:
+        return "code; a checkpoint holds none"
+    return None
 
 
 def _sha256(path: Path) -> str:

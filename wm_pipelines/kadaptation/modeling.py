@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look it up here
 from torch import nn
 from torch.nn import functional
+
+from wm_pipelines.hub.models import WMModel
 
 KINDS = ("cosine", "linear_bn")
 
 
-class KAdaptationHead(ModelMixin, ConfigMixin):
+class KAdaptationHead(WMModel, ConfigMixin):
     """From image features to classes, in float32 at least.
 
     "cosine" (ours): unit feature · exp(logit_scale) · Wᵀ, with the logit scale of the CLIP, which stays as it is.

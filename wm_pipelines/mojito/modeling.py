@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look it up here
 from torch import nn
+
+from wm_pipelines.hub.models import WMModel
 
 INJECT = ("timestep", "text", "temporal")
 POSITIONS = 5  # terms of `position_terms`
@@ -54,7 +56,7 @@ class _Layers(nn.Module):
             return nn.functional.layer_norm(centred @ self.text_whitening.float().T, centred.shape[-1:])
 
 
-class MotionIntensityModel(ModelMixin, ConfigMixin):
+class MotionIntensityModel(WMModel, ConfigMixin):
     """e = W2 SiLU(W1 sin/cos(100 level) + b1 [+ Wt norm(M (text - mean))]) + b2, with a learned vector in place of the
     level's part for None. W2 and b2 start at zero, and then nothing changes, bit for bit. M and the mean whiten the
     states of the training captions (`fit_text`), which tell motions apart only in directions of little variance.

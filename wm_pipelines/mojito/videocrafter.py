@@ -17,10 +17,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import nn
 
+from wm_pipelines.hub.models import WMModel
+
 __all__ = ["FpsEmbedding", "ModelMixin", "SchedulerMixin", "VideoCrafterDDIMScheduler"]  # loaders look up the mixins
 
 
-class FpsEmbedding(ModelMixin, ConfigMixin):
+class FpsEmbedding(WMModel, ConfigMixin):
     """W2 SiLU(W1 sin/cos(fps) + b1) + b2, added to the time embedding of all frames.
 
     Args:
