@@ -23,6 +23,7 @@ import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.readers import read_json
 
 KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 DROPPED = ("token_prefix", "token_suffix", "u")
@@ -110,17 +111,17 @@ def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, st
             f"refusing pickled {path.name}; convert with python -m wm_pipelines.cpl.convert negatives {path.name} "
             "negatives.json --trust"
         )
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
     try:
         if path.suffix == ".json":
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = read_json(path)
         else:
             with path.open("rb") as file:
                 version = np.lib.format.read_magic(file)
                 reader = np.lib.format.read_array_header_1_0
                 (reader if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
                 table = _Plain(file).load().item()
-    except FileNotFoundError:
-        raise ValueError(f"no file {path}") from None
     except (ValueError, pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no table of negatives: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
