@@ -46,7 +46,7 @@ def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
     if class_names is None:
         if not all(isinstance(value, str) for value in values):
             raise ValueError("class_names must be given where labels are numbers: the method reads the names")
-        return sorted(set(values))
+        return check_names(sorted(set(values)))
     names = [class_names] if isinstance(class_names, str) else list(class_names)
     return check_names(names)
 

@@ -73,7 +73,8 @@ def _karpathy(path: Path, split: str) -> dict[str, tuple[str, ...]]:
             if not isinstance(row, Mapping) or not {"filename", "split", "sentences"} <= set(row):
                 raise ValueError("an image needs filename, split and sentences")
             sentences = row["sentences"]
-            raw = [s.get("raw") if isinstance(s, Mapping) else None for s in sentences or ()]
+            listed = sentences if isinstance(sentences, list) else []
+            raw = [s.get("raw") if isinstance(s, Mapping) else None for s in listed]
             if row["split"] == split:
                 _add(found, row["filename"], raw)
     return found

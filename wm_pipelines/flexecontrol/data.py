@@ -11,7 +11,7 @@ from wm_pipelines.data.captioned import CaptionedFolder
 from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask
 from wm_pipelines.media.conditions import ALIASES, TYPES, extract
 from wm_pipelines.media.pictures import PICTURE_SUFFIXES, load_image, read_labels, to_tensor
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.readers import read_array, read_json
 from wm_pipelines.training import KeyedNoise
 
 MODEL_ONLY = ("pose", "depth")  # no offline extractor makes these from a picture
@@ -147,14 +147,16 @@ def read_vector(path: Path) -> torch.Tensor:
         ValueError: not such a file, not one vector, or a value that is not finite.
     """
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        values = read_array(path)
+    except ValueError as error:
         raise ValueError(f"{CONTENT}/{path.name} can't be read: {error}") from None
     one = values.size == max(values.shape, default=0) > 0
-    if not one or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite then, and refused
+        vector = values.astype(np.float32).reshape(-1) if one and values.dtype.kind in "fiu" else None
+    if vector is None or not np.isfinite(vector).all():
         came = f"{values.shape} of {values.dtype}"
         raise ValueError(f"{CONTENT}/{path.name} must be one vector of finite numbers, it is {came}")
-    return torch.from_numpy(values.astype(np.float32).reshape(-1))
+    return torch.from_numpy(vector)
 
 
 def folder_source(task: FlexEControlTask) -> FolderSource:

@@ -73,7 +73,15 @@ def _loaded(image: Image.Image) -> Image.Image:
         # of a key as of a sample, the lowest bits count
         image.info["transparency"] = (key & 255 // factor) * factor
     image.load()
-    return ImageOps.exif_transpose(image)
+    return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; as it is where that is too broken to be read, as viewers show it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's parser lets nearly anything out
+        return image.copy()
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -130,7 +138,7 @@ def _numbers(image: Image.Image) -> np.ndarray:
     if "I" in bits:
         raise ValueError("0 is white in it; save labels as grey with 0 as black, or as palette indices")
     image.load()
-    values = np.asarray(ImageOps.exif_transpose(image))
+    values = np.asarray(_upright(image))
     if mode in ("RGB", "RGBA", "LA", "PA"):
         values = _only_channel(values, alpha=mode != "RGB")
     elif mode not in ("1", "P", "L", "I") and not mode.startswith("I;16"):

@@ -205,7 +205,8 @@ class _Video:
 
         _check_length(self.path)
         try:
-            self.container = av.open(str(self.path))
+            # titles may be in any encoding
+            self.container = av.open(str(self.path), metadata_errors="replace")
         except av.error.FFmpegError as error:
             raise ValueError(f"{str(self.path)!r} is not a readable video: {error.strerror}") from None
         try:
@@ -233,7 +234,7 @@ class _Video:
             for packet in self.container.demux():
                 if packet.pts is not None:
                     ends = max(ends, (packet.pts + (packet.duration or 0)) * packet.time_base)
-                for frame in packet.decode() if packet.stream is self.stream else ():
+                for frame in packet.decode() if packet.stream.index == self.stream.index else ():
                     self._check_size(frame.width, frame.height)
                     if frame.is_corrupt:
                         raise ValueError(f"{str(self.path)!r} is damaged at frame {number}")

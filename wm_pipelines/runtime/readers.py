@@ -1,4 +1,4 @@
-"""Strict readers of text, JSON, JSONL, CSV and YAML files: one for each kind, used by all.
+"""Strict readers of text, JSON, JSONL, CSV, YAML and array files: one for each kind, used by all.
 
 A byte-order mark says how a file is encoded (UTF-8 without one) and never becomes text. Whatever is wrong is a
 `ValueError` that says so; readers that take a path put the file, and the line where there is one, before it.
@@ -10,7 +10,10 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_BYTES = 256 * 2**20
 """Bytes that a text file may have; Karpathy's table of Flickr30k has 38 million."""
@@ -218,6 +221,31 @@ def read_yaml(path: Source, loader: Any = None) -> Any:
     """
     with located(path):
         return parse_yaml(read_text(path), loader)
+
+
+def read_array(path: Source) -> "np.ndarray":
+    """The array of a .npy file, whose size is checked before it is given memory; pickled ones are never read.
+
+    Raises:
+        ValueError: no such file, none of that format, objects, or more or fewer values than it says.
+    """
+    import numpy as np
+
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in headers:
+                raise ValueError(f"its version is {version}; 1.0 and 2.0 are read")
+            shape, _, dtype = headers[version](file)
+            if dtype.hasobject:
+                raise ValueError("it holds objects, which only unpickling could read")
+            wanted, there = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+            if wanted != there:
+                raise ValueError(f"its {shape} of {dtype} take {wanted} bytes; it has {there}")
+        return np.load(path, allow_pickle=False)
+    except Exception as error:  # the header is Python text, and fails in as many ways
+        raise ValueError(f"can't read {path}: {error}") from None
 
 
 def _no_number(word: str) -> Any:

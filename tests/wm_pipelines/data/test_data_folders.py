@@ -8,7 +8,7 @@ from PIL import Image
 
 from wm_pipelines.cpl.data import FewShotData, Item, read_dataset, read_folders, read_split
 from wm_pipelines.data.captioned import CaptionedFolder
-from wm_pipelines.data.class_folders import check_names, class_folders, picture_files, read_labels
+from wm_pipelines.data.class_folders import check_names, class_folders, picture_files, read_classes, read_labels
 from wm_pipelines.data.tables import find_picture
 from wm_pipelines.kadaptation.subspace.run import files_of_classes
 from wm_pipelines.media import PICTURE_SUFFIXES
@@ -107,6 +107,8 @@ def test_a_root_without_classes_is_an_error(tmp_path):
 def test_one_name_is_one_class(names):
     with pytest.raises(ValueError, match="which are one name"):
         check_names(["ant", *names])
+    with pytest.raises(ValueError, match="which are one name"):
+        read_classes(names, None)
     with pytest.raises(ValueError, match="'ant' more than once"):
         check_names(["ant", "bee", "ant"])
     assert check_names(["red cube", "Red cube", "redcube"]) == ["red cube", "Red cube", "redcube"]

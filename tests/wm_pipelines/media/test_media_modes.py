@@ -126,6 +126,14 @@ def test_a_keyed_picture_is_turned_as_its_exif_says(tmp_path):
     assert np.asarray(media.load_image(tmp_path / "a.png"))[:, 0].tolist() == [[255, 0, 0], [255] * 3, [255] * 3]
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0M\xef\0*\0\0\0\x08", b"Exif\0\0", b"MM\0*\0\0\0\x08\0\x05\x01\x12"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_broken_exif_is_no_reason_to_lose_a_picture(tmp_path, exif, suffix):
+    Image.new("RGB", (3, 2), RED).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert media.load_image(tmp_path / f"a.{suffix}").size == (3, 2)
+    assert media.to_tensor(Image.open(tmp_path / f"a.{suffix}")).shape == (3, 2, 3)
+
+
 def test_a_keyed_map_controls_only_what_is_drawn(tmp_path):
     from wm_pipelines.media.conditions import support
 

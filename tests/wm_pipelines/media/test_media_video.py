@@ -193,6 +193,21 @@ def test_sound_that_is_longer_than_the_pictures_is_no_damage(tmp_path):
     assert len(media.read_video(tmp_path / "a.mkv")[0]) == 4
 
 
+def test_a_title_in_another_encoding_is_no_damage(tmp_path):
+    path = media.write_video(noise(2), tmp_path / "a.mp4")
+    with av.open(str(path)) as given, av.open(str(tmp_path / "b.mp4"), "w", options={"movflags": "faststart"}) as file:
+        file.metadata["title"] = "caf\u00e9"
+        stream = file.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                file.mux(packet)
+    data = (tmp_path / "b.mp4").read_bytes()
+    assert b"caf\xc3\xa9" in data
+    (tmp_path / "b.mp4").write_bytes(data.replace(b"caf\xc3\xa9", b"caf\xe9!"))
+    assert len(media.read_video(tmp_path / "b.mp4")[0]) == 2
+
+
 def test_an_avi_that_ends_early_is_refused(tmp_path):
     with av.open(str(tmp_path / "a.avi"), "w") as file:
         stream = file.add_stream("mjpeg", rate=8)

@@ -1,8 +1,9 @@
-"""Text, JSON, JSONL, CSV and YAML: one strict reader each. What is in a value stays; what is wrong is one error."""
+"""Text, JSON, JSONL, CSV, YAML and arrays: what is in a value stays; what is wrong is one error."""
 
 import csv
 import json
 
+import numpy as np
 import pytest
 import yaml
 
@@ -153,6 +154,25 @@ def test_yaml_with_a_loader_of_ones_own():
 
     Loader.add_constructor("!twice", lambda loader, node: 2 * loader.construct_scalar(node))
     assert readers.parse_yaml("a: !twice ab", Loader) == {"a": "abab"}
+
+
+def test_an_array_is_as_large_as_it_says(tmp_path):
+    path = tmp_path / "a.npy"
+    for values in (np.arange(6).reshape(2, 3), np.zeros((0, 4)), np.float32(2)):
+        np.save(path, values)
+        assert np.array_equal(readers.read_array(path), values)
+    header = repr({"descr": "<f8", "fortran_order": False, "shape": (10**12,)}).ljust(118)[:117] + "\n"
+    magic = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    path.write_bytes(magic + header.encode() + bytes(16))
+    with pytest.raises(ValueError, match="a.npy: its .1000000000000,. of float64 take 8000000000000 bytes; it has 16"):
+        readers.read_array(path)
+    np.save(path, np.array([{}], object))
+    with pytest.raises(ValueError, match="a.npy: it holds objects, which only unpickling could read"):
+        readers.read_array(path)
+    for data in (b"", b"text", magic, magic + b"{" * 117 + b"\n", magic + b"(" * 118):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="can't read .*a.npy"):
+            readers.read_array(path)
 
 
 def test_what_systems_leave_in_a_folder_is_not_seen(tmp_path):
