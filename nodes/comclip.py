@@ -1,6 +1,5 @@
 """WM_ComCLIPMatch: how well a picture and a caption go together, by the parts that the caption names."""
 
-import json
 from typing import Any
 
 from comfy_api.latest import io
@@ -88,11 +87,13 @@ class WM_ComCLIPMatch(io.ComfyNode):
 
 def _read(boxes: str) -> dict | None:
     """The boxes of the text field, None where it is empty."""
+    from wm_pipelines.runtime.readers import parse_json
+
     if not boxes.strip():
         return None
     try:
-        read = json.loads(boxes)
-    except json.JSONDecodeError as error:
+        read = parse_json(boxes)
+    except ValueError as error:
         raise ValueError(f"boxes is no JSON: {error}") from None
     if not isinstance(read, dict):
         raise ValueError(f'boxes must be a JSON object such as {{"red cube": [[0, 0, 9, 9]]}}, got {boxes.strip()!r}')

@@ -33,7 +33,7 @@ def pictures_of(image: torch.Tensor) -> list[torch.Tensor]:
 
 def lines_of(text: str) -> list[str]:
     """The lines of a text box, without the empty ones at its end."""
-    return [line.strip() for line in text.rstrip().splitlines()]
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
 
 
 def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:

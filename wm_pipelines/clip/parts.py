@@ -1,6 +1,5 @@
 """A stock CLIP checkpoint as the base of a method: its parts, its pictures, its device, and its name in a record."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from wm_pipelines import hub
 from wm_pipelines.config import BaseModelRef
 from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.pictures import Picture, to_pil
+from wm_pipelines.runtime.readers import read_json
 
 
 def load_clip(folder: Path, **kwargs: Any) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def load_clip(folder: Path, **kwargs: Any) -> dict[str, Any]:
 def model_type(folder: Path) -> str | None:
     """What a folder's `config.json` says it holds; None without a readable one."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+        return read_json(folder / "config.json").get("model_type")
+    except (ValueError, AttributeError):
         return None
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wm_pipelines.comclip.components import Linker
 from wm_pipelines.data.flickr import is_karpathy, read_flickr30k
-from wm_pipelines.data.tables import Source, find_picture, located, read_json
+from wm_pipelines.data.tables import find_picture, read_json
+from wm_pipelines.runtime.readers import Source, located
 from wm_pipelines.text.parser import ParsedText, from_json
 
 
@@ -53,12 +55,22 @@ def read_flickr(file: Source, images: Source, split: str = "test", each: int = 1
             if not isinstance(row, Mapping) or not {"image", "sentence"} <= set(row):
                 raise ValueError("a row needs image and sentence")
             given = row.get("clip_baseline")
-            order = None if given is None else tuple(int(pair[0]) for pair in given)
+            order = None if given is None else _order(given)
+            if not isinstance(row["sentence"], str):
+                raise ValueError(f"sentence must be a string, got {row['sentence']!r}")
             if order and (any(not 0 <= i < len(rows) for i in order) or len(set(order)) != len(order)):
                 raise ValueError(f"clip_baseline must name different rows from 0 to {len(rows) - 1}, got {order}")
+            found.append(find_picture(Path(images), row["image"]))
         queries.append(Query(str(n), row["sentence"], n, order))
-        found.append(find_picture(Path(images), row["image"]))
     return queries, found
+
+
+def _order(given: Any) -> tuple[int, ...]:
+    """The rows of a list of (row, cosine)."""
+    pairs = given if isinstance(given, list) else [given]
+    if not all(isinstance(pair, list) and pair and type(pair[0]) is int for pair in pairs):
+        raise ValueError(f"clip_baseline must be pairs of a row's number and a cosine, got {given!r:.80}")
+    return tuple(pair[0] for pair in pairs)
 
 
 def _captioned(path: Path, images: Source, split: str, each: int) -> tuple[list[Query], list[Path]]:

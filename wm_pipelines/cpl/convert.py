@@ -26,6 +26,7 @@ import torch
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.runtime.files import atomic, atomic_folder
 from wm_pipelines.runtime.pickles import ARRAY_NAMES, read_pickle, to_array
+from wm_pipelines.runtime.readers import read_json
 
 KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 DROPPED = ("token_prefix", "token_suffix", "u")
@@ -113,14 +114,14 @@ def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, st
             f"refusing pickled {path.name}; convert with python -m wm_pipelines.cpl.convert negatives {path.name} "
             "negatives.json --trust"
         )
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
     try:
         if path.suffix == ".json":
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = read_json(path)
         else:
             table = _pickled_table(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"no file {path}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is no table of negatives: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
         raise ValueError(f"{path} is no table from text to negative text")

@@ -7,19 +7,21 @@ ImageNet one folder per class. Nothing is downloaded; nothing pickled is read: t
 """
 
 import dataclasses
-import json
 import math
 import os
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from wm_pipelines.data.class_folders import check_names, classes_in, pictures_in
+from wm_pipelines.data.tables import check_inside
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.runtime.readers import located, read_json, read_lines
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif")
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 
@@ -62,7 +64,7 @@ class FewShotData:
     """A data set as lists of files. `class_names[label]` is the name; `template` is the sentence it is usually put in.
 
     Raises:
-        ValueError: a label outside the class names.
+        ValueError: a label that is no integer, or outside the class names.
     """
 
     name: str
@@ -75,6 +77,8 @@ class FewShotData:
     def __post_init__(self) -> None:
         for part in (self.train, self.val, self.test):
             for item in part:
+                if not isinstance(item.label, Integral) or isinstance(item.label, bool):
+                    raise ValueError(f"{item.path}: label {item.label!r} is no integer")
                 if not 0 <= item.label < len(self.class_names):
                     raise ValueError(f"{item.path}: label {item.label} outside [0,{len(self.class_names)})")
 
@@ -150,50 +154,61 @@ def read_split(
         pictures: the folder that the files' paths start from.
 
     Raises:
-        ValueError: a pickle, no such file, not such JSON, or two names for one label.
+        ValueError: a pickle, no such file, not such JSON, two names for one label, or one for two.
     """
     path = Path(path)
     refuse_pickle(path)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        parts = {part: [(str(f), int(label), str(n)) for f, label, n in rows[part]] for part in ("train", "test")}
-        parts["val"] = [(str(f), int(label), str(n)) for f, label, n in rows.get("val", [])]
-    except FileNotFoundError:
-        raise ValueError(f"no split file {path}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a split of train, val and test rows [file, label, class name]: {error}"
-        ) from None
+    if not path.is_file():
+        raise ValueError(f"no split file {path}")
+    data = read_json(path)
+    parts = {part: _split_rows(path, data, part) for part in ("train", "test", "val")}
     names: dict[int, str] = {}
     for file, label, word in (row for rows in parts.values() for row in rows):
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise ValueError(f"{path} names {file!r}, which leaves the pictures' folder")
-        if names.setdefault(label, word) != word:
+        try:
+            check_inside(file)
+        except ValueError:
+            raise ValueError(f"{path} names {file!r}, which leaves the pictures' folder") from None
+        if names.setdefault(label, word.strip()) != word.strip():
             raise ValueError(f"{path} gives label {label} two names, {names[label]!r} and {word!r}")
+    if not names:
+        raise ValueError(f"{path} holds no row")
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"{path} has labels {sorted(names)[:3]}...; they must run from 0 without a gap")
     made = {k: tuple(Item(Path(pictures) / file, label) for file, label, _ in rows) for k, rows in parts.items()}
-    return FewShotData(name or path.stem, tuple(names[i] for i in range(len(names))), template=template, **made)
+    listed = _named(path, [names[i] for i in range(len(names))])
+    return FewShotData(name or path.stem, listed, template=template, **made)
+
+
+def _split_rows(path: Path, data: Any, part: str) -> list[tuple[str, int, str]]:
+    wanted = f"{path} is not a split of train, val and test rows [file, label, class name]"
+    rows = data.get(part, [] if part == "val" else None) if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError(f"{wanted}: it has no list {part!r}")
+    for n, row in enumerate(rows):
+        if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
+            raise ValueError(f"{wanted}: row {n} of {part} is {row!r:.80}; a label is an integer")
+    return [tuple(row) for row in rows]
 
 
 def read_folders(root: str | os.PathLike, template: str = DEFAULT_TEMPLATE) -> FewShotData:
     """Any data set kept as `train/<class>/*` and `test/<class>/*`; the folders' names are the classes'.
 
     Raises:
-        ValueError: no train or test folder, no class, or a class of the test folder that has no training folder.
+        ValueError: no train or test folder, no class, a class without a picture or of another's name, or one of the
+            test folder that has no training folder.
     """
     root = Path(root)
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise ValueError(f"no folder {root / part}; root must hold train/<class>/ and test/<class>/")
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    classes = list(classes_in(root / "train"))
     if not classes:
         raise ValueError(f"{root / 'train'} has no class folder")
-    unknown = {path.name for path in (root / "test").iterdir() if path.is_dir()} - set(classes)
+    unknown = set(classes_in(root / "test")) - set(classes)
     if unknown:
         raise ValueError(f"{root / 'test'} has the class {sorted(unknown)[0]!r}, which train lacks")
     parts = {part: _walk(root / part, classes) for part in ("train", "test")}
-    names = tuple(name.replace("_", " ") for name in classes)
+    names = _named(root / "train", [name.replace("_", " ").strip() for name in classes])
     return FewShotData(root.name, names, template=template, **parts)
 
 
@@ -207,16 +222,21 @@ def _walk(root: Path, classes: Sequence[str]) -> tuple[Item, ...]:
     return tuple(
         Item(path, label)
         for label, name in enumerate(classes)
-        for path in (sorted((root / name).iterdir()) if (root / name).is_dir() else ())
-        if path.suffix.lower() in PICTURES
+        for path in (pictures_in(root / name) if (root / name).is_dir() else ())
     )
 
 
 def _imagenet(folder: Path, layout: Layout) -> FewShotData:
-    """`classnames.txt` ("n01440764 tench") gives the names in order; val is the test set, as in CoOp."""
-    listed = _lines(folder / "classnames.txt")
-    ids = [line.split(" ", 1)[0] for line in listed]
-    names = tuple(line.split(" ", 1)[-1].strip() for line in listed)
+    """`classnames.txt` ("n01440764 tench") gives the names in order; val is the test set, as in CoOp.
+
+    The published list has names twice (missile, sunglasses). They are left, for the figures in the papers have them.
+    """
+    path = folder / "classnames.txt"
+    listed = [line.partition(" ") for line in _lines(path)]
+    broken = next((id for id, _, name in listed if not name), None)
+    if broken is not None:
+        raise ValueError(f"{path} gives {broken!r} no name; a line is 'n01440764 tench'")
+    ids, names = _named(path, [id for id, _, _ in listed]), tuple(name.strip() for _, _, name in listed)
     parts = {
         part: _walk(folder / layout.pictures / where, ids) for part, where in (("train", "train"), ("test", "val"))
     }
@@ -225,7 +245,7 @@ def _imagenet(folder: Path, layout: Layout) -> FewShotData:
 
 def _aircraft(folder: Path, layout: Layout) -> FewShotData:
     """`variants.txt` gives the names in order; `images_variant_<part>.txt` rows are "1514522 707-320"."""
-    names = tuple(_lines(folder / "variants.txt"))
+    names = _named(folder / "variants.txt", _lines(folder / "variants.txt"))
     place = {name: n for n, name in enumerate(names)}
     parts = {}
     for part in ("train", "val", "test"):
@@ -239,8 +259,12 @@ def _aircraft(folder: Path, layout: Layout) -> FewShotData:
     return FewShotData("fgvc_aircraft", names, template=layout.template, **parts)
 
 
+def _named(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    with located(path):
+        return tuple(check_names(names))
+
+
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise ValueError(f"no file {path}") from None
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    return [line.strip() for _, line in read_lines(path)]

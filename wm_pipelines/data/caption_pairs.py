@@ -3,13 +3,12 @@
 Every reader gives `Example`s: some images, some captions, which of them belong together. Nothing is downloaded.
 """
 
-import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_pipelines.data.tables import Source, find_picture, located, read_json, read_text
+from wm_pipelines.data.tables import find_picture, read_json
+from wm_pipelines.runtime.readers import Source, located, read_csv, read_jsonl
 from wm_pipelines.text.parser import ParsedText, parse_triplet, split_triplet
 
 COMVG_COLUMNS = (
@@ -51,11 +50,11 @@ def read_comvg(table: Source, images: Source) -> list[Example]:
         ValueError: another table, or a malformed row; names the line.
     """
     found = []
-    for line, row in _rows(table, COMVG_COLUMNS):
+    for line, row in read_csv(table, COMVG_COLUMNS):
         names = (row["pos_image_id"], row["neg_image_id"])
         with located(table, line):
             parsed = parse_triplet(row["pos_triplet"])
-        found.append(_foil(row["id"], row["neg_value"], names, row["sentence"], parsed, Path(images)))
+            found.append(_foil(row["id"], row["neg_value"], names, row["sentence"], parsed, Path(images)))
     return found
 
 
@@ -66,16 +65,16 @@ def read_svo_probes(table: Source, images: Source) -> list[Example]:
         ValueError: another table, or a row that says of none or of several parts that they are wrong.
     """
     found = []
-    for line, row in _rows(table, SVO_COLUMNS):
+    for n, (line, row) in enumerate(read_csv(table, SVO_COLUMNS)):
         wrong = [kind for kind in ("subj", "verb", "obj") if row[f"{kind}_neg"].strip().lower() == "true"]
         with located(table, line):
             if len(wrong) != 1:
                 raise ValueError(f"one of subj_neg, verb_neg, obj_neg must be True, got {wrong or 'none'}")
             parsed = parse_triplet(row["pos_triplet"])
             split_triplet(row["neg_triplet"])
-        kind = {"subj": "subject", "verb": "verb", "obj": "object"}[wrong[0]]
-        names = (row["pos_image_id"], row["neg_image_id"])
-        found.append(_foil(str(line - 2), kind, names, row["sentence"], parsed, Path(images)))
+            kind = {"subj": "subject", "verb": "verb", "obj": "object"}[wrong[0]]
+            names = (row["pos_image_id"], row["neg_image_id"])
+            found.append(_foil(str(n), kind, names, row["sentence"], parsed, Path(images)))
     return found
 
 
@@ -86,18 +85,21 @@ def read_winoground(folder: Source) -> list[Example]:
         ValueError: no such file, or a line without the fields.
     """
     path, found = Path(folder) / "examples.jsonl", []
-    for line, text in enumerate(read_text(path).splitlines(), 1):
+    for line, row in read_jsonl(path):
         with located(path, line):
-            row = json.loads(text)
+            if not isinstance(row, Mapping):
+                raise ValueError(f"the line must be an object, got {type(row).__name__}")
             fields = {name: row.get(name) for name in ("id", "image_0", "image_1", "caption_0", "caption_1")}
             missing = [name for name, value in fields.items() if value is None]
             if missing:
                 raise ValueError(f"the line lacks {', '.join(missing)}")
-        images = tuple(find_picture(Path(folder) / "images", str(fields[f"image_{i}"])) for i in range(2))
+            captions = (fields["caption_0"], fields["caption_1"])
+            if not all(isinstance(caption, str) for caption in captions):
+                raise ValueError(f"the captions must be strings, got {captions}")
+            images = tuple(find_picture(Path(folder) / "images", str(fields[f"image_{i}"])) for i in range(2))
         kind = str(row.get("collapsed_tag") or row.get("tag") or "all")
         id = str(fields["id"])
         names = tuple(f"{id}_image{i}" for i in range(2))
-        captions = (fields["caption_0"], fields["caption_1"])
         found.append(Example(id, kind, images, captions, names=names))
     return found
 
@@ -122,31 +124,11 @@ def read_vl_checklist(file: Source, images: Source) -> list[Example]:
                 if not isinstance(listed, list) or not listed or not isinstance(listed[0], str):
                     raise ValueError(f"{side} must be a list of captions, got {listed!r}")
                 captions.append(listed[0])
+            picture = find_picture(Path(images), str(entry[0]))
         name = Path(str(entry[0])).stem
-        found.append(
-            Example(str(n), path.stem, (find_picture(Path(images), str(entry[0])),), tuple(captions), names=(name,))
-        )
+        found.append(Example(str(n), path.stem, (picture,), tuple(captions), names=(name,)))
     return found
 
 
 def _foil(id: str, kind: str, names: tuple[str, str], caption: str, parsed: ParsedText, folder: Path) -> Example:
     return Example(id, kind, tuple(find_picture(folder, name) for name in names), (caption,), (parsed,), names)
-
-
-def _rows(table: Source, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """(line, row) of a CSV file with at least these columns."""
-    lines = read_text(table).splitlines()
-    reader = csv.DictReader(lines)
-    absent = [name for name in columns if name not in (reader.fieldnames or ())]
-    if absent:
-        raise ValueError(
-            f"{table} lacks the column(s) {', '.join(absent)}; it has {', '.join(reader.fieldnames or ())}"
-        )
-    rows = list(enumerate(reader, 2))
-    if not rows:
-        raise ValueError(f"{table} holds no row")
-    for line, row in rows:
-        short = [name for name in columns if not row[name]]
-        if short:
-            raise ValueError(f"{table}, line {line}: no value for {', '.join(short)}")
-    return rows

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from wm_pipelines.data.tables import find_file
+from wm_pipelines.runtime.readers import read_lines
+
 
 class CaptionedFolder:
     """The ids and captions of a folder, and where the files of an id are.
@@ -20,24 +23,22 @@ class CaptionedFolder:
         self.root = Path(root)
         if not (self.root / "anno.txt").is_file():
             raise ValueError(f"options.data: {str(root)!r} has no anno.txt")
-        lines = [x.split("\t", 1) for x in (self.root / "anno.txt").read_text(encoding="utf-8").splitlines() if x]
-        broken = [i + 1 for i, line in enumerate(lines) if len(line) != 2]
+        lines = [(number, *line.partition("\t")) for number, line in read_lines(self.root / "anno.txt")]
+        broken = [number for number, name, tab, _ in lines if not tab or not name.strip()]
         if broken or not lines:
             raise ValueError(f"anno.txt of {str(root)!r}: line {(broken or [1])[0]} is not 'id TAB caption'")
-        self.names, self.captions = zip(*lines, strict=True)
+        self.names, self.captions = zip(*((name, caption) for _, name, _, caption in lines), strict=True)
 
     def path(self, folder: str, name: str, suffixes: Sequence[str], wanted: str | None = None) -> Path:
-        """The file of id `name` in `folder`, with the first of `suffixes` that there is; never one outside it.
+        """The file of id `name` in `folder` with one of `suffixes`, in either case; never one outside the folder.
 
         Args:
             wanted: the suffixes as a message names them; the first by default.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or several.
         """
-        inside = (self.root / folder).resolve()
-        for suffix in suffixes:
-            path = self.root / folder / f"{name}{suffix}"
-            if path.is_file() and path.resolve().is_relative_to(inside):
-                return path
+        path = find_file(self.root / folder, name, suffixes)
+        if path is not None and path.resolve().is_relative_to((self.root / folder).resolve()):
+            return path
         raise ValueError(f"options.data: {folder}/{name}{wanted or suffixes[0]} is missing")

@@ -1,7 +1,7 @@
 """Pictures, class names and labels, as a person gives them to a classifier: in memory, or as folders of files."""
 
 import difflib
-import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.media.pictures import Picture
+from wm_pipelines.media.pictures import PICTURE_SUFFIXES, Picture
+from wm_pipelines.runtime.files import visible
+from wm_pipelines.runtime.readers import Source
 
 Pictures = Picture | Sequence[Picture]
-Source = str | os.PathLike
+
+# What may be a picture and is not read as one: never left out without a word.
+_UNREADABLE = ("", ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd", ".exr")
 
 
 def list_pictures(images: Pictures) -> list[Picture]:
@@ -42,20 +46,25 @@ def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
     if class_names is None:
         if not all(isinstance(value, str) for value in values):
             raise ValueError("class_names must be given where labels are numbers: the method reads the names")
-        return sorted(set(values))
+        return check_names(sorted(set(values)))
     names = [class_names] if isinstance(class_names, str) else list(class_names)
     return check_names(names)
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """Refuses names that are empty or repeated.
+    """Refuses names that are empty or repeated; names that differ by spaces, by "_" for a space or by
+    how an accent is coded are one.
 
     Raises:
         ValueError: says which.
     """
+    seen: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"class_names must be non-empty strings, got {name!r}")
+        first = seen.setdefault(" ".join(unicodedata.normalize("NFC", name).replace("_", " ").split()), name)
+        if first != name:
+            raise ValueError(f"class_names has {first!r} and {name!r}, which are one name")
     if len(set(names)) != len(names):
         raise ValueError(f"class_names has {next(n for n in names if names.count(n) > 1)!r} more than once")
     return list(names)
@@ -94,45 +103,63 @@ def listed(labels: Any) -> list:
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 
+def classes_in(folder: Source) -> dict[str, Path]:
+    """The class folders in a folder, by name; what systems leave there is none (`runtime.files.visible`).
+
+    Raises:
+        ValueError: no such folder, or two classes of one name.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
+    folders = [path for path in visible(folder) if path.is_dir()]
+    try:
+        check_names([path.name for path in folders])
+    except ValueError as error:
+        raise ValueError(f"{str(folder)!r}: {error}") from None
+    return {path.name: path for path in folders}
+
+
+def pictures_in(folder: Source) -> list[Path]:
+    """The pictures directly in a folder, by name: the files with one of `PICTURE_SUFFIXES`.
+
+    Raises:
+        ValueError: there is none, a picture of a kind that is not read or without an ending, or a folder.
+    """
+    entries = visible(folder)
+    others = [path for path in entries if path.suffix.lower() not in PICTURE_SUFFIXES]
+    inner = next((path for path in others if path.is_dir()), None)
+    if inner is not None:
+        raise ValueError(f"{str(folder)!r} holds the folder {inner.name!r}; a folder of pictures holds files only")
+    unread = next((path for path in others if path.suffix.lower() in _UNREADABLE), None)
+    if unread is not None:
+        raise ValueError(f"{str(folder)!r} holds {unread.name!r}, which is not read; make it a .png or a .jpg")
+    found = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not found:
+        raise ValueError(f"{str(folder)!r} holds no picture; their names end in {', '.join(PICTURE_SUFFIXES)}")
+    return found
+
+
 def class_folders(folder: Source) -> tuple[list[Path], list[str]]:
-    """Pictures and the name of each one's class: the sub-folder it lies in. Names that start with a dot are left out.
+    """Pictures and the name of each one's class: the sub-folder it lies in, as `classes_in` and `pictures_in`.
 
     Raises:
         ValueError: no such folder, fewer than two sub-folders, an empty one, or one that holds folders.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
-    classes = [path for path in _entries(folder) if path.is_dir()]
+    classes = classes_in(folder)
     if len(classes) < 2:
         raise ValueError(f"{str(folder)!r} has {len(classes)} sub-folders; a classifier needs at least 2 classes")
     paths, names = [], []
-    for own in classes:
-        found = picture_files([own])
+    for name, own in classes.items():
+        found = pictures_in(own)
         paths += found
-        names += [own.name] * len(found)
+        names += [name] * len(found)
     return paths, names
 
 
 def picture_files(sources: Sequence[Source]) -> list[Path]:
-    """The files named, and all files directly in the folders named, in the order of their names.
+    """The files named, and the pictures directly in the folders named, in the order of their names.
 
     Raises:
-        ValueError: nothing of that name, an empty folder, or one that holds folders.
+        ValueError: as `pictures_in`.
     """
-    found = []
-    for source in map(Path, sources):
-        if not source.is_dir():
-            found.append(source)
-            continue
-        entries = _entries(source)
-        inner = [path for path in entries if path.is_dir()]
-        if inner or not entries:
-            what = f"the folder {inner[0].name!r}" if inner else "no picture"
-            raise ValueError(f"{str(source)!r} holds {what}; a folder of pictures holds files only")
-        found += entries
-    return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [file for source in map(Path, sources) for file in (pictures_in(source) if source.is_dir() else [source])]

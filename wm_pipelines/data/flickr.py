@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wm_pipelines.data.tables import Source, find_picture, located, read_json, read_text
+from wm_pipelines.data.tables import check_inside, find_picture, read_json
+from wm_pipelines.runtime.readers import Source, located, read_lines
 
 TABLES = ("dataset_flickr30k.json", "results_20130124.token")
 FOLDERS = ("images", "flickr30k-images", "flickr30k_images")
@@ -72,7 +73,8 @@ def _karpathy(path: Path, split: str) -> dict[str, tuple[str, ...]]:
             if not isinstance(row, Mapping) or not {"filename", "split", "sentences"} <= set(row):
                 raise ValueError("an image needs filename, split and sentences")
             sentences = row["sentences"]
-            raw = [s.get("raw") if isinstance(s, Mapping) else None for s in sentences or ()]
+            listed = sentences if isinstance(sentences, list) else []
+            raw = [s.get("raw") if isinstance(s, Mapping) else None for s in listed]
             if row["split"] == split:
                 _add(found, row["filename"], raw)
     return found
@@ -83,11 +85,9 @@ def _token(path: Path, split: str) -> dict[str, tuple[str, ...]]:
     listed = path.with_name(f"{split}.txt")
     if not listed.is_file():
         raise ValueError(f"{path} does not say what is {split}: no {listed}, which lists its pictures")
-    wanted = {Path(line.strip()).stem for line in read_text(listed).splitlines() if line.strip()}
+    wanted = {Path(line.strip()).stem for _, line in read_lines(listed)}
     captions: dict[str, list[str]] = {}
-    for line, text in enumerate(read_text(path).split("\n"), 1):  # a caption may hold other line breaks
-        if not text.strip():
-            continue
+    for line, text in read_lines(path):
         with located(path, line):
             key, tab, caption = text.partition("\t")
             name, mark, number = key.rpartition("#")
@@ -106,10 +106,8 @@ def _token(path: Path, split: str) -> dict[str, tuple[str, ...]]:
 
 
 def _add(found: dict[str, tuple[str, ...]], name: Any, captions: list[Any]) -> None:
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts or not name:
-        raise ValueError(f"a picture must be a file inside the pictures' folder, got {name!r}")
-    if name in found:
+    if check_inside(name) in found:
         raise ValueError(f"{name!r} is there twice")
     if not captions or not all(isinstance(c, str) and c.strip() for c in captions):
         raise ValueError(f"{name!r} needs captions that are not blank, got {captions!r}")
-    found[name] = tuple(c.strip() for c in captions)
+    found[name] = tuple(c.strip(" \t\r\n") for c in captions)

@@ -1,24 +1,11 @@
-"""Small readers for a data set's tables and lists in the user's own copy: every error names the file and the line."""
+"""Names in a data set's tables in the user's own copy, and the files that they stand for."""
 
-import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-Source = str | os.PathLike
-SUFFIXES = ("", ".jpg", ".png", ".jpeg", ".webp")
-
-
-def read_text(path: Source) -> str:
-    """The text of a UTF-8 file.
-
-    Raises:
-        ValueError: it is not there, or holds something else.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"can't read {path}: {error}") from None
+from wm_pipelines.media.pictures import PICTURE_SUFFIXES
+from wm_pipelines.runtime.readers import Source, located, parse_json, read_text
 
 
 def read_json(path: Source) -> Any:
@@ -28,24 +15,40 @@ def read_json(path: Source) -> Any:
         ValueError: no such file, or no JSON.
     """
     with located(path):
-        data = json.loads(read_text(path))
-        return json.loads(data) if isinstance(data, str) else data
+        data = parse_json(read_text(path))
+        return parse_json(data) if isinstance(data, str) else data
+
+
+def check_inside(name: Any) -> str:
+    """The name of a file below some folder, as it is.
+
+    Raises:
+        ValueError: no name, or one that leaves the folder.
+    """
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"a picture must be a file inside the pictures' folder, got {name!r}")
+    return name
+
+
+def find_file(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
+    """The file NAME with one of `suffixes`, in small letters or capitals; None where there is none.
+
+    Raises:
+        ValueError: several, for it can't be known which is meant.
+    """
+    paths = [folder / f"{name}{case}" for suffix in suffixes for case in (suffix, suffix.upper())]
+    found = [path for path in paths if path.is_file()]
+    # where capitals don't count, two names are one file
+    if len({path.stat().st_ino for path in found}) > 1:
+        raise ValueError(f"{folder} has {found[0].name} and {found[-1].name}; keep one")
+    return found[0] if found else None
 
 
 def find_picture(folder: Path, name: str) -> Path:
-    """The file of a picture whose name may lack its suffix; where there is none, the plain name."""
-    return next((folder / (name + s) for s in SUFFIXES if (folder / (name + s)).is_file()), folder / name)
+    """The file of a picture whose name may lack its suffix; where there is none, the plain name.
 
-
-class located:
-    """Puts the file, and the line if there is one, before the message of a ValueError."""
-
-    def __init__(self, path: Source, line: int | None = None):
-        self.where = f"{path}" if line is None else f"{path}, line {line}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and not str(error).startswith(("can't read", str(self.where))):
-            raise ValueError(f"{self.where}: {error}") from None
+    Raises:
+        ValueError: a name that leaves the folder, or several files.
+    """
+    plain = folder / check_inside(name)
+    return plain if plain.is_file() else find_file(folder, name, PICTURE_SUFFIXES) or plain

@@ -14,6 +14,7 @@ import numpy as np
 
 from wm_pipelines.diorama.primitives import motion_from_dict
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.runtime.readers import parse_json
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 # sRGB; every pair is at least 25 apart in CIELAB (a test holds this)
@@ -173,7 +174,7 @@ class Scene:
 
     @classmethod
     def from_json(cls, text: str) -> "Scene":
-        data = json.loads(text)
+        data = parse_json(text)
         if not isinstance(data, dict):
             raise ValueError("a scene is a JSON object")
         version = data.pop("diorama", None)

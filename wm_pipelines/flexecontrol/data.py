@@ -1,6 +1,5 @@
 """Training on pictures of one's own: a folder in Uni-ControlNet's layout, and the task that reads it."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,20 @@ import torch
 from wm_pipelines.data.captioned import CaptionedFolder
 from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask
 from wm_pipelines.media.conditions import ALIASES, TYPES, extract
-from wm_pipelines.media.pictures import load_image, load_mask, to_tensor
+from wm_pipelines.media.pictures import PICTURE_SUFFIXES, load_image, read_labels, to_tensor
+from wm_pipelines.runtime.readers import read_array, read_json
 from wm_pipelines.training import KeyedNoise
 
 MODEL_ONLY = ("pose", "depth")  # no offline extractor makes these from a picture
-PICTURES = (".png", ".jpg", ".jpeg")
 CONTENT = "conditions/content"
 
 
 class FolderSource(CaptionedFolder):
-    """`anno.txt` (id TAB caption), `images/ID.jpg`, `conditions/TYPE/ID.jpg`; all pictures of one size; jpg or png.
+    """`anno.txt` (id TAB caption), `images/ID.jpg`, `conditions/TYPE/ID.jpg`; all pictures of one size, of any format.
 
     A type without a folder is extracted offline where that can be done. Optional, for phrases: `spans.json`
-    ({id: [[start, end], ...]}) and `masks/ID.png`, whose grey value k marks the object of the k-th span; for global
+    ({id: [[start, end], ...]}) and `masks/ID.png`, a label picture (`media.read_labels`: a palette's indices, or grey)
+    whose value k marks the object of the k-th span, and 0 and higher values what no phrase speaks of; for global
     control `conditions/content/ID.npy`, the picture's projected, un-normalised CLIP vector (D,).
 
     Args:
@@ -31,7 +31,8 @@ class FolderSource(CaptionedFolder):
         encode: makes latents of pictures, when they are needed.
 
     Raises:
-        ValueError: a file or folder that is missing, a line without a TAB, a span outside its caption.
+        ValueError: a file or folder that is missing, a line without a TAB, a span outside its caption; masks that are
+            no label pictures of `size`, or have no pixel for a phrase while some have the value of none.
     """
 
     def __init__(
@@ -47,16 +48,23 @@ class FolderSource(CaptionedFolder):
             for name in self.names:
                 self._picture(folder, name)
         for name in self.spans:
-            self._picture("masks", name)
+            self._labels(name)
 
     def _read_spans(self) -> dict[str, list[tuple[int, int]]]:
         path = self.root / "spans.json"
         if not path.is_file():
             return {}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError(f"spans.json must be an object {{id: [[start, end], ...]}}, got {type(found).__name__}")
         captions = dict(zip(self.names, self.captions, strict=True))
         for name, spans in found.items():
-            for start, end in spans:
+            if spans and self.names.count(name) > 1:
+                raise ValueError(f"spans.json has spans of {name!r}, which has several captions")
+            for span in spans if isinstance(spans, list) else [spans]:
+                if not isinstance(span, list) or [type(place) for place in span] != [int, int]:
+                    raise ValueError(f"spans.json: a span of {name!r} must be two integers, got {span!r:.80}")
+                start, end = span
                 if not 0 <= start < end <= len(captions.get(name, "")):
                     raise ValueError(f"spans.json: ({start}, {end}) is no span of the caption of {name!r}")
         return {name: [(a, b) for a, b in spans] for name, spans in found.items() if spans}
@@ -71,7 +79,20 @@ class FolderSource(CaptionedFolder):
         return None
 
     def _picture(self, folder: str, name: str) -> Path:
-        return self.path(folder, name, PICTURES, wanted=".jpg (or .png)")
+        return self.path(folder, name, PICTURE_SUFFIXES, wanted=".jpg (or .png)")
+
+    def _labels(self, name: str) -> torch.Tensor:
+        """(H,W) int64: which span's object a pixel belongs to."""
+        path = self._picture("masks", name)
+        labels, count = read_labels(path, self.size), len(self.spans[name])
+        there = set(labels.unique().tolist())
+        absent, unknown = sorted(set(range(1, count + 1)) - there), sorted(n for n in there if n > count)
+        if absent and unknown:
+            raise ValueError(
+                f"{path}: no pixel has the value {absent[0]} of the span {self.spans[name][absent[0] - 1]}, though "
+                f"some have {unknown[0]}; the values of its {count} spans are 1 to {count}"
+            )
+        return labels
 
     def _read(self, folder: str, index: int) -> torch.Tensor:
         path = self._picture(folder, self.names[index])
@@ -98,7 +119,7 @@ class FolderSource(CaptionedFolder):
         masks = torch.zeros(len(indices), max(counts), *self.size)
         for row, (i, count) in enumerate(zip(indices, counts, strict=True)):
             if count:
-                ids = torch.from_numpy(np.array(load_mask(self._picture("masks", self.names[i])), dtype=np.int64))
+                ids = self._labels(self.names[i])
                 masks[row, :count] = (ids[None] == torch.arange(1, count + 1)[:, None, None]).float()
         return masks
 
@@ -126,14 +147,16 @@ def read_vector(path: Path) -> torch.Tensor:
         ValueError: not such a file, not one vector, or a value that is not finite.
     """
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        values = read_array(path)
+    except ValueError as error:
         raise ValueError(f"{CONTENT}/{path.name} can't be read: {error}") from None
     one = values.size == max(values.shape, default=0) > 0
-    if not one or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite then, and refused
+        vector = values.astype(np.float32).reshape(-1) if one and values.dtype.kind in "fiu" else None
+    if vector is None or not np.isfinite(vector).all():
         came = f"{values.shape} of {values.dtype}"
         raise ValueError(f"{CONTENT}/{path.name} must be one vector of finite numbers, it is {came}")
-    return torch.from_numpy(values.astype(np.float32).reshape(-1))
+    return torch.from_numpy(vector)
 
 
 def folder_source(task: FlexEControlTask) -> FolderSource:

@@ -19,6 +19,7 @@ from wm_pipelines.flexecontrol.plan import prepare_conditions
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.readers import read_text
 from wm_pipelines.text.scene_graph import SceneGraph
 
 
@@ -109,8 +110,8 @@ def run(
     graph = None
     if scene_graph is not None:
         try:
-            graph = SceneGraph.from_json(Path(scene_graph).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            graph = SceneGraph.from_json(read_text(scene_graph))
+        except ValueError as error:
             raise ValueError(f"scene_graph {str(scene_graph)!r}: {error}") from None
     pipeline = load(base, control)
     if torch.accelerator.is_available():

@@ -2,13 +2,14 @@
 
 Conventions: a picture is float32 `(3, H, W)` in [0, 1], sRGB. Greyscale is repeated to three channels, 16-bit
 samples are divided by 65535 (never clipped), EXIF orientation is applied, alpha is composited over a grey `matte`
-(1 = white, the default for photos; 0 for maps that are white on black). Pillow reads 16-bit colour files as
-8 bits a sample, and of several pictures in one file the first.
+(1 = white, the default for photos; 0 for maps that are white on black), whichever way the file is transparent: by a
+channel, a palette, or one colour that stands for nothing. Pillow reads 16-bit colour files as 8 bits a sample, and of
+several pictures in one file the first. A label picture is something else: what counts there is a pixel's number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,25 +19,151 @@ from wm_pipelines.runtime.files import atomic
 
 Picture: TypeAlias = Image.Image | np.ndarray | torch.Tensor
 
+PICTURE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jfif", ".jpe",
+    ".avif", ".jp2",
+)  # fmt: skip
+"""Endings of the picture files that are read, in small letters."""
+
+MAX_PIXELS = 2**26
+"""Pixels that a picture file or a frame of a video may have; checked before it is decoded."""
+
+# Raw modes of Pillow's decoders for grey samples of less than 8 bits, with the factor by which it widens them.
+_WIDENED = {"L;2": 85, "L;4": 17}
+
 
 def open_image(path: str | Path) -> Image.Image:
     """Read a picture file fully, in its own mode and bit depth, upright.
 
     Raises:
-        ValueError: no such file, not a picture, a truncated one, or one too large to be decoded safely.
+        ValueError: no such file, not a picture, a truncated one, or one of more than `MAX_PIXELS` pixels.
     """
+    return _opened(path, _loaded, "a corrupt or unsafe picture")
+
+
+def _opened(path: str | Path, load: Callable[[Image.Image], Any], otherwise: str) -> Any:
+    """What `load` makes of a picture file that is open but not decoded yet; if it can't, the file is `otherwise`."""
     path = Path(path)
     if not path.is_file():
         why = "it is a folder" if path.is_dir() else "the file is missing"
         raise ValueError(f"no picture at {str(path)!r}: {why}")
     try:
         with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+            return load(image)
     except UnidentifiedImageError:
         raise ValueError(f"{str(path)!r} is not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{str(path)!r} is a corrupt or unsafe picture: {error}") from None
+    except Exception as error:  # broken files make Pillow's decoders raise nearly anything
+        raise ValueError(f"{str(path)!r} is {otherwise}: {error}") from None
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """A PIL image decoded and upright, its transparent colour on the scale of its samples."""
+    raw, key = _raw_mode(image), image.info.get("transparency")
+    if key is not None and raw == "RGB;16B":
+        alpha = _alpha_16(image)
+        image.load()
+        whole = Image.merge("RGBA", (*image.split(), alpha))
+        whole.info = {name: value for name, value in image.info.items() if name != "transparency"}
+        image = whole
+    elif key is not None and raw in _WIDENED and isinstance(key, int):
+        factor = _WIDENED[raw]
+        image.load()
+        # of a key as of a sample, the lowest bits count
+        image.info["transparency"] = (key & 255 // factor) * factor
+    image.load()
+    return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; as it is where that is too broken to be read, as viewers show it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's parser lets nearly anything out
+        return image.copy()
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the samples lie in the file, in Pillow's words; empty once it is decoded, and for what decodes itself."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return str(args[0] if isinstance(args, tuple) and args else args or "")
+
+
+def _alpha_16(image: Image.Image) -> Image.Image:
+    """Where a PNG of 16 bits a colour is opaque. Pillow keeps 8 of them, in which many colours look like the key."""
+    import cv2
+
+    image.fp.seek(0)
+    samples = cv2.imdecode(np.frombuffer(image.fp.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.shape[-1] != 4:
+        raise ValueError("its transparent colour of 16 bits can't be read")
+    return Image.fromarray((samples[..., 3] > 0).astype(np.uint8) * 255)
+
+
+def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """The numbers that a label picture gives its pixels: a palette's indices, or grey samples of 1 to 32 bits.
+
+    A colour file serves if its colours are greys; what is transparent there must be 0. Of a picture of 1 bit, white
+    is 1. Bits are read as they are in the file, so 3 of 4 bits is 3.
+
+    Args:
+        size: (height, width) that it must have.
+
+    Returns:
+        int64 `(H, W)`.
+
+    Raises:
+        ValueError: as `open_image`; another size; a format that changes or renumbers values (JPEG, lossy WebP, GIF);
+            or colours, for which number each stands for can't be known.
+    """
+    labels = _opened(path, _numbers, "no label picture that can be read")
+    if size is not None and labels.shape != tuple(size):
+        came, wanted = ("{}x{}".format(*pair) for pair in (labels.shape, size))
+        raise ValueError(f"label picture {str(path)!r} is {came}; height and width must be {wanted}")
+    return torch.from_numpy(labels)
+
+
+def _numbers(image: Image.Image) -> np.ndarray:
+    """int64 `(H, W)` of a label picture that is not decoded yet."""
+    raw, mode, compression = _raw_mode(image), image.mode, str(image.info.get("compression", ""))
+    lossy = image.format == "WEBP" and b"VP8L" not in _head(image)
+    if image.format not in ("PNG", "TIFF", "BMP", "WEBP") or lossy or compression in ("jpeg", "webp"):
+        what = "lossy WEBP" if lossy else f"{image.format} {compression}".strip()
+        raise ValueError(f"{what} does not keep the numbers; save labels as PNG or TIFF")
+    bits = raw.partition(";")[2]
+    if "16" in bits and mode in ("RGB", "RGBA", "LA"):
+        raise ValueError("it has 16 bits a colour; save labels as one channel of grey, or as palette indices")
+    if "I" in bits:
+        raise ValueError("0 is white in it; save labels as grey with 0 as black, or as palette indices")
+    image.load()
+    values = np.asarray(_upright(image))
+    if mode in ("RGB", "RGBA", "LA", "PA"):
+        values = _only_channel(values, alpha=mode != "RGB")
+    elif mode not in ("1", "P", "L", "I") and not mode.startswith("I;16"):
+        raise ValueError(f"it has pixels of mode {mode}; save labels as grey or as palette indices")
+    elif mode == "L":
+        values = values // _WIDENED.get(raw.rstrip("R"), 1)
+    if values.min() < 0:
+        raise ValueError(f"its numbers begin at {values.min()}; labels are 0 or more")
+    return values.astype(np.int64)
+
+
+def _only_channel(values: np.ndarray, alpha: bool) -> np.ndarray:
+    """`(H, W)` of `(H, W, C)` whose channels but the last, which is alpha if `alpha` says so, are the same."""
+    colours, opaque = (values[..., :-1], values[..., -1]) if alpha else (values, np.full_like(values[..., 0], 255))
+    if (colours != colours[..., :1]).any():
+        raise ValueError("it has colours, and which number each stands for can't be known; save numbers as grey")
+    if ((opaque < 255) & ((opaque > 0) | (colours[..., 0] > 0))).any():
+        raise ValueError("it has numbers on transparent pixels; save labels without transparency")
+    return colours[..., 0]
+
+
+def _head(image: Image.Image) -> bytes:
+    """The first bytes of a picture's file: those that say which kind of WebP it is."""
+    image.fp.seek(0)
+    return image.fp.read(64)
 
 
 def load_image(path: str | Path, matte: float = 1.0) -> Image.Image:
@@ -130,21 +257,38 @@ def _planes(image: Picture) -> torch.Tensor:
 
 
 def _pil_array(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode == "I":
+    """`(H, W)` or `(H, W, 3|4)`; the fourth channel is how opaque a pixel is."""
+    image = _loaded(image)
+    mode, key = image.mode, image.info.get("transparency")
+    if mode == "La":  # Pillow has no way from it, but the same samples are a premultiplied colour
+        grey, alpha = image.getchannel(0), image.getchannel(1)
+        return np.asarray(Image.merge("RGBa", (grey, grey, grey, alpha)).convert("RGBA"))
+    if mode == "1":
+        image, key = image.convert("L"), None if key is None else 255 * (key & 1)
+    if mode in ("1", "F", "L", "RGB", "RGBA", "I") or mode.startswith("I;16"):
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"32-bit picture runs from {values.min()} to {values.max()}; only 0 to 65535 is read")
-        return values.astype(np.uint16)
-    if image.mode in ("F", "L", "RGB", "RGBA"):
-        return np.asarray(image)
-    if image.mode == "1":
-        return np.asarray(image.convert("L"))
+        if mode.startswith("I"):
+            if values.min() < 0 or values.max() > 65535:
+                raise ValueError(f"32-bit picture runs from {values.min()} to {values.max()}; only 0 to 65535 is read")
+            values = values.astype(np.uint16)
+        return values if key is None or mode in ("F", "RGBA") else _without_colour(values, key, mode)
     # Palettes may carry transparency in a colour's entry or in a chunk; RGBA resolves both.
-    has_alpha = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
+    palette_alpha = mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
+    has_alpha = mode in ("LA", "PA", "RGBa") or palette_alpha or key is not None
     return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def _without_colour(values: np.ndarray, key: object, mode: str) -> np.ndarray:
+    """`(H, W, 4)` of samples `(H, W)` or `(H, W, 3)` one colour of which, `key`, stands for nothing."""
+    colours = values if values.ndim == 3 else values[..., None].repeat(3, -1)
+    most = np.iinfo(colours.dtype).max
+    wanted = np.asarray(key)
+    if wanted.dtype.kind not in "iu" or wanted.shape not in ((), (3,)):
+        raise ValueError(f"the transparent colour of a picture of mode {mode} is {key!r}; a grey or three samples")
+    if wanted.max() > most:  # of a file with more bits than Pillow kept
+        wanted = wanted >> 8
+    alpha = np.where((colours == wanted).all(-1), 0, most).astype(colours.dtype)
+    return np.dstack([colours, alpha])
 
 
 def to_pil(image: Picture, matte: float = 1.0) -> Image.Image:

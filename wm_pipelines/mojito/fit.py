@@ -19,11 +19,10 @@ from wm_pipelines.data.captioned import CaptionedFolder
 from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.flow import FARNEBACK, level_of, measure_flow, percentile_table
-from wm_pipelines.media.video import read_video
+from wm_pipelines.media.video import VIDEO_SUFFIXES, pick_frames
 from wm_pipelines.mojito.training import VideoTask
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
-VIDEOS = (".mp4", ".webm", ".mov", ".mkv")
 UPDATES = ("none", "lora", "kronecker")
 TARGETS = r".*motion_modules.*\.(to_q|to_k|to_v|to_out\.0)"
 
@@ -37,24 +36,19 @@ class ClipFolder(CaptionedFolder):
 
     def __init__(self, root: str | Path):
         super().__init__(root)
-        self.paths = [self.path("videos", name, VIDEOS) for name in self.names]
+        self.paths = [self.path("videos", name, VIDEO_SUFFIXES) for name in self.names]
 
     def clip(self, index: int, frames: int, size: int, fps: float) -> torch.Tensor:
-        """The first `frames` frames at `fps`, (F, 3, size, size) in [0, 1].
+        """The first `frames` frames at `fps`, chosen by their times, (F, 3, size, size) in [0, 1].
 
         Raises:
             ValueError: another size, or a video that is too short.
         """
         path = self.paths[index]
-        pixels, rate = read_video(path)
+        pixels = pick_frames(path, frames, fps)
         if tuple(pixels.shape[-2:]) != (size, size):
             raise ValueError(f"{path.name} is {pixels.shape[-2]}x{pixels.shape[-1]}; options.size is {size}")
-        chosen = (torch.arange(frames) * (rate or fps) / fps).round().long()
-        if chosen[-1] >= len(pixels):
-            raise ValueError(
-                f"{path.name} has {len(pixels)} frames; {frames} at {fps:g} a second need {chosen[-1] + 1}"
-            )
-        return pixels[chosen].float() / 255
+        return pixels.float() / 255
 
 
 class FolderClips:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wm_pipelines.media.pictures import image_grid, save_image
-from wm_pipelines.media.video import save_gif, write_video
+from wm_pipelines.media.video import check_gif_rate, save_gif, write_video
 from wm_pipelines.mojito.formats import canonical
 from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.overlay import describe, draw_report
@@ -75,8 +75,7 @@ def run(
         raise ValueError(f"out {str(out)!r} is a file; name a folder")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed!r}; it must be an integer from 0 to 2**63 - 1")
-    if not 0 < fps <= 50:
-        raise ValueError(f"fps={fps}; it must lie in (0, 50]")
+    check_gif_rate(fps, num_frames)
     reading = {name: value for name, value in (reading or {}).items() if value is not None}
     if format in POINT_FORMATS:
         reading.setdefault("num_frames", num_frames)

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written aside, then renamed."""
+"""Files and folders that are there whole or not at all: written aside, then renamed; and what a folder holds."""
 
 import os
 import secrets
@@ -6,6 +6,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin"})
+"""What systems leave in people's folders, in small letters; names that begin with a dot are such too."""
 
 
 @contextmanager
@@ -80,3 +83,9 @@ def read_data(path: str | Path, most: int = 64 * 2**20) -> bytes:
     if not 0 < size <= most:
         raise ValueError(f"{str(path)!r} has {size} bytes; a file of tracks or boxes has 1 to {most}")
     return path.read_bytes()
+
+
+def visible(folder: str | os.PathLike) -> list[Path]:
+    """The entries of a folder in the order of their names, without what a person did not put there."""
+    entries = (path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    return sorted(path for path in entries if path.name.lower() not in LITTER)

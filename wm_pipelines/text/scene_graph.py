@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from wm_pipelines.runtime.readers import parse_json
 from wm_pipelines.text.phrasing import EMPTY, NodeId, join_clauses
 from wm_pipelines.text.scene_graph_layout import AXES, find_cycle, relations_of, solve
 
@@ -185,8 +186,8 @@ class SceneGraph:
             ValueError: not JSON, another version, an unknown or missing field, or a graph that contradicts itself.
         """
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"a scene graph is JSON: {error}") from None
         if not isinstance(data, dict):
             raise ValueError(f"a scene graph is a JSON object with nodes and edges, got a {type(data).__name__}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.readers import read_json
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
@@ -130,7 +131,7 @@ class LIDResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LIDResult":
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls.from_dict(read_json(path))
 
     def describe(self) -> list[str]:
         """Lines for people: ranked groups first."""
