@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 SPEEDS = ("points", "constant")
 OUTSIDE = ("error", "clip")
+BOXES = ("named", "xywh", "xyxy")
 
 
 def point_inputs() -> list[Any]:
@@ -18,7 +19,7 @@ def point_inputs() -> list[Any]:
             default=16,
             min=1,
             max=4096,
-            tooltip="Frames of the clip. The first and last point belong to the first and last frame.",
+            tooltip="Frames of the clip. Where a path is at each of them says the tool that the format is from.",
         ),
         io.Float.Input("box_width", **side, tooltip="Width of the box around a point, in fractions of the picture."),
         io.Float.Input("box_height", **side, tooltip="Height of the box around a point, in fractions of the picture."),
@@ -28,7 +29,7 @@ def point_inputs() -> list[Any]:
             "speed",
             options=list(SPEEDS),
             default="points",
-            tooltip="'points' takes the points as equally spaced in time, 'constant' goes along the path evenly.",
+            tooltip="'points' times the points as the format's own tool does, 'constant' goes along the path evenly.",
         ),
         io.Combo.Input(
             "outside",
@@ -37,6 +38,18 @@ def point_inputs() -> list[Any]:
             tooltip="What to do when a point or its box leaves the picture: refuse, or cut at the border.",
         ),
     ]
+
+
+def box_input() -> Any:
+    """The widget that says what four numbers of a box are, for nodes whose other inputs stand before it."""
+    return io.Combo.Input(
+        "box_format",
+        options=list(BOXES),
+        default="named",
+        optional=True,
+        tooltip="What a box is. 'named': a dict that names its sides, as core's x, y, width, height. Four numbers "
+        "don't say it: 'xyxy' for corners, as KJNodes' points editor lists them, 'xywh' for x, y, width, height.",
+    )
 
 
 def point_options(*, num_frames: int, box: tuple, canvas: tuple, speed: str, outside: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class WM_MojitoApply(io.ComfyNode):
         fraction: float,
     ) -> io.NodeOutput:
         from wm_pipelines.mojito.conflicts import find_conflicts
-        from wm_pipelines.mojito.objects import object_boxes
+        from wm_pipelines.mojito.objects import hidden_lines, object_boxes
 
         from ._native_motion import MotionBias, kind_of, positions_of
 
@@ -99,6 +99,7 @@ class WM_MojitoApply(io.ComfyNode):
         )
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         lines = find_conflicts(prompt, trajectory, boxes, ()) or ["no conflict"]
+        lines += hidden_lines(trajectory, num_frames)
         return io.NodeOutput(bias.apply(model), positive, "\n".join(lines))
 
 

@@ -5,12 +5,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.types import CATEGORY, lines_of, to_image
-from ._points import point_inputs, point_options
+from ._points import box_input, point_inputs, point_options
 from ._sockets import Trajectory
 
 # A test holds the formats against the library.
 FORMATS = ("json", "freetraj", "trailblazer", "kjnodes", "motionctrl", "tora", "dragnuwa")
 POINTS = ("kjnodes", "motionctrl", "tora", "dragnuwa")
+CLIP_OPTIONS = {"freetraj": ("num_frames", "outside")}
 EXAMPLE = """{
   "version": 1,
   "canvas": [64, 64],
@@ -80,8 +81,9 @@ class WM_Trajectory(io.ComfyNode):
 
         box, canvas = (box_width, box_height), (canvas_width, canvas_height)
         options: dict[str, Any] = {}
-        if format in POINTS:
+        if format in POINTS or format in CLIP_OPTIONS:
             options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
+            options = {name: options[name] for name in CLIP_OPTIONS.get(format, options)}
         objects = (*(more or ()), *read_trajectory(text, format, lines_of(phrases) or None, **options))
         return io.NodeOutput(objects, write(objects))
 
@@ -108,9 +110,10 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
                 io.BBOX.Input(
                     "bboxes",
                     optional=True,
-                    tooltip="x, y, width, height in pixels of the canvas: one box, or one for each frame.",
+                    tooltip="In pixels of the canvas: one box, one for each frame, or one for each line of phrases.",
                 ),
                 Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
+                box_input(),
             ],
             outputs=[
                 Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
@@ -132,6 +135,7 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         tracks: Any = None,
         bboxes: Any = None,
         more: tuple = (),
+        box_format: str = "named",
     ) -> io.NodeOutput:
         from wm_pipelines.mojito.formats.boxes import read_bbox
         from wm_pipelines.mojito.formats.canonical import write
@@ -146,10 +150,15 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
             raise ValueError("canvas_width and canvas_height must be set: tracks and boxes are pixels of a canvas")
         if tracks is not None:
             objects = read_trajectory(tracks, "tracks", words, **options)
-        elif len(words) != 1:
-            raise ValueError(f"phrases has {len(words)} lines; bboxes belong to one object")
         else:
-            objects = read_bbox(bboxes, words[0], options["canvas"], outside)
+            objects = read_bbox(
+                bboxes,
+                words,
+                options["canvas"],
+                outside=outside,
+                box_format=None if box_format == "named" else box_format,
+                num_frames=num_frames,
+            )
         objects = (*(more or ()), *objects)
         return io.NodeOutput(objects, write(objects))
 

@@ -213,7 +213,47 @@ def main(folder: Path) -> dict:
     except ValueError as error:
         found["refused"]["stride"] = str(error)
     found["ksampler"] = sampled(unet, wan, clip, apply)
+    hidden = MotionObject("red cube", (0, 0, 1, 1), hidden=[1, 2])
+    found["hidden"] = apply(unet, chosen=(hidden,))[2]
+    found["boxes"] = boxes(nodes["WM_TrajectoryFromTracks"], nodes["WM_Trajectory"])
     return found
+
+
+def boxes(from_tracks, from_text) -> dict:
+    """Boxes and paths as other nodes hand them on, at the last frame of a clip of 16; or what is said against them."""
+
+    def read(node, *first, side=512, outside="error", **inputs) -> list:
+        try:
+            found, _ = node.execute(
+                *first,
+                num_frames=16,
+                box_width=0.1,
+                box_height=0.1,
+                canvas_width=side,
+                canvas_height=side,
+                speed="points",
+                outside=outside,
+                **inputs,
+            ).result
+        except ValueError as error:
+            return str(error)
+        return [[round(x, 4) for x in item.frame_boxes(16)[-1].tolist()] for item in found]
+
+    drawn = [(128, 128, 256, 256), (0, 0, 64, 128)]
+    core = {"x": 128, "y": 128, "width": 128, "height": 128}
+    freetraj = "0, 0, 0.25, 0, 0.25\n{}, 0, 0.25, 0.25, 0.5"
+    return {
+        "corners": read(from_tracks, "red cube", bboxes=drawn[:1], box_format="xyxy"),
+        "sizes": read(from_tracks, "red cube", bboxes=drawn[:1], box_format="xywh"),
+        "core": read(from_tracks, "red cube", bboxes=[core] * 16),
+        "saved before": read(from_tracks, "red cube", bboxes=drawn[:1]),
+        "drawn": read(from_tracks, "red cube\nblue ball", bboxes=drawn, box_format="xyxy"),
+        "drawn for one": read(from_tracks, "red cube", bboxes=drawn, box_format="xyxy"),
+        "motionctrl": read(from_text, "64, 64\n128, 192", "motionctrl", "red cube", side=0),
+        "freetraj": read(from_text, freetraj.format(5), "freetraj", "red cube", side=0),
+        "freetraj further": read(from_text, freetraj.format(3), "freetraj", "red cube", side=0),
+        "freetraj cut": read(from_text, freetraj.format(4), "freetraj", "red cube", side=0, outside="clip"),
+    }
 
 
 def sampled(unet, wan, clip, apply) -> dict:

@@ -73,6 +73,24 @@ def test_cores_ksampler_runs_the_steered_models(found):
     assert run["wan masks in windows"] == [[2, 1, 48, 77], *second]
 
 
+def test_boxes_are_what_they_say_or_are_asked_about(found):
+    boxes = found["boxes"]
+    assert boxes["corners"] == boxes["core"] == [[0.25, 0.25, 0.5, 0.5]]
+    assert boxes["sizes"] == [[0.25, 0.25, 0.75, 0.75]]
+    assert "say which by box_format='xywh' or 'xyxy'" in boxes["saved before"]
+    assert boxes["drawn"] == [[0.25, 0.25, 0.5, 0.5], [0.0, 0.0, 0.125, 0.25]]
+    assert "BBOX has 2 boxes for 16 frames" in boxes["drawn for one"]
+
+
+def test_paths_are_timed_and_measured_as_their_tools_do(found):
+    boxes = found["boxes"]
+    assert boxes["motionctrl"] == [[0.45, 0.7, 0.55, 0.8]]  # lines, in 256
+    assert boxes["freetraj"] == [[0.75, 0.0, 1.0, 0.25]]  # on at its speed after its last keyframe
+    assert "(frame 10) has x1=1.08333, outside [0, 1]" in boxes["freetraj further"]
+    assert boxes["freetraj cut"] == [[0.9375, 0.0, 1.0, 0.25]]
+    assert 'objects[0] ("red cube") has no target in frames 1 to 2' in found["hidden"]
+
+
 def test_what_can_not_be_is_one_clear_error(found):
     refused = found["refused"]
     assert "phrase 'green cone' not found in prompt" in refused["absent"]

@@ -17,8 +17,15 @@ def mojito(
     ] = "json",
     phrase: Annotated[list[str] | None, typer.Option(help="object of each path in a file that names none")] = None,
     box: Annotated[str | None, typer.Option(help="WIDTH,HEIGHT around points, in fractions of the picture")] = None,
-    canvas: Annotated[str | None, typer.Option(help="WIDTH,HEIGHT that points were drawn on, in pixels")] = None,
-    speed: Annotated[str | None, typer.Option(help="along points: points | constant")] = None,
+    canvas: Annotated[
+        str | None, typer.Option(help="WIDTH,HEIGHT that points were drawn on, in pixels; default: the format's own")
+    ] = None,
+    speed: Annotated[
+        str | None, typer.Option(help="along points: points (as the format's tool times them) | constant")
+    ] = None,
+    outside: Annotated[
+        str | None, typer.Option(help="points and boxes that leave the picture: error | clip; default: error")
+    ] = None,
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path("outputs/mojito"),
     model: Annotated[str, typer.Option(help="embedded name, folder or Hub id")] = "diorama-video",
     base: Annotated[str | None, typer.Option(help="where to find the base that the model's record names")] = None,
@@ -38,10 +45,10 @@ def mojito(
 ) -> None:
     """Text to video with objects that follow boxes or paths, and a dial for how much moves."""
     from wm_pipelines.mojito.run import run
-    from wm_pipelines.mojito.trajectories import POINT_FORMATS
+    from wm_pipelines.mojito.trajectories import TIMED_FORMATS
 
     reading = {"phrases": phrase, "size": _pair(box, "box"), "canvas": _pair(canvas, "canvas"), "speed": speed}
-    reading["num_frames"] = frames if format in POINT_FORMATS else None
+    reading |= {"outside": outside, "num_frames": frames if format in TIMED_FORMATS else None}
     report = run(
         prompt=prompt,
         objects=object or [],

@@ -1,15 +1,12 @@
 """What moves where: the objects of a prompt and their boxes over time, checked, never repaired (mojito.md, 1, 10)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
 
-Numbers = Sequence[Any] | np.ndarray | torch.Tensor
+from wm_pipelines.mojito.values import MOST_FRAMES, Numbers, array, brief, frame_count, real, whole
 
 ROUNDING = 1e-6
 """How far a coordinate may lie outside [0, 1], as sums of floats do; it is then moved onto the border."""
@@ -21,7 +18,8 @@ class MotionObject:
 
     The place is given either as `boxes` or as `points` with a `size`. One of them alone holds for all frames; as many
     as there are frames are taken one a frame; with `keyframes` they hold at these frames, linear in between, and the
-    first and last of them hold before and after.
+    first and last of them hold before and after. Numbers may be of any kind: Python's, NumPy's and torch's, half
+    precision too.
 
     Args:
         phrase: words of the prompt, as they stand there.
@@ -31,6 +29,8 @@ class MotionObject:
         size (`(2,)`, or one for each point): width and height of the box around a point, fractions of the picture.
         span: start and end of the phrase in the prompt, in characters, where it stands there more than once.
         weight: of the object among the others; above 0.
+        hidden: frames in which what this was read from shows no place, so that its box is only held or bridged; they
+            change no box, and the report of a call tells them.
 
     Example:
         >>> cube = MotionObject("red cube", boxes=[(0, 0.4, 0.25, 0.7), (0.75, 0.4, 1, 0.7)], keyframes=[0, 15])
@@ -45,6 +45,7 @@ class MotionObject:
     size: Numbers | None = None
     span: tuple[int, int] | None = None
     weight: float = 1.0
+    hidden: Sequence[int] | None = None
 
     def frame_boxes(self, num_frames: int, index: int | None = None) -> torch.Tensor:
         """The box of each frame, float32 `(num_frames, 4)`, x0, y0, x1, y1 in [0, 1].
@@ -55,8 +56,7 @@ class MotionObject:
         Raises:
             ValueError: any field that is not as the class says, naming object, box and value.
         """
-        if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
-            raise ValueError(f"num_frames={num_frames!r}; it must be a whole number of at least 1")
+        num_frames = frame_count(num_frames)
         name = "" if index is None else f"objects[{index}]."
         boxes, frames = self._checked(name, num_frames)
         if boxes.ndim == 1:
@@ -86,13 +86,33 @@ class MotionObject:
 
     def _check_words(self, name: str) -> None:
         if not isinstance(self.phrase, str) or not self.phrase.strip():
-            raise ValueError(f"{name}phrase is {self.phrase!r}; name words of the prompt")
+            raise ValueError(f"{name}phrase is {brief(self.phrase)}; name words of the prompt")
         if self.span is not None:
-            span = tuple(self.span) if isinstance(self.span, tuple | list) else ()
-            if len(span) != 2 or not all(_is_whole(v) for v in span) or not 0 <= span[0] < span[1]:
-                raise ValueError(f"{name}span is {self.span!r}; two whole numbers, 0 <= start < end")
-        if not isinstance(self.weight, Real) or isinstance(self.weight, bool) or not 0 < self.weight < math.inf:
-            raise ValueError(f"{name}weight is {self.weight!r}; a finite number above 0")
+            span = [whole(end) for end in self.span] if isinstance(self.span, tuple | list) else []
+            if len(span) != 2 or None in span or not 0 <= span[0] < span[1]:
+                raise ValueError(f"{name}span is {brief(self.span)}; two whole numbers, 0 <= start < end")
+        weight = real(self.weight)
+        if weight is None or weight <= 0:
+            raise ValueError(f"{name}weight is {brief(self.weight)}; a finite number above 0")
+        if self.hidden is not None:
+            self.hidden_frames(name)
+
+    def hidden_frames(self, name: str = "") -> list[int]:
+        """The frames of `hidden`, in order.
+
+        Raises:
+            ValueError: something that is no whole number from 0.
+        """
+        given = self.hidden.tolist() if isinstance(self.hidden, torch.Tensor | np.ndarray) else self.hidden
+        if not isinstance(given, Sequence | None) or isinstance(given, str):
+            raise ValueError(f"{name}hidden is {brief(given)}; it must be a list of frames")
+        found = []
+        for k, frame in enumerate(given or ()):
+            index = whole(frame)
+            if index is None or not 0 <= index < MOST_FRAMES:
+                raise ValueError(f"{name}hidden[{k}] is {brief(frame)}; it must be a frame, a whole number from 0")
+            found.append(index)
+        return sorted(set(found))
 
     def _boxes(self, name: str) -> np.ndarray:
         """float64 `(4,)` or `(N, 4)`, not yet checked for their values."""
@@ -102,12 +122,12 @@ class MotionObject:
         if self.boxes is not None:
             if self.size is not None:
                 raise ValueError(f"{name}size belongs to points; boxes have their own")
-            return _array(self.boxes, 4, f"{name}boxes")
-        points = _array(self.points, 2, f"{name}points")
+            return array(self.boxes, 4, f"{name}boxes")
+        points = array(self.points, 2, f"{name}points")
         _finite(points, f"{name}points", ("x", "y"))
         if self.size is None:
             raise ValueError(f"{name}points need a size (width, height) of the box around them, in (0, 1]")
-        size = _array(self.size, 2, f"{name}size")
+        size = array(self.size, 2, f"{name}size")
         if size.ndim == 2 and size.shape != points.shape:
             raise ValueError(f"{name}size has shape {size.shape}; it must be (2,) or that of points, {points.shape}")
         for row, (width, height) in enumerate(np.atleast_2d(size)):
@@ -133,37 +153,41 @@ def object_boxes(objects: Sequence[MotionObject], num_frames: int) -> torch.Tens
     return torch.stack([item.frame_boxes(num_frames, index) for index, item in enumerate(objects)])
 
 
+def hidden_lines(objects: Sequence[MotionObject], num_frames: int) -> list[str]:
+    """For each object with hidden frames in the clip one line that names them."""
+    lines = []
+    for index, item in enumerate(objects):
+        frames = [frame for frame in item.hidden_frames(f"objects[{index}].") if frame < num_frames]
+        if frames:
+            lines.append(
+                f'objects[{index}] ("{item.phrase}") has no target in frames {_runs(frames)}: its trajectory shows no '
+                "place there, and its box is held or bridged"
+            )
+    return lines
+
+
+def _runs(frames: Sequence[int]) -> str:
+    """`0 to 3, 7` of 0, 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    return ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in runs)
+
+
 def text(value: float) -> str:
     """A number for a message: two decimals where they say all of it."""
     return f"{value:.2f}" if abs(value - round(value, 2)) < ROUNDING else f"{value:.6g}"
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _array(values: Any, width: int, name: str) -> np.ndarray:
-    """float64 `(width,)` or `(N, width)`, N at least 1."""
-    form = f"it must be ({width},) or (N, {width}) numbers"
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name} has rows of different lengths; {form}") from None
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} holds something that is no number; {form}")
-    if array.ndim not in (1, 2) or array.shape[-1] != width or not len(array):
-        raise ValueError(f"{name} has shape {array.shape}; {form}")
-    return array.astype(np.float64)
-
-
-def _finite(rows: np.ndarray, name: str, sides: Sequence[str]) -> None:
+def _finite(rows: np.ndarray, name: str, sides: Sequence[str], frames: np.ndarray | None = None) -> None:
     """ValueError naming the first number that is NaN or infinite."""
     bad = np.argwhere(~np.isfinite(np.atleast_2d(rows)))
     if len(bad):
         row, side = bad[0]
-        at = f"[{row}]" if rows.ndim == 2 else ""
+        at = (f"[{row}]" if rows.ndim == 2 else "") + ("" if frames is None else f" (frame {frames[row]})")
         raise ValueError(f"{name}{at} has {sides[side]}={np.atleast_2d(rows)[row, side]}; it must be a finite number")
 
 
@@ -178,33 +202,38 @@ def _frames_of(
                 f"pass keyframes or {num_frames} {field}"
             )
         return np.arange(len(np.atleast_2d(boxes)))
-    if isinstance(keyframes, torch.Tensor):
+    if isinstance(keyframes, torch.Tensor | np.ndarray):
         keyframes = keyframes.tolist()
-    if not isinstance(keyframes, Sequence | np.ndarray) or isinstance(keyframes, str):
-        raise ValueError(f"{name}keyframes is {keyframes!r}; it must be a list of whole numbers")
+    if not isinstance(keyframes, Sequence) or isinstance(keyframes, str):
+        raise ValueError(f"{name}keyframes is {brief(keyframes)}; it must be a list of whole numbers")
     if boxes.ndim == 1:
         raise ValueError(f"{name}keyframes are given, but {field} is one row, which holds for all frames")
     if len(keyframes) != len(boxes):
         raise ValueError(f"{name}keyframes has {len(keyframes)} frames for {len(boxes)} {field}; one for each")
-    for k, frame in enumerate(keyframes):
-        if not _is_whole(frame):
-            raise ValueError(f"{name}keyframes[{k}] is {frame!r}; it must be a whole number")
+    frames: list[int] = []
+    for k, given in enumerate(keyframes):
+        frame = whole(given)
+        if frame is None:
+            raise ValueError(f"{name}keyframes[{k}] is {brief(given)}; it must be a whole number")
+        if abs(frame) >= MOST_FRAMES:
+            raise ValueError(f"{name}keyframes[{k}] is {brief(frame)}; a clip has at most {MOST_FRAMES} frames")
         if frame < 0 or (num_frames is not None and frame >= num_frames):
             clip = f"the clip has frames 0 to {num_frames - 1}" if num_frames is not None else "frames count from 0"
             raise ValueError(f"{name}keyframes[{k}] is {frame}, but {clip}")
-        if k and frame <= keyframes[k - 1]:
-            raise ValueError(f"{name}keyframes[{k}] is {frame} after {keyframes[k - 1]}; they must rise strictly")
-    return np.asarray(keyframes)
+        if k and frame <= frames[k - 1]:
+            raise ValueError(f"{name}keyframes[{k}] is {frame} after {frames[k - 1]}; they must rise strictly")
+        frames.append(frame)
+    return np.asarray(frames)
 
 
 def _check_boxes(boxes: np.ndarray, frames: np.ndarray, item: MotionObject, name: str, field: str) -> None:
-    _finite(boxes, f"{name}{field}", ("x0", "y0", "x1", "y1"))
-    for row, box in enumerate(np.atleast_2d(boxes)):
+    _finite(boxes, f"{name}{field}", ("x0", "y0", "x1", "y1"), None if item.keyframes is None else frames)
+    # Compared as they will be used: two sides may fall together in float32.
+    used = np.clip(np.atleast_2d(boxes), -1e30, 1e30).astype(np.float32).tolist()
+    for row, (x0, y0, x1, y1) in enumerate(used):
         at = f"{name}{field}" + (f"[{row}]" if boxes.ndim == 2 else "")
         if item.keyframes is not None:
             at += f" (frame {frames[row]})"
-        # Compared as they will be used: two sides may fall together in float32.
-        x0, y0, x1, y1 = (float(side) for side in box.astype(np.float32))
         for low, high, axis in ((x0, x1, "x"), (y0, y1, "y")):
             if high <= low:
                 raise ValueError(f"{at} has {axis}1<={axis}0 ({text(high)}<={text(low)})")

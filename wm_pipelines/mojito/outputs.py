@@ -24,7 +24,7 @@ class MotionReport:
         flow: (frames - 1,) mean optical flow of each pair of frames, px a frame; None where no frames were decoded.
         iou: (O, frames) of the detected and the wanted box; None without a detector.
         conflicts: what text and trajectories disagree about, found before sampling, and which will win.
-        warnings: what went wrong while sampling.
+        warnings: frames in which a trajectory shows no place for its object, and what went wrong while sampling.
     """
 
     energy: list[list[float]] = field(default_factory=list)

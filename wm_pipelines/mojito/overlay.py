@@ -11,6 +11,7 @@ from wm_pipelines.media.pictures import Picture, to_pil, to_tensor
 from wm_pipelines.mojito.formats.points import write_tracks
 from wm_pipelines.mojito.objects import MotionObject, object_boxes
 from wm_pipelines.mojito.outputs import MotionReport
+from wm_pipelines.mojito.values import frame_count
 
 SMALLEST = 256
 """Pictures whose shorter side is below this are enlarged, so that labels can be read."""
@@ -75,6 +76,7 @@ def trajectory_preview(
     Raises:
         ValueError: as `object_boxes` and `draw_on_grid`.
     """
+    num_frames = frame_count(num_frames)
     boxes = object_boxes(list(objects), num_frames)
     frames = torch.full((1, 3, *size), 0.15) if frames is None else frames
     shown = list(frames.expand(num_frames, -1, -1, -1) if len(frames) == 1 else frames)

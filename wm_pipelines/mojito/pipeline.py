@@ -26,11 +26,12 @@ from wm_pipelines.mojito.guidance import MotionGuide, Settings
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.mojito.noise_variance import check_scheduler
-from wm_pipelines.mojito.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.objects import MotionObject, hidden_lines, object_boxes
 from wm_pipelines.mojito.outputs import MojitoPipelineOutput, MotionReport
 from wm_pipelines.mojito.reporting import frames_tensor, measured_flow, measured_iou
 from wm_pipelines.mojito.shared_noise import share_noise
 from wm_pipelines.mojito.state import MotionState, make_guide
+from wm_pipelines.mojito.values import frame_count, whole
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.text.prompts import check_length
@@ -302,8 +303,9 @@ class MojitoPipeline(WMPipeline):
         if num_frames is None:
             num_frames = inspect.signature(type(stock).__call__).parameters[self.family.frames].default
             num_frames = self.transformer.config.sample_frames if num_frames is None else num_frames
-        if not isinstance(num_frames, Integral) or num_frames < 1:
+        if (whole(num_frames) or 0) < 1:
             raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
+        num_frames = frame_count(num_frames)
         stride = _temporal_stride(stock)
         if (num_frames - 1) % stride:
             raise ValueError(
@@ -539,6 +541,7 @@ class MojitoPipeline(WMPipeline):
                 boxes.append(moving)
                 report = reports[v * per_video + copy]
                 report.boxes, report.conflicts = latent, conflicts
+                report.warnings += hidden_lines(items, num_frames)
         state = MotionState(guides, frozenset(tapped), renormalise=family.padded)
         return MotionGuide(family, denoiser=denoiser, scheduler=self.scheduler, state=state, settings=settings), boxes
 

@@ -15,7 +15,8 @@ from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.overlay import describe, draw_report
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.reporting import frames_tensor
-from wm_pipelines.mojito.trajectories import POINT_FORMATS, load_trajectory, parse_object
+from wm_pipelines.mojito.trajectories import TIMED_FORMATS, load_trajectory, parse_object
+from wm_pipelines.mojito.values import frame_count, real, whole
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 
@@ -60,7 +61,8 @@ def run(
     Args:
         objects: `MotionObject`s, or texts as `parse_object` reads them.
         trajectories: files of `format`, whose objects come before these.
-        reading: options of `read_trajectory` for these files, besides `num_frames`, which formats of points get.
+        reading: options of `read_trajectory` for these files, besides `num_frames`, which those of
+            `TIMED_FORMATS` get.
         options: passed to `MojitoPipeline.__call__`; an option that is None is left out.
 
     Returns:
@@ -73,11 +75,14 @@ def run(
     """
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out {str(out)!r} is a file; name a folder")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if whole(seed) is None or not 0 <= whole(seed) < 2**63:
         raise ValueError(f"seed={seed!r}; it must be an integer from 0 to 2**63 - 1")
+    if real(fps) is None:
+        raise ValueError(f"fps={fps!r}; it must be a number")
+    seed, fps, num_frames = whole(seed), real(fps), frame_count(num_frames)
     check_gif_rate(fps, num_frames)
     reading = {name: value for name, value in (reading or {}).items() if value is not None}
-    if format in POINT_FORMATS:
+    if format in TIMED_FORMATS:
         reading.setdefault("num_frames", num_frames)
     items = [item for path in trajectories for item in load_trajectory(path, format, **reading)]
     items += [item if isinstance(item, MotionObject) else parse_object(item, num_frames) for item in objects]

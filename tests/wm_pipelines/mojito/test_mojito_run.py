@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,6 +61,47 @@ def test_objects_and_paths_become_a_video_with_its_report(monkeypatch, checkpoin
     again = load_trajectory(out / "trajectory.json")
     assert torch.allclose(again[1].frame_boxes(4), parse_object(OBJECT, 4).frame_boxes(4))
     assert torch.allclose(again[0].frame_boxes(4)[3], torch.tensor([0.55, 0.05, 0.95, 0.45]))
+
+
+def test_frames_without_a_target_are_told(monkeypatch, checkpoint, tmp_path, capsys):
+    # ATI's point k is at k / 120 of the clip, so the path ends in the middle of four frames
+    (tmp_path / "path.json").write_text(str([{"x": 128 + k, "y": 128} for k in range(61)]))
+    out = tmp_path / "out"
+    code = call(
+        monkeypatch, "--prompt", "a red cube", "--trajectory", tmp_path / "path.json", "--format", "ati",
+        "--phrase", "red cube", "--canvas", "256,256", "--box", "0.4,0.4", "--outside", "clip",
+        "--model", checkpoint, "--frames", 4, "--steps", 1, "--iterations", 1, "--fraction", 1, "--out", out,
+    )  # fmt: skip
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    line = 'objects[0] ("red cube") has no target in frames 2 to 3'
+    assert f"warning: {line}" in printed.err
+    assert json.loads((out / "report.json").read_text())["warnings"][0].startswith(line)
+    assert load_trajectory(out / "trajectory.json")[0].hidden == [2, 3]
+
+
+def test_a_freetraj_box_goes_on_through_the_clip(monkeypatch, checkpoint, tmp_path, capsys):
+    (tmp_path / "path.txt").write_text("0, 0.1, 0.5, 0, 0.4\n1, 0.1, 0.5, 0.2, 0.6\n")
+    arguments = [
+        "--prompt", "a red cube", "--trajectory", tmp_path / "path.txt", "--format", "freetraj", "--phrase",
+        "red cube", "--model", checkpoint, "--steps", 1, "--iterations", 1, "--fraction", 1,
+    ]  # fmt: skip
+    assert call(monkeypatch, *arguments, "--frames", 4, "--out", tmp_path / "out") == 0
+    boxes = load_trajectory(tmp_path / "out" / "trajectory.json")[0].frame_boxes(4)
+    assert boxes[:, 0].tolist() == pytest.approx([0, 0.2, 0.4, 0.6])
+    assert call(monkeypatch, *arguments, "--frames", 6, "--out", tmp_path / "more") == 2
+    assert "(frame 4) has x1=1.20, outside [0, 1]" in capsys.readouterr().err
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(checkpoint, tmp_path):
+    from wm_pipelines.mojito.run import run
+
+    options = {"num_inference_steps": 1, "guidance_iterations": 1, "guidance_fraction": 1.0}
+    report = run(
+        "a red cube", objects=["red cube=0,0,0.5,1"], out=tmp_path, model=str(checkpoint), seed=np.int64(0),
+        num_frames=torch.tensor(2), fps=np.float32(8), **options,
+    )  # fmt: skip
+    assert report["num_frames"] == 2 and report["seed"] == 0
 
 
 def test_without_objects_it_is_the_plain_model(monkeypatch, checkpoint, tmp_path):
