@@ -232,8 +232,9 @@ class _Video:
         try:
             # all streams are read, for the file is as long as its longest
             for packet in self.container.demux():
-                if packet.pts is not None:
-                    ends = max(ends, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                begins = packet.dts if packet.pts is None else packet.pts  # AVI has no other
+                if begins is not None:
+                    ends = max(ends, (begins + (packet.duration or 0)) * packet.time_base)
                 for frame in packet.decode() if packet.stream.index == self.stream.index else ():
                     self._check_size(frame.width, frame.height)
                     if frame.is_corrupt:

@@ -208,6 +208,18 @@ def test_a_title_in_another_encoding_is_no_damage(tmp_path):
     assert len(media.read_video(tmp_path / "b.mp4")[0]) == 2
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_an_avi_whose_packets_have_no_time_of_their_own_is_whole(tmp_path, codec):
+    with av.open(str(tmp_path / "a.avi"), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 48, 32, "yuv420p", {"bf": "2"}
+        for picture in noise(12):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    times = [float(frame.time) for frame in media.iter_video(tmp_path / "a.avi")]
+    assert [later - times[0] for later in times] == pytest.approx([n / 25 for n in range(12)])
+
+
 def test_an_avi_that_ends_early_is_refused(tmp_path):
     with av.open(str(tmp_path / "a.avi"), "w") as file:
         stream = file.add_stream("mjpeg", rate=8)
