@@ -76,6 +76,8 @@ class Chunker(Tagger):
         if gotten:
             return gotten
         verb = self._verb_here(i, (), False)
+        if verb and verb[1] in ("past", "part") and verb[0] not in lexicon.INTRANSITIVE and self._joins_predicate(i):
+            return Chunk("adj", words=(token,)), i + 1
         if verb:
             return self._verb_chunk(i, *verb, None)
         if token == "no" and not self._open(i + 1):
@@ -356,6 +358,11 @@ class Chunker(Tagger):
             else:
                 return True
         return False
+
+    def _joins_predicate(self, i: int) -> bool:
+        """ "is white and freshly painted": a participle that "and" joins to adjectives, with nothing behind it."""
+        joined = self._kind() in ("joint", "comma") and self._kind(2) in ("adj", "joint")
+        return joined and self._at(i + 1) in ("", ",", ".", "and", "?", ";") and not self._finite_ahead(i + 1)
 
     def _ends_predicate(self, i: int, words: list[str]) -> bool:
         """ "whose hair is red reads a book": adjectives behind "is", and a verb behind them."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from wm_pipelines.text import lexicon
+from wm_pipelines.text import words as w
 from wm_pipelines.text.attachment import GOES_ON, Attachment
 from wm_pipelines.text.parsed import ParsedText
 from wm_pipelines.text.statements import Clause, Frame
@@ -317,6 +318,13 @@ class Assembly(Attachment):
                 self.last, self.nearest = frame, id
             return
         follows = self._kind(n + 1) in ("verb", "cop")
+        bare = self._kind(n - 1) == "np" and self._kind(n + 1) == "verb" and self.nearest is not None
+        if bare and frame is None and chunk.text in w.SUBJECT_PRONOUNS:  # "the woman he follows"
+            known = [
+                e.id for e in self.entities if e.id != self.nearest and self._moves([e.id]) == (chunk.text != "it")
+            ]
+            self._enter(subjects=known[:1], gap=self.nearest)
+            return
         if self._kind(n - 1) == "rel" or (follows and self._kind(n - 1) in ("joint", "comma", "stop", "sub")):
             known = [e.id for e in self.entities]
             fits = [id for id in known if self._moves([id])] if person else known

@@ -80,6 +80,12 @@ class Tagger(Tokens):
             subject = subject or chunk.kind == "np"
         return subject
 
+    def _fronted(self) -> bool:
+        """Whether the clause has begun with a preposition and has no subject yet."""
+        kinds = [chunk.kind for chunk in self.found]
+        n = max((k for k, kind in enumerate(kinds) if kind in ("stop", "sub")), default=-1) + 1
+        return kinds[n : n + 1] == ["prep"] and "comma" not in kinds[n:] and "verb" not in kinds[n:]
+
     def _relative_open(self) -> bool:
         """Whether a relative clause waits for its verb: "the car that the man ..."."""
         for chunk in reversed(self.found):
@@ -284,6 +290,8 @@ class Tagger(Tokens):
             if after not in ("", ",", "."):
                 return known
             return known if lemma in lexicon.INTRANSITIVE or self._lacks_verb() else None
+        if self._fronted() and self._at(i + 1) in w.DETERMINERS and not ahead:
+            return known  # "between the towers hangs a flag"
         if lemma in lexicon.NOUNY and not w.plural(last):
             return None
         alone = self._lacks_verb() and not self._many_before()

@@ -76,6 +76,7 @@ def said(text):
         # joined and listed adjectives describe one thing
         ("a black and white dog", ["black white dog"], []),
         ("a big, red ball", ["big red ball"], []),
+        ("the fence is white and freshly painted", ["white painted fence"], []),
         ("a red ball and a blue cube", ["red ball", "blue cube"], []),
         # actors
         ("a cat is chased by a dog", ["cat", "dog"], [("dog", "chase", "cat")]),
@@ -86,7 +87,11 @@ def said(text):
         # inverted order, participles
         ("behind the cat is a dog", ["cat", "dog"], [("dog", "behind", "cat")]),
         ("on the wall hangs a mirror", ["wall", "mirror"], [("mirror", "hang", "wall")]),
+        ("between the towers hangs a flag", ["towers", "flag"], [("flag", "hang", "towers")]),
         ("a dog chasing a cat", ["dog", "cat"], [("dog", "chase", "cat")]),
+        ("the mouse chased by the cat escaped", ["mouse", "cat"],
+         [("cat", "chase", "mouse"), ("mouse", "escape", None)]),
+        ("a thief is chased down the street by a dog", ["thief", "street", "dog"], [("dog", "chase", "thief")]),
         ("wearing a hat, a man rides a horse", ["hat", "man", "horse"],
          [("man", "wear", "hat"), ("man", "ride", "horse")]),
         # what is not so is no relation
