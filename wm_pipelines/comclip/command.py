@@ -19,6 +19,9 @@ def comclip(
     detector: Annotated[
         str | None, typer.Option(help="Grounding DINO or OWLv2, where there are no boxes: folder or Hub id")
     ] = None,
+    parser: Annotated[
+        str, typer.Option(help="what reads captions: rules | spacy:MODEL | factual:FOLDER_OR_HUB_ID")
+    ] = "rules",
     fusion: Annotated[str | None, typer.Option(help="released | gclip | late | equal")] = None,
     missing: Annotated[str | None, typer.Option(help="what a part without a box sees: full | blank")] = None,
     embed: Annotated[str | None, typer.Option(help="unit | raw")] = None,
@@ -35,6 +38,7 @@ def comclip(
         base=base,
         boxes=boxes or [],
         detector=detector,
+        parser=parser,
         fit=fit,
         strict=strict,
         fusion=fusion,

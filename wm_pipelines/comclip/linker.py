@@ -1,8 +1,10 @@
 """Which labels of a picture an entity may refer to: by lemma and synonym, without a model (our design)."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from wm_pipelines.text import lexicon
 from wm_pipelines.text import words as w
 from wm_pipelines.text.parser import Entity, parse
 
@@ -24,15 +26,17 @@ def link(entity: Entity, labels: Sequence[str]) -> list[str]:
             continue
         if attributes <= said:
             exact.append(label)
-        elif not (attributes & w.COLOURS and said & w.COLOURS and not attributes & said & w.COLOURS):
+        elif not (attributes & lexicon.COLOURS and said & lexicon.COLOURS and not attributes & said & lexicon.COLOURS):
             loose.append(label)
     return exact or loose
 
 
 @lru_cache(maxsize=4096)
 def _read(label: str) -> tuple[str, frozenset[str]]:
-    """Name and attributes of a label's first entity."""
-    entities = parse(label).entities
+    """Name and attributes of a label's first entity; of "the dog's tail" that is the tail."""
+    parsed = parse(label)
+    owners = {r.subject for r in parsed.relations if r.verb == "have"} if re.search(r"['’]s|s['’]", label) else ()
+    entities = [entity for entity in parsed.entities if entity.id not in owners] or parsed.entities
     if not entities:
         return _name(label), frozenset()
     return _name(entities[0].name), frozenset(map(w.noun_lemma, entities[0].attributes))
@@ -45,6 +49,6 @@ def _name(name: str) -> str:
 def _same(name: str, label: str) -> bool:
     if name == label:
         return True
-    if any(name in group and label in group for group in w.SYNONYMS):
+    if any(name in group and label in group for group in lexicon.SYNONYMS):
         return True
-    return label in w.KINDS.get(name, ())
+    return label in lexicon.KINDS.get(name, ())

@@ -7,7 +7,7 @@ the whole, weighted by how well it matches its own word. Nothing is trained.
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ from wm_pipelines.media.boxes import Box, Boxes
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought
-from wm_pipelines.text.parser import ParsedText, parse
+from wm_pipelines.text.parsed import ParsedText
+from wm_pipelines.text.parsers import Parser, make_parser
 from wm_pipelines.text.vocabulary import check_vocabulary
 
 Pairs = list[tuple[int, int]]
@@ -88,7 +89,7 @@ class ComCLIPPipeline(WMPipeline):
         model: `CLIPModel` (OpenCLIP checkpoints in transformers' format too), `SiglipModel` or
             `Blip2ForImageTextRetrieval`.
         tokenizer, image_processor: as its checkpoint has them.
-        parser: caption -> `ParsedText`; default: the rule parser.
+        parser: caption -> `ParsedText`, or "rules", "spacy:MODEL", "factual:FOLDER_OR_HUB_ID"; default: the rules.
         grounder: (picture, phrases) -> boxes of labels; asked where a call gives no boxes. None finds nothing.
         linker: (entity, labels) -> labels that it may be; default: lemmas and synonyms.
 
@@ -112,14 +113,15 @@ class ComCLIPPipeline(WMPipeline):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         image_processor: BaseImageProcessor,
-        parser: Callable[[str], ParsedText] | None = None,
+        parser: Parser | str | None = None,
         grounder: Grounder | None = None,
         linker: Linker | None = None,
     ) -> None:
         super().__init__()
         self.matcher = make_matcher(model, tokenizer, image_processor)
         self.register_modules(model=model, tokenizer=tokenizer, image_processor=image_processor)
-        self.parser, self.grounder, self.linker = parser or parse, grounder, linker or link
+        self.parser = make_parser("rules" if parser is None else parser)
+        self.grounder, self.linker = grounder, linker or link
         self._words, self._sights = EmbeddingCache(), EmbeddingCache()
         self._parses: dict[str, ParsedText] = {}
         self._grounded: dict[Hashable, dict[str, list[Box]]] = {}
@@ -148,7 +150,7 @@ class ComCLIPPipeline(WMPipeline):
         base: str | os.PathLike,
         record: str | os.PathLike,
         *,
-        parser: Callable[[str], ParsedText] | None = None,
+        parser: Parser | str | None = None,
         grounder: Grounder | None = None,
         linker: Linker | None = None,
         **kwargs: Any,

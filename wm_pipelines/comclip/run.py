@@ -21,6 +21,7 @@ from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.text.parsers import make_parser
 
 
 def load(base: str) -> ComCLIPPipeline:
@@ -49,6 +50,7 @@ def run(
     base: str = "diorama-clip",
     boxes: Sequence[str | os.PathLike] = (),
     detector: str | None = None,
+    parser: str = "rules",
     fit: str | None = None,
     strict: bool = False,
     **options: Any,
@@ -60,6 +62,7 @@ def run(
         base: as `load`.
         boxes: JSON files `{label: [[x0, y0, x1, y1], ..]}`, one for each image, or none.
         detector: folder or Hub id of Grounding DINO or OWLv2, asked for images without boxes.
+        parser: "rules", "spacy:MODEL" or "factual:FOLDER_OR_HUB_ID", what reads the captions.
         fit, options: of `ComCLIPPipeline.__call__` (`fusion`, `missing`, `embed`, `clamp`); what is None is taken from
             the checkpoint's record, or is the default.
 
@@ -76,7 +79,9 @@ def run(
     pictures = [load_image(path) for path in images]
     grounding = [read_dense_captions(path) for path in boxes] or None
     Rule(**{k: v for k, v in options.items() if v is not None})
+    reader = make_parser(parser)
     pipeline = load(base)
+    pipeline.parser = reader
     if detector is not None:
         pipeline.grounder = PhraseDetector.from_pretrained(detector)
     if torch.accelerator.is_available():
@@ -89,6 +94,7 @@ def run(
     seconds = time.perf_counter() - began
     report = {
         "base": base,
+        "parser": parser,
         "settings": settings,
         "seconds": round(seconds, 3),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",

@@ -101,6 +101,9 @@ def test_other_parsers_and_models_are_refused(comclip_parts, picture):
 
     with pytest.raises(ValueError, match="the parser must give a ParsedText, got dict"):
         ComCLIPPipeline(**comclip_parts, parser=lambda text: {})(picture(), "a red cube")
+    for name in ("llm", "", 3):
+        with pytest.raises(ValueError, match=f"parser={name!r}; it must be a callable, 'rules'"):
+            ComCLIPPipeline(**comclip_parts, parser=name)
     with pytest.raises(
         ValueError, match="model is a CLIPTextTransformer|model is a CLIPTextModel|ComCLIP matches with"
     ):

@@ -109,3 +109,15 @@ def test_another_checkpoint_is_refused(call, tmp_path):
     (tmp_path / "vae" / "config.json").write_text('{"model_type": "bert"}')
     code, _, err = call("--image", "DIR/red.png", "--text", "a cube", base=tmp_path / "vae")
     assert code == 2 and "has model_type 'bert'; ComCLIP matches with clip, siglip, blip-2" in err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_parser_is_the_users_choice_and_is_written_down(call, tmp_path):
+    shown = ("--image", "DIR/red.png", "--text", "a cube behind a red sphere is blue", "--boxes", "DIR/none.json")
+    assert call(*shown, "--parser", "rules")[0] == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["parser"] == "rules"
+    assert [c["text"] for c in report["pairs"][0]["components"]] == ["blue cube", "red sphere", "behind"]
+    for wrong, words in (("llm", "parser='llm'; it must be"), ("factual:nowhere", "'nowhere' is not an embedded")):
+        code, _, err = call(*shown, "--parser", wrong, out=tmp_path / "other")
+        assert code == 2 and words in err and not (tmp_path / "other").exists()

@@ -67,11 +67,50 @@ def said(text):
         ("a swimming pool", ["swimming pool"], []),
         ("two dogs play on the grass", ["two dogs", "grass"], [("two dogs", "play", "grass")]),
         ("the cube is red", ["red cube"], []),
+        # what is said of the subject goes to the subject
+        ("the car behind the tree is red", ["red car", "tree"], [("red car", "behind", "tree")]),
+        ("the sky above the hills looks very dark", ["dark sky", "hills"], [("dark sky", "above", "hills")]),
+        ("the cat is not black", ["cat"], []),
+        ("the dog that chases the cat is brown", ["brown dog", "cat"], [("brown dog", "chase", "cat")]),
+        ("the cat that the dog chases is white", ["white cat", "dog"], [("dog", "chase", "white cat")]),
+        # joined and listed adjectives describe one thing
+        ("a black and white dog", ["black white dog"], []),
+        ("a big, red ball", ["big red ball"], []),
+        ("the fence is white and freshly painted", ["white painted fence"], []),
+        ("a red ball and a blue cube", ["red ball", "blue cube"], []),
+        # actors
+        ("a cat is chased by a dog", ["cat", "dog"], [("dog", "chase", "cat")]),
+        ("a cat chased by a dog runs", ["cat", "dog"], [("dog", "chase", "cat"), ("cat", "run", None)]),
+        ("a boat is tied to a pier", ["boat", "pier"], [("boat", "tie", "pier")]),
+        ("the fish was eaten", ["fish"], [(None, "eat", "fish")]),
+        ("a car parked by the house", ["car", "house"], [("car", "park", "house")]),
+        # inverted order, participles
+        ("behind the cat is a dog", ["cat", "dog"], [("dog", "behind", "cat")]),
+        ("on the wall hangs a mirror", ["wall", "mirror"], [("mirror", "hang", "wall")]),
+        ("between the towers hangs a flag", ["towers", "flag"], [("flag", "hang", "towers")]),
+        ("a dog chasing a cat", ["dog", "cat"], [("dog", "chase", "cat")]),
+        ("the mouse chased by the cat escaped", ["mouse", "cat"],
+         [("cat", "chase", "mouse"), ("mouse", "escape", None)]),
+        ("a thief is chased down the street by a dog", ["thief", "street", "dog"], [("dog", "chase", "thief")]),
+        ("wearing a hat, a man rides a horse", ["hat", "man", "horse"],
+         [("man", "wear", "hat"), ("man", "ride", "horse")]),
+        # what is not so is no relation
+        ("a man is not riding a horse", ["man", "horse"], []),
+        ("there is no dog on the sofa", ["dog", "sofa"], []),
+        ("a girl without a hat", ["girl", "hat"], []),
+        # things of things
+        ("the girl's dog sleeps", ["girl", "dog"], [("girl", "have", "dog"), ("dog", "sleep", None)]),
+        ("the cat 's tail", ["cat", "tail"], [("cat", "have", "tail")]),
+        ("the roof of the house is red", ["red roof", "house"], [("red roof", "of", "house")]),
+        # questions, agreement
+        ("is the dog behind the cat?", ["dog", "cat"], [("dog", "behind", "cat")]),
+        ("the man beside the horses that is smiling", ["man", "horses"],
+         [("man", "beside", "horses"), ("man", "smile", None)]),
         ("a dog runs", ["dog"], [("dog", "run", None)]),
         ("an empty scene", [], []),
         ("???", [], []),
     ],
-)
+)  # fmt: skip
 def test_captions_are_read(text, entities, relations):
     assert said(text) == (entities, relations)
 
@@ -163,3 +202,21 @@ def test_no_verb_and_plurals():
     assert verb_lemma("building") is None and verb_lemma("table") is None
     found = [noun_lemma(word) for word in ("men", "boxes", "ponies", "dogs", "glass", "bus", "knives", "circles")]
     assert found == ["man", "box", "pony", "dog", "glass", "bus", "knife", "circle"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["of", "and", "the", "is", "by the", "who", "not", "a very", ", , ,", "'s 's", "to", "there is", "what?", "no",
+     "is is", "the the of and", "a man and", "riding", "behind is a", "whose", "in front of", "that that that", "☂ ü",
+     "a" * 300, "a man who who is is red and and blue of of by"],
+)  # fmt: skip
+def test_broken_captions_are_read_without_failing(text):
+    parse(text)
+
+
+def test_a_caption_of_a_thousand_words_is_read_in_time():
+    import time
+
+    text = " and ".join(["a black and white dog behind the old tree that the man likes chases a cat"] * 60)
+    began = time.perf_counter()
+    assert len(parse(text).entities) > 60 and time.perf_counter() - began < 20
