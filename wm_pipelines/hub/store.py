@@ -117,10 +117,6 @@ def verify(folder: str | os.PathLike) -> WMConfig:
     """
     root = Path(folder)
     config = WMConfig.load(root)
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        foreign = foreign_kind(path)
-        if foreign is not None:
-            raise ValueError(f"{path} is {foreign}; remove it")
     present = loadable(root)
     for name in sorted(config.files):
         if name not in present:
@@ -136,6 +132,10 @@ def verify(folder: str | os.PathLike) -> WMConfig:
                 f"{root / name} differs from its record: sha256 {found[:12]}…, expected {config.files[name][:12]}…; "
                 "download the checkpoint again (verify=False loads it as it is)"
             )
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        foreign = foreign_kind(path)
+        if foreign is not None:
+            raise ValueError(f"{path} is {foreign}; remove it")
     return config
 
 
