@@ -533,6 +533,13 @@ class MojitoPipeline(WMPipeline):
                 convert=convert,
                 limit=limit,
             )
+            # a single prompt of Latte reaches the denoiser without its padding
+            alone = family.name == "latte" and len(prompts) * per_video == 1 and options.get("mask_feature", True)
+            if alone and len(guide.tokens) and guide.tokens.max() >= guide.length:
+                raise ValueError(
+                    f"trailing_tokens={trailing}; LattePipeline drops what follows the {guide.length} tokens of a "
+                    "single prompt: ask for fewer, or pass mask_feature=False"
+                )
             conflicts = find_conflicts(prompt, items, moving, grids)
             for copy in range(per_video):
                 guides.append(guide.to(self._execution_device))
