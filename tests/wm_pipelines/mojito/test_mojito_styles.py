@@ -83,3 +83,22 @@ def test_gradients_of_an_edit_are_those_of_finite_differences(style, whole):
         moved = [[t + s * step * along if i == at else t for i, t in enumerate((q, k, v))] for s in (1, -1)]
         slope = (value(*moved[0]).double() - value(*moved[1]).double()) / (2 * step)
         assert float(slope) == pytest.approx(float((grad * along).sum()), rel=0.02, abs=2e-3)
+
+
+def test_guidance_in_bf16_is_warned_of(bases, caplog):
+    """Its gradient points elsewhere; measuring alone, and a call without objects, follow none."""
+    import copy
+
+    pipe, size = bases("animatediff")
+    pipe = copy.deepcopy(pipe).to(torch.bfloat16)
+    words = "load the denoiser in float32 to steer"
+    options = {"num_inference_steps": 1, "output_type": "latent", **size}
+    pipe("a red cube", [CUBE], guidance_iterations=0, **options)
+    pipe("a red cube", [CUBE], guidance_fraction=0.0, **options)
+    pipe("a red cube", **options)
+    assert words not in caplog.text
+    pipe("a red cube", [CUBE], guidance_iterations=1, **options)
+    assert words in caplog.text
+    caplog.clear()
+    sample(bases("animatediff")[0], size, "logit", True, [CUBE], "a red cube")
+    assert words not in caplog.text
