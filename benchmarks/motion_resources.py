@@ -37,10 +37,10 @@ def launch_cross(width: int, keys: int, dtype: torch.dtype, everything: bool, la
     bias = [empty(batch, 2) for _ in range(2)] if everything else [None, None]
     key_bias, boxes = empty(batch, keys) if everything else None, empty(batch, 2, frames, 4)
     found = forward(q, k, v, boxes, token, owner, key_bias, *bias, grid, everything)
-    out, lse, sums, maps = found
+    out, lse, sums, maps, lost = found
     grads = [None if last_tap else out, lse if everything else None, sums, maps if everything else None]
     needs = [True] * 6 if everything else [True] + [False] * 5
-    backward(*grads, q, k, v, boxes, token, owner, key_bias, *bias, out, lse, grid, needs)
+    backward(*grads, q, k, v, boxes, token, owner, key_bias, *bias, out, lse, lost, grid, needs)
 
 
 def launch_temporal(width: int, dtype: torch.dtype, table: bool) -> None:

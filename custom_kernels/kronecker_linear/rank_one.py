@@ -54,8 +54,8 @@ class Factors:
     def _sides(slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         """(M, 1, n, 1) and (M, r, 1, size/n): the rank before the rows, so that products run along rows."""
         terms, rows, rank = fast.shape
-        fast = (fast if rank == 1 else fast.transpose(1, 2)).contiguous()
-        return slow.contiguous().view(terms, 1, -1, 1), fast.view(terms, rank, 1, rows)
+        fast = fast if rank == 1 else fast.transpose(1, 2)
+        return _dense(slow, terms, 1, -1, 1), _dense(fast, terms, rank, 1, rows)
 
     def p(self) -> Sequence[Tensor]:
         """P of each part, (m·r, rows), or (N, m·r, rows) with an index."""
@@ -93,6 +93,11 @@ class Factors:
             grad = grad.reshape(self.count, *like.shape[1:]) * self.valid.view(-1, *[1] * (like.dim() - 1))
             grad = torch.zeros_like(like).index_add_(0, self.index.clamp(min=0), grad)
         return grad.reshape(like.shape)
+
+
+def _dense(t: Tensor, *shape: int) -> Tensor:
+    """`t` of this shape with the strides of a new tensor: where a size is one, `contiguous` leaves any stride."""
+    return t.contiguous().flatten().view(shape)
 
 
 def columns(t: Tensor, slices: Sequence[int]) -> Sequence[Tensor]:

@@ -83,6 +83,13 @@ class _Chunks:
                 for r in range(0, rows, height):
                     yield b, slice(h, h + group), slice(r, r + height)
 
+    def probabilities(self, s: Tensor) -> Tensor:
+        """P (heads, rows, N) from S; 0 in a row that is wholly masked."""
+        p = torch.softmax(s, -1)
+        if self.key_bias is None and self.slot_bias is None:
+            return p
+        return p.masked_fill_(s.amax(-1, keepdim=True) == -torch.inf, 0.0)
+
     def logits(self, b: int, h: slice, r: slice) -> Tensor:
         """S (heads, rows, N)."""
         q, keys = self.q[b, h, r].to(self.k.dtype), self.keys_t[b, h]
@@ -105,9 +112,9 @@ def explicit_forward(
     kept = chunks.k.new_empty((*lse.shape, k.shape[2]) if keep else (0,))
     for b, h, r in chunks:
         s = chunks.logits(b, h, r)
-        p = torch.softmax(s, -1)
+        p, most = chunks.probabilities(s), s.amax(-1)
         # the largest probability is exp(0) over the sum
-        torch.sub(s.amax(-1), p.amax(-1).log(), out=lse[b, h, r])
+        lse[b, h, r] = (most - p.amax(-1).log()).masked_fill_(most == -torch.inf, -torch.inf)
         out_rows[b, r, h] = torch.bmm(p, values[b, h]).transpose(0, 1)
         maps[b, h, r] = p.index_select(-1, token[b])
         if keep:
@@ -142,7 +149,7 @@ def explicit_backward(
     by_slot = any(needs[BOXES:])
     maps, d_logits = (chunks.k.new_empty(*chunks.q.shape[:3], token.shape[1]) if by_slot else None for _ in range(2))
     for b, h, r in chunks:
-        p = torch.softmax(chunks.logits(b, h, r), -1) if kept is None else kept[b, h, r]
+        p = chunks.probabilities(chunks.logits(b, h, r)) if kept is None else kept[b, h, r]
         g = None if g_rows is None else g_rows[b, h, r].to(dtype)
         if needs[V] and g is not None:
             d_v[b, h].baddbmm_(p.transpose(1, 2), g)
@@ -205,5 +212,7 @@ def indicator_forward(q: Tensor, k: Tensor, v: Tensor, slots: Slots, key_bias: T
         mask = key_bias.to(q.dtype)[:, None, None].expand(-1, *wide[0].shape[1:3], -1)
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     found, lse = flash(*wide, attn_mask=mask, scale=width**-0.5)
+    if key_bias is not None and torch.isneginf(key_bias).all(-1).any():  # rows without a key have zeros already
+        lse = lse.masked_fill(torch.isneginf(mask).all(-1), -torch.inf)
     maps = found[..., width : width + count]
     return as_frames(found[..., :width], frames), as_frames(lse, frames), as_frames(maps, frames), lse.new_empty(0)

@@ -41,7 +41,9 @@ def motion_attention(
             and it adds no bias. J may be 0. slot_object: (J,) object of each slot. On a GPU, where values are not
             looked at, the kernels take a token beyond the keys for -1.
         grid: (h, w) with h·w = L.
-        key_bias: (B, N), added to the logits of every query (padding: -inf); it has no gradient.
+        key_bias: (B, N), added to the logits of every query (padding: -inf); it has no gradient. A batch row whose
+            keys are all at -inf gives out and sums 0, lse -inf and no gradient, in every form; with all of them at
+            the least finite number P is 1/N.
         bias_in, bias_out: λ_in, λ_out, a number, (O,) or (B, O); added to a slot's logit as in the formula above.
             Slots that share a token add up.
         return_maps: return the slots' probabilities as well.

@@ -3,6 +3,10 @@
     S[u, n] = q_u·k_n/√d + Σ_j [n = n_j] (λ_in M_o(j)(u) − λ_out (1 − M_o(j)(u))) + key_bias[n],   P = softmax_n(S)
     I_j = Σ_u M_o(j)(u) P[u, n_j]    Z_j = Σ_u P[u, n_j]    Cx_j = Σ_u x_u P[u, n_j]    Cy_j = Σ_u y_u P[u, n_j]
 
+A row whose keys are all masked by −inf attends to nothing: out, P and the sums are 0, lse is −inf, and no gradient
+comes from it, as in PyTorch's scaled dot-product attention. Where they all are at the least finite number, the row is
+as any other: P = 1/N.
+
 A slot j is one (object o(j), token n_j) pair; M is the fraction of a cell that the object's box covers in that frame.
 The energy of directional motion control (Mojito, arXiv 2412.08948; form of arXiv 2304.03373) is made of I/Z. The
 gradients are written by hand; the kernels never hold a map of the size of P. The reference below is the definition.
@@ -65,10 +69,20 @@ def motion_attention_reference(
         s = s + torch.einsum("bflj,bjn->bfln", slots.logits(), chosen)[:, :, None]
     if key_bias is not None:
         s = s + key_bias.to(s.dtype)[:, None, None, None]
-    p = torch.softmax(s, -1)
+    p, lse = _softmax(s)
     maps = torch.einsum("bfhln,bjn->bfhlj", p, chosen)
     out = torch.einsum("bfhln,bhnd->bfhld", p.to(v.dtype), v)
-    return MotionAttentionMaps(out, torch.logsumexp(s, -1), *slots.sums(maps).unbind(0), maps)
+    return MotionAttentionMaps(out, lse, *slots.sums(maps).unbind(0), maps)
+
+
+def _softmax(s: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax and log-sum-exp of the last dimension; a row of −inf alone gives zeros and −inf, without a gradient."""
+    most = s.detach().amax(-1, keepdim=True)
+    masked = most == -torch.inf
+    s, most = s.masked_fill(masked, 0.0), most.masked_fill(masked, 0.0)
+    # torch.logsumexp's gradient is exp(s − lse), of which nothing is right once lse has no digits for the logarithm
+    lse = (s - most).exp().sum(-1).log() + most.squeeze(-1)
+    return torch.softmax(s, -1).masked_fill(masked, 0.0), lse.masked_fill(masked.squeeze(-1), -torch.inf)
 
 
 def complete(q, boxes, slot_token, slot_object, bias_in, bias_out) -> tuple[Tensor, Tensor | None, Tensor | None]:

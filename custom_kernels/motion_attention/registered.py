@@ -20,6 +20,7 @@ __all__ = ["attend"]
 # inputs: q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form
 INPUTS = 13
 TRAINABLE = (0, 1, 2, 3, 7, 8)  # q, k, v, boxes, bias_in, bias_out
+_KEEPS = ("kept", "triton")  # forms whose fifth output is for the backward pass: P, or what lse lost
 
 
 def _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form):
@@ -27,10 +28,9 @@ def _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, h
         if form == "triton":
             from ._triton.forward import forward
 
-            found = forward(
+            return forward(
                 q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, (height, width), want_maps
             )
-            return *found, found[1].new_empty(0)
         slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
         if form == "indicator":
             out, lse, maps, kept = indicator_forward(q, k, v, slots, key_bias)
@@ -53,7 +53,7 @@ def _run_backward(
 
             return backward(
                 g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out,
-                out, lse, (height, width), needs,
+                out, lse, kept, (height, width), needs,
             )  # fmt: skip
         slots = Slots(boxes, slot_token, slot_object, (height, width), bias_in, bias_out)
         return explicit_backward(g_out, g_lse, g_sums, g_maps, q, k, v, slots, key_bias, kept, needs)
@@ -62,7 +62,7 @@ def _run_backward(
 def _save(ctx, inputs, outputs) -> None:
     *tensors, height, width, want_maps, form = inputs
     saved = outputs[:2] if form == "triton" else (None, None)
-    ctx.save_for_backward(*tensors, *saved, outputs[4] if form == "kept" else None)
+    ctx.save_for_backward(*tensors, *saved, outputs[4] if form in _KEEPS else None)
     ctx.options = (height, width, form)
     ctx.needs = [ctx.needs_input_grad[i] for i in TRAINABLE]
     ctx.want_maps = want_maps
@@ -110,7 +110,10 @@ def registered(
     want_maps: bool,
     form: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(out, lse, sums (4, B, F, H, J), maps (B, F, H, L, J) or empty, P or empty); arguments as in `attend`."""
+    """(out, lse, sums (4, B, F, H, J), maps (B, F, H, L, J) or empty, P, what lse lost, or empty).
+
+    Arguments as in `attend`.
+    """
     return _run(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form)
 
 
@@ -118,12 +121,13 @@ def registered(
 def _(q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, height, width, want_maps, form):
     batch, frames, heads, cells, dim = q.shape
     count, dtype = slot_object.shape[0], sum_dtype(q)
+    kept = {"kept": (batch, heads, frames * cells, k.shape[2]), "triton": (batch, frames, heads, cells)}
     return (
         q.new_empty(batch, frames, cells, heads, dim).transpose(2, 3),
         q.new_empty(batch, frames, heads, cells, dtype=dtype),
         q.new_empty(4, batch, frames, heads, count, dtype=dtype),
         q.new_empty((batch, frames, heads, cells, count) if want_maps else (0,), dtype=dtype),
-        q.new_empty((batch, heads, frames * cells, k.shape[2]) if form == "kept" else (0,), dtype=dtype),
+        q.new_empty(kept.get(form, (0,)), dtype=dtype),
     )
 
 

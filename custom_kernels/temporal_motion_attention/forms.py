@@ -53,7 +53,10 @@ class _Chunks:
             s += box_bias(self.masks[b, :, :, pixels], self.gamma[b])
         if self.rho is not None:
             s += self.rho[b]
-        return torch.softmax(s, -1)
+        p = torch.softmax(s, -1)
+        if self.rho is None and not self.masks.shape[1]:
+            return p
+        return p.masked_fill_(s.amax(-1, keepdim=True) == -torch.inf, 0.0)  # a row that is wholly masked
 
 
 def forward_torch(q, k, v, boxes, tau, gamma, rho, grid) -> Tensor:

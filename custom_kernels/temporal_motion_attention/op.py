@@ -32,6 +32,7 @@ def temporal_motion_attention(
         grid: (h, w) with h·w = L.
         tau: a number or (B,), the temperature. gamma: a number, (O,) or (B, O), without gradient.
         rho: (H, 2F−1) or (B, H, 2F−1), the bias of the distance i − j at [i − j + F − 1], or None.
+            A frame whose logits are all -inf has the output 0 and sends no gradient.
         backend: "auto", "triton" or "torch"; see `custom_kernels/shared/backend.py` for `WM_KERNELS`.
 
     Returns:

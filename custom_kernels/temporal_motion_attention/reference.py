@@ -4,8 +4,9 @@
 
 m_oi is the share of the cell that object o's box covers in frame i, so that frames in which the pixel belongs to an
 object look at each other. The temperature τ and the table ρ carry the motion intensity; at τ = 1, ρ = 0 and γ = 0 this
-is plain attention. The reference below is the definition. No pipeline of this package calls the operation: it is for
-those who train a temporal layer with it.
+is plain attention. A row that ρ masks wholly, by −inf, attends to nothing: its output is 0, and no gradient comes from
+it; at the least finite number it is as any other. The reference below is the definition. No pipeline of this package
+calls the operation: it is for those who train a temporal layer with it.
 """
 
 import torch
@@ -35,7 +36,9 @@ def temporal_motion_attention_reference(
     s = s + torch.stack([box_bias(m, g) for m, g in zip(masks, gamma, strict=True)])
     if rho is not None:
         s = s + spread_diagonals(rho, q.shape[2])[:, None]
-    return torch.einsum("blhij,bljhd->blihd", torch.softmax(s, -1).to(v.dtype), v)
+    masked = s.detach().amax(-1, keepdim=True) == -torch.inf
+    p = torch.softmax(s.masked_fill(masked, 0.0), -1).masked_fill(masked, 0.0)
+    return torch.einsum("blhij,bljhd->blihd", p.to(v.dtype), v)
 
 
 def complete(q, boxes, tau, gamma, rho) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -28,7 +28,8 @@ def edited_attention(
         style: "trailblazer" weakens the phrases outside their boxes to a thousandth and lifts them inside by 0.15 of
             their largest value; "freetraj" spreads the attention inside a box evenly over all tokens, keeps the phrase
             from everything outside, and adds 0.25 / (share of the picture * tokens) inside. Both lift by a Gaussian
-            around the box's centre with a third of its side as standard deviation.
+            around the box's centre with a third of its side as standard deviation. Both are differentiable in q, k
+            and v, for guidance that reads a later layer.
     """
     logits = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5  # (F, H, L, N)
     if key_bias is not None:
@@ -41,13 +42,15 @@ def edited_attention(
             within = (inside[o] > 0.5)[:, None, :, None]  # (F, 1, L, 1)
             own = torch.zeros(logits.shape[-1], dtype=torch.bool, device=q.device)
             own[tokens] = True
-            # a row with every token masked is a softmax over equal logits
+            # inside, a row with every token masked is a softmax over equal logits
             logits = torch.where(within, torch.zeros_like(logits), logits.masked_fill(own & ~within, float("-inf")))
-        p = logits.softmax(-1)
+        nothing = torch.isneginf(logits).all(-1, keepdim=True)  # outside a phrase that is the whole text
+        p = logits.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
         for o, box in enumerate(guide.boxes):
             tokens = guide.tokens[guide.owners == o]
             area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).clamp(min=1e-6)  # (F,)
-            p[..., tokens] += (0.25 / (area[:, None] * len(tokens)) * bump[o])[:, None, :, None]
+            lift = (0.25 / (area[:, None] * len(tokens)) * bump[o])[:, None, :, None]
+            p = p.index_copy(-1, tokens, p[..., tokens] + lift)
     else:
         p = logits.softmax(-1)
         for o in range(len(guide.boxes)):
@@ -55,7 +58,8 @@ def edited_attention(
             own = p[..., tokens]
             peak = own.amax(2, keepdim=True)
             weaker = inside[o] + 0.001 * (1 - inside[o])
-            p[..., tokens] = own * weaker[:, None, :, None] + 0.15 * peak * bump[o][:, None, :, None]
+            edited = own * weaker[:, None, :, None] + 0.15 * peak * bump[o][:, None, :, None]
+            p = p.index_copy(-1, tokens, edited)  # a copy: the gradient of the softmax needs what it gave
     return (p @ v.float()).to(v.dtype)
 
 

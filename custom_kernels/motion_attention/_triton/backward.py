@@ -11,7 +11,7 @@ from custom_kernels.shared._triton.motion_table import tile
 
 from ..forms import BOXES, K, Q, V, row_buffer
 from ..slots import Slots
-from .slots import add_slots, dense_rows, logits, query_rows, sizes_of, slot_tile
+from .slots import add_slots, dense_rows, logits, probabilities, query_rows, sizes_of, slot_tile
 
 __all__ = ["backward"]
 
@@ -42,7 +42,7 @@ def _weights(
 @triton.jit
 def _query_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, token_ptr, object_ptr, key_bias_ptr, in_ptr, out_bias_ptr,
-    out_ptr, lse_ptr, g_ptr, g_lse_ptr, g_sums_ptr, g_maps_ptr, dq_ptr, delta_ptr, maps_ptr, d_logits_ptr,
+    out_ptr, lse_ptr, lost_ptr, g_ptr, g_lse_ptr, g_sums_ptr, g_maps_ptr, dq_ptr, delta_ptr, maps_ptr, d_logits_ptr,
     F, H, L, N, J, OBJECTS, HEIGHT, WIDTH, TILES, COUNT, scale,
     q_b, q_f, q_h, q_l, k_b, k_h, k_n, v_b, v_h, v_n, out_b, out_f, out_h, out_l, g_b, g_f, g_h, g_l,
     BL: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, UNIT: tl.constexpr,
@@ -68,11 +68,12 @@ def _query_kernel(
     )
     there = token >= 0
     lse = tl.load(lse_ptr + bfh * L + u, mask=rows, other=0.0)
+    lost = tl.load(lost_ptr + bfh * L + u, mask=rows, other=0.0)
     s_slot, k_slot = logits(
         q, k_ptr, token.to(tl.int64)[None, :] * k_n * UNIT + d[:, None], key_bias_ptr, token, there, token, bias, J,
         scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
     )  # fmt: skip
-    p_slot = tl.where(rows[:, None] & there[None, :], tl.exp(s_slot - lse[:, None]), 0.0)
+    p_slot = tl.where(rows[:, None] & there[None, :], probabilities(s_slot, lse, lost), 0.0)
     delta = tl.sum(p_slot * gamma, 1)
     if G_OUT:
         g = query_rows(g_ptr, b, f, h, here, g_b, g_f, g_h, g_l, L, BL, D, BD, UNIT)
@@ -109,7 +110,7 @@ def _query_kernel(
                 v = tl.load(v_ptr + wide * v_n + v_tile, mask=held[None, :] & inner[:, None], other=0.0)
                 d_s = dot(g, v, tl.zeros((BL, BN), dtype=ACC), UPCAST) - delta[:, None]
             free = tl.sum((token[:, None] == n[None, :]).to(tl.int32), 0) == 0
-            d_s = tl.where(free[None, :], tl.exp(s - lse[:, None]) * d_s, 0.0)
+            d_s = tl.where(free[None, :], probabilities(s, lse, lost) * d_s, 0.0)
             acc = dot(d_s.to(q.dtype), tl.trans(k), acc, UPCAST)
         place = dq_ptr + (b * out_b + f * out_f + h * out_h + here.to(tl.int64) * BL * out_l) * UNIT
         place += (tl.arange(0, BL) * out_l * UNIT)[:, None] + d[None, :]
@@ -124,7 +125,7 @@ def _query_kernel(
 @triton.jit
 def _key_kernel(
     q_ptr, k_ptr, v_ptr, box_ptr, token_ptr, object_ptr, key_bias_ptr, in_ptr, out_bias_ptr,
-    lse_ptr, delta_ptr, g_ptr, g_sums_ptr, g_maps_ptr, dk_ptr, dv_ptr,
+    lse_ptr, lost_ptr, delta_ptr, g_ptr, g_sums_ptr, g_maps_ptr, dk_ptr, dv_ptr,
     B, F, H, L, N, J, OBJECTS, HEIGHT, WIDTH, TILES, COUNT, SPAN, scale,
     q_b, q_f, q_h, q_l, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_f, g_h, g_l,
     BL: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BJ: tl.constexpr, UNIT: tl.constexpr,
@@ -154,10 +155,11 @@ def _key_kernel(
             BJ, BIAS, ACC,
         )  # fmt: skip
         lse = tl.load(lse_ptr + bfh * L + u, mask=rows, other=0.0)
+        lost = tl.load(lost_ptr + bfh * L + u, mask=rows, other=0.0)
         s, _ = logits(
             q, k_ptr, k_tile, key_bias_ptr, n, held, token, bias, J, scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC
         )
-        p = tl.where(rows[:, None], tl.exp(s - lse[:, None]), 0.0)
+        p = tl.where(rows[:, None], probabilities(s, lse, lost), 0.0)
         if G_OUT:
             g = query_rows(g_ptr, b, f, h, here, g_b, g_f, g_h, g_l, L, BL, D, BD, UNIT)
             if NEED_V:
@@ -184,10 +186,13 @@ def _key_kernel(
 
 
 def backward(
-    g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse, grid,
-    needs,
+    g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse, lost,
+    grid, needs,
 ) -> list[torch.Tensor | None]:  # fmt: skip
-    """Gradients by position, of what `needs` names; arguments as `attend` takes them, out and lse as it gave them."""
+    """Gradients by position, of what `needs` names.
+
+    Arguments as `attend` takes them; out, lse and lost as `forward` gave them.
+    """
     q, k, v = (dense_rows(t) for t in (q, k, v))
     (batch, frames, heads, cells, width), count, keys = q.shape, slot_object.shape[0], k.shape[2]
     g = q if g_out is None else dense_rows(g_out)
@@ -213,7 +218,7 @@ def backward(
         rows = min(entry.rows, padded(cells))
         tiles = triton.cdiv(cells, rows)
         _query_kernel[(groups * tiles,)](
-            q, k, v, *given, out, lse, g, *present, q if d_q is None else d_q, delta, maps, d_logits,
+            q, k, v, *given, out, lse, lost, g, *present, q if d_q is None else d_q, delta, maps, d_logits,
             *sizes, tiles, groups, width**-0.5, *strides,
             BL=rows, BN=min(entry.columns, padded(keys)), UNIT=unit, **flags, G_LSE=g_lse is not None, NEED_Q=needs[Q],
             DELTA=needs[K], BY_SLOT=by_slot, num_warps=entry.warps, num_stages=entry.stages,
@@ -230,7 +235,7 @@ def backward(
         d_k, d_v = (lse.new_empty(splits, *k.shape) if needs[i] else lse for i in (K, V))
         if batch * heads:
             _key_kernel[(blocks, splits, batch * heads)](
-                q, k, v, *given, lse, delta, g, *present[1:], d_k, d_v,
+                q, k, v, *given, lse, lost, delta, g, *present[1:], d_k, d_v,
                 batch, *sizes, tiles, groups, span, width**-0.5, *strides[:10], *strides[14:],
                 BL=rows, BN=columns, UNIT=unit, **flags, NEED_K=needs[K], NEED_V=needs[V],
                 num_warps=entry.warps, num_stages=entry.stages,

@@ -6,7 +6,7 @@ import triton.language as tl
 
 from custom_kernels.shared._triton.blocks import cover, dot
 
-__all__ = ["add_slots", "dense_rows", "logits", "query_rows", "sizes_of", "slot_tile"]
+__all__ = ["add_slots", "dense_rows", "logits", "probabilities", "query_rows", "sizes_of", "slot_tile"]
 
 
 @triton.jit
@@ -68,6 +68,13 @@ def logits(
     if BIAS:
         s = add_slots(s, n, token, bias, J, BJ)
     return tl.where(held[None, :], s, float("-inf")), k
+
+
+@triton.jit
+def probabilities(s, lse, lost):
+    """exp(s − lse), with what lse `lost` when it was rounded; 0 in a row without a key, whose lse is −inf."""
+    least = tl.where(lse == float("-inf"), 0.0, lse)
+    return tl.exp((s - least[:, None]) - lost[:, None])
 
 
 def dense_rows(t: torch.Tensor) -> torch.Tensor:

@@ -61,8 +61,10 @@ def _probabilities(
         distance = frame[:, None] - frame[None, :] + F - 1
         s += tl.load(rho_ptr + (b * H + h) * (2 * F - 1) + distance, mask=same, other=0.0)
     s = tl.where(same, s, float("-inf"))
-    p = tl.exp(s - tl.max(s, 1)[:, None])
-    return p / tl.sum(p, 1)[:, None]
+    most = tl.max(s, 1)
+    p = tl.exp(s - tl.where(most == float("-inf"), 0.0, most)[:, None])
+    total = tl.sum(p, 1)
+    return p / tl.where(total == 0.0, 1.0, total)[:, None]  # 0 in a row that is wholly masked
 
 
 @triton.jit

@@ -22,6 +22,10 @@ CASES = {
     "slices on tiles": (20, (4, 4, 4, 16, 16, 1), ((0, 64), (128, 192)), False),
     "slices across tiles": (20, (4, 4, 4, 7, 7, 1), ((3, 31), (35, 63)), False),
     "slices, some tokens": (140, (4, 4, 4, 16, 16, 1), ((0, 64), (64, 128)), False),
+    "A as large as the layer": (20, (3, 8, 6, 1, 1, 2), None, False),
+    "A as large as the layer, many tokens": (140, (3, 8, 6, 1, 1, 2), None, False),
+    "A as large as the layer, slices": (20, (3, 8, 6, 1, 1, 2), ((1, 9), (10, 18)), False),
+    "A as large as the layer, samples": (5, (3, 8, 6, 1, 1, 2), None, True),
     "samples": (20, (3, 4, 5, 6, 7, 2), None, True),
     "samples, slices": (3, (3, 4, 5, 6, 7, 2), ((0, 24), (48, 72)), True),
 }

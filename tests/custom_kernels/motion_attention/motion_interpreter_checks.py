@@ -160,3 +160,33 @@ def test_force_and_compile_reach_the_kernels(monkeypatch):
     results = [cross.gradients(f, *made) for f in (compiled, motion_attention)]
     cross.compare(*results, tolerance=1e-5)
     assert len(calls) == 2
+
+
+# ---- rows whose keys are all masked ----
+
+masked = load("test_motion_masked_rows")
+
+
+@pytest.mark.parametrize("dtype", masked.DTYPES, ids=str)
+@pytest.mark.parametrize("value", ["-inf", "least"])
+def test_masked_rows(dtype, value):
+    number = -float("inf") if value == "-inf" else masked.least(dtype)
+    masked.check(motion_attention, number, dtype, bias=dtype != torch.float32, backend="triton")
+
+
+@pytest.mark.parametrize("outputs", [(0,), (1,), (2, 3), (4, 5), (6,)])
+def test_masked_rows_for_the_gradient_of_each_output(outputs):
+    for value in (-float("inf"), masked.least(torch.float64)):
+        masked.check(motion_attention, value, torch.float64, outputs=outputs, backend="triton")
+
+
+@pytest.mark.parametrize("power", [0, 3, 6, 12, 38])
+def test_probabilities_keep_their_digits_whatever_is_added_to_all_keys(power):
+    """lse of a row at −10⁶ has one digit left for log 7; P needs them all."""
+    leaves, rest = masked.make(-(10.0**power), torch.float32, bias=False)
+    leaves["q"] = torch.zeros_like(leaves["q"])
+    found = masked.outputs_and_gradients(motion_attention, leaves, rest, backend="triton", return_maps=True)
+    exact = masked.outputs_and_gradients(motion_attention_reference, leaves, rest)
+    torch.testing.assert_close(found["maps"][1], torch.full((2, 3, 4, 3), 1 / 7), rtol=1e-6, atol=0)
+    for name in ("out", "Z", "gradient of q", "gradient of k", "gradient of v"):
+        torch.testing.assert_close(found[name], exact[name], rtol=1e-5, atol=1e-5)

@@ -63,3 +63,13 @@ def test_too_many_frames_are_refused(monkeypatch):
     leaves, rest = temporal.make("long")
     with pytest.raises(ValueError, match="33 frames and heads 8 wide; they take up to 32 and 256"):
         temporal_motion_attention(**leaves, **rest, backend="triton")
+
+
+masked = load("test_temporal_masked_rows")
+
+
+@pytest.mark.parametrize("dtype", masked.DTYPES, ids=str)
+@pytest.mark.parametrize("value", ["-inf", "least"])
+def test_masked_rows(dtype, value):
+    number = -float("inf") if value == "-inf" else masked.least(dtype)
+    masked.check(temporal_motion_attention, number, dtype, backend="triton")

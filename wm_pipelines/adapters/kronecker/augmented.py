@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
 from .layer import AdaptedLinear
@@ -97,6 +98,10 @@ def unload_augmented(model: nn.Module, adapter_name: str = "default") -> tuple[n
             base = AugmentedLinear(base.weight, None if bias is None else bias.to(base.weight), up, down)
             copied += base.nbytes
         replacements[name] = base
+    for name, wrapper in model.named_modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):  # as merge_and_unload: this adapter's own module, or the base's
+            saved = wrapper.modules_to_save
+            replacements[name] = saved[adapter_name] if adapter_name in saved else wrapper.original_module
     for name, module in replacements.items():
         model.set_submodule(name, module)
     return model, copied

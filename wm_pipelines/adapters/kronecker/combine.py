@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from peft import inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 
 from .config import KroneckerConfig
@@ -38,8 +39,12 @@ def add_weighted_adapter(
             a product of three factors, and a sum of products is not the product of sums.
         tuner: the PEFT tuner around `model`, where there is one.
 
+    Whole modules that the adapters were saved with (`modules_to_save`) have no weighted sum: they are carried over
+    where all adapters of a weight that is not 0 have equal ones, and refused otherwise.
+
     Raises:
-        ValueError: unknown or merged adapters, unequal lengths, a name that is taken, or an unknown type.
+        ValueError: unknown or merged adapters, unequal lengths, a name that is taken, an unknown type, or saved
+            modules that differ.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, AdaptedLinear)}
     known: dict[str, KroneckerConfig] = getattr(model, "peft_config", {})
@@ -50,6 +55,7 @@ def add_weighted_adapter(
         raise ValueError(f"`weights` has {len(weights)} entries for {len(adapters)} adapters")
     if adapter_name in known:
         raise ValueError(f"adapter {adapter_name!r} exists already; delete it or choose another name")
+    saved = _saved_modules(model, [a for a, w in zip(adapters, weights, strict=True) if w != 0] or adapters)
     for name, layer in layers.items():
         slices = {layer.spec[a].slices for a in adapters if a in layer.spec}
         if len(slices) > 1:
@@ -65,7 +71,12 @@ def add_weighted_adapter(
             combination_type == "linear"
         )
         raise ValueError(f"combination_type must be 'cat' or 'svd', got {combination_type!r}{hint}")
+    if saved:
+        named = {tuple(known[name].modules_to_save or ()) for name in adapters}
+        config = replace(config, modules_to_save=list(named.pop()) if len(named) == 1 else sorted(saved))
 
+    wrappers = [wrapper for wrapper, _ in saved.values()]
+    states = [(wrapper, wrapper.active_adapters, _trainable(wrapper)) for wrapper in wrappers]
     if tuner is None:
         active = {name: layer.active_adapters for name, layer in layers.items()}
         with warnings.catch_warnings():  # PEFT warns about every second adapter that is injected
@@ -76,12 +87,55 @@ def add_weighted_adapter(
     else:
         tuner.peft_config[adapter_name] = config
         tuner.inject_adapter(model, adapter_name)
+    for wrapper, module in saved.values():
+        wrapper.modules_to_save[adapter_name].load_state_dict(module.state_dict())
+    for wrapper, names, trainable in states:
+        wrapper.set_adapter(names)
+        for name, parameter in wrapper.named_parameters():
+            parameter.requires_grad = name in trainable
     for layer in layers.values():
         if adapter_name in layer.kronecker_u:
             parts = [(name, w, known[name].terms) for name, w in zip(adapters, weights, strict=True)]
             fill = _fill_cat if combination_type == "cat" else _fill_svd
             fill(layer, adapter_name, parts)
             layer.set_requires_grad(adapter_name, False)
+
+
+def _saved_modules(model: nn.Module, adapters: list[str]) -> dict[str, tuple[ModulesToSaveWrapper, nn.Module]]:
+    """{name: (wrapper, the module to carry over)} of what all `adapters` replace as a whole, and equally."""
+    saved = {}
+    for name, wrapper in model.named_modules():
+        if not isinstance(wrapper, AuxiliaryTrainingWrapper):
+            continue
+        if not isinstance(wrapper, ModulesToSaveWrapper):  # ours has no option for trainable tokens
+            raise ValueError(f"`{name}` is a {type(wrapper).__name__}, which can't be combined")
+        having = [a for a in adapters if a in wrapper.modules_to_save]
+        if not having:
+            continue
+        lacking = [a for a in adapters if a not in having]
+        first = wrapper.modules_to_save[having[0]]
+        if lacking:
+            raise ValueError(
+                f"`{name}` is saved whole with {having} (modules_to_save) and not with {lacking}; such modules have "
+                "no weighted sum"
+            )
+        other = next((a for a in having[1:] if not _equal(first, wrapper.modules_to_save[a])), None)
+        if other is not None:
+            raise ValueError(
+                f"`{name}` is saved whole with {having[0]!r} and with {other!r} (modules_to_save) and differs; such "
+                "modules have no weighted sum"
+            )
+        saved[name] = (wrapper, first)
+    return saved
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key].to(mine[key])) for key in mine)
+
+
+def _trainable(module: nn.Module) -> set[str]:
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def _union(layers: dict[str, AdaptedLinear], adapters: list[str]) -> list[str]:

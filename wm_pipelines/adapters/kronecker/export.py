@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from torch import nn
 from wm_pipelines.runtime.files import atomic
 
 from .layer import AdaptedLinear
+from .names import in_files, is_text_encoder
 
 __all__ = ["LoraFactors", "save_lora", "to_lora"]
 
@@ -78,18 +80,23 @@ def save_lora(
             "diffusers" (`pytorch_lora_weights.safetensors`, for `load_lora_weights`), "kohya"
             (`kohya_lora.safetensors`, for ComfyUI and the web UIs, with module names as in diffusers), or "diff"
             (`kohya_diff.safetensors`, the whole ΔW under the same names, for ComfyUI: as large as the weights).
-        prefix: component in front of the keys: "unet" by default for diffusers, "lora_unet" for Kohya.
+        prefix: component in front of the keys: "unet" by default for diffusers, "lora_unet" for Kohya, and of a
+            CLIPTextModel "text_encoder" and "lora_te". Other names of a text encoder are "lora_te1", "lora_te2" and
+            "text_encoder_2"; its layers get the level `text_model` that these files have and transformers 5 has not.
         dtype: of the file; the alpha equals the rank, so the reader's scale is 1.
         rank: of the file, for readers that take certain ranks only; by default the smallest that is exact without a
             decomposition, m·r for rank-one A and min(n²r, in, out) for dense A. A larger one is filled with zeros.
         allow_lossy: with a smaller `rank`, write the best approximation of that rank.
 
+    `modules_to_save` are not part of the file; a warning names them.
+
     Returns:
         The path of the weights file. It is written whole under a temporary name, then renamed.
 
     Raises:
-        ValueError: unknown format, no such adapter, a folder that is a file, or a rank that loses something without
-            `allow_lossy`; the message says how much.
+        ValueError: unknown format, no such adapter, a folder that is a file, a rank that loses something without
+            `allow_lossy` (the message says how much), or no prefix for a CLIPTextModelWithProjection, which may be
+            the first text encoder or the second.
     """
     if format not in _FILES:
         raise ValueError(f"`format` must be one of {sorted(_FILES)}, got {format!r}")
@@ -99,12 +106,22 @@ def save_lora(
     if folder.is_file():
         raise ValueError(f"`folder` must be a folder, {folder} is a file")
     factors = to_lora(model, adapter_name)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    left = getattr(getattr(model, "peft_config", {}).get(adapter_name), "modules_to_save", None)
+    if left:
+        warnings.warn(
+            f"a LoRA file holds updates only, so the modules {sorted(left)} that adapter {adapter_name!r} replaces as "
+            "a whole (modules_to_save) are not in it",
+            stacklevel=2,
+        )
+    if prefix is None and format != "peft":
+        prefix = _component(base, format)
     if rank is not None:
         factors = _of_rank(factors, rank, allow_lossy)
     tensors: dict[str, torch.Tensor] = {}
     for name, lora in factors.items():
         if format in ("kohya", "diff"):
-            key = f"{prefix or 'lora_unet'}_{name.replace('.', '_')}"
+            key = f"{prefix}_{in_files(base, name).replace('.', '_')}"
             if format == "diff":
                 tensors[f"{key}.diff"] = (lora.up @ lora.down).to(dtype)
             else:
@@ -114,7 +131,7 @@ def save_lora(
             if lora.bias is not None:
                 tensors[f"{key}.diff_b"] = lora.bias.to(dtype)
             continue
-        key = f"base_model.model.{name}" if format == "peft" else f"{prefix or 'unet'}.{name}"
+        key = f"base_model.model.{name}" if format == "peft" else f"{prefix}.{in_files(base, name)}"
         tensors[f"{key}.lora_A.weight"] = lora.down.to(dtype)
         tensors[f"{key}.lora_B.weight"] = lora.up.to(dtype)
         if lora.bias is not None:
@@ -129,6 +146,16 @@ def save_lora(
     with atomic(target) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
     return target
+
+
+def _component(model: nn.Module, format: str) -> str:
+    if not is_text_encoder(model):
+        return "unet" if format == "diffusers" else "lora_unet"
+    first, second = ("text_encoder", "text_encoder_2") if format == "diffusers" else ("lora_te", "lora_te2")
+    if hasattr(model, "text_projection"):
+        other = first if format == "diffusers" else "lora_te1"
+        raise ValueError(f"`prefix` must be given for a {type(model).__name__}: {other!r} or {second!r}")
+    return first
 
 
 def _of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> dict[str, LoraFactors]:

@@ -6,6 +6,7 @@ that is a sum of n_out Kronecker terms whose A_k = e_k w1[k, :] has rank one, an
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -16,20 +17,22 @@ from pathlib import Path
 import torch
 from peft import LoKrConfig
 from peft.utils.other import get_pattern_key
+from safetensors import safe_open
 from torch import nn
 
 from wm_pipelines.kernels import kronecker_lora_factors
 
 from .config import KroneckerConfig
 from .files import inject, read_adapter, read_tensors
+from .names import in_model
 from .targets import supported_base
 
 __all__ = ["load_lokr"]
 
 _KEY = re.compile(r"(.+)\.(lokr_(?:w[12](?:_[ab])?|t[12])|alpha|dora_scale)")
 # what trainers put in front of a module's name; the rest is the name, with dots or with underscores
-_PREFIXES = ("lora_unet_", "lora_transformer_", "lora_te1_", "lora_te2_", "lora_te_", "lycoris_")
-_PREFIXES += ("diffusion_model.", "transformer.", "unet.", "text_encoder_2.", "text_encoder.")
+_PREFIXES = ("lora_unet_", "lora_transformer_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_te_", "lycoris_")
+_PREFIXES += ("diffusion_model.", "transformer.", "unet.", "text_encoder_2.", "text_encoder_3.", "text_encoder.")
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,14 @@ def load_lokr(
         model: an unwrapped model (`pipe.unet`), with or without other adapters.
         path: a folder of PEFT (`adapter_config.json` of type LOKR), or a safetensors file of LyCORIS with keys
             `<prefix><module>.lokr_w1`, dots or underscores in the module's name, as in diffusers.
-        prefix: which modules of the file to take, where it holds those of several models: "lora_unet_", "lora_te_" …
+        prefix: which modules of the file to take, where it holds those of several models: "lora_unet_", "lora_te_",
+            "lora_te1_", "lora_te2_", "text_encoder." …
+
+    A text encoder's layers are found with the level `text_model` in the file, in the model, in both or in neither.
 
     Scale, PEFT: alpha/r of the config. LyCORIS: alpha/rank, rank being the inner size of a factor that is a product;
-    1 where there is no such factor, or no alpha.
+    1 where there is no such factor, or no alpha. Where both factors are whole and the file speaks of another scale
+    than the one that is taken, in alpha or in its header, or other tools would take another one, a warning says so.
 
     Returns:
         The model.
@@ -77,13 +84,18 @@ def load_lokr(
                 stacklevel=2,
             )
         names, groups = _group({key.removeprefix("base_model.model."): t for key, t in tensors.items()}, path), {}
+        known, said = {name for name, _ in model.named_modules()}, {}
         for name, parts in names.items():
             r = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
             alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.alpha)
-            groups[name] = _factors(name, parts, alpha / r)
+            groups[in_model(name, known)] = _factors(name, parts, alpha / r)
+            if _whole(parts) and alpha != r:
+                said[name] = f"r={r} and alpha={alpha:g}"
+        _say_scale(path, said, "alpha/r was taken, as PEFT does; LyCORIS and ComfyUI would take 1")
     else:
         names = _named_as_in(model, _group(read_tensors(path), path), path, prefix)
         groups = {name: _factors(name, parts, _lycoris_scale(name, parts)) for name, parts in names.items()}
+        _say_scale(path, _other_scales(path, names), "1 was taken, as LyCORIS and ComfyUI do")
     for name, factors in groups.items():
         _check_fits(model, name, factors)
     return inject(model, *_as_kronecker(groups), adapter_name, str(path))
@@ -113,6 +125,8 @@ def _named_as_in(
     found = sorted(set(begins.values()))
     if prefix is None and len(found) > 1:
         raise ValueError(f"{path} holds adapters of several models; `prefix` must be one of {found}")
+    if prefix is not None:
+        prefix = next((p for p in found if p and p[:-1] == prefix), prefix)  # "lora_te", as save_lora takes it
     if prefix is not None and prefix not in found:
         raise ValueError(f"`prefix` {prefix!r} is not in {path}; it has {found}")
     flat: dict[str, list[str]] = {}
@@ -122,7 +136,7 @@ def _named_as_in(
     for module, parts in groups.items():
         if prefix is not None and begins[module] != prefix:
             continue
-        names = flat.get(module.removeprefix(begins[module]).replace(".", "_"), [])
+        names = flat.get(in_model(module.removeprefix(begins[module]).replace(".", "_"), flat, "_"), [])
         if len(names) == 1:
             named[names[0]] = parts
         else:
@@ -159,6 +173,58 @@ def _lycoris_scale(name: str, parts: dict[str, torch.Tensor]) -> float:
     if parts["alpha"].numel() != 1:
         raise ValueError(f"`{name}`: alpha must be one number, got shape {tuple(parts['alpha'].shape)}")
     return parts["alpha"].item() / ranks[0]
+
+
+def _whole(parts: dict[str, torch.Tensor]) -> bool:
+    return "w1" in parts and "w2" in parts
+
+
+def _other_scales(path: Path, groups: dict[str, dict[str, torch.Tensor]]) -> dict[str, str]:
+    """What a file of LyCORIS says about modules without a rank of their own, where it is not a scale of 1."""
+    rank, alpha = _header(path)
+    said = {}
+    for name, parts in groups.items():
+        if not _whole(parts):
+            continue
+        own = parts["alpha"].item() if "alpha" in parts and parts["alpha"].numel() == 1 else None
+        words = [f"alpha={own:g}"] if own not in (None, 1.0, rank) else []
+        if rank is not None and alpha is not None and alpha != rank:
+            words.append(f"rank {rank:g} and alpha {alpha:g} in its header")
+        if words:
+            said[name] = ", ".join(words)
+    return said
+
+
+def _header(path: Path) -> tuple[float | None, float | None]:
+    """(rank, alpha) that the header of a safetensors file names, as Kohya's trainers, PEFT or diffusers write it."""
+    with safe_open(path, "pt") as file:
+        stored = dict(file.metadata() or {})
+    for value in list(stored.values()):
+        try:
+            nested = json.loads(value)
+        except ValueError:
+            continue
+        if isinstance(nested, dict):  # `lora_adapter_metadata`: {"unet.r": 8, "unet.lora_alpha": 4, …}
+            stored |= {str(key).rpartition(".")[2]: number for key, number in nested.items()}
+    found = []
+    for names in (("ss_network_dim", "r", "rank"), ("ss_network_alpha", "lora_alpha", "alpha")):
+        value = next((stored[name] for name in names if name in stored), None)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):  # "None", "Dynamic"
+            number = math.nan
+        found.append(number if math.isfinite(number) else None)
+    return found[0], found[1]
+
+
+def _say_scale(path: Path, said: dict[str, str], taken: str) -> None:
+    if said:
+        name, words = next(iter(said.items()))
+        warnings.warn(
+            f"{path} holds both LoKr factors whole for {len(said)} modules, such as `{name}`, so it can't be seen "
+            f"what rank they were trained at; it says {words}. The scale {taken}",
+            stacklevel=3,
+        )
 
 
 def _check_fits(model: nn.Module, name: str, factors: _Factors) -> None:
