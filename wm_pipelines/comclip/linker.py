@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
 from wm_pipelines.text.parser import Entity, parse
 
 

@@ -7,8 +7,8 @@ an attribute and a relation is as in the rule parser.
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
 from wm_pipelines.text.parsed import Entity, ParsedText, Relation
 
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from wm_pipelines.text.chunks import Chunker
-from wm_pipelines.text.clauses import Assembly
+from wm_pipelines.text.english.chunks import Chunker
+from wm_pipelines.text.english.clauses import Assembly
 from wm_pipelines.text.parsed import Entity, ParsedText, Relation
 from wm_pipelines.text.phrasing import EMPTY
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from wm_pipelines.text.english.words import noun_lemma, verb_lemma
 from wm_pipelines.text.parser import Entity, ParsedText, Relation, from_json, parse, parse_triplet
-from wm_pipelines.text.words import noun_lemma, verb_lemma
 
 
 def said(text):

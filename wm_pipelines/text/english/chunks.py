@@ -5,10 +5,10 @@ Chunks are found from left to right, each with those before it in sight (our des
 
 from dataclasses import replace
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
-from wm_pipelines.text.tagging import Chunk, Tagger
-from wm_pipelines.text.tokens import STOPS
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
+from wm_pipelines.text.english.tagging import Chunk, Tagger
+from wm_pipelines.text.english.tokens import STOPS
 
 
 class Chunker(Tagger):

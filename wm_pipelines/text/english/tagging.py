@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
-from wm_pipelines.text.tokens import STOPS, Tokens
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
+from wm_pipelines.text.english.tokens import STOPS, Tokens
 
 
 @dataclass(frozen=True)

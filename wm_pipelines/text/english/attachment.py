@@ -3,10 +3,10 @@
 By nearness, agreement, and whether a thing moves by itself, is worn, is held or shows something (our design).
 """
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
-from wm_pipelines.text.statements import Frame, Statements
-from wm_pipelines.text.tagging import Chunk
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
+from wm_pipelines.text.english.statements import Frame, Statements
+from wm_pipelines.text.english.tagging import Chunk
 
 # What "and" goes on with behind its object: "with a hat and a bag", "between a cat and a dog".
 GOES_ON = frozenset("with between among of in from without".split())

@@ -2,7 +2,7 @@
 
 import re
 
-from wm_pipelines.text import lexicon
+from wm_pipelines.text.english import lexicon
 
 DETERMINERS = frozenset(
     "a an the another some any each every this these those his her its their my our your no several many few "

@@ -2,8 +2,8 @@
 
 import re
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
 
 _TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*['’]?|[,.;:!?]")
 _CONTRACTED = re.compile(r"^(it|there|he|she|that|who|what|here|they|we|you|i)'(s|re|m)$")

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
-from wm_pipelines.text.attachment import GOES_ON, Attachment
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
+from wm_pipelines.text.english.attachment import GOES_ON, Attachment
+from wm_pipelines.text.english.statements import Clause, Frame
+from wm_pipelines.text.english.tagging import Chunk
 from wm_pipelines.text.parsed import ParsedText
-from wm_pipelines.text.statements import Clause, Frame
-from wm_pipelines.text.tagging import Chunk
 
 
 class Assembly(Attachment):

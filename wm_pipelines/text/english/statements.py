@@ -7,10 +7,10 @@ is said, so that "is red" in "the car that the man drives is red" goes back to t
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from wm_pipelines.text import lexicon
-from wm_pipelines.text import words as w
+from wm_pipelines.text.english import lexicon
+from wm_pipelines.text.english import words as w
+from wm_pipelines.text.english.tagging import Chunk
 from wm_pipelines.text.parsed import Entity, Relation
-from wm_pipelines.text.tagging import Chunk
 
 
 @dataclass
