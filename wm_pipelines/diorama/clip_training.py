@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from torch.nn import functional
 from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
-from wm_pipelines.diorama.training import SIZE, options_of, pictures_of, worded
+from wm_pipelines.diorama.training import OPPOSITES, RELATION, SIZE, options_of, pictures_of, worded
 from wm_pipelines.diorama.words import KINDS, VOCABULARY
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
@@ -25,9 +24,6 @@ from wm_pipelines.training import KeyedNoise, Recipe, Task
 TEMPLATE = "a photo of {}."
 TEMPLATED = 0.25  # share of captions put into the template that zero-shot classes come in
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
-OPPOSITES = {"left": "right", "behind": "in front of", "above": "below"}
-OPPOSITES |= {v: k for k, v in OPPOSITES.items()}
-_RELATION = re.compile("|".join(rf"\b{words}\b" for words in OPPOSITES))
 CLIP_WORDS = (*VOCABULARY, "photo")  # the words that are one token each
 
 
@@ -162,7 +158,7 @@ def contradiction(scene: Scene, say: Callable[[Scene], str], rng: np.random.Gene
         The caption, or None where the draw gives none.
     """
     text = say(scene)
-    relations = list(_RELATION.finditer(text))
+    relations = list(RELATION.finditer(text))
     ways = ["turn"] * bool(relations) + ["exchange"] * (len(scene.objects) > 1) + ["shape"] * bool(scene.objects)
     if not ways:
         return None

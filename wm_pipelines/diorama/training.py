@@ -1,6 +1,7 @@
 """How the base checkpoints of the miniature world are trained: the VAE, then text encoder and UNet together, and the
 judge. `clip_training` has the contrastive one."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch.nn import functional
 
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
-from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
+from wm_pipelines.diorama.parser import parse_caption
+from wm_pipelines.diorama.scene import COLOURS, HELD_OUT_RELATIONS, SHAPES, Scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
@@ -23,6 +25,14 @@ SIZE = 64
 EMPTY_PROMPT = 0.1  # share of captions that become "", for classifier-free guidance
 # how captions are worded while training: (share, detail, relations)
 WORDINGS = ((0.3, "objects", False), (0.4, "objects", True), (0.3, "full", True))
+OPPOSITES = {"left": "right", "behind": "in front of", "above": "below"}
+OPPOSITES |= {v: k for k, v in OPPOSITES.items()}
+RELATION = re.compile("|".join(rf"\b{words}\b" for words in OPPOSITES))
+# From here on noise hides where things stand; below, their blobs show through it and the words for it go unread. It
+# is where the first three of twenty sampling steps are.
+EARLY = 850
+SOFT = 0.02  # differences of errors beyond which `turned` asks for no more
+GRID = 4  # cells of the plan along a side; the last GRID ** 2 of 77 tokens are theirs
 
 
 def options_of(recipe: Recipe, defaults: dict) -> dict:
@@ -42,6 +52,23 @@ def worded(scene: Scene, rng: np.random.Generator) -> str:
             break
         chance -= share
     return caption(scene, detail, seed=int(rng.integers(1 << 30)), relations=relations).text
+
+
+def turned(text: str) -> str | None:
+    """The caption with every relation turned round: false of a picture that `text` is true of.
+
+    Returns:
+        None where that is no such caption: `text` says no relation, two of its objects have one name, or it would name
+        a held-out relation and teach that this never holds.
+    """
+    false = RELATION.sub(lambda found: OPPOSITES[found.group()], text)
+    if false == text:
+        return None
+    said = parse_caption(false)
+    shapes = [thing["shape"] for thing in said.objects]
+    alike = any(said.objects.count(thing) > 1 for thing in said.objects)
+    held_out = any((p, shapes[a], shapes[b]) in HELD_OUT_RELATIONS for a, p, b in said.relations)
+    return None if alike or held_out else false
 
 
 class VAETask(Task):
@@ -94,13 +121,28 @@ class VAETask(Task):
 
 
 class SDTask(Task):
-    """UNet2DConditionModel and CLIPTextModel trained together on VAE latents, velocity prediction."""
+    """UNet2DConditionModel and CLIPTextModel trained together on VAE latents, velocity prediction.
+
+    Options, all off by default, that make the loss ask for relations:
+        early: of the captions that say a relation, the share whose timestep is drawn from `EARLY` on, where the words
+            alone say where things stand.
+        plan: weight of the loss of a head, not exported, that reads from each of the text encoder's last 16 tokens
+            which colours and shapes are in one of 4 x 4 cells of the picture. A causal encoder never tells the first
+            object's tokens what is said of it later, but the padding knows the whole caption.
+        words_only: the plan is the whole loss and the UNet rests. A step costs a fifth, and the text encoder needs a
+            thousand of them before "left" means a place; a run from that export can use it from its first step.
+        turned: weight of a loss by which, from `EARLY` on, the error must be smaller with the caption than with its
+            relations turned round, same latents and noise; on a quarter of the batch at most.
+    """
 
     def __init__(self, recipe: Recipe):
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        self.options = options_of(recipe, {"length": 28000, "cache": None, "vae": None})
+        defaults = {"length": 28000, "cache": None, "vae": None}
+        self.options = options_of(recipe, {**defaults, "early": 0.0, "plan": 0.0, "words_only": False, "turned": 0.0})
+        if self.options["words_only"] and not self.options["plan"]:
+            raise ValueError("options.words_only needs options.plan above 0: the plan is all that it trains")
         if self.options["vae"] is None:
             raise ValueError(
                 "options.vae is missing: the folder of the trained VAE (`wm train diorama-vae` exports it)"
@@ -137,6 +179,10 @@ class SDTask(Task):
             up_block_types=("CrossAttnUpBlock2D",) * 3,
         ).to(memory_format=torch.channels_last)
         self.schedule = DDPMScheduler(**SCHEDULE)
+        if self.options["plan"]:
+            self.ids = images.ids
+            self.planner = nn.Linear(128, 1 + len(COLOURS) + len(SHAPES))
+            nn.init.zeros_(self.planner.weight)  # it learns to read before it moves the text encoder
 
     @torch.no_grad()
     def _encode(self, images: RenderedImages) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,7 +207,12 @@ class SDTask(Task):
         return latents["mean"], latents["std"]
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"unet": self.unet, "text_encoder": self.text_encoder}
+        planner = {"planner": self.planner} if self.options["plan"] else {}
+        return {"unet": self.unet, "text_encoder": self.text_encoder, **planner}
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        resting = "unet." if self.options["words_only"] else ()
+        return [(name, parameter) for name, parameter in super().trainable() if not name.startswith(resting)]
 
     def load_weights(self, source: str) -> dict[str, int]:
         """Starts from a pipeline folder, embedded name or Hub id of the same architecture and VAE."""
@@ -175,8 +226,8 @@ class SDTask(Task):
             "unet": load_model(UNet2DConditionModel, folder, subfolder="unet"),
             "text_encoder": load_model(CLIPTextModel, folder, subfolder="text_encoder"),
         }
-        for name, module in self.modules().items():
-            module.load_state_dict(saved[name].state_dict())
+        for name, module in saved.items():
+            getattr(self, name).load_state_dict(module.state_dict())
         return {"parameters": sum(p.numel() for module in saved.values() for p in module.parameters())}
 
     def words(self, index: int, noise: KeyedNoise) -> str:
@@ -188,19 +239,73 @@ class SDTask(Task):
         return worded(self.scenes[index], rng)
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        words = [self.words(i, noise) for i in indices]
+        if self.options["words_only"]:
+            return {"loss": self._plan_loss(indices, self._context(words)[:, -(GRID**2) :])}
         shape = self.mean.shape[1:]
         draws = noise.randn(indices, (2, *shape), "noise")
         latents = (self.mean[indices] + self.std[indices] * draws[:, 0]).to(self.device)
         eps = draws[:, 1].to(self.device)
-        t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(self.device)
-        tokens = self.tokenizer(
-            [self.words(i, noise) for i in indices], padding="max_length", max_length=77, return_tensors="pt"
-        ).input_ids.to(self.device)
-        context = self.text_encoder(tokens).last_hidden_state
-        noisy = self.schedule.add_noise(latents, eps, t).to(memory_format=torch.channels_last)
+        t = self._timesteps(indices, words, noise).to(self.device)
+        false = {}
+        if self.options["turned"]:
+            rows = [n for n in range(len(indices)) if t[n] >= EARLY]
+            false = dict([(n, text) for n in rows if (text := turned(words[n]))][: len(indices) // 4])
+        context = self._context([*words, *false.values()])
+        noisy = self.schedule.add_noise(latents, eps, t)
         target = self.schedule.get_velocity(latents, eps, t)
-        error = functional.mse_loss(self.unet(noisy, t, context).sample, target)
-        return {"loss": error}
+        rows, lied = [*range(len(indices)), *false], list(false)
+        out = self.unet(noisy[rows].to(memory_format=torch.channels_last), t[rows], context).sample
+        error = functional.mse_loss(out[: len(indices)], target)
+        losses = {"loss": error}
+        if self.options["plan"]:
+            losses["plan"] = self._plan_loss(indices, context[: len(indices), -(GRID**2) :])
+            losses["loss"] = losses["loss"] + self.options["plan"] * losses["plan"]
+        if self.options["turned"]:
+            right = (out[lied] - target[lied]).square().mean((1, 2, 3))
+            wrong = (out[len(indices) :] - target[lied]).square().mean((1, 2, 3))
+            losses["turned"] = functional.softplus((right - wrong) / SOFT).sum() * SOFT / len(indices)
+            losses["told"] = (right < wrong).float().mean() if lied else error.detach().new_tensor(0.5)
+            losses["loss"] = losses["loss"] + self.options["turned"] * losses["turned"]
+        return losses if len(losses) == 1 else {"loss": losses.pop("loss"), "error": error, **losses}
+
+    def _context(self, words: list[str]) -> torch.Tensor:
+        """(N, 77, 128)."""
+        tokens = self.tokenizer(words, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        return self.text_encoder(tokens.to(self.device)).last_hidden_state
+
+    def _timesteps(self, indices: list[int], words: list[str], noise: KeyedNoise) -> torch.Tensor:
+        """(N,) int64: uniform, but for the share `early` of the captions that say a relation."""
+        last = self.schedule.config.num_train_timesteps
+        t = noise.integers(indices, (), "timestep", 0, last)
+        if self.options["early"]:
+            chosen = noise.uniform(indices, (), "early") < self.options["early"]
+            chosen &= torch.tensor([bool(RELATION.search(text)) for text in words])
+            t = torch.where(chosen, noise.integers(indices, (), "early timestep", EARLY, last), t)
+        return t
+
+    def _plan_loss(self, indices: list[int], tokens: torch.Tensor) -> torch.Tensor:
+        """Cross-entropies of colour, in which solids count as much as floor, and of the shape of solids, over the
+        shares that each has of each cell. `tokens`: (N, GRID ** 2, 128), a cell each, row by row."""
+        colour, shape = torch.zeros(len(indices), 5, dtype=torch.long), torch.zeros(len(indices), 5, dtype=torch.long)
+        for n, index in enumerate(indices):
+            for o in self.scenes[index].objects:
+                colour[n, o.id] = 1 + list(COLOURS).index(o.colour)
+                shape[n, o.id] = 1 + SHAPES.index(o.shape)
+        ids = self.ids[indices].long().flatten(1)
+
+        def shares(kinds: torch.Tensor, count: int) -> torch.Tensor:  # (N, GRID ** 2, count)
+            seen = functional.one_hot(kinds.gather(1, ids), count).float().movedim(-1, 1)
+            return functional.adaptive_avg_pool2d(seen.unflatten(2, self.ids.shape[1:]), GRID).flatten(2).mT
+
+        colours, shapes = shares(colour, 1 + len(COLOURS)), shares(shape, 1 + len(SHAPES))[..., 1:]
+        floor = colours[..., 0].mean().clamp(1e-3, 1 - 1e-3)
+        solid = 1 - floor
+        weight = torch.stack([1 / floor, *[1 / solid] * len(COLOURS)]) / 2
+        read = self.planner(tokens).split([1 + len(COLOURS), len(SHAPES)], dim=-1)
+        colour_loss = -((colours * weight).to(tokens) * read[0].log_softmax(-1)).sum(-1).mean()
+        shape_loss = -((shapes / solid).to(tokens) * read[1].log_softmax(-1)).sum(-1).mean()
+        return colour_loss + shape_loss
 
     def export(self, folder: Path) -> None:
         """Writes a whole Stable-Diffusion-shaped pipeline folder in fp16."""
