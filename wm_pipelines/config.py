@@ -176,11 +176,13 @@ def json_schema() -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     definitions.pop("Record", None)
     kinds = {name: method.settings for name, method in methods().items()}
-    branches = []
+    branches, made = [], {}
     for method, kind in kinds.items():
+        if definitions.get(kind.__name__) not in (None, made.get(kind)):
+            raise ValueError(f"two settings classes are named {kind.__name__}; one is that of {method!r}")
         definition = kind.model_json_schema()
         definitions |= definition.pop("$defs", {})
-        definitions[kind.__name__] = definition
+        definitions[kind.__name__] = made[kind] = definition
         branches.append(
             {
                 "if": {"properties": {"method": {"const": method}}, "required": ["method"]},

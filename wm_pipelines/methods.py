@@ -54,11 +54,20 @@ class Method:
     stages: Mapping[str, str] = field(default_factory=dict)
     record: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
 
+    def __post_init__(self) -> None:
+        if self.tasks and self.record is None:
+            raise ValueError(f"method {self.name!r} has training tasks and no record() of what they make")
+
 
 def folders(file: str) -> dict[str, Path]:
     """Folders of the package that hold `file`, by name, sorted; none is imported."""
+    return dict(_folders(file, tuple(import_module(__package__).__path__)))
+
+
+@lru_cache(maxsize=32)
+def _folders(file: str, path: tuple[str, ...]) -> dict[str, Path]:
     found = {}
-    for module in pkgutil.iter_modules(import_module(__package__).__path__):
+    for module in pkgutil.iter_modules(path):
         folder = Path(module.module_finder.path) / module.name
         if module.ispkg and (folder / file).exists():
             found[module.name] = folder
@@ -86,21 +95,43 @@ def _methods(names: tuple[str, ...]) -> dict[str, Method]:
 
 
 def tasks() -> dict[str, str]:
-    """Every training task, and its `Task` class by dotted name."""
-    found = [{**method.stages, **method.tasks} for method in methods().values()]
-    return {task: dotted for each in found for task, dotted in each.items()}
+    """Every training task, and its `Task` class by dotted name.
+
+    Raises:
+        ValueError: two methods have a task of one name.
+    """
+    each = ((*method.stages.items(), *method.tasks.items()) for method in methods().values())
+    found = [pair for pairs in each for pair in pairs]
+    return _once(found, "training tasks are named")
 
 
 def recipes() -> dict[str, Path]:
-    """The recipe file that ships for each training task; no method is imported."""
-    found = (path for folder in folders("recipes").values() for path in (folder / "recipes").glob("*.yaml"))
-    return {path.stem: path for path in sorted(found, key=lambda path: path.stem)}
+    """The recipe file that ships for each training task; no method is imported.
+
+    Raises:
+        ValueError: two folders have a recipe of one name.
+    """
+    found = [path for folder in folders("recipes").values() for path in (folder / "recipes").glob("*.yaml")]
+    return _once(sorted((path.stem, path) for path in found), "recipes are named")
 
 
 def pipelines() -> dict[str, str]:
-    """Class names that a record may give as its `pipeline`, and where each class lives, by dotted name."""
-    dotted = (method.pipeline for method in methods().values() if method.pipeline is not None)
-    return {name.rpartition(".")[2]: name for name in dotted}
+    """Class names that a record may give as its `pipeline`, and where each class lives, by dotted name.
+
+    Raises:
+        ValueError: classes of two modules have one name.
+    """
+    dotted = {method.pipeline for method in methods().values() if method.pipeline is not None}
+    return _once(sorted((name.rpartition(".")[2], name) for name in dotted), "pipeline classes are named")
+
+
+def _once(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two {what} {twice!r}: {', '.join(str(value) for name, value in pairs if name == twice)}")
+    return found
 
 
 def load(dotted: str) -> Any:

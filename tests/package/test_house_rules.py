@@ -99,8 +99,8 @@ def _docstring(node: ast.AST) -> ast.Constant | None:
 
 
 def method_folders(root: Path = ROOT) -> set[str]:
-    """Names of the folders that have a door (`method.py`) and a pipeline."""
-    return {path.parent.name for path in (root / "wm_pipelines").glob("*/pipeline.py")}
+    """Names of the folders that have a door; the miniature world has one for its bases and is no method."""
+    return {path.parent.name for path in (root / "wm_pipelines").glob("*/method.py")} - {"diorama"}
 
 
 def room(module: str) -> str:
@@ -149,7 +149,19 @@ def methods_that_name_methods(house: House, methods: set[str]) -> set[str]:
 def statistics_that_reach_torch(house: House, methods: set[str]) -> set[str]:
     start = "wm_pipelines.evaluation.statistics"
     reached = house.reached(start) if start in house.trees else set()
+    for name in list(reached):  # importing a module runs the `__init__` of its packages
+        parts = name.split(".")
+        reached |= {".".join(parts[:n]) for n in range(1, len(parts))} & set(house.trees)
     return {f"{m} -> torch" for m in reached if any(n.split(".")[0] == "torch" for n in house.named[m])}
+
+
+def the_library_names_its_own_front(house: House, methods: set[str]) -> set[str]:
+    """The root hands public names on, so behind one may be anything."""
+    return {
+        f"{a} -> wm_pipelines"
+        for a, targets in house.arrows.items()
+        if a.split(".")[0] == "wm_pipelines" and "wm_pipelines" in targets
+    }
 
 
 def kernels_that_name_their_launchers(house: House, methods: set[str]) -> set[str]:
@@ -208,6 +220,7 @@ RULES = {
     rooms_that_name_the_miniature_world: "wm_pipelines.media.pictures imports wm_pipelines.diorama.scene",
     pipelines_that_reach_the_miniature_world: "wm_pipelines.mojito.pipeline imports wm_pipelines.diorama.scene",
     methods_that_name_methods: "wm_pipelines.cpl.data imports wm_pipelines.mojito.energy",
+    the_library_names_its_own_front: "wm_pipelines.media.pictures imports wm_pipelines",
     statistics_that_reach_torch: "wm_pipelines.evaluation.statistics imports torch",
     kernels_that_name_their_launchers: "custom_kernels.op._triton.kernel imports custom_kernels.op.launch",
     triton_outside_its_folders: "custom_kernels.op.launch imports triton",

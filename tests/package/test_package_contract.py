@@ -1,5 +1,6 @@
 """What the package promises as a package: light import, no torch forced on anyone, the layout that ComfyUI needs."""
 
+import glob
 import re
 import subprocess
 import sys
@@ -56,7 +57,9 @@ def test_every_data_file_of_the_package_is_installed():
     """What lies beside the code (recipes, templates, checkpoints, the schema) is matched by the package data."""
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["wm_pipelines"]
     package = ROOT / "wm_pipelines"
-    matched = {path for pattern in patterns for path in package.glob(pattern) if path.is_file()}
+    # as setuptools matches: `*` takes no hidden name
+    found = (glob.glob(str(package / pattern), recursive=True) for pattern in patterns)
+    matched = {Path(name) for names in found for name in names}
     files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {p for p in files if p.suffix != ".py"} <= matched
     for folder in {path.parent for path in files if path.suffix == ".py"}:

@@ -20,12 +20,23 @@ class MethodCommands(TyperGroup):
     """The commands of all folders that have a `command.py`."""
 
     def list_commands(self, ctx) -> list[str]:
-        return sorted(name for folder in folders("command.py") for name in functions(folder))
+        found = []
+        for folder in folders("command.py"):
+            try:
+                found += functions(folder)
+            except Exception as error:  # of one method, which must not take the others along
+                typer.echo(f"{folder}: not available: {type(error).__name__}: {error}", err=True)
+        return sorted(found)
 
     def get_command(self, ctx, cmd_name: str):
-        names = sorted(folders("command.py"), key=lambda folder: folder != cmd_name.replace("-", "_"))
-        for folder in names:
-            function = functions(folder).get(cmd_name)
+        own = cmd_name.replace("-", "_")
+        for folder in sorted(folders("command.py"), key=lambda folder: folder != own):
+            try:
+                function = functions(folder).get(cmd_name)
+            except Exception:
+                if folder == own:
+                    raise
+                continue
             if function is not None:
                 made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
                 made.command(cmd_name)(function)

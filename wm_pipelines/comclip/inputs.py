@@ -95,13 +95,13 @@ def read_parsed(parsed: ParsedText | Sequence[ParsedText | None] | None, texts: 
         ValueError: another type, or another number of entries than captions.
     """
     if not isinstance(parsed, ParsedText | Sequence | None) or isinstance(parsed, str):
-        raise ValueError(f"parsed must hold ParsedText, got {type(parsed).__name__}; see comclip.parser.from_json")
+        raise ValueError(f"parsed must hold ParsedText, got {type(parsed).__name__}; see text.parser.from_json")
     listed = [parsed] if isinstance(parsed, ParsedText) else [None] * texts if parsed is None else list(parsed)
     if len(listed) != texts:
         raise ValueError(f"parsed has {len(listed)} entries for {texts} texts; give one for each text")
     for one in listed:
         if one is not None and not isinstance(one, ParsedText):
-            raise ValueError(f"parsed must hold ParsedText, got {type(one).__name__}; see comclip.parser.from_json")
+            raise ValueError(f"parsed must hold ParsedText, got {type(one).__name__}; see text.parser.from_json")
     return listed
 
 

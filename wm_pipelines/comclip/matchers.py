@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines import hub
-from wm_pipelines.clip import towers as clip_text
+from wm_pipelines.clip import towers
 from wm_pipelines.clip.parts import load_clip, model_type
 from wm_pipelines.comclip.fusion import cosine
 from wm_pipelines.comclip.subimages import fit_square
@@ -59,10 +59,10 @@ class CLIPMatcher:
         return self._text_features(list(texts)).cpu()
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        return clip_text.encode_images(self.model, pixels, unit=False)
+        return towers.encode_images(self.model, pixels, unit=False)
 
     def _text_features(self, texts: list[str]) -> torch.Tensor:
-        return clip_text.encode_texts(self.model, self.tokenizer, texts, unit=False, what="caption")
+        return towers.encode_texts(self.model, self.tokenizer, texts, unit=False, what="caption")
 
     def match(self, features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Cosine of picture features with text features, row by row, in [-1, 1]."""

@@ -148,14 +148,14 @@ class ComCLIPPipeline(WMPipeline):
     def from_base(
         cls,
         base: str | os.PathLike,
-        record: str | os.PathLike,
+        folder: str | os.PathLike,
         *,
         parser: Parser | str | None = None,
         grounder: Grounder | None = None,
         linker: Linker | None = None,
         **kwargs: Any,
     ) -> "ComCLIPPipeline":
-        """A pipeline on the CLIP, SigLIP or BLIP-2 checkpoint `base`, with the record in the folder `record`.
+        """A pipeline on the CLIP, SigLIP or BLIP-2 checkpoint `base`, with the record in `folder`.
 
         The method has no weights, so a record is all that a ComCLIP checkpoint on another base holds.
 
@@ -163,10 +163,10 @@ class ComCLIPPipeline(WMPipeline):
             parser, grounder, linker: as of the class.
             kwargs: passed to the model's `from_pretrained`, for example `dtype`.
         """
-        folder = hub.resolve(base)
-        pipeline = cls(**load_parts(folder, **kwargs), parser=parser, grounder=grounder, linker=linker)
-        known = WMConfig.load(folder).vocabulary if (folder / CONFIG_NAME).is_file() else None
-        pipeline.wm_config = WMConfig.load(record).model_copy(update={"vocabulary": known})
+        base, folder = hub.resolve(base), hub.resolve(folder)
+        pipeline = cls(**load_parts(base, **kwargs), parser=parser, grounder=grounder, linker=linker)
+        known = WMConfig.load(base).vocabulary if (base / CONFIG_NAME).is_file() else None
+        pipeline.wm_config = WMConfig.load(folder).model_copy(update={"vocabulary": known})
         return pipeline
 
     def save_record(self, folder: str | os.PathLike, base: str | os.PathLike, **settings: Any) -> None:
@@ -176,7 +176,7 @@ class ComCLIPPipeline(WMPipeline):
 
         Args:
             base: embedded name or Hub id that the pipeline stands on.
-            settings: of `config.ComCLIPConfig`.
+            settings: of `comclip.method.ComCLIPConfig`.
 
         Raises:
             ValueError: a base that no one else could find, or an unknown setting.

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -141,15 +140,15 @@ class CPLPipeline(WMPipeline):
         return pipeline
 
     @classmethod
-    def from_base(cls, base: str | os.PathLike, fitted: str | os.PathLike, **kwargs: Any) -> "CPLPipeline":
-        """What `save_adapter` wrote to the folder `fitted`, on its CLIP checkpoint `base`."""
-        folder = hub.resolve(base)
-        hub.check_weights(fitted)
-        parts = load_clip(folder, **kwargs)
-        learner = load_model(CPLPromptLearner, fitted).eval()
+    def from_base(cls, base: str | os.PathLike, folder: str | os.PathLike, **kwargs: Any) -> "CPLPipeline":
+        """What `save_adapter` wrote to `folder`, on its CLIP checkpoint `base`."""
+        base, folder = hub.resolve(base), hub.resolve(folder)
+        hub.check_weights(folder)
+        parts = load_clip(base, **kwargs)
+        learner = load_model(CPLPromptLearner, folder).eval()
         pipeline = cls(**parts, prompt_learner=learner)
-        if (Path(fitted) / CONFIG_NAME).is_file():
-            pipeline.wm_config = WMConfig.load(fitted)
+        if (folder / CONFIG_NAME).is_file():
+            pipeline.wm_config = WMConfig.load(folder)
         return pipeline
 
     def save_adapter(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
@@ -334,7 +333,7 @@ class CPLPipeline(WMPipeline):
     # ---- inference ----
 
     def preprocess(self, images: Sequence[Picture]) -> torch.Tensor:
-        """Pictures as the tower wants them; see `clip_base.preprocess`."""
+        """Pictures as the tower wants them; see `clip.parts.preprocess`."""
         return preprocess(self.image_processor, images)
 
     @torch.no_grad()

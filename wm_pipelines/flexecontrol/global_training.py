@@ -9,29 +9,23 @@ One option is added: on Diorama `image_encoder`, an embedded name, folder or Hub
 un-normalised vectors are the content; a folder of one's own brings them as `conditions/content/ID.npy`.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wm_pipelines.clip.parts import image_processor
 from wm_pipelines.flexecontrol.augment import keep_conditions
 from wm_pipelines.flexecontrol.data import CONTENT, FOLDER_DEFAULTS, FolderSource, folder_source, read_vector
-from wm_pipelines.flexecontrol.global_image import image_vectors
 from wm_pipelines.flexecontrol.losses import diffusion_loss
-from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS, DioramaScenes
-from wm_pipelines.flexecontrol.training import Encode, FlexEControlTask
-from wm_pipelines.hub import check_weights, resolve
-from wm_pipelines.hub.stock import load_model
+from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.media.conditions import TYPES
-from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.training import KeyedNoise
 
 LOCAL_ONLY = ("lambda_ca", "lambda_mask", "keep_one", "split", "layout")
 
 
-def _without_local(options: dict[str, Any]) -> dict[str, Any]:
+def without_local(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without those about local conditions and their losses."""
     return {key: value for key, value in options.items() if key not in LOCAL_ONLY}
 
 
@@ -52,49 +46,10 @@ class GlobalTask(FlexEControlTask):
         return {"loss": diffusion_loss(self.unet(noisy, t, context).sample, target)}
 
 
-class GlobalScenes(DioramaScenes):
-    """Diorama scenes with the content vectors of their pictures, computed once."""
-
-    @torch.no_grad()
-    def __init__(self, options: Mapping[str, Any], encode: Encode, image_encoder: Any, image_processor: Any):
-        super().__init__(options, encode)
-        parts, width = [], image_encoder.config.projection_dim
-        for rows in torch.arange(self.length).split(64):
-            pictures = [to_pil(picture) for picture in self.pictures(rows)]
-            parts.append(
-                image_vectors(
-                    pictures, image_encoder, image_processor, width=width, batch=len(rows), device=image_encoder.device
-                )
-            )
-        self.vectors = torch.cat(parts)
-
-    def contents(self, indices: Sequence[int]) -> torch.Tensor:
-        return self.vectors[list(indices)]
-
-
-class GlobalSceneTask(GlobalTask):
-    """On Diorama pictures."""
-
-    defaults = {**_without_local(SCENE_DEFAULTS), "image_encoder": "diorama-clip"}
-
-    def _carried(self) -> dict[str, Any]:
-        from transformers import CLIPVisionModelWithProjection
-
-        folder = resolve(self.options["image_encoder"])
-        check_weights(folder)
-        encoder = load_model(CLIPVisionModelWithProjection, folder)
-        self.image_encoder = encoder.requires_grad_(False).eval()
-        self.image_processor = image_processor(folder)
-        return {"global_adapter": True, "global_embed_dim": self.image_encoder.config.projection_dim}
-
-    def make_source(self) -> GlobalScenes:
-        return GlobalScenes(self.options, self.encode, self.image_encoder, self.image_processor)
-
-
 class GlobalFolderTask(GlobalTask):
     """On a folder in Uni-ControlNet's layout, with `conditions/content/ID.npy` for every picture."""
 
-    defaults = _without_local(FOLDER_DEFAULTS)
+    defaults = without_local(FOLDER_DEFAULTS)
     given_types = TYPES
 
     def _carried(self) -> dict[str, Any]:

@@ -22,14 +22,16 @@ class FlexEControlConfig(Record):
 
 
 def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.flexecontrol.data import FOLDER_DEFAULTS
-    from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS
     from wm_pipelines.hub import store
 
     if task.endswith("-folder"):
+        from wm_pipelines.flexecontrol.data import FOLDER_DEFAULTS
+
         options = {**FOLDER_DEFAULTS, **options}
         settings = {"image_size": options["size"]}
     else:
+        from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS
+
         options = {**SCENE_DEFAULTS, **options}
         settings = {"image_size": 64, "guidance_scale": 4.0, "num_inference_steps": 25}
     return {"base_model": store.base_ref(options["base"]), "method_config": settings}
@@ -51,7 +53,7 @@ METHODS = (
         tasks={
             "flexecontrol": "wm_pipelines.flexecontrol.scenes.SceneTask",
             "flexecontrol-folder": "wm_pipelines.flexecontrol.data.FolderTask",
-            "flexecontrol-global": "wm_pipelines.flexecontrol.global_training.GlobalSceneTask",
+            "flexecontrol-global": "wm_pipelines.flexecontrol.global_scenes.GlobalSceneTask",
             "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training.GlobalFolderTask",
         },
         record=_record,

@@ -108,20 +108,21 @@ class FlexEControlPipeline(
         self.register_to_config(requires_safety_checker=requires_safety_checker)
 
     @classmethod
-    def from_base(cls, base: str | os.PathLike, adapter: str | os.PathLike, **kwargs: Any) -> "FlexEControlPipeline":
-        """The adapter in the folder `adapter` on the Stable Diffusion base `base`, whose UNet a slim adapter takes.
+    def from_base(cls, base: str | os.PathLike, folder: str | os.PathLike, **kwargs: Any) -> "FlexEControlPipeline":
+        """The adapter `folder` on the Stable Diffusion base `base`, whose UNet a slim adapter takes.
 
         Args:
             kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
         """
         kwargs = safetensors_only(kwargs)
-        folder = hub.resolve(base)
+        base, folder = hub.resolve(base), hub.resolve(folder)
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
-        parts = {}
-        if FlexEControlModel.load_config(adapter).get("slim"):
-            parts["unet"] = load_model(UNet2DConditionModel, folder, subfolder="unet", **shared)
-        parts["control"] = load_model(FlexEControlModel, adapter, **parts, **shared)
-        return cls.from_pretrained(str(folder), **parts, **kwargs)
+        if "control" not in kwargs:
+            if "unet" not in kwargs and FlexEControlModel.load_config(folder).get("slim"):
+                kwargs["unet"] = load_model(UNet2DConditionModel, base, subfolder="unet", **shared)
+            fitting = {"unet": kwargs["unet"]} if "unet" in kwargs else {}
+            kwargs["control"] = load_model(FlexEControlModel, folder, **fitting, **shared)
+        return cls.from_pretrained(str(base), **kwargs)
 
     @classmethod
     def load_config(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

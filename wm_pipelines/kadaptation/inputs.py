@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from wm_pipelines.data import class_folders as class_inputs
+from wm_pipelines.data import class_folders
 
 
 def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
@@ -13,13 +13,13 @@ def read_classes(labels: Any, class_names: Sequence[str] | None) -> list[str]:
         ValueError: no label, labels that are neither all numbers nor all names, names that are empty or repeated, or
             fewer than two classes.
     """
-    values = class_inputs.listed(labels)
+    values = class_folders.listed(labels)
     kinds = {type(value) for value in values}
     if kinds not in (set(), {int}, {str}):
         raise ValueError(f"labels must be all int or all str, got {', '.join(sorted(k.__name__ for k in kinds))}")
     if kinds == {int} and class_names is None:
         class_names = [str(i) for i in range(max(values) + 1)]
-    names = class_inputs.read_classes(values, class_names)
+    names = class_folders.read_classes(values, class_names)
     if len(names) < 2:
         raise ValueError(f"class_names has {len(names)} entry; a classifier needs at least 2 classes")
     return names

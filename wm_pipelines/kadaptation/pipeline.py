@@ -146,18 +146,19 @@ class KAdaptationPipeline(WMPipeline):
         return pipeline
 
     @classmethod
-    def from_base(cls, base: str | os.PathLike, fitted: str | os.PathLike, **kwargs: Any) -> "KAdaptationPipeline":
-        """What `save_adapter` wrote to the folder `fitted`, on its CLIP checkpoint `base`."""
+    def from_base(cls, base: str | os.PathLike, folder: str | os.PathLike, **kwargs: Any) -> "KAdaptationPipeline":
+        """What `save_adapter` wrote to `folder`, on its CLIP checkpoint `base`."""
+        folder = hub.resolve(folder)
         pipeline = cls.from_clip(base, **kwargs)
-        hub.check_weights(fitted)
-        head = load_model(KAdaptationHead, fitted).eval()
+        hub.check_weights(folder)
+        head = load_model(KAdaptationHead, folder).eval()
         width = pipeline.vision_model.config.projection_dim
         if head.config.features != width:
-            raise ValueError(f"{fitted} is for features of width {head.config.features}; those of {base} have {width}")
+            raise ValueError(f"{folder} is for features of width {head.config.features}; those of {base} have {width}")
         pipeline.register_modules(head=head.to(pipeline.vision_model.device))
-        adapter.load(pipeline.vision_model, fitted)
-        if (Path(fitted) / CONFIG_NAME).is_file():
-            pipeline.wm_config = WMConfig.load(fitted)
+        adapter.load(pipeline.vision_model, folder)
+        if (folder / CONFIG_NAME).is_file():
+            pipeline.wm_config = WMConfig.load(folder)
         return pipeline
 
     @classmethod
@@ -371,7 +372,7 @@ class KAdaptationPipeline(WMPipeline):
     # ---- inference ----
 
     def preprocess(self, images: Sequence[Picture]) -> torch.Tensor:
-        """Pictures as the tower wants them; see `clip_base.preprocess`."""
+        """Pictures as the tower wants them; see `clip.parts.preprocess`."""
         return preprocess(self.image_processor, images)
 
     @torch.no_grad()

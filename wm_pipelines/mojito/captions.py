@@ -1,8 +1,9 @@
 """Motion in captions of nothing but things, places and participles: "a red cube left of a blue sphere, moving right".
 
-A participle belongs to the thing right before it, or after a comma to the subject of the clause; "then" and "while" go
-on with the same mover; "and" before a place returns to the subject. Miniature worlds are captioned so, and many
-people write prompts so. Anything else (a finite verb, a pronoun, an adverb) is left to `directions`.
+A participle belongs to the subject of its clause or, behind a place without a comma, to the solid right before it
+("a cube left of a sphere moving right"; of other things it can't be known: "a dog in the snow running left"). "then"
+and "while" go on with the same mover; "and" before a place returns to the subject. Anything else (a finite verb, a
+pronoun, an adverb) is left to `directions`.
 """
 
 import re
@@ -21,6 +22,8 @@ _PLACES = sorted(
 )
 _STANDING = {"bouncing", "orbiting", "panning", "rotating", "spinning", "stopping"}  # these say no way
 _PARTICIPLES = {word for word in MOVING | RESTING | ALONE_OF.keys() if word.endswith("ing")} | _STANDING
+# of these neither can be in, on or part of the other, so either may be what moves
+_SOLIDS = set("ball block box cone cube cuboid cylinder disc disk prism pyramid ring sphere torus".split())
 _AROUND = ("clockwise", "counterclockwise", "forward", "back")
 # what no name of a thing holds: with one of these the prompt is a sentence
 _SENTENCE = (MOVING | RESTING | ALONE_OF.keys() | WAY_OF.keys()) - _PARTICIPLES | set(
@@ -78,6 +81,9 @@ class _Reader:
                 self.motion(mover, place_may_follow=False)
             elif joint or (self.word() in _PARTICIPLES and not joined):
                 mover = mover if joint else subject if comma else last
+                if mover is last is not subject and not comma and not joint:
+                    if not {subject.words[-1], last.words[-1]} <= _SOLIDS:
+                        raise _NotACaption
                 # "a dog moving right behind the car" speaks of a place, "... of a dog moving right behind the car" not
                 self.motion(mover, place_may_follow=not comma and not joint and mover is not subject)
             elif not comma and self.place():

@@ -1,160 +1,156 @@
-"""Clips of the miniature world for training motion: what moves how, captions that say it, latents and their flow."""
+"""Training on clips of one's own: a folder of captioned videos, and the task that reads it.
 
-import re
-from collections.abc import Sequence
-from dataclasses import replace
-from hashlib import sha256
+Recipe options beside those of `VideoTask` (`base`, `frames`, `inject`, `positions`, `hidden_dim`, `read_text`,
+`text_drop`, `level_drop`, `late`, `shared_noise`):
+    data: the folder. size: side of its frames. fps: rate at which frames are taken.
+    motion_adapter: folder or Hub id of an AnimateDiff motion adapter for `base`; it stays as it is but for the update.
+    update: "none" trains the intensity model alone; "lora" or "kronecker" adapts the temporal attention too, with
+    rank `rank` (for "kronecker": the number of its terms).
+"""
+
+import copy
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
-from wm_pipelines.diorama.datasets import DioramaDataset
-from wm_pipelines.diorama.language import caption, motion_words
-from wm_pipelines.diorama.motion import stays_clear
-from wm_pipelines.diorama.primitives import DIRECTIONS, TURNS, Motion
-from wm_pipelines.diorama.render import render
-from wm_pipelines.diorama.scene import Scene
-from wm_pipelines.media.flow import measure_flow
-from wm_pipelines.runtime.files import atomic
-from wm_pipelines.runtime.random import keyed
+from wm_pipelines.data.captioned import CaptionedFolder
+from wm_pipelines.hub import resolve
+from wm_pipelines.hub.stock import load_model
+from wm_pipelines.media.flow import FARNEBACK, level_of, measure_flow, percentile_table
+from wm_pipelines.media.video import VIDEO_SUFFIXES, pick_frames
+from wm_pipelines.mojito.training import VideoTask
+from wm_pipelines.training import KeyedNoise, Recipe, Task
 
-TRIES = 60  # scenes drawn for one motion before a slower one is tried
-# share of the ways in which an object moves
-WAYS = {"translate": 0.62, "stop": 0.12, "bounce": 0.1, "turn": 0.08, "still": 0.08}
-OPPOSITE = {"left": "right", "towards the camera": "away", "clockwise": "counterclockwise"}
-OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
+UPDATES = ("none", "lora", "kronecker")
+TARGETS = r".*motion_modules.*\.(to_q|to_k|to_v|to_out\.0)"
 
 
-def draw_clip(
-    index: int, split: str = "train", frames: int = 16, two: float = 0.15, composition: str = "iid"
-) -> Scene:
-    """Scene `index` of a split, with motions that fill `frames` frames; a share `two` of them has two objects.
-
-    A direction and a distance are drawn first, then scenes until one has room for them: what moves left starts right.
-    """
-    rng = keyed("mojito-clip", split, composition, index)
-    count = 2 if rng.random() < two else 1
-    worlds = DioramaDataset(
-        split=split,
-        composition=composition,
-        length=1 << 40,
-        num_objects=count,
-        patterns=("plain", "striped"),
-        name="mojito",
-    )
-    ways = [_draw_way(rng, frames) for _ in range(count)]
-    for attempt in range(1 << 20):
-        scene = replace(worlds.scene(index * 4096 + attempt % 4096), duration=frames)
-        slower = 0.75 ** (attempt // TRIES)
-        moving = [replace(o, motion=_slowed(way, slower)) for o, way in zip(scene.objects, ways, strict=True)]
-        scene = replace(scene, objects=tuple(moving))
-        if all(stays_clear(scene, o) for o in moving):
-            return scene
-    raise ValueError(f"no scene has room for the motions of clip {index}")
-
-
-def _draw_way(rng: np.random.Generator, frames: int) -> tuple[Motion, ...]:
-    end, half, seconds = frames - 1, frames // 2, (frames - 1) / 8
-    way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
-    flat, spin = DIRECTIONS[rng.integers(4)], TURNS[rng.integers(2)]
-    # what moves along the line of sight moves little in the picture
-    speed = rng.uniform(0.3, 2.6) * (1.5 if flat in ("towards", "away") else 1.0) / seconds
-    if way == "translate":
-        return (Motion("translate", 0, end, flat, round(speed, 3)),)
-    if way == "stop":
-        return (Motion("translate", 0, half, flat, round(speed, 3)), Motion("stop", half, end))
-    if way == "bounce":
-        return (Motion("bounce", 0, end, height=round(rng.uniform(0.3, 0.8), 2), count=int(rng.integers(1, 4))),)
-    if way == "turn":
-        return (Motion("turn", 0, end, spin, round(rng.uniform(0.6, 2.4), 2)),)
-    return (Motion("still", 0, end),)
-
-
-def _slowed(way: tuple[Motion, ...], factor: float) -> tuple[Motion, ...]:
-    return tuple(
-        replace(m, height=m.height * factor) if m.kind == "bounce" else replace(m, speed=m.speed * factor) for m in way
-    )
-
-
-def clip_caption(scene: Scene, rng: np.random.Generator, backwards: bool = False) -> str:
-    """Words for a clip, of the objects and their motions, never where they are; `backwards` for the clip reversed.
-
-    A tenth say nothing of motion. A single object is named by colour and shape in two thirds of the cases.
-    """
-    seed, chance = int(rng.integers(1 << 30)), rng.random()
-    if chance < 0.1:
-        return caption(scene, "objects", seed=seed, relations=False).text
-    if len(scene.objects) == 1 and chance < 0.7:
-        text = caption(scene, "objects", seed=seed, relations=False).text
-        text += motion_words(scene.objects[0].motion)
-    else:
-        text = caption(scene, "full", seed=seed, relations=False).text
-    return reversed_words(text) if backwards else text
-
-
-def reversed_words(text: str) -> str:
-    """The caption of the clip played backwards: directions and turns become their opposites."""
-    words = "|".join(sorted(OPPOSITE, key=len, reverse=True))
-    return re.sub(rf"\b({words})\b", lambda m: OPPOSITE[m[0]], text)
-
-
-def reversible(scene: Scene) -> bool:
-    """Whether the clip played backwards has a caption: nothing that begins to move after it stood still."""
-    return all(m.kind != "stop" for o in scene.objects for m in o.motion)
-
-
-class ClipLatents:
-    """Clips drawn, rendered and encoded once, and kept in one file between runs.
-
-    Attributes: `scenes` (list), `latents` (N, F, 4, h, w) float16, scaled means of the VAE, `flow` (N, F-1) float32,
-    px per frame by Farneback inside the objects, zero where no object is seen.
-
-    Args:
-        vae: what encodes them.
-        length, frames, two: clips, their frames, and the share with two objects.
+class ClipFolder(CaptionedFolder):
+    """`anno.txt` (id TAB caption) and `videos/ID.mp4` (or .webm, .mov, .mkv), all of one size.
 
     Raises:
-        ValueError: the file holds other clips.
+        ValueError: a file that is missing, a line without a TAB.
     """
 
-    def __init__(self, vae, length: int, frames: int = 16, two: float = 0.15, cache: str | Path | None = None):
-        weights = sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in vae.parameters())).hexdigest()[:12]
-        self.scenes = [draw_clip(i, frames=frames, two=two) for i in range(length)]
-        identity = sha256(repr([weights, frames, [s.to_json() for s in self.scenes]]).encode()).hexdigest()
-        if cache is not None and Path(cache).exists():
-            self._load(Path(cache), identity)
-            return
-        from tqdm import tqdm
+    def __init__(self, root: str | Path):
+        super().__init__(root)
+        self.paths = [self.path("videos", name, VIDEO_SUFFIXES) for name in self.names]
 
-        latents, flow = [], []
-        for start in tqdm(range(0, length, 2), desc="clips"):
-            a, b = self._encode(vae, self.scenes[start : start + 2], frames)
-            latents.append(a)
-            flow.append(b)
-        self.latents, self.flow = torch.cat(latents), torch.cat(flow)
-        if cache is not None:
-            from safetensors.torch import save_file
+    def clip(self, index: int, frames: int, size: int, fps: float) -> torch.Tensor:
+        """The first `frames` frames at `fps`, chosen by their times, (F, 3, size, size) in [0, 1].
 
-            with atomic(cache) as partial:
-                save_file({"latents": self.latents, "flow": self.flow}, partial, metadata={"identity": identity})
+        Raises:
+            ValueError: another size, or a video that is too short.
+        """
+        path = self.paths[index]
+        pixels = pick_frames(path, frames, fps)
+        if tuple(pixels.shape[-2:]) != (size, size):
+            raise ValueError(f"{path.name} is {pixels.shape[-2]}x{pixels.shape[-1]}; options.size is {size}")
+        return pixels.float() / 255
+
+
+class FolderClips:
+    """The first frames of every video of a folder, encoded once."""
 
     @torch.no_grad()
-    def _encode(self, vae, scenes: Sequence[Scene], frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        out = render(scenes, range(frames), maps=("rgb", "ids"))
-        flow = torch.stack([measure_flow(rgb, ids > 0) for rgb, ids in zip(out.rgb, out.ids, strict=True)])
-        pictures = (out.rgb.flatten(0, 1) * 2 - 1).to(vae.device, vae.dtype)
-        means = torch.cat([vae.encode(p).latent_dist.mean for p in pictures.split(8)]) * vae.config.scaling_factor
-        return means.unflatten(0, (len(scenes), frames)).to("cpu", torch.float16), flow.nan_to_num(0.0)
+    def __init__(self, vae: nn.Module, options: dict[str, Any]):
+        folder = ClipFolder(options["data"])
+        self.texts, self.length = folder.captions, len(folder.names)
+        self.frames = options["frames"]
+        latents, flow = [], []
+        for index in range(self.length):
+            clip = folder.clip(index, options["frames"], options["size"], options["fps"])
+            flow.append(float(measure_flow(clip).mean()))
+            means = torch.cat([vae.encode(part * 2 - 1).latent_dist.mean for part in clip.split(8)])
+            latents.append((means * vae.config.scaling_factor).to(torch.float16))
+        self.latents, self.table = torch.stack(latents), percentile_table(flow)
+        self.levels = [level_of(value, self.table) for value in flow]
+        self.data = f"folder of {self.length} captioned videos, {options['frames']} frames of each"
+        self.estimator = {"estimator": "farneback", "region": "frame", "size": options["size"], **FARNEBACK}
+        self.fps_rule = f"{options['fps']:g} frames a second, the first {options['frames']}"
 
-    def _load(self, path: Path, identity: str) -> None:
-        from safetensors import SafetensorError, safe_open
+    def captions(self) -> list[str]:
+        return list(self.texts)
 
+    def frames_of(self, noise: KeyedNoise) -> list[int]:
+        """All of them."""
+        return list(range(self.frames))
+
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, str, float]:
+        """Latents (F, 4, h, w), caption and level of a clip."""
+        return self.latents[index].float(), self.texts[index], self.levels[index]
+
+
+class FolderTask(VideoTask):
+    """`wm train mojito`: an intensity model for any AnimateDiff base, and an update of its temporal attention."""
+
+    defaults = {
+        "base": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "motion_adapter": "guoyww/animatediff-motion-adapter-v1-5-3",
+        "data": None, "size": 512, "fps": 8.0, "frames": 16, "inject": "timestep", "hidden_dim": 1280,
+        "positions": False, "read_text": False, "update": "none", "rank": 16, "text_drop": 0.1, "level_drop": 0.15,
+        "late": 1.0, "shared_noise": 0.0,
+    }  # fmt: skip
+
+    def __init__(self, recipe: Recipe):
+        super().__init__(recipe)
+        if self.options["update"] != "none":
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(self._update(), self.adapter)
+
+    def check_options(self) -> None:
+        options = self.options
+        if options["data"] is None:
+            raise ValueError("options.data is missing: a folder with anno.txt and videos/")
+        if options["update"] not in UPDATES:
+            raise ValueError(f"options.update is {options['update']!r}; allowed: {', '.join(UPDATES)}")
+        if options["frames"] < 2:
+            raise ValueError(f"options.frames is {options['frames']}; 2 or more")
+
+    def make_clips(self, vae: nn.Module) -> FolderClips:
+        return FolderClips(vae, self.options)
+
+    def make_adapter(self, unet: nn.Module) -> nn.Module:
+        from diffusers import MotionAdapter
+
+        return load_model(MotionAdapter, resolve(self.options["motion_adapter"])).requires_grad_(False)
+
+    def _update(self) -> Any:
+        rank = self.options["rank"]
+        if self.options["update"] == "lora":
+            from peft import LoraConfig
+
+            return LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
+        from wm_pipelines.adapters.kronecker import KroneckerConfig
+
+        return KroneckerConfig(n=rank, target_modules=TARGETS)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The intensity model and the update's weights; the motion adapter under it is not the run's."""
+        found = {} if self.intensity is None else {"intensity": self.intensity}
+        update = {n.replace(".", "-"): p for n, p in self.adapter.named_parameters() if p.requires_grad}
+        return found | ({"update": nn.ParameterDict(update)} if update else {})
+
+    def export(self, folder: Path) -> None:
+        """Writes the adapter with its update merged, and the intensity model in `intensity/`, both in fp16."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        kept = self.adapter
+        merged = copy.deepcopy(kept)
+        for name, layer in list(merged.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+                parent, _, last = name.rpartition(".")
+                setattr(merged.get_submodule(parent), last, layer.get_base_layer())
+        self.adapter = merged
         try:
-            opened = safe_open(str(path), "pt")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"options.cache: {path} is no file of clips ({error}); delete it") from error
-        with opened as file:
-            if (file.metadata() or {}).get("identity") != identity:
-                raise ValueError(f"options.cache: {path} holds other clips; delete it or name another file")
-            self.latents, self.flow = file.get_tensor("latents"), file.get_tensor("flow")
+            super().export(folder)
+        finally:
+            self.adapter = kept
+
+    def load_weights(self, source: str) -> dict[str, Any]:
+        """Another run's weights are no start: give its export as `options.motion_adapter`."""
+        return Task.load_weights(self, source)

@@ -7,9 +7,9 @@ works on its latents from outside and needs no training; the Motion Intensity Mo
 import contextlib
 import inspect
 import math
+import os
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UN
 from diffusers.utils import logging
 from torch import nn
 
-from wm_pipelines.hub.stock import load_model
+from wm_pipelines import hub
+from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.mojito.conflicts import find_conflicts
 from wm_pipelines.mojito.edits import STYLES
 from wm_pipelines.mojito.families import Family, family_of
@@ -126,14 +127,16 @@ class MojitoPipeline(WMPipeline):
         self.register_to_config(boundary_ratio=boundary_ratio, expand_timesteps=expand_timesteps)
 
     @classmethod
-    def from_base(cls, base_folder: Path, folder: Path, **kwargs: Any) -> "MojitoPipeline":
-        """A picture base with the motion adapter, and the modulator if there is one, of another folder."""
+    def from_base(cls, base: str | os.PathLike, folder: str | os.PathLike, **kwargs: Any) -> "MojitoPipeline":
+        """The picture base `base` with the motion adapter, and the modulator if there is one, of `folder`."""
+        kwargs = safetensors_only(kwargs)
+        base, folder = hub.resolve(base), hub.resolve(folder)
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
         if "motion_adapter" not in kwargs:
             kwargs["motion_adapter"] = load_model(MotionAdapter, folder, **shared)
         if "intensity" not in kwargs and (folder / "intensity").is_dir():
             kwargs["intensity"] = load_model(MotionIntensityModel, folder, subfolder="intensity", **shared)
-        return cls.from_pretrained(str(base_folder), **kwargs)
+        return cls.from_pretrained(str(base), **kwargs)
 
     @property
     def denoiser(self) -> nn.Module:

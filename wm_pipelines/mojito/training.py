@@ -34,6 +34,7 @@ from wm_pipelines.training.targets import target_of
 if TYPE_CHECKING:
     from diffusers import MotionAdapter
 
+
 def _motion_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks of a motion UNet or adapter that hold motion modules, in one order for both."""
     return [

@@ -1,1 +1,1 @@
-"""What everything stands on: files, counter-based randomness, devices, offloading, attention processors."""
+"""What everything stands on: files and their readers, counter-based randomness, offloading, attention processors."""

@@ -46,6 +46,15 @@ def found(prompt, *objects, grids=GRIDS):
         ("a (blue ball:1.2) rolling left", "blue ball", ["left"]),
         ("a truck comes from the right", "truck", []),
         ("a person turns right. The dog moves down", "person", ["right"]),
+        ("a dog in the snow running left", "dog", ["left"]),
+        ("a man on a horse riding left", "man", ["left"]),
+        ("a bird in the sky flying right", "bird", ["right"]),
+        ("a woman in a red dress walking left", "woman", ["left"]),
+        ("a cat on a sofa sitting still", "cat", ["still"]),
+        ("a boat in front of a bridge moving right", "boat", ["right"]),
+        ("a car behind a truck driving left", "car", ["left"]),
+        ("a red car behind a truck, driving left", "red car", ["left"]),
+        ("a red car behind a truck, driving left", "truck", []),
     ],
 )
 def test_directions_are_read_for_the_object_they_belong_to(prompt, phrase, directions):

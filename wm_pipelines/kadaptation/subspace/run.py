@@ -43,7 +43,7 @@ def files_of_classes(folder: str | os.PathLike) -> dict[str, list[Path]]:
     """{class: its files, by name} of a folder that has one folder of pictures for each class.
 
     Raises:
-        ValueError: as in `class_inputs.class_folders`, or a class of fewer than three pictures.
+        ValueError: as in `data.class_folders.class_folders`, or a class of fewer than three pictures.
     """
     found: dict[str, list[Path]] = {}
     for path, name in zip(*class_folders(folder), strict=True):
