@@ -16,6 +16,7 @@ from pydantic import Field, SerializeAsAny, StringConstraints, ValidationError, 
 from wm_pipelines.methods import methods
 from wm_pipelines.record import Record, explain
 from wm_pipelines.runtime.files import write_atomic
+from wm_pipelines.runtime.readers import parse_json, read_text
 
 CONFIG_NAME = "wm_config.json"
 SCHEMA_VERSION = "1.0"
@@ -152,10 +153,12 @@ class WMConfig(Record):
         """
         path = Path(folder) / CONFIG_NAME
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{Path(folder)} has no {CONFIG_NAME}; it is not a checkpoint of this package") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            data = parse_json(read_text(path))
+        except ValueError as error:
+            if not path.is_file():
+                raise ValueError(
+                    f"{Path(folder)} has no {CONFIG_NAME}; it is not a checkpoint of this package"
+                ) from None
             raise ValueError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(data, dict):
             raise ValueError(f"{path} must hold a JSON object, got {type(data).__name__}")

@@ -14,7 +14,7 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
-from wm_pipelines.hub.stock import safetensors_only
+from wm_pipelines.hub.stock import refuse_code, safetensors_only
 from wm_pipelines.hub.weights import align
 from wm_pipelines.methods import load, pipelines
 from wm_pipelines.runtime.files import atomic_folder
@@ -98,7 +98,17 @@ class WMPipeline(DiffusionPipeline):
         Raises:
             ValueError: remote code or pickled weights were asked for.
         """
-        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs))
+        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs, may_be_none=True))
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "WMPipeline":
+        """As in diffusers, without a folder's code.
+
+        Raises:
+            ValueError: remote code was asked for.
+        """
+        refuse_code(kwargs)
+        return super().from_pipe(pipeline, **kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
@@ -109,7 +119,7 @@ class WMPipeline(DiffusionPipeline):
                 checkpoint differs from its record.
             HubError: the Hub refused or was not reached.
         """
-        safetensors_only({name: value for name, value in kwargs.items() if value is not None})
+        safetensors_only(kwargs, may_be_none=True)
         if not hub.REPO_ID.match(pretrained_model_name):
             local = hub.resolve(pretrained_model_name, revision=kwargs.get("revision"))
             if pretrained_model_name in hub.embedded_names():

@@ -150,6 +150,23 @@ def test_code_of_a_folder_is_refused_everywhere(with_code, mark, options):
     assert not mark.exists()
 
 
+def test_code_is_refused_where_parts_are_handed_on(with_code, mark):
+    from diffusers import StableDiffusionPipeline
+
+    from wm_pipelines import ComCLIPPipeline, CPLPipeline, KAdaptationPipeline, MojitoPipeline, WMPipeline
+
+    base = StableDiffusionPipeline.from_pretrained(hub.embedded("diorama-sd"))
+    kinds = (WMPipeline, FlexEControlPipeline, MojitoPipeline, KAdaptationPipeline, CPLPipeline, ComCLIPPipeline)
+    for kind in kinds:
+        for options in ({"trust_remote_code": True}, {"custom_pipeline": str(with_code), "trust_remote_code": True}):
+            with pytest.raises(ValueError, match="is not allowed"):
+                kind.from_pipe(base, **options)
+    for options in OPTIONS[:3]:
+        with pytest.raises(ValueError, match="is not allowed"):
+            ComCLIPPipeline.from_matcher("diorama-clip", **options)
+    assert not mark.exists()
+
+
 def test_without_being_asked_code_is_not_run_either(with_code, mark):
     with pytest.raises((ValueError, AttributeError, OSError)):
         FlexEControlPipeline.from_pretrained(with_code)
@@ -224,11 +241,15 @@ def test_links_that_lead_out_are_named_and_not_read(tmp_path):
     (folder / "extra.json").symlink_to(secret)
     (folder / "more").symlink_to(tmp_path)
     problems = hub.validate(folder)
-    assert problems == [f"{folder / name} is a link that leads out of the folder" for name in ("extra.json", "more")]
+    told = "is a link that leads out of the folder or nowhere"
+    assert problems == [f"{folder / name} {told}" for name in ("extra.json", "more")]
     with pytest.raises(ValueError, match="can't be published"):
         hub.publish(folder, "org/judge")
     (folder / "extra.json").unlink()
     (folder / "more").unlink()
+    (folder / "loop").symlink_to("loop")
+    assert hub.validate(folder) == [f"{folder / 'loop'} {told}"]
+    (folder / "loop").unlink()
     (folder / "config2.json").symlink_to("config.json")
     assert not any("is a link" in problem for problem in hub.validate(folder))
 

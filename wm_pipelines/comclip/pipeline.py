@@ -25,6 +25,7 @@ from wm_pipelines.comclip.linker import link
 from wm_pipelines.comclip.matchers import load_parts, make_matcher
 from wm_pipelines.comclip.subimages import FITS, subimage
 from wm_pipelines.config import CONFIG_NAME, WMConfig
+from wm_pipelines.hub.stock import refuse_code
 from wm_pipelines.media.boxes import Box, Boxes
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
@@ -138,6 +139,7 @@ class ComCLIPPipeline(WMPipeline):
         Raises:
             ValueError: no such checkpoint, pickled weights, or another model.
         """
+        refuse_code(parts)
         folder = hub.resolve(source)
         pipeline = cls(**load_parts(folder), **parts)
         if (folder / CONFIG_NAME).is_file():

@@ -236,7 +236,9 @@ def _imagenet(folder: Path, layout: Layout) -> FewShotData:
     broken = next((id for id, _, name in listed if not name), None)
     if broken is not None:
         raise ValueError(f"{path} gives {broken!r} no name; a line is 'n01440764 tench'")
-    ids, names = _named(path, [id for id, _, _ in listed]), tuple(name.strip() for _, _, name in listed)
+    with located(path):
+        ids = [check_inside(id) for id in _named(path, [id for id, _, _ in listed])]
+    names = tuple(name.strip() for _, _, name in listed)
     parts = {
         part: _walk(folder / layout.pictures / where, ids) for part, where in (("train", "train"), ("test", "val"))
     }
@@ -254,7 +256,8 @@ def _aircraft(folder: Path, layout: Layout) -> FewShotData:
             number, _, name = line.partition(" ")
             if name.strip() not in place:
                 raise ValueError(f"{path} names the variant {name.strip()!r}, which variants.txt lacks")
-            items.append(Item(folder / layout.pictures / f"{number}.jpg", place[name.strip()]))
+            with located(path):
+                items.append(Item(folder / layout.pictures / f"{check_inside(number)}.jpg", place[name.strip()]))
         parts[part] = tuple(items)
     return FewShotData("fgvc_aircraft", names, template=layout.template, **parts)
 

@@ -25,8 +25,9 @@ def check_inside(name: Any) -> str:
     Raises:
         ValueError: no name, or one that leaves the folder.
     """
-    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"a picture must be a file inside the pictures' folder, got {name!r}")
+    leaves = not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts
+    if leaves or len(name) > 1024:
+        raise ValueError(f"a picture must be a file inside the pictures' folder, got {str(name)[:80]!r}")
     return name
 
 

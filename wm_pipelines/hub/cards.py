@@ -49,16 +49,17 @@ def render_card(folder: str | os.PathLike) -> str:
 
 
 def render_eval_results(folder: str | os.PathLike) -> dict[str, str]:
-    """Text of each `.eval_results/*.yaml` file by its relative path: one for each data set of the record."""
+    """Text of each `.eval_results/*.yaml` file by its relative path: one for each data set of the record, or
+    for several whose names differ in their marks only."""
     config = WMConfig.load(folder)
     groups: dict[str, list[EvaluationRecord]] = {}
     for item in config.evaluation:
-        groups.setdefault(item.dataset, []).append(item)
+        groups.setdefault(_slug(item.dataset)[:200], []).append(item)  # a file's name holds 255 bytes
     return {
-        f".eval_results/{_slug(dataset)}.yaml": yaml.safe_dump(
+        f".eval_results/{name}.yaml": yaml.safe_dump(
             [_eval_entry(item) for item in items], sort_keys=False, allow_unicode=True, width=1000
         )
-        for dataset, items in groups.items()
+        for name, items in groups.items()
     }
 
 
@@ -160,7 +161,7 @@ def _slug(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A record's words in a line or a cell of a table: no markup of theirs takes effect."""
+    """A record's words in a line or a cell of a table: no heading, cell, link, picture or HTML of theirs shows."""
     flat = " ".join(str(value).split())
     return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", flat.replace("&", "&amp;"))
 

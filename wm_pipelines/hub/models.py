@@ -18,4 +18,4 @@ class WMModel(ModelMixin):
         Raises:
             ValueError: pickled weights or code were asked for.
         """
-        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs))
+        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs, may_be_none=True))

@@ -24,7 +24,7 @@ def validate(folder: str | os.PathLike) -> list[str]:
         config = WMConfig.load(root)
     except ValueError as error:
         return [str(error)]
-    problems = [f"{path} is a link that leads out of the folder" for path in _links_out(root)]
+    problems = [f"{path} is a link that leads out of the folder or nowhere" for path in _links_out(root)]
     if problems:
         return problems  # nothing behind them is read
     try:
@@ -42,11 +42,12 @@ def validate(folder: str | os.PathLike) -> list[str]:
 
 def _links_out(root: Path) -> list[Path]:
     """Links that lead out of a folder; in the Hub's cache all files are links to the store beside it."""
-    allowed = [root.resolve()]
+    allowed = [Path(os.path.realpath(root))]
     if store.resolved_revision(root):
-        allowed.append(root.resolve().parents[1] / "blobs")
+        allowed.append(allowed[0].parents[1] / "blobs")
     links = (path for path in sorted(root.rglob("*")) if path.is_symlink())
-    return [path for path in links if not any(path.resolve().is_relative_to(place) for place in allowed)]
+    targets = ((path, Path(os.path.realpath(path))) for path in links)  # of a link in a circle, the link itself
+    return [path for path, to in targets if to.is_symlink() or not any(to.is_relative_to(place) for place in allowed)]
 
 
 class Publication(NamedTuple):

@@ -32,17 +32,19 @@ def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = 
     return kind.from_pretrained(folder, **_inside(subfolder), **kwargs, **_no_code(kind))
 
 
-def safetensors_only(kwargs: dict[str, Any]) -> dict[str, Any]:
+def safetensors_only(kwargs: dict[str, Any], *, may_be_none: bool = False) -> dict[str, Any]:
     """Arguments of a model's `from_pretrained`, with safetensors required.
+
+    Args:
+        may_be_none: take `use_safetensors=None` as not given, which is how diffusers hands it on.
 
     Raises:
         ValueError: pickled weights or code were asked for.
     """
     refuse_code(kwargs)
-    if kwargs.get("use_safetensors") not in (None, True):
-        raise ValueError(
-            f"use_safetensors={kwargs['use_safetensors']} is not allowed: pickled weights are never loaded"
-        )
+    given = kwargs.get("use_safetensors", True)
+    if not given and not (may_be_none and given is None):
+        raise ValueError(f"use_safetensors={given} is not allowed: pickled weights are never loaded")
     return {**kwargs, "use_safetensors": True}
 
 

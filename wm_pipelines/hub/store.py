@@ -29,7 +29,7 @@ ALLOW_PATTERNS = (
 VARIANTS = "*.*.safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
-REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$", re.ASCII)
+REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*\Z", re.ASCII)
 MAX_HEADER_BYTES = 100_000_000
 
 

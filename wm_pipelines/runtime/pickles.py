@@ -20,7 +20,7 @@ LARGEST = 256 * 2**20
 _CORE = ("numpy.core.", "numpy._core.")
 _PARTS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 ARRAY_NAMES = frozenset(
-    {"numpy.ndarray", "numpy.dtype"}
+    {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
     | {core + name for core in _CORE for name in _PARTS}
 )
 _MARK = object()
@@ -131,7 +131,7 @@ class _Reader:
         elif name == "DICT":
             push(_pairs(self.since_mark()))
         elif name == "FROZENSET":
-            push(frozenset(self.since_mark()))
+            push(frozenset(map(_key, self.since_mark())))
         elif name in ("APPEND", "APPENDS"):
             items = [self.pop()] if name == "APPEND" else self.since_mark()
             _of(list, self.stack[-1]).extend(items)
@@ -140,7 +140,7 @@ class _Reader:
             _of(dict, self.stack[-1]).update(_pairs(items))
         elif name == "ADDITEMS":
             items = self.since_mark()
-            _of(set, self.stack[-1]).update(items)
+            _of(set, self.stack[-1]).update(map(_key, items))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
             self.memo[argument] = self.stack[-1]
         elif name == "MEMOIZE":
@@ -180,7 +180,14 @@ def _of(kind: type, value: Any) -> Any:
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise ValueError("no whole pickle: a key has no value")
-    return dict(zip(items[::2], items[1::2], strict=True))
+    return dict(zip(map(_key, items[::2]), items[1::2], strict=True))
+
+
+def _key(value: Any) -> Any:
+    """A value that may be looked up. Not a tuple: hashing one visits all that it holds, and as deep."""
+    if value is None or isinstance(value, str | bytes | int | float | Named):
+        return value
+    raise ValueError(f"a {type(value).__name__} stands where a name, a text or a number belongs")
 
 
 def to_array(made: Any) -> np.ndarray | list[Any]:
@@ -220,7 +227,9 @@ def _numbers(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.nd
     code = _code(dtype)
     if code[:1] not in ("b", "i", "u", "f") or not code[1:].isdigit():
         raise ValueError(f"an array of dtype {code!r}; only numbers are read from bytes")
-    if isinstance(data, str):  # Python 2 and protocols below 3 keep bytes as text
+    if isinstance(data, Made) and data.name == "_codecs.encode" and data.args[1:] == ("latin1",):
+        data = data.args[0]  # how protocols below 3 keep bytes
+    if isinstance(data, str):
         data = data.encode("latin-1")
     if not isinstance(data, bytes | bytearray):
         raise ValueError(f"an array whose data is a {type(data).__name__}")

@@ -149,6 +149,7 @@ def read_csv(path: Source, columns: Sequence[str]) -> list[tuple[int, dict[str, 
         ValueError: no such file or row, columns that are missing or there twice, a row with too few or too many
             values or a broken quote; names the line.
     """
+    csv.field_size_limit(MAX_BYTES)
     reader = csv.reader(io.StringIO(read_text(path, newline=""), newline=""), strict=True)
     rows: list[tuple[int, list[str]]] = []
     begins = 1
@@ -207,7 +208,7 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         data = yaml.load(text.removeprefix("\ufeff"), Strict)
     except RecursionError:
         raise ValueError(f"it has more than {MAX_DEPTH} levels") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, AttributeError, TypeError) as error:  # the latter of tags that don't fit their values
         raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from None
     _check_values(data)
     return data

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from wm_pipelines.record import Record, explain
+from wm_pipelines.runtime.readers import parse_yaml, read_text
 
 
 class Recipe(Record):
@@ -109,10 +110,12 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | Iterable[str] |
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except ValueError as error:
         raise ValueError(f"recipe {str(path)!r} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    try:
+        data = parse_yaml(text, _Loader)
+    except ValueError as error:
         raise ValueError(f"recipe {str(path)!r} is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise ValueError(f"recipe {str(path)!r} must be a mapping of keys to values, got {type(data).__name__}")

@@ -197,3 +197,22 @@ def test_registration_is_idempotent():
     assert PeftType("KRONECKER") is PeftType.KRONECKER is PeftType["KRONECKER"]
     assert list(PeftType).count("KRONECKER") == 1 and copy.deepcopy(PeftType.KRONECKER) is PeftType.KRONECKER
     assert pickle.loads(pickle.dumps(KroneckerConfig(n=8))) == KroneckerConfig(n=8)
+
+
+@pytest.mark.parametrize("name", ["terms", "n_in", "n_out"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5])
+def test_sizes_that_are_none_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive integer"):
+        KroneckerConfig(n=2, target_modules=["0"], **{name: value})
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "1", None, True])
+def test_weights_that_are_no_numbers_are_refused(weight):
+    from peft import get_peft_model
+    from torch import nn
+
+    model = get_peft_model(nn.Sequential(nn.Linear(4, 4)), KroneckerConfig(n=2, target_modules=["0"]))
+    with pytest.raises(ValueError, match="each must be a finite number"):
+        model.add_weighted_adapter(["default"], [weight], "c")
+    with pytest.raises(ValueError, match="without a full stop"):
+        model.add_weighted_adapter(["default"], [1.0], "b.c")

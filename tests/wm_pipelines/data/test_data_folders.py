@@ -197,3 +197,15 @@ def test_a_name_is_one_file_inside_its_folder(tmp_path):
     for name in ("../out.png", "../out", str(tmp_path / "out.png"), ""):
         with pytest.raises(ValueError, match="a picture must be a file inside the pictures' folder"):
             find_picture(tmp_path / "in", name)
+
+
+def test_lists_of_names_stay_inside_the_pictures_folder(tmp_path):
+    from wm_pipelines.cpl.data import read_dataset
+
+    folder = tmp_path / "fgvc_aircraft"
+    (folder / "images").mkdir(parents=True)
+    (folder / "variants.txt").write_text("707\n747\n")
+    for part in ("train", "val", "test"):
+        (folder / f"images_variant_{part}.txt").write_text("../../secret 707\n")
+    with pytest.raises(ValueError, match="images_variant_train.txt: a picture must be a file inside"):
+        read_dataset("fgvc_aircraft", tmp_path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from peft import inject_adapter_in_model
@@ -53,6 +55,11 @@ def add_weighted_adapter(
         raise ValueError(f"`adapters` {unknown or adapters} not found; known: {sorted(known)}")
     if len(weights) != len(adapters):
         raise ValueError(f"`weights` has {len(weights)} entries for {len(adapters)} adapters")
+    for weight in weights:
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
+            raise ValueError(f"`weights` has {weight!r}; each must be a finite number")
+    if not isinstance(adapter_name, str) or not adapter_name or "." in adapter_name:
+        raise ValueError(f"`adapter_name` is {adapter_name!r}; it must be a text without a full stop")
     if adapter_name in known:
         raise ValueError(f"adapter {adapter_name!r} exists already; delete it or choose another name")
     saved = _saved_modules(model, [a for a, w in zip(adapters, weights, strict=True) if w != 0] or adapters)

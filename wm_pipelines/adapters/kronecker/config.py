@@ -63,10 +63,12 @@ class KroneckerConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.KRONECKER
-        self.terms, self.n_in, self.n_out = self.terms or self.n, self.n_in or self.n, self.n_out or self.n
+        for name in ("terms", "n_in", "n_out"):
+            if getattr(self, name) is None:
+                setattr(self, name, self.n)
         for name in ("n", "r", "terms", "n_in", "n_out"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
         for name, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
             if not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:

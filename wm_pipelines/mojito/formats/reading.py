@@ -126,6 +126,13 @@ def _loaded(text: str, name: str) -> Any:
 class _Plain(yaml.SafeLoader):
     """Lists, dicts, texts and numbers; no merged dicts, which can be made to grow without end."""
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"it has {twice!r} twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
             raise yaml.constructor.ConstructorError(None, None, "it merges dicts (<<)", node.start_mark)
