@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--base", default=None, help="folder of the base; default: the embedded diorama-sd")
     parser.add_argument("--judge", default=None)
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="val while a base is still chosen")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
@@ -40,7 +41,7 @@ def main() -> None:
     judge = DioramaJudge.from_pretrained(args.judge or embedded("diorama-judge"))
     for composition in ("iid", "held_out"):
         for count in (1, 2):
-            data = DioramaDataset(split="test", composition=composition, length=args.prompts, num_objects=count)
+            data = DioramaDataset(split=args.split, composition=composition, length=args.prompts, num_objects=count)
             scenes = [data.scene(i) for i in range(args.prompts)]
             words = [caption(s, "objects", seed=i, relations=True).text for i, s in enumerate(scenes)]
             truth = torch.cat([render(scenes[i : i + 64], maps=("rgb",)).rgb[:, 0] for i in range(0, len(scenes), 64)])
@@ -93,7 +94,7 @@ def main() -> None:
                     row["evaluation"] = [
                         {
                             "task": "text-to-image",
-                            "dataset": f"Diorama test, {composition}, {count} object(s)",
+                            "dataset": f"Diorama {args.split}, {composition}, {count} object(s)",
                             "metric": key,
                             "value": row[key],
                             "ci95": row[f"{key}_ci95"],
