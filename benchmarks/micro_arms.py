@@ -18,7 +18,7 @@ from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import Scene, sample_scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
-from wm_pipelines.diorama.training import SCHEDULE, SDTask
+from wm_pipelines.diorama.training import PLAIN, SCHEDULE, SDTask
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
 from wm_pipelines.flexecontrol.augment import widen
 from wm_pipelines.flexecontrol.decomposition import target_names
@@ -100,6 +100,7 @@ class MicroBaseTask(SDTask):
 
     def __init__(self, recipe: Recipe, vae: AutoencoderKL, bank: Bank, folder: Path):
         check_keys(recipe.options, ("scenes",), "options")
+        self.options = PLAIN
         self.vae, self.bank, self.scenes, self.length = vae, bank, bank.scenes, len(bank.scenes)
         self.mean, self.std = bank.mean, bank.std
         self.data = f"Diorama scenes of two objects, train split, {self.length}"

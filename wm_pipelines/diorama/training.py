@@ -31,6 +31,7 @@ RELATION = re.compile("|".join(rf"\b{words}\b" for words in OPPOSITES))
 # From here on noise hides where things stand; below, their blobs show through it and the words for it go unread. It
 # is where the first three of twenty sampling steps are.
 EARLY = 850
+PLAIN = {"early": 0.0, "plan": 0.0, "words_only": False, "turned": 0.0}  # SDTask's loss as diffusion models have it
 SOFT = 0.02  # differences of errors beyond which `turned` asks for no more
 GRID = 4  # cells of the plan along a side; the last GRID ** 2 of 77 tokens are theirs
 
@@ -140,7 +141,7 @@ class SDTask(Task):
         from transformers import CLIPTextConfig, CLIPTextModel
 
         defaults = {"length": 28000, "cache": None, "vae": None}
-        self.options = options_of(recipe, {**defaults, "early": 0.0, "plan": 0.0, "words_only": False, "turned": 0.0})
+        self.options = options_of(recipe, {**defaults, **PLAIN})
         if self.options["words_only"] and not self.options["plan"]:
             raise ValueError("options.words_only needs options.plan above 0: the plan is all that it trains")
         if self.options["vae"] is None:
