@@ -143,9 +143,12 @@ def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=1)] = 64,
+    physics: Annotated[str | None, typer.Option(help="an event: throw, push, collide, topple, slide")] = None,
 ) -> None:
     """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
+    from wm_pipelines.diorama.physics_sheet import write_physics_sheet
     from wm_pipelines.diorama.sheet import write_sheet
 
-    for path in write_sheet(out, seed, size):
+    paths = write_physics_sheet(out, physics, seed, size) if physics else write_sheet(out, seed, size)
+    for path in paths:
         typer.echo(path)

@@ -16,8 +16,8 @@ from wm_pipelines.diorama.rotations import rows
 from wm_pipelines.diorama.scene import Scene, SceneObject
 
 DENSITY = 100.0  # kg / m^3 of every solid, about that of hard foam: a small sphere weighs 52 kg, a large one 199 kg
-SIDES = 64
-STEP = 1 / 4000  # seconds, at most
+SIDES = 64  # corners of the cone's base, for contacts
+STEP = 1 / 5000  # seconds, at most
 NEAR = 2e-3  # metres: contacts are told of from here on, and push from 0 on
 
 
@@ -79,8 +79,8 @@ class Touch:
     """How two bodies push each other apart: r'' + 2 z w r' + w^2 r = 0 for the overlap r while that is a push, and
     slip v obeys v' = -grip v as far as friction can.
 
-    Deeper springs would let fast bodies sink in, harder ones need shorter steps; a stronger grip lifts what slides,
-    as MuJoCo's contacts push harder where they slip.
+    A softer spring lets bodies sink in and a harder one needs shorter steps; a weaker grip leaves slip after a bounce
+    and a stronger one lifts what slides, as MuJoCo's contacts push harder where they slip.
     """
 
     ratio: float  # z
@@ -96,7 +96,8 @@ class Touch:
         return -self.rate * self.rate, -self.grip
 
 
-RESTING = Touch(5.0, 400.0, 300.0)  # 2 z w is 1 / STEP: the speed of approach is gone within one step
+HARDNESS = 1300.0  # 1/s: what meets something at speed v sinks in by v / HARDNESS
+RESTING = Touch(5.0, 500.0, 300.0)  # 2 z w is 1 / STEP: the speed of approach is gone within one step
 
 
 def bouncing(restitution: float) -> Touch:
@@ -109,8 +110,7 @@ def bouncing(restitution: float) -> Touch:
     for _ in range(60):
         z = (low + high) / 2
         low, high = (z, high) if _given_back(z) > restitution else (low, z)
-    # as soft as a depth of v / 1000 Hz allows
-    return Touch(z, max(RESTING.rate, 1000.0 * _depth(z)), 1000.0)
+    return Touch(z, max(RESTING.rate, HARDNESS * _depth(z)), 1000.0)
 
 
 def _given_back(z: float) -> float:
@@ -145,8 +145,8 @@ def build_model(scene: Scene, step: float, gravity: float, friction: float, damp
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     # by default, coaxial cylinders may be found to be deep inside each other
     spec.option.ccd_tolerance, spec.option.ccd_iterations = 1e-9, 100
-    # a box, as an upright cylinder on a plane may be found to be deep inside it
-    spec.worldbody.add_geom(name="0", type=kinds.mjGEOM_BOX, size=(50, 50, 1), pos=(0, 0, -1))
+    # the floor is a box, as an upright cylinder on a plane may be found to be deep inside it
+    spec.worldbody.add_geom(name="0", type=kinds.mjGEOM_BOX, size=(1e4, 1e4, 1), pos=(0, 0, -1))
     for o in scene.objects:
         body = spec.worldbody.add_body(mass=mass(o), inertia=inertia(o), explicitinertial=True)
         body.add_freejoint()

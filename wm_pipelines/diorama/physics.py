@@ -110,7 +110,10 @@ def sample_physics(
         scene = Scene(objects, FAR if len(objects) > 3 else Camera(), duration=frames)
         if not _placed(scene):
             continue
-        simulated = simulate(scene, starts, **world)
+        try:
+            simulated = simulate(scene, starts, **world)
+        except RuntimeError:
+            continue
         if _framed(simulated) and _still(simulated, bystanders) and _HAPPENED[family](simulated):
             return PhysicsSetup(family, scene, starts, world, simulated)
     raise ValueError(f"no {family} for `key` {key!r} in {TRIES} draws")

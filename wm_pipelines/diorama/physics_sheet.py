@@ -24,9 +24,9 @@ def write_physics_sheet(out: str | os.PathLike, family: str, seed: int = 0, size
     """Writes the event of `family` that belongs to `seed` and returns the paths of its files.
 
     `sheet.png` has all frames, with a ring where two objects begin to touch and a cross where one begins to touch the
-    floor; `curves.png` has heights, speeds and energies, contacts of two objects as lines; `physics.json` has what
-    set off how, the world's numbers, contacts and energies; `scene.json` the scene with its sampled motions;
-    `scene.gif` the clip.
+    floor; `curves.png` has heights of the centres of mass, speeds and energies, and a line where two objects meet;
+    `physics.json` has what set off how, the world's numbers, contacts, energies and momentum; `scene.json` the scene
+    with its sampled motions; `scene.gif` the clip.
 
     Args:
         family: as `sample_physics` takes it. size: side of the frames, pixels.
@@ -47,7 +47,7 @@ def marked(found: Simulated, frames: torch.Tensor) -> list[Image.Image]:
     """The frames (T, 3, H, W), each with the contacts that begin in it."""
     pictures = [to_pil(frame) for frame in frames]
     for c in found.contacts:
-        if c.time < START:
+        if c.time <= START:
             continue
         frame = min(round(c.time), len(pictures) - 1)
         picture = pictures[frame]
@@ -89,11 +89,11 @@ def _curves(found: Simulated, path: Path) -> None:
     kinetic, potential = found.kinetic.sum(1), found.potential.sum(1)
     for name, values in (("kinetic", kinetic), ("potential", potential), ("sum", kinetic + potential)):
         axes[2].plot(found.times, values, label=name)
-    for ax, label in zip(axes, ("height of the centre of mass (m)", "speed (m/s)", "energy (J)"), strict=True):
+    for ax, label in zip(axes, ("height (m)", "speed (m/s)", "energy (J)"), strict=True):
         ax.set_facecolor("0.85")
         ax.set_ylabel(label)
         for c in found.contacts:
-            if c.second:
+            if c.second and c.time > START:
                 ax.axvline(c.time, color="black", linewidth=0.8)
     axes[0].legend(fontsize="small")
     axes[2].legend(fontsize="small")
