@@ -349,9 +349,9 @@ def test_the_same_comes_out_bit_for_bit_also_in_another_process():
     found = simulate(scene, starts, frames=8)
     assert digest(found) == digest(simulate(scene, dict(starts), frames=8))
     code = (
-        "import importlib.util as u; s = u.spec_from_file_location('t', {!r}); m = u.module_from_spec(s); "
+        f"import importlib.util as u; s = u.spec_from_file_location('t', {__file__!r}); m = u.module_from_spec(s); "
         "s.loader.exec_module(m); print(m.digest(m.simulate(*m.pile(), frames=8)))"
-    ).format(__file__)
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest(found)
 
