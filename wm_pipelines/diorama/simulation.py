@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wm_pipelines.diorama.bodies import STEP, above_base, bouncing, build_model, inertia, load_mujoco, lowest, mass
+from wm_pipelines.diorama.bodies import (
+    LONG,
+    STEP,
+    above_base,
+    bouncing,
+    build_model,
+    inertia,
+    load_mujoco,
+    lowest,
+    mass,
+)
 from wm_pipelines.diorama.primitives import sampled_motion
 from wm_pipelines.diorama.rotations import rows
 from wm_pipelines.diorama.scene import Scene
@@ -124,7 +134,7 @@ def simulate(
     frames = scene.duration if frames is None else frames
     _check(scene, starts, frames, gravity=gravity, friction=friction, damping=damping, restitution=restitution)
     mujoco = load_mujoco()
-    steps = math.ceil(1 / scene.fps / STEP)
+    steps = LONG * math.ceil(1 / scene.fps / STEP / LONG)
     step = 1 / scene.fps / steps
     model = build_model(scene, step, gravity, damping)
     data = mujoco.MjData(model)
@@ -134,13 +144,20 @@ def simulate(
     touches = Touches(model, bouncing(restitution), friction, scene, steps, step)
     touches.start(data)
     data.qvel[:] -= step / 2 * data.qacc
-    states = [_state(data, step)]
+    states, size = [_state(data, step)], 1
     for frame in range(frames):
-        for n in range(steps):
+        done = 0
+        while done < steps:
+            long = (frame or done) and done % LONG == 0 and touches.calm(data)
+            before, size = size, LONG if long else 1
+            if size != before:
+                touches.pace(size)
+                data.qvel[:] += (before - size) * step / 2 * data.qacc
             mujoco.mj_step(model, data)
-            touches.add(frame * steps + n, data)
+            touches.add(frame * steps + done, size, data)
+            done += size
         mujoco.mj_forward(model, data)
-        states.append(_state(data, step))
+        states.append(_state(data, size * step))
         if any(w.number for w in data.warning):
             raise RuntimeError(f"the simulator broke down in frame {frame}")
     contacts = touches.contacts()
