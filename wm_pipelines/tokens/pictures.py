@@ -79,6 +79,7 @@ class PictureTokens:
             ValueError: another shape or dtype, no picture, sides that don't fit, NaN or values outside [0, 1]; or a
                 model that is not in float32.
         """
+        check_tensor("pictures", pictures)
         channels = self.vq.config.in_channels
         if pictures.ndim != 4 or pictures.shape[1] != channels or not len(pictures):
             raise ValueError(f"`pictures` have shape {tuple(pictures.shape)}; they must be (N, {channels}, H, W)")
@@ -115,11 +116,12 @@ class PictureTokens:
         Raises:
             ValueError: another shape or dtype, no picture, or a code out of range.
         """
+        codes = check_codes(codes, self.num_codes)
         if codes.ndim != 3 or not codes.numel():
             raise ValueError(f"`codes` have shape {tuple(codes.shape)}; they must be (N, h, w)")
         vectors = self.embed(codes)
         if self.vq.config.lookup_from_codebook:  # then the model takes the codes, and the shape of their vectors
-            decoded = self.vq.decode(codes.long(), force_not_quantize=True, shape=tuple(vectors.shape)).sample
+            decoded = self.vq.decode(codes, force_not_quantize=True, shape=tuple(vectors.shape)).sample
         else:
             decoded = self.vq.decode(vectors.permute(0, 3, 1, 2).contiguous(), force_not_quantize=True).sample
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
@@ -130,8 +132,8 @@ class PictureTokens:
         Raises:
             ValueError: codes that are no integers or lie outside [0, K).
         """
-        check_codes(codes, self.num_codes)
-        return self.codebook.to(codes.device)[codes.long()]
+        codes = check_codes(codes, self.num_codes)
+        return self.codebook.to(codes.device)[codes]
 
     @torch.no_grad()
     def lookup(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -147,9 +149,9 @@ class PictureTokens:
         Raises:
             ValueError: another last side, NaN or infinity.
         """
+        check_tensor("vectors", vectors)
         if vectors.ndim < 1 or vectors.shape[-1] != self.codebook.shape[1]:
-            raise ValueError(f"`vectors` have shape {tuple(vectors.shape)}; the last side must be "
-                             f"{self.codebook.shape[1]}")  # fmt: skip
+            raise ValueError(f"`vectors` are {tuple(vectors.shape)}; their last side must be {self.codebook.shape[1]}")
         if not bool(vectors.isfinite().all()):
             raise ValueError("`vectors` have NaN or infinity")
         device = torch.device("cpu") if vectors.device.type == "mps" else vectors.device  # MPS has no float64
@@ -165,14 +167,28 @@ class PictureTokens:
         Raises:
             ValueError: two shapes, or as `embed`.
         """
+        first, second = (check_codes(codes, self.num_codes) for codes in (first, second))
         if first.shape != second.shape:
             raise ValueError(f"`first` is {tuple(first.shape)}, `second` {tuple(second.shape)}; shapes must agree")
         return (self.embed(first).float() - self.embed(second).float()).square().sum(-1)
 
 
-def check_codes(codes: torch.Tensor, num_codes: int) -> None:
-    """ValueError if `codes` are no integers in [0, `num_codes`)."""
-    if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
-        raise ValueError(f"`codes` are {codes.dtype}; they must be integers")
+def check_codes(codes: torch.Tensor, num_codes: int) -> torch.Tensor:
+    """`codes` as int64; ValueError if they are no integers in [0, `num_codes`)."""
+    codes = check_integers("codes", codes)
     if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < num_codes:
         raise ValueError(f"`codes` lie in {int(codes.min())} ... {int(codes.max())}; there are 0 ... {num_codes - 1}")
+    return codes
+
+
+def check_integers(name: str, values: torch.Tensor) -> torch.Tensor:
+    """`values` as int64; ValueError if they are no tensor of integers."""
+    check_tensor(name, values)
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        raise ValueError(f"`{name}` are {values.dtype}; they must be integers")
+    return values.long()
+
+
+def check_tensor(name: str, value: torch.Tensor) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"`{name}` are a {type(value).__name__}; they must be a tensor")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from wm_pipelines.tokens.pictures import check_codes
+from wm_pipelines.tokens.pictures import check_codes, check_integers
 
 _CHAMELEON = re.compile(r"IMGIMG([A-J]+)Z")
 _DIGITS = str.maketrans("ABCDEFGHIJ", "0123456789")
@@ -37,9 +37,9 @@ class CodeVocabulary:
     """
 
     def __init__(self, ids: torch.Tensor):
-        if ids.ndim != 1 or not len(ids) or ids.dtype == torch.bool or ids.is_floating_point():
-            raise ValueError(f"`ids` are {ids.dtype} of shape {tuple(ids.shape)}; they must be integers (K,)")
-        self.ids = ids.long().cpu()
+        self.ids = check_integers("ids", ids).cpu()
+        if ids.ndim != 1 or not len(ids):
+            raise ValueError(f"`ids` have shape {tuple(ids.shape)}; they must be (K,)")
         self._sorted, self._codes = self.ids.sort()
         if self._sorted[0] < 0 or (self._sorted[1:] == self._sorted[:-1]).any():
             raise ValueError("`ids` hold a negative token, or one that stands for two codes")
@@ -77,8 +77,8 @@ class CodeVocabulary:
         Raises:
             ValueError: codes that are no integers or lie outside [0, K).
         """
-        check_codes(codes, self.num_codes)
-        return self.ids.to(codes.device)[codes.long()]
+        codes = check_codes(codes, self.num_codes)
+        return self.ids.to(codes.device)[codes]
 
     def to_codes(self, tokens: torch.Tensor) -> torch.Tensor:
         """Codes, int64, for tokens of any shape.
@@ -86,9 +86,8 @@ class CodeVocabulary:
         Raises:
             ValueError: tokens that are no integers, or one that stands for no code; names it.
         """
-        if tokens.dtype == torch.bool or tokens.is_floating_point():
-            raise ValueError(f"`tokens` are {tokens.dtype}; they must be integers")
-        tokens, known = tokens.long(), self._sorted.to(tokens.device)
+        tokens = check_integers("tokens", tokens)
+        known = self._sorted.to(tokens.device)
         places = torch.searchsorted(known, tokens.contiguous()).clamp(max=self.num_codes - 1)
         strange = tokens[known[places] != tokens]
         if len(strange):

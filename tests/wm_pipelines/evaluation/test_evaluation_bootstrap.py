@@ -44,6 +44,8 @@ def test_draws_are_the_same_every_time_and_for_any_order_of_items():
     assert np.array_equal(draws, cluster_bootstrap(values[order], [labels[i] for i in order], draws=50))
     assert np.array_equal(draws, cluster_bootstrap(values, of, draws=50))
     assert np.array_equal(draws[:20], cluster_bootstrap(values, of, draws=20))
+    single = cluster_bootstrap(values, draws=50)
+    assert np.array_equal(single, cluster_bootstrap(values, range(len(of)), draws=50)) and (single != draws).any()
     assert np.allclose(1 - draws, cluster_bootstrap(1 - values, of, draws=50))  # two models are drawn alike
 
 
@@ -87,6 +89,8 @@ def test_draws_over_seeds_are_those_of_earlier_records():
         ([1, 0], ["a", "a"], {}, "`clusters` has 1; how much clusters differ takes at least two"),
         ([1, np.nan], [0, 1], {}, "`values` holds NaN or infinity at place 1"),
         ([], [], {}, r"`values` has shape \(0,\)"),
+        ([], [], {"statistic": np.mean}, "`clusters` has 0"),
+        ([1, 0, 0], [0, 1], {"statistic": np.mean}, "`clusters` has 2 labels for 3 items"),
         ([1, 0], [0, 1], {"draws": 0}, "`draws` is 0; it must be an integer of 1 or more"),
         ([1, 0], [0, 1], {"draws": 10.0}, "`draws` is 10.0"),
     ],

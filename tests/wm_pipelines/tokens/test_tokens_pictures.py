@@ -74,7 +74,9 @@ def test_embed_takes_any_shape_and_integer(tokens):
     codes = torch.randint(0, 48, (2, 3, 4), generator=torch.Generator().manual_seed(0))
     vectors = tokens.embed(codes)
     assert vectors.shape == (2, 3, 4, 6) and torch.equal(vectors[1, 2, 3], tokens.codebook[codes[1, 2, 3]])
-    assert torch.equal(tokens.embed(codes.to(torch.uint8)), vectors)
+    for kind in (torch.uint8, torch.uint16, torch.int32):
+        assert torch.equal(tokens.embed(codes.to(kind)), vectors)
+        assert torch.equal(tokens.decode(codes.to(kind)), tokens.decode(codes))
     assert tokens.embed(codes[:0]).shape == (0, 3, 4, 6)
 
 
@@ -159,6 +161,7 @@ ONE = torch.full((1, 3, 8, 8), 0.5)
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
+        (ONE.numpy(), "`pictures` are a ndarray; they must be a tensor"),
         (ONE[0], r"`pictures` have shape \(3, 8, 8\); they must be \(N, 3, H, W\)"),
         (ONE[:, :1], r"must be \(N, 3, H, W\)"),
         (ONE[:0], r"shape \(0, 3, 8, 8\)"),
@@ -184,6 +187,7 @@ CODES = torch.zeros(1, 2, 2, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
+        ([[[0]]], "`codes` are a list; they must be a tensor"),
         (CODES + 48, r"`codes` lie in 48 \.\.\. 48; there are 0 \.\.\. 47"),
         (CODES - 1, r"-1 \.\.\. -1"),
         (CODES.float(), "float32; they must be integers"),
@@ -202,7 +206,7 @@ def test_shapes_that_do_not_fit_are_refused(tokens):
             tokens.decode(bad)
     with pytest.raises(ValueError, match="shapes must agree"):
         tokens.code_distances(CODES, CODES[0])
-    with pytest.raises(ValueError, match="the last side must be 6"):
+    with pytest.raises(ValueError, match="their last side must be 6"):
         tokens.lookup(torch.zeros(2, 5))
     with pytest.raises(ValueError, match="NaN or infinity"):
         tokens.lookup(torch.full((2, 6), torch.inf))

@@ -27,7 +27,7 @@ def hierarchical(values: np.ndarray, draws: int = 10_000) -> np.ndarray:
 
 def cluster_bootstrap(
     values: np.ndarray | Sequence[float],
-    clusters: Sequence[str] | Sequence[int],
+    clusters: Sequence[str] | Sequence[int] | None = None,
     draws: int = 2000,
     statistic: Callable[[np.ndarray], float] | None = None,
 ) -> np.ndarray:
@@ -39,7 +39,8 @@ def cluster_bootstrap(
 
     Args:
         values: `(n,)`, finite; with a `statistic` `(n, ...)`, whatever it takes.
-        clusters: the label of each item's cluster, such as its video: text or integers, at least two of them.
+        clusters: the label of each item's cluster, such as its video: text or integers, at least two of them; each
+            item is one of its own without.
         statistic: of the drawn rows of `values`; their mean without one, which is faster.
 
     Returns:
@@ -48,7 +49,7 @@ def cluster_bootstrap(
     Raises:
         ValueError: another shape, no value, NaN, lengths or labels that don't fit, or no draw.
     """
-    values = numbers("values", values) if statistic is None else np.asarray(values)
+    values = numbers("values", values) if statistic is None else np.atleast_1d(values)
     of = cluster_numbers(clusters, len(values))
     groups, draws = int(of.max()) + 1, count("draws", draws, 1)
     rng = keyed("cluster bootstrap", groups)
