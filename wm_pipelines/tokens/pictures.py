@@ -139,9 +139,9 @@ class PictureTokens:
     def lookup(self, vectors: torch.Tensor) -> torch.Tensor:
         """The code nearest to each vector by L2, int64 `(...)`.
 
-        In float64, a fixed number of vectors at once. `VQModel` itself asks `torch.cdist`, which up to 25 vectors
-        subtracts and beyond that multiplies, so that what it finds depends on how many there are, and which misses
-        even the codebook's own entries where they lie far from zero and near one another.
+        In float64. `VQModel` itself asks `torch.cdist`, which multiplies distances out in the model's dtype where
+        there are more than 25 vectors or codes: far from zero and near one another, even a codebook's own entries are
+        then missed.
 
         Args:
             vectors: `(..., D)`, finite.

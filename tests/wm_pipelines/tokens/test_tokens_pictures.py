@@ -148,7 +148,7 @@ class TestStock:
         assert torch.allclose(vq.quantize.embedding.weight.grad, codebook / 4, atol=1e-6)
 
     def test_its_distances_depend_on_how_many_there_are(self):
-        """Up to 25 rows of both are subtracted, more are multiplied out."""
+        """Up to 25 rows on both sides are subtracted, more are multiplied out."""
         rows = 1000 + torch.randn(26, 8, generator=torch.Generator().manual_seed(0))
         apart = torch.cdist(rows[:1], rows[:1] + 0.01)
         together = torch.cdist(rows, rows + 0.01)[:1, :1]
