@@ -96,7 +96,7 @@ class DioramaDataset(Dataset):
         if not patterns or not set(patterns) <= set(PATTERNS):
             raise ValueError(f"`patterns` is {patterns!r}; one or more of {', '.join(PATTERNS)}")
         if kind == "pairs":
-            chain_kinds(states, actions, num_objects)
+            chain_kinds(states, actions, num_objects, composition)
             if same_shape:
                 raise ValueError("`same_shape` is for the other kinds; what is added to pairs may have any shape")
         self.kind, self.split, self.composition, self.length, self.size = kind, split, composition, length, size

@@ -46,6 +46,7 @@ APART = 0.3  # metres between places that words tell apart
 CROWD = 0.2  # share of chains that begin with three or four objects
 TRIES = 400  # scenes drawn before giving up
 DRAWS = 12  # actions drawn for each scene
+UNDONE = {"swap": 2, "resize": 1}  # of so many objects, a second action of that kind takes the first one back
 LEVEL = ("left", "right", "towards", "away")
 
 
@@ -68,7 +69,10 @@ def changed_pixels(before: torch.Tensor, after: torch.Tensor) -> int:
 
 
 def chain_kinds(
-    states: int = 2, actions: Sequence[str] = ACTIONS, num_objects: int | Sequence[int] | None = None
+    states: int = 2,
+    actions: Sequence[str] = ACTIONS,
+    num_objects: int | Sequence[int] | None = None,
+    composition: str = "train",
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Every order of kinds that a chain may have, and how many objects its first state may have for that.
 
@@ -84,7 +88,8 @@ def chain_kinds(
         raise ValueError(f"`actions` is {actions!r}; one or more of {', '.join(ACTIONS)}")
     if not counts or not set(counts) <= set(COUNTS):
         raise ValueError(f"`num_objects` is {num_objects!r}; pairs have {', '.join(map(str, COUNTS))}, or None")
-    orders = {kinds: tuple(n for n in counts if _fits(kinds, n)) for kinds in product(actions, repeat=states - 1)}
+    undone = UNDONE | ({"recolour": 1} if composition == "held_out" else {})  # a shape has two colours there
+    orders = {k: tuple(n for n in counts if _fits(k, n, undone)) for k in product(actions, repeat=states - 1)}
     orders = {kinds: first for kinds, first in orders.items() if first}
     for kind in actions:
         if not any(kind in kinds for kinds in orders):
@@ -123,7 +128,7 @@ def sample_chain(
     Raises:
         ValueError: an argument is out of range, or no scene has room for such a chain.
     """
-    orders = chain_kinds(states, actions, num_objects)
+    orders = chain_kinds(states, actions, num_objects, composition)
     rng = keyed("chain", *key)
     kinds = list(orders)[rng.integers(len(orders))]
     counts, crowd = orders[kinds], rng.random() < CROWD
@@ -144,10 +149,12 @@ def sample_chain(
     )
 
 
-def _fits(kinds: tuple[str, ...], count: int) -> bool:
-    """Whether a scene of `count` objects has room for these kinds of actions."""
-    for kind in kinds:
+def _fits(kinds: tuple[str, ...], count: int, undone: dict[str, int]) -> bool:
+    """Whether a scene of `count` objects has room for these kinds of actions without coming back to a state."""
+    for kind, last in zip(kinds, (None, *kinds), strict=False):
         if count < (2 if kind in ("remove", "swap") else 1) or count + (kind == "add") > COUNTS[-1]:
+            return False
+        if kind == last and undone.get(kind) == count:
             return False
         count += (kind == "add") - (kind == "remove")
     return True
