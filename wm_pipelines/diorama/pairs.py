@@ -106,7 +106,9 @@ def sample_chain(
     min_changed: int = MIN_CHANGED,
     patterns: tuple[str, ...] = PATTERNS,
 ) -> Chain:
-    """Draws the chain that belongs to `key`, the same on every machine.
+    """Draws the chain that belongs to `key`.
+
+    It is the same on every machine on which the renderer's rounding puts no other number of pixels over a limit.
 
     Each action can be seen and is the only one: at least `min_changed` pixels change, every object stays at least 60 %
     visible, `infer` gives the action back, and its phrase, read back, leads to the same bits. What is added lies 0.3 m
