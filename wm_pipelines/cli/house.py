@@ -143,9 +143,13 @@ def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=1)] = 64,
+    pair: Annotated[bool, typer.Option("--pair", help="states before and after actions, in words")] = False,
 ) -> None:
     """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
-    from wm_pipelines.diorama.sheet import write_sheet
+    if pair:
+        from wm_pipelines.diorama.pair_sheet import write_pair_sheet as write_sheet
+    else:
+        from wm_pipelines.diorama.sheet import write_sheet
 
     for path in write_sheet(out, seed, size):
         typer.echo(path)

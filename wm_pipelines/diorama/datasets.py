@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from wm_pipelines.diorama.actions import ACTIONS
+from wm_pipelines.diorama.pairs import MIN_CHANGED, Chain, chain_kinds, sample_chain
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import PATTERNS, Camera, Scene, sample_scene
 from wm_pipelines.runtime.random import keyed
 
-KINDS = ("image", "video", "multiview")
-LATER = {"pairs": "the dynamics model", "questions": "VLM4D"}  # what these kinds of data set come with
+KINDS = ("image", "video", "multiview", "pairs")
+LATER = {"questions": "VLM4D"}  # what these kinds of data set come with
 SPLITS = ("train", "val", "test")
 COMPOSITIONS = ("iid", "held_out", "all")
 MAPS = ("rgb", "ids", "depth")
@@ -26,7 +28,8 @@ class DioramaDataset(Dataset):
     """Scenes with their exact maps and captions; rendered when asked for, nothing on disk.
 
     Args:
-        kind: "image" (t = 0), "video" (`frames` frames) or "multiview" (t = 0 from `views` cameras around the scene).
+        kind: "image" (t = 0), "video" (`frames` frames), "multiview" (t = 0 from `views` cameras around the scene) or
+            "pairs" (states with an action between each and the next).
         split: "train", "val" or "test"; keys are disjoint, so no state occurs in two of them.
         composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never
             occur there (not for split "train"); "all" draws every pair (for judges, never for models under test).
@@ -40,11 +43,13 @@ class DioramaDataset(Dataset):
         frames: frames of a video, which its motions fill.
         views: cameras of a multiview item; the first is the scene's own.
         camera_motion: the camera of a video moves too.
+        states, actions, min_changed: of pairs, as `wm_pipelines.diorama.pairs.sample_chain` takes them.
         name: first part of every key; another name is another world of scenes.
 
     Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres,
     `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps, a multiview item a
-    leading V axis and `cameras`.
+    leading V axis and `cameras`. Of pairs `scene` is the first state; the maps have a leading axis of S states, and
+    `states` (S scenes), `actions` and `phrases` (S - 1: what leads to the next state) stand beside them.
     """
 
     def __init__(
@@ -63,6 +68,9 @@ class DioramaDataset(Dataset):
         name: str = "diorama",
         views: int = 4,
         camera_motion: bool = False,
+        states: int = 2,
+        actions: Sequence[str] = ACTIONS,
+        min_changed: int = MIN_CHANGED,
     ):
         from wm_pipelines.diorama.language import DETAILS
 
@@ -78,7 +86,8 @@ class DioramaDataset(Dataset):
                 raise ValueError(f"`{key}` is {value!r}; allowed: {', '.join(allowed)}")
         if composition == "held_out" and split == "train":
             raise ValueError("`composition` 'held_out' has no train split: its pairs are held out of training")
-        for key, value in (("length", length), ("size", size), ("frames", frames), ("views", views)):
+        counted = {"length": length, "size": size, "frames": frames, "views": views, "min_changed": min_changed}
+        for key, value in counted.items():
             if value < 1:
                 raise ValueError(f"`{key}` is {value}; it must be 1 or more")
         counts = (num_objects,) if isinstance(num_objects, int) else num_objects
@@ -86,10 +95,15 @@ class DioramaDataset(Dataset):
             raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4, one or several counts, or None")
         if not patterns or not set(patterns) <= set(PATTERNS):
             raise ValueError(f"`patterns` is {patterns!r}; one or more of {', '.join(PATTERNS)}")
+        if kind == "pairs":
+            chain_kinds(states, actions, num_objects, composition)
+            if same_shape:
+                raise ValueError("`same_shape` is for the other kinds; what is added to pairs may have any shape")
         self.kind, self.split, self.composition, self.length, self.size = kind, split, composition, length, size
         self.num_objects, self.same_shape, self.patterns = num_objects, same_shape, patterns
         self.detail, self.relations, self.frames, self.name = detail, relations, frames, name
         self.views, self.camera_motion = views, camera_motion
+        self.states, self.actions, self.min_changed = states, actions, min_changed
 
     def __len__(self) -> int:
         return self.length
@@ -100,7 +114,9 @@ class DioramaDataset(Dataset):
         return (self.name, self.split, self.composition, index)
 
     def scene(self, index: int) -> Scene:
-        """The state of item `index`."""
+        """The state of item `index`, the first one of pairs."""
+        if self.kind == "pairs":
+            return self.chain(index).states[0]
         key = self._key(index)
         counts, least = self.num_objects, 12.0
         if counts is None:
@@ -121,6 +137,18 @@ class DioramaDataset(Dataset):
             scene = sample_motion(replace(scene, duration=max(4, self.frames)), *key, camera=self.camera_motion)
         return scene
 
+    def chain(self, index: int) -> Chain:
+        """The states and actions of item `index` of pairs."""
+        return sample_chain(
+            *self._key(index),
+            states=self.states,
+            actions=self.actions,
+            composition="train" if self.composition == "iid" else self.composition,
+            num_objects=self.num_objects,
+            min_changed=self.min_changed,
+            patterns=self.patterns,
+        )
+
     def cameras(self, index: int) -> list[Camera]:
         """The cameras of a multiview item: the scene's own, then others on the circle around its target."""
         key, own = self._key(index), Camera()
@@ -138,9 +166,14 @@ class DioramaDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         from wm_pipelines.diorama.language import caption
 
-        scene = self.scene(index)
+        chain = self.chain(index) if self.kind == "pairs" else None
+        scene = chain.states[0] if chain else self.scene(index)
         words = caption(scene, self.detail, seed=index, relations=self.relations)
         item = {"index": index, "scene": scene, "caption": words.text, "spans": words.spans}
+        if chain:
+            item |= {"states": chain.states, "actions": chain.actions, "phrases": chain.phrases(index)}
+            out = render(chain.states, (0,), self.size, MAPS)
+            return item | {name: getattr(out, name)[:, 0] for name in MAPS}
         if self.kind == "multiview":
             item["cameras"] = self.cameras(index)
             out = render([replace(scene, camera=c) for c in item["cameras"]], (0,), self.size, MAPS)

@@ -52,6 +52,7 @@ HELD_OUT = frozenset(
 HELD_OUT_RELATIONS = frozenset({("left of", "cube", "sphere"), ("behind", "cylinder", "cone")})
 RELATION_MARGIN = 0.15  # of the frame, in the image plane
 DEPTH_MARGIN = 0.3  # metres, along the optical axis
+EDGE = 0.01  # of the frame, which solids that are put down keep free
 SCHEMA_VERSION = 1
 TRIES = 2000  # scenes drawn before giving up
 
@@ -180,26 +181,32 @@ class Scene:
         version = data.pop("diorama", None)
         if version != SCHEMA_VERSION:
             raise ValueError(f"`diorama` version is {version!r}; this package reads version {SCHEMA_VERSION}")
-        return _build(
+        return build_record(
             cls,
             data,
             objects=_objects,
-            camera=lambda v: _build(Camera, v, motion=_motion),
-            light=lambda v: _build(Light, v),
+            camera=lambda v: build_record(Camera, v, motion=_motion),
+            light=lambda v: build_record(Light, v),
         )
 
 
 def _objects(rows) -> tuple:
     if not isinstance(rows, list):
         raise ValueError(f"`objects` is {rows!r}; it must be a list")
-    return tuple(_build(SceneObject, o, motion=_motion) for o in rows)
+    return tuple(object_from_dict(o) for o in rows)
+
+
+def object_from_dict(data: dict) -> SceneObject:
+    """The inverse of `dataclasses.asdict`; an unknown or missing field is a ValueError."""
+    return build_record(SceneObject, data, motion=_motion)
 
 
 def _motion(primitives) -> tuple:
     return tuple(motion_from_dict(p) for p in primitives or ())
 
 
-def _build(cls, data: dict, **convert):
+def build_record(cls, data: dict, **convert):
+    """A `cls`, which is a dataclass, of JSON's `data`; strict. `convert` has a function for each nested field."""
     if not isinstance(data, dict):
         raise ValueError(f"a {cls.__name__} is {data!r}; it must be a JSON object")
     known = {f.name for f in fields(cls)}
@@ -221,6 +228,19 @@ def look_at(eye, target) -> np.ndarray:
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(forward, right), forward])
+
+
+def heading(camera: Camera, direction: str) -> np.ndarray:
+    """Unit vector, float64 (3,), world axes, of a direction word in the frame of `camera` at t = 0.
+
+    right, left, away and towards are level; up and down are along z.
+    """
+    axes = look_at(camera.eye, camera.target)
+    away = axes[2] * (1.0, 1.0, 0.0)
+    vector = {"right": axes[0], "away": away, "up": np.array([0.0, 0.0, 1.0])}.get(direction)
+    if vector is None:
+        vector = -{"left": axes[0], "towards": away, "down": np.array([0.0, 0.0, 1.0])}[direction]
+    return vector / np.linalg.norm(vector)
 
 
 def focal(camera: Camera, height: int) -> float:
@@ -292,6 +312,13 @@ def is_held_out(scene: Scene) -> bool:
     return any((p, shape[a], shape[b]) in HELD_OUT_RELATIONS for p, a, b in clear_relations(scene))
 
 
+def colour_shape_pairs(composition: str) -> list[tuple[str, str]]:
+    """The (colour, shape) pairs that objects may have in composition "train", "held_out" or "all"."""
+    _one_of("composition", composition, ("train", "held_out", "all"))
+    pairs = [(c, s) for c in COLOURS for s in SHAPES]
+    return [p for p in pairs if composition == "all" or (p in HELD_OUT) == (composition == "held_out")]
+
+
 def sample_scene(
     *key: str | int,
     num_objects: int | tuple[int, ...] = (1, 2, 3, 4),
@@ -317,7 +344,7 @@ def sample_scene(
     Raises:
         ValueError: an argument is out of range, or so many objects of that kind and size find no room.
     """
-    _one_of("composition", composition, ("train", "held_out", "all"))
+    pairs = colour_shape_pairs(composition)
     counts = (num_objects,) if isinstance(num_objects, int) else tuple(num_objects)
     if not counts or any(not 0 <= n <= 4 for n in counts):
         raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4")
@@ -329,12 +356,6 @@ def sample_scene(
         raise ValueError(f"`num_objects` is {num_objects!r}; a shape has two held-out colours only")
     rng = keyed("scene", *key)
     count = int(rng.choice(counts))
-    pairs = [
-        (c, s)
-        for c in COLOURS
-        for s in SHAPES
-        if composition == "all" or ((c, s) in HELD_OUT) == (composition == "held_out")
-    ]
     for _ in range(TRIES):
         chosen = _choose_looks(rng, pairs, count, same_shape)
         objects = tuple(
@@ -377,11 +398,11 @@ def _place(objects, rng, min_side: float, min_visible: float) -> Scene | None:
     for o in objects:
         for _ in range(40):
             o = replace(o, position=_floor_position(rng))
-            if any(_touch(o, other) for other in placed):
+            if any(math.dist(o.position[:2], p.position[:2]) < least_distance(o, p) for p in placed):
                 continue
             alone = Scene((o,))
             box = rough_boxes(alone)
-            if box.min() < 0.01 or box.max() > 0.99 or 0.8 * (box[0, 2:] - box[0, :2]).min() < min_side:
+            if box.min() < EDGE or box.max() > 1 - EDGE or 0.8 * (box[0, 2:] - box[0, :2]).min() < min_side:
                 continue
             depth = project(o.centre, alone.camera)[1]
             if _visible_enough(np.vstack([boxes, box]), np.append(depths, depth), min_visible):
@@ -393,9 +414,10 @@ def _place(objects, rng, min_side: float, min_visible: float) -> Scene | None:
     return Scene(tuple(placed))
 
 
-def _touch(a: SceneObject, b: SceneObject) -> bool:
+def least_distance(a: SceneObject, b: SceneObject) -> float:
+    """Metres between the axes of two solids from which on they don't meet, however they are turned."""
     reach = 1.42 if "cube" in (a.shape, b.shape) else 1.0
-    return math.dist(a.position[:2], b.position[:2]) < reach * (a.half_width + b.half_width)
+    return reach * (a.half_width + b.half_width)
 
 
 def _visible_enough(boxes: np.ndarray, depths: np.ndarray, min_visible: float) -> bool:
