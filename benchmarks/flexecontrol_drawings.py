@@ -16,6 +16,7 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -114,6 +115,11 @@ def load(base: str, control: str) -> FlexEControlPipeline:
     return pipeline
 
 
+def digest(folder: Path) -> str:
+    """Which weights these are, whatever they are called."""
+    return sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:12]
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="diorama-sd", help="embedded name or folder")
@@ -124,13 +130,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="default: the checkpoint's own")
     parser.add_argument("--out", type=Path, help="results, JSON Lines")
     parser.add_argument("--sheet", type=Path, help="PNG for a person to look at")
-    parser.add_argument("--smoke", action="store_true", help="two drawings, one seed, two steps")
+    parser.add_argument("--smoke", action="store_true", help="one drawing, one seed, two steps")
     args = parser.parse_args(argv)
     if args.smoke:
         args.seeds, args.steps = 1, 2
     pipeline = load(args.base, args.control)
     judge = load_model(DioramaJudge, embedded("diorama-judge"))
-    drawings = twelve()[: 2 if args.smoke else None]
+    drawings = twelve()[: 1 if args.smoke else None]
     maps, pictures, results = [], [], []
     for drawing in drawings:
         edges = Condition.from_photo(args.type, Image.fromarray(drawing.picture), fit="crop", phrase=drawing.phrase)
@@ -149,6 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{drawing.name}: " + " | ".join(", ".join(wrong) or "as drawn" for _, wrong in results[-1]), flush=True)
     row = {
         "benchmark": "flexecontrol_drawings", "base": args.base, "control": args.control, "type": args.type,
+        "sha256": {"base": digest(resolve(args.base) / "unet"), "control": digest(resolve(args.control))},
         "guidance": args.guidance, "n": len(drawings) * args.seeds, "drawings": len(drawings), "seeds": args.seeds,
         "least_iou": LEAST_IOU, "bars": BARS,
     }  # fmt: skip

@@ -6,8 +6,9 @@ Recipe options (with their defaults in `DEFAULTS`; each source adds its own):
     types: conditions that are trained. lora_rank: with preset "carrier", a LoRA of this rank on the attn2 linears.
     lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, keep_one, drop,
     split: chances of an empty caption, of all conditions kept or dropped, of one kept, of each dropped, of same-type
-    augmentation. early: share of the samples whose timestep is drawn from `EARLY` of the schedule on, where the noise
-    hides what stands where, so that only words and conditions can tell.
+    augmentation. alone: the types that one kept condition is drawn from, repeated for weight; null: `types`.
+    early: share of the samples whose timestep is drawn from `EARLY` of the schedule on, where the noise hides what
+    stands where, so that only words and conditions can tell.
 
 With a frozen base nothing before the skips needs a gradient, so its down and middle blocks keep no graph; the up
 blocks do, for the residuals enter there.
@@ -48,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "types": ["canny", "lines", "softedge", "sketch", "depth", "seg"],
     "lambda_ca": 0.01, "lambda_mask": 0.01, "text_drop": 0.5,
     "keep_all": 0.1, "drop_all": 0.1, "keep_one": 0.0, "drop": 0.5, "split": 0.5,
-    "early": 0.0,
+    "alone": None, "early": 0.0,
 }  # fmt: skip
 EARLY = 0.7
 
@@ -98,6 +99,9 @@ class FlexEControlTask(Task):
         if unknown:
             allowed = ", ".join(self.given_types)
             raise ValueError(f"options.types: the data gives no {unknown[0]!r}; it gives {allowed}")
+        unknown = sorted(set(self.options.get("alone") or ()) - set(self.options["types"]))
+        if unknown:
+            raise ValueError(f"options.alone: {unknown[0]!r} is none of options.types")
         self._load_base(Path(resolve(self.options["base"])))
         options = self.options
         self.control = FlexEControlModel.from_unet(
@@ -172,7 +176,7 @@ class FlexEControlTask(Task):
     def _slots(
         self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise
     ) -> tuple[list[SlotInput], list[Shown]]:
-        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "keep_one", "drop", "split")}
+        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "keep_one", "alone", "drop", "split")}
         types = self.control.config.types
         shown = [
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)

@@ -70,7 +70,7 @@ def test_a_contour_is_the_outline_of_its_mask(scenes):
 @pytest.mark.parametrize(("shape", "share"), [("sphere", 0.785), ("cone", 0.5), ("cylinder", 0.93), ("cube", 0.95)])
 def test_a_plain_figure_fills_its_box_as_its_shape_does(shape, share):
     filled = []
-    for key in range(40):
+    for key in range(30):
         line = drawn.figure(shape, (8, 12, 40, 48), keyed("figure", shape, key)) * 4
         canvas = np.zeros((256, 256), np.uint8)
         drawn.fill(canvas, line, 1.0, 1)
@@ -108,7 +108,7 @@ def test_only_outlines_are_drawn(scenes, medium, reach, monkeypatch):
     has its mark. `reach`: half a pen, both of its sides, and what two rounds differ by."""
     only(monkeypatch, medium, FIGURES=0.5)
     covered = []
-    for i in range(32):
+    for i in range(24):
         made = drawing(scenes, i)
         marks = drawn.drawn_map("canny", made, scenes.depth[i % 24].float(), keyed("m"))[0].numpy() > 0.3
         border = boundary(np.pad(made.ids, 1))[1:-1, 1:-1]
@@ -121,7 +121,7 @@ def test_only_outlines_are_drawn(scenes, medium, reach, monkeypatch):
 def test_things_are_drawn_where_they_stand(scenes, monkeypatch):
     only(monkeypatch, "pen")
     overlaps, away = [], []
-    for i in range(48):
+    for i in range(24):
         true, made = scenes.ids[i % 24].numpy(), drawing(scenes, i).ids
         for k in np.unique(made)[1:]:
             a, b = true == k, made == k
@@ -150,7 +150,7 @@ def test_gaps_leave_a_part_of_the_way_out():
 def test_rough_depth_is_never_inverted(scenes):
     for i in range(24):
         ids, depth = scenes.ids[i], scenes.depth[i].float()
-        for key in range(6):
+        for key in range(3):
             made = drawn.rough_depth(depth, ids, keyed("rough", i, key))
             assert made.shape == (3, 64, 64) and 0 <= made.min() and made.max() <= 1
             around = torch.from_numpy(near(ids.numpy() > 0, 6)) & (ids == 0)  # of about the same distance

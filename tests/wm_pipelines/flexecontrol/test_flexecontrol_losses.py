@@ -111,6 +111,10 @@ def test_condition_dropout_has_the_stated_chances():
     alone = [tuple(keep_conditions(types, rng, keep_one=0.8)) for _ in range(4000)]
     for t in types:
         assert alone.count((t,)) / 4000 == pytest.approx(0.2, abs=0.025)
+    often = [keep_conditions(types, rng, keep_all=0, drop_all=0, keep_one=1.0, alone=["depth", "depth", "seg"])
+             for _ in range(2000)]  # fmt: skip
+    assert often.count(["depth"]) / 2000 == pytest.approx(2 / 3, abs=0.04)
+    assert often.count(["depth"]) + often.count(["seg"]) == 2000
 
 
 def test_usable_objects():
@@ -388,6 +392,7 @@ def test_a_picture_of_another_size_is_named(base_folder, folder):
         (dict(lamda_ca=1), "options: .*'lamda_ca'.* did you mean 'lambda_ca'"),
         (dict(types=["pose"]), "options.types: the data gives no 'pose'"),
         (dict(types=["hedge"]), "options.types: the data gives no 'hedge'"),
+        (dict(alone=["lines"]), "options.alone: 'lines' is none of options.types"),
         (dict(lora_rank=2), "lora_rank needs preset 'carrier'"),
         (dict(n=5), "n=5 does not divide"),
         (dict(base="nowhere"), "nowhere"),
