@@ -13,7 +13,6 @@ there. Shares of pictures with Wilson intervals; pictures of one drawing are ali
 
 import argparse
 import json
-import math
 import textwrap
 from collections.abc import Sequence
 from hashlib import sha256
@@ -26,6 +25,7 @@ from records import append, environment
 
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.metrics import Found, look
+from wm_pipelines.evaluation.statistics import wilson
 from wm_pipelines.flexecontrol.condition import Condition, prepare
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
@@ -37,14 +37,6 @@ BARS = {"floor": 0.80, "aim": 0.95}  # of "placed"
 LEAST_IOU = 0.4
 FIGURES = ("placed", "shaped", "alone")
 TILE = 160
-
-
-def wilson(hits: int, n: int) -> list[float]:
-    """95 % score interval of a share (Wilson 1927), rounded to four digits."""
-    z, share = 1.96, hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return [round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)]
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -161,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     for figure in FIGURES:
         hits = sum(figures[figure] for judged in results for figures, _ in judged)
-        row |= {figure: round(hits / row["n"], 4), f"{figure}_ci95": wilson(hits, row["n"])}
+        row |= {figure: round(hits / row["n"], 4), f"{figure}_ci95": [round(end, 4) for end in wilson(hits, row["n"])]}
     row["of_each"] = {
         drawing.name: [[*(k for k in FIGURES if figures[k])][-1:] + wrong for figures, wrong in judged]
         for drawing, judged in zip(drawings, results, strict=True)

@@ -58,11 +58,6 @@ def test_a_picture_is_judged_by_place_colour_shape_and_nothing_else(bench):
     assert bench.faults_of(drawing, [seen(cube, shifted), good[1]])[0]["placed"]
 
 
-def test_wilson_by_hand(bench):
-    assert bench.wilson(29, 36) == [0.6497, 0.9025]
-    assert bench.wilson(0, 36)[0] == 0 and bench.wilson(36, 36)[1] == 1
-
-
 def test_a_smoke_run_writes_its_row_and_its_sheet(bench, script, tmp_path):
     bench.main(["--smoke", f"--out={tmp_path / 'rows.jsonl'}", f"--sheet={tmp_path / 'sheet.png'}"])
     (row,) = script("records").read(tmp_path / "rows.jsonl")
