@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ def run_with_ray(
 
     Raises:
         ImportError: Ray is not installed. ValueError: the cluster has too little for the actors.
-        Others as `Worker.settle`.
+        RuntimeError: Ray fails, for example to import the stage. Others as `Worker.settle`.
     """
     ray = _imported()
     if not names:
@@ -68,10 +69,13 @@ def run_with_ray(
             num_cpus=needs[0],
             num_gpus=needs[1],
         )
-        for answer in answers.iter_rows():
-            if answer["error"]:
-                raise untold(json.loads(answer["error"]))
-            on_settled()
+        try:
+            for answer in answers.iter_rows():
+                if answer["error"]:
+                    raise untold(json.loads(answer["error"]))
+                on_settled()
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(f"Ray could not run the actors: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _imported() -> Any:
@@ -97,19 +101,34 @@ def cluster(ray: Any, workers: int, needs: tuple[float, float]) -> Iterator[None
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray would write one into the home folder
     try:
-        ray.init(
-            address="local",
-            # one more than the actors take, or what feeds them would wait for ever
-            num_cpus=max(os.cpu_count() or 1, math.ceil(workers * needs[0]) + 1),
-            object_store_memory=STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _path_handed_on():
+            ray.init(
+                address="local",
+                # one more than the actors take, or what feeds them would wait for ever
+                num_cpus=max(os.cpu_count() or 1, math.ceil(workers * needs[0]) + 1),
+                object_store_memory=STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         _check_resources(ray, workers, needs)
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _path_handed_on() -> Iterator[None]:
+    """Processes that start in the block can import what this one can."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _check_resources(ray: Any, workers: int, needs: tuple[float, float]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a stage in a process of its own: `python shard_driver.py FOLDER ROOT STAGE EXECUTOR [WORKERS [LOG PAUSE]]`.
+"""Runs a stage in a process of its own: `python shard_driver.py FOLDER ROOT STAGE EXECUTOR [WORKERS [LOG PAUSE [GATE]]]`.
 
 `kills FOLDER ROOT LOG` instead kills a run, in forks of this process, just before each change of the disk.
 """
@@ -68,10 +68,10 @@ def lines(log):
     return len(Path(log).read_text(encoding="utf-8").splitlines()) if Path(log).exists() else 0
 
 
-def main(folder, root, name, executor, workers="1", *logging):
+def main(folder, root, name, executor, workers="1", log=None, pause="0", gate=None):
     stage = getattr(shard_stages, name)
-    if logging:
-        stage = partial(stage, log=logging[0], pause=float(logging[1]))
+    if log:
+        stage = partial(stage, log=log, pause=float(pause), gate=gate)
     print(run_stage(read_plan(folder, root), stage, executor, int(workers), lease_s=float(os.environ.get("LEASE", 60))))
 
 

@@ -30,8 +30,10 @@ class Numbers:
             yield from numbers(path, {"by": self.by})
 
 
-def logged(shard, log, pause=0.0):
-    """A row for each line, which goes to `log` with the process as it is made."""
+def logged(shard, log, pause=0.0, gate=None):
+    """A row for each line, which goes to `log` with the process as it is made; shard 00004 waits for a file `gate`."""
+    while gate and shard.name == "00004" and not os.path.exists(gate):
+        time.sleep(0.02)
     for key, path in zip(shard.keys, shard.paths, strict=True):
         for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
             with open(log, "a", encoding="utf-8") as file:
