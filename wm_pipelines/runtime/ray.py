@@ -89,13 +89,19 @@ def _imported() -> Any:
 
 @contextmanager
 def cluster(ray: Any, workers: int, needs: tuple[float, float]) -> Iterator[None]:
-    """The cluster that is connected, or one of this machine that ends with the block.
+    """The cluster that is connected, that which RAY_ADDRESS names, or one of this machine that ends with the block.
 
     Ray's ports are open to the network, so what is started here asks for a secret, which stays in RAY_AUTH_TOKEN.
     """
     if ray.is_initialized():
         _check_resources(ray, 1, needs)
         yield
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        with ray.init(**quiet):
+            _check_resources(ray, 1, needs)
+            yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -108,8 +114,7 @@ def cluster(ray: Any, workers: int, needs: tuple[float, float]) -> Iterator[None
                 num_cpus=max(os.cpu_count() or 1, math.ceil(workers * needs[0]) + 1),
                 object_store_memory=STORE_BYTES,
                 include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
+                **quiet,
             )
         _check_resources(ray, workers, needs)
         yield

@@ -1,9 +1,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from wm_pipelines.runtime.shards import divide, make_plan
 
 HERE = Path(__file__).parent
 
@@ -56,5 +59,40 @@ def contents():
     def read(folder):
         paths = [path for path in Path(folder).rglob("*") if path.is_file() or not any(path.iterdir())]
         return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in paths}
+
+    return read
+
+
+@pytest.fixture
+def plan(tmp_path, files):
+    """`plan(name)`: a new plan over five shards of two files."""
+
+    def new(name="out", texts=None, size=2, **options):
+        paths = files(*(texts or [range(i, i + 3) for i in range(10)]))
+        options = {"root": tmp_path / "in", "config": {"by": 0.5, "code": 1}} | options
+        return make_plan(tmp_path / name, divide(paths, size), **options)
+
+    return new
+
+
+@pytest.fixture
+def until():
+    """Waits for a condition, which must come true."""
+
+    def wait(condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def lines():
+    """`lines(log)`: (shard, row, process) of what a `logged` stage made, in order."""
+
+    def read(log):
+        return [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
     return read

@@ -1,4 +1,6 @@
-"""Runs a stage in a process of its own: `python shard_driver.py FOLDER ROOT STAGE EXECUTOR [WORKERS [LOG PAUSE [GATE]]]`.
+"""Runs a stage in a process of its own.
+
+    python shard_driver.py FOLDER ROOT STAGE EXECUTOR [WORKERS [LOG PAUSE [GATE]]]
 
 `kills FOLDER ROOT LOG` instead kills a run, in forks of this process, just before each change of the disk.
 """
@@ -72,7 +74,8 @@ def main(folder, root, name, executor, workers="1", log=None, pause="0", gate=No
     stage = getattr(shard_stages, name)
     if log:
         stage = partial(stage, log=log, pause=float(pause), gate=gate)
-    print(run_stage(read_plan(folder, root), stage, executor, int(workers), lease_s=float(os.environ.get("LEASE", 60))))
+    lease_s = float(os.environ.get("LEASE", 60))
+    print(run_stage(read_plan(folder, root), stage, executor, int(workers), lease_s=lease_s))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 import os
 import signal
 import sys
-import time
 from functools import partial
 
 import pytest
 
-from wm_pipelines.runtime.shards import TooManyFailures, dead_letters, divide, make_plan, run_stage
+from wm_pipelines.runtime.shards import TooManyFailures, dead_letters, run_stage
 
 pytest.importorskip("ray.data")
 
@@ -25,20 +24,9 @@ def cluster(stages):
     assert not ray.is_initialized()
 
 
-@pytest.fixture
-def plan(tmp_path, files):
-    def new(name, texts, size=1, config=None, **options):
-        return make_plan(
-            tmp_path / name, divide(files(*texts), size), root=tmp_path / "in", config=config or {"by": 2}, **options
-        )
-
-    return new
-
-
 def test_actors_leave_the_same_bytes(cluster, plan, stages, contents):
     texts = [range(i, i + i % 4) for i in range(10)] + [["no number"]]
-    options = {"texts": texts, "size": 2, "columns": stages.COLUMNS}
-    here, ray = plan("here", **options), plan("ray", **options)
+    here, ray = (plan(name, texts, columns=stages.COLUMNS) for name in ("here", "ray"))
     with pytest.warns(UserWarning, match="1 of 6 shards"):
         report = run_stage(here, stages.Numbers)
     told = []
@@ -49,35 +37,25 @@ def test_actors_leave_the_same_bytes(cluster, plan, stages, contents):
     assert cluster.is_initialized()  # what we didn't start, we don't end
 
 
-def test_kill_of_an_actor_and_then_of_the_driver(cluster, tmp_path, plan, stages, driver, contents):
+def test_kill_of_an_actor_and_then_of_the_driver(cluster, tmp_path, plan, stages, driver, contents, until, lines):
     texts = [range(6)] * 6
-    run_stage(plan("whole", texts), partial(stages.logged, log=tmp_path / "other"))
-    made, log, gate = plan("out", texts), tmp_path / "log", tmp_path / "gate"
+    run_stage(plan("whole", texts, 1), partial(stages.logged, log=tmp_path / "other"))
+    made, log, gate = plan("out", texts, 1), tmp_path / "log", tmp_path / "gate"
     address = cluster.get_runtime_context().gcs_address
     running = driver(made.folder, made.root, "logged", "ray", 2, log, 0.1, gate, RAY_ADDRESS=address)
-
-    def until(condition):
-        end = time.monotonic() + 120
-        while not condition():
-            assert running.poll() is None and time.monotonic() < end, running.communicate()
-            time.sleep(0.02)
-
-    def lines():
-        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-    until(lambda: len(lines()) >= 3)
-    shard, _, pid = lines()[-1]
+    until(lambda: len(lines(log)) >= 3, 200)
+    shard, _, pid = lines(log)[-1]
     os.kill(int(pid), signal.SIGKILL)
-    until(lambda: (made.folder / "shards" / shard).exists())
-    assert len({p for s, _, p in lines() if s == shard}) == 2
+    until((made.folder / "shards" / shard).exists, 200)
+    assert len({p for s, _, p in lines(log) if s == shard}) == 2
     running.kill()
     running.communicate()
     gate.touch()
-    before, done = len(lines()), {path.name for path in (made.folder / "shards").iterdir()}
+    before, done = len(lines(log)), {path.name for path in (made.folder / "shards").iterdir()}
     assert shard in done and "00004" not in done
     # another executor goes on; an actor that still lives is waited for
     assert run_stage(made, partial(stages.logged, log=log)).done == 6
-    assert not {s for s, _, p in lines()[before:] if int(p) == os.getpid()} & done
+    assert not {s for s, _, p in lines(log)[before:] if int(p) == os.getpid()} & done
     assert contents(made.folder) == contents(tmp_path / "whole")
 
 

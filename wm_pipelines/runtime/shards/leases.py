@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,19 @@ def _dead(path: Path) -> bool:
         return claim is not None
     if claim["place"] and claim["place"] == _place() and _started(claim["pid"]) != claim["started"]:
         return True
-    probe = path.parent / f".{secrets.token_hex(8)}"  # clocks of machines differ; that of the folder is one
     try:
-        probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime > claim["lease_s"]
+        changed = path.stat().st_mtime
+        return time.time() - changed > claim["lease_s"] and _now(path.parent) - changed > claim["lease_s"]
     except FileNotFoundError:
         return False
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of a folder, for those of machines differ."""
+    probe = folder / f".{secrets.token_hex(8)}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
 

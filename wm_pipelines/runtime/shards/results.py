@@ -207,14 +207,14 @@ def report(plan: Plan, skipped: int = 0, damaged: Iterable[str] = ()) -> Report:
 
 
 def outputs(plan: Plan, skip_failed: bool = False) -> list[Path]:
-    """The files of rows, in the order of the shards: the inputs of a next plan, whose root is this one's folder.
+    """The files of rows, absolute, in the order of the shards: the inputs of a next plan under this one's folder.
 
     Raises:
         ValueError: a shard isn't done, or has failed whole and `skip_failed` is not set.
     """
     found = []
     for name in plan.shards:
-        path = _folder(plan, name) / rows_name(plan.columns)
+        path = _folder(plan, name).absolute() / rows_name(plan.columns)
         if path.is_file():
             found.append(path)
         elif not _whole_letter(plan, name).exists():
