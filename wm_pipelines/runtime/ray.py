@@ -51,10 +51,10 @@ def run_with_ray(
         needs: CPUs and GPUs of each actor.
 
     Raises:
-        ImportError: Ray is not installed. ValueError: the cluster has too little for the actors.
+        ValueError: the cluster has too little for the actors.
         RuntimeError: Ray fails, for example to import the stage. Others as `Worker.settle`.
     """
-    ray = _imported()
+    ray = imported()
     if not names:
         return
     workers = min(workers, len(names))
@@ -78,7 +78,8 @@ def run_with_ray(
             raise RuntimeError(f"Ray could not run the actors: {str(error).strip().splitlines()[-1]}") from error
 
 
-def _imported() -> Any:
+def imported() -> Any:
+    """Ray, with its data sets; an ImportError that says what to install where it is missing."""
     try:
         import ray
         import ray.data
@@ -108,14 +109,9 @@ def cluster(ray: Any, workers: int, needs: tuple[float, float]) -> Iterator[None
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray would write one into the home folder
     try:
         with _path_handed_on():
-            ray.init(
-                address="local",
-                # one more than the actors take, or what feeds them would wait for ever
-                num_cpus=max(os.cpu_count() or 1, math.ceil(workers * needs[0]) + 1),
-                object_store_memory=STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
+            # one CPU more than the actors take, or what feeds them would wait for ever
+            cpus = max(os.cpu_count() or 1, math.ceil(workers * needs[0]) + 1)
+            ray.init("local", num_cpus=cpus, object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
         _check_resources(ray, workers, needs)
         yield
     finally:

@@ -76,8 +76,10 @@ def test_more_than_the_cluster_has(cluster, plan, stages):
 
 def test_without_ray(plan, stages, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
+    made = plan()
     with pytest.raises(ImportError, match=r'executor "ray" needs Ray Data: pip install "wm-pipelines\[scale\]"'):
-        run_stage(plan("out", [[1]]), stages.Numbers, "ray")
+        run_stage(made, stages.Numbers, "ray")
+    assert [path.name for path in made.folder.iterdir()] == ["plan.json"]
 
 
 def test_a_cluster_of_ours_asks_for_a_secret(cluster):

@@ -67,6 +67,10 @@ def run_stage(
     """
     rank, ranks = _check(stage, executor, workers, max_failures)
     _check_numbers(executor, lease_s, num_cpus, num_gpus)
+    if executor == "ray":
+        from wm_pipelines.runtime.ray import imported, run_with_ray
+
+        imported()
     terms = Terms(secrets.token_hex(8), float(lease_s), max_failures)
     names = list(plan.shards)
     for part in ("shards", "failed", "leases", "tmp"):
@@ -83,8 +87,6 @@ def run_stage(
             look = (lambda: tell(count_settled(plan))) if on_shard else None
             run_in_processes(plan, stage, terms, left, workers, look)
         elif executor == "ray":
-            from wm_pipelines.runtime.ray import run_with_ray
-
             run_with_ray(plan, stage, terms, left, workers, (num_cpus, num_gpus), tell)
         else:
             order = [name for name in share(names, rank, ranks) if name not in skipped]
