@@ -1,6 +1,7 @@
 """The commands of the house itself, which any method's checkpoints and runs go through."""
 
 import json
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -144,12 +145,18 @@ def diorama(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=1)] = 64,
     pair: Annotated[bool, typer.Option("--pair", help="states before and after actions, in words")] = False,
+    physics: Annotated[str | None, typer.Option(help="an event: throw, push, collide, topple, slide")] = None,
 ) -> None:
-    """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
+    """A scene of the miniature world: all maps on one sheet, a GIF and the JSON; or what one option asks for."""
+    if pair and physics:
+        raise ValueError("`--pair` and `--physics` make a sheet each; give one of them")
     if pair:
         from wm_pipelines.diorama.pair_sheet import write_pair_sheet as write_sheet
+    elif physics:
+        from wm_pipelines.diorama.physics_sheet import write_physics_sheet
+
+        write_sheet = partial(write_physics_sheet, family=physics)
     else:
         from wm_pipelines.diorama.sheet import write_sheet
-
-    for path in write_sheet(out, seed, size):
+    for path in write_sheet(out, seed=seed, size=size):
         typer.echo(path)
