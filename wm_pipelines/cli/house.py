@@ -143,9 +143,16 @@ def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=1)] = 64,
+    cameras: Annotated[int | None, typer.Option(min=1, help="show it from a ring of so many cameras")] = None,
 ) -> None:
     """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
-    from wm_pipelines.diorama.sheet import write_sheet
+    if cameras is not None:
+        from wm_pipelines.diorama.camera_sheet import write_camera_sheet
 
-    for path in write_sheet(out, seed, size):
+        paths = write_camera_sheet(out, seed, cameras, size)
+    else:
+        from wm_pipelines.diorama.sheet import write_sheet
+
+        paths = write_sheet(out, seed, size)
+    for path in paths:
         typer.echo(path)
