@@ -1,4 +1,4 @@
-"""A moving scene on a chequered floor from a ring of cameras, for a person to look at: sheet, GIF, JSON with matrices."""
+"""A moving scene from a ring of cameras for a person to look at: a sheet, a GIF, the JSON with matrices."""
 
 import json
 import math
@@ -25,9 +25,9 @@ RADIUS = 8.0  # metres: from here nearly all objects are whole in the picture
 def write_camera_sheet(out: str | os.PathLike, seed: int = 0, cameras: int = 8, size: int = 64) -> list[Path]:
     """Writes `scene.json`, `cameras.json`, `cameras.png` and `cameras.gif` and returns their paths.
 
-    Rows of the sheet: cameras, counter-clockwise from the front; columns: four frames, then unlit colours, ids and depth
-    of the last of them. The GIF shows all views side by side. `cameras.json` has, per camera, its place, K (3, 3) in
-    pixels and T_cw (4, 4); all stand still.
+    Rows of the sheet: cameras, counter-clockwise from the front; columns: four frames, then unlit colours, ids and
+    depth of the last of them. The GIF shows all views side by side. `cameras.json` has, per camera, its place, K in
+    pixels and T_cw; all stand still.
 
     Raises:
         ValueError: `cameras` or `size` is not 1 or more.

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from wm_pipelines.diorama.render import MAPS as ALL_MAPS
 from wm_pipelines.diorama.render import render
-from wm_pipelines.diorama.scene import FLOOR_PATTERNS, MAX_OBJECTS, PATTERNS, Camera, Scene, sample_scene
+from wm_pipelines.diorama.scene import FLOOR_PATTERNS, MAX_OBJECTS, PATTERNS, USUAL, Camera, Scene, sample_scene
 from wm_pipelines.diorama.world import check_cameras
 from wm_pipelines.runtime.random import keyed
 
@@ -28,21 +28,21 @@ class DioramaDataset(Dataset):
     """Scenes with their exact maps and captions; rendered when asked for, nothing on disk.
 
     Args:
-        kind: "image" (t = 0), "video" (`frames` frames) or "multiview" (`frames` frames from `views` cameras around the
-            scene, all of which see the same motions).
+        kind: "image" (t = 0), "video" (`frames` frames) or "multiview" (`frames` frames from `views` cameras around
+            the scene, all of which see the same motions).
         split: "train", "val" or "test"; keys are disjoint, so no state occurs in two of them.
         composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never
             occur there (not for split "train"); "all" draws every pair (for judges, never for models under test).
         length: number of items.
         size: side of the square pictures, pixels.
         num_objects: fixed counts to choose from; None draws one or two objects of `min_pixels` 12 (at 64 x 64),
-            and in a fifth of the scenes three or four.
+            and in a fifth of the scenes three or four. Where there may be more than four, all have `min_pixels` 6.
         same_shape: all objects of a scene share one shape.
         detail, relations: how captions are worded, as `wm_pipelines.diorama.language.caption` takes them.
         patterns: patterns to choose from.
         frames: frames of a video, which its motions fill; 16 unless given, and 1 (nothing moves) of a multiview item.
-        views: cameras of a multiview item, 4 unless given; the first is the scene's own, the others stand on the circle
-            around its target.
+        views: cameras of a multiview item, 4 unless given; the first is the scene's own, the others stand on the
+            circle around its target.
         camera_motion: the camera of a video moves too; those of a multiview video all in the same way.
         name: first part of every key; another name is another world of scenes.
         maps: which maps an item holds, of `wm_pipelines.diorama.render.MAPS`.
@@ -140,6 +140,8 @@ class DioramaDataset(Dataset):
         """The state of item `index`."""
         key = self._key(index)
         counts, least = self.num_objects, 12.0
+        if counts is not None and np.max(counts) > USUAL:
+            least = 6.0
         if counts is None:
             crowd = keyed("crowd", *key).random() < CROWD
             counts, least = ((3, 4), 6.0) if crowd else ((1, 2), 12.0)
@@ -161,7 +163,7 @@ class DioramaDataset(Dataset):
         return scene
 
     def cameras(self, index: int) -> list[Camera]:
-        """The cameras of a multiview item: those given, or the scene's own and others on the circle around its target."""
+        """The cameras of a multiview item: those given, or the scene's own and others on the circle around it."""
         return self._cameras(index, self.scene(index) if self.camera_motion else None)
 
     def _cameras(self, index: int, scene: Scene | None) -> list[Camera]:

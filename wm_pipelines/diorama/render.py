@@ -28,8 +28,8 @@ RAYS_AT_ONCE = 1 << 20
 
 @dataclass
 class RenderOutput:
-    """What was asked for; B scenes, T times, N = most objects in a scene. Absent maps are None. Where `cameras` were given,
-    every (B, T, ...) but that of `object_ids` is (B, V, T, ...).
+    """What was asked for; B scenes, T times, N = most objects in a scene. Absent maps are None. Of V `cameras`, what
+    is (B, T, ...) here is (B, V, T, ...).
 
     rgb, albedo: (B, T, 3, H, W) float32 in [0, 1], sRGB; albedo is unlit. ids: (B, T, H, W) int64, 0 = background.
     depth: (B, T, H, W) float32 metres along the optical axis (inf where there is nothing).
@@ -74,7 +74,7 @@ def render(
         positions: optional (B, T, N, 3) that replace the objects' base centres, to differentiate through; no flow and
             occlusion then, as they need the next frame.
         cameras: optional V cameras that look at every scene in place of its own. The scene's own still says what
-            left, right, towards and away mean in the motions of its objects, so all of them see one and the same world.
+            left, right, towards and away mean in the motions of its objects, so all of them see the same world.
 
     Raises:
         ValueError: an argument is not as above; the message names it.
@@ -174,7 +174,7 @@ def _exact_maps(view: View, later: World | None, hits: Hits, wanted: set[str]) -
     on = surface(view, hits, normals="normals" in wanted)
     if "normals" in wanted:
         nothing = torch.zeros(world.frames * view.rays, device=ray.device)
-        base = (nothing, nothing, floor_seen(view).float().flatten())
+        base = (nothing, nothing, floor_seen(view).float().expand(-1, 1, view.height, width).flatten())
         normal = [b.scatter(0, ray, n).view(picture) for b, n in zip(base, on.normal, strict=True)]
         out["normals"] = torch.stack(normal, dim=1)
     if wanted & {"depth", "flow", "occlusion"}:

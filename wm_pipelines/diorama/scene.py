@@ -56,7 +56,7 @@ RELATION_MARGIN = 0.15  # of the frame, in the image plane
 DEPTH_MARGIN = 0.3  # metres, along the optical axis
 SCHEMA_VERSION = 1
 TRIES = 2000  # scenes drawn before giving up
-MAX_OBJECTS = 8  # of a drawn scene: more that are seen well find no room
+MAX_OBJECTS = 8  # of a drawn scene; for ten, every second draw finds no room
 USUAL = 4  # objects; where there are more, most are small and they stand farther apart
 
 
@@ -181,8 +181,8 @@ class Scene:
 
     def to_json(self) -> str:
         state = asdict(self)
-        if self.floor_pattern == "plain":  # as scenes were written before floors had patterns
-            del state["floor_pattern"], state["floor_square"]
+        if (self.floor_pattern, self.floor_square) == ("plain", Scene.floor_square):
+            del state["floor_pattern"], state["floor_square"]  # as scenes were written before floors had patterns
         return json.dumps({"diorama": SCHEMA_VERSION, **state}, allow_nan=False)
 
     @classmethod

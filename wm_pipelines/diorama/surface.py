@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from wm_pipelines.diorama.cast import Hits, View, at
-from wm_pipelines.diorama.solids import DISTANCE, EPS, FAR, NORMAL, safe
+from wm_pipelines.diorama.solids import DISTANCE, EPS, FAR, NORMAL
 from wm_pipelines.diorama.world import dot, minus, turn, turn_back
 
 
@@ -29,9 +29,10 @@ def surface(view: View, hits: Hits, normals: bool = True) -> Surface:
     local_eye = torch.stack(turn_back(world.rotation, minus(at(world.eye, frame_of), world.position)))
     differentiable = torch.is_grad_enabled() and (world.position.requires_grad or world.rotation.requires_grad)
     parts = []
-    for kind, (solid, ray, t) in enumerate(zip(hits.solid, hits.ray, hits.t, strict=True)):
+    for kind, (solid, ray, t, direction) in enumerate(
+        zip(hits.solid, hits.ray, hits.t, hits.direction, strict=True)
+    ):
         frame = at(frame_of, solid)
-        direction = view.along(frame, ray)
         rotation, position = at(world.rotation, solid), at(world.position, solid)
         half, height = at(world.half, solid), at(world.height, solid)
         if differentiable:
@@ -55,7 +56,8 @@ def _unit_safely(v) -> tuple:
 
 
 def floor_seen(view: View) -> torch.Tensor:
-    """(F, S, H, W) bool: whether the ray goes down to the floor, where no solid is before it."""
+    """(F, S, H, W) bool: whether the ray goes down to the floor, where no solid is before it; (F, 1, 1, 1) where all
+    rays do, and whether there is one."""
     world = view.world
     x, y = view.axes()
     right, down, ahead = (c[:, None, None, None] for c in world.camera[:, 2])
@@ -69,6 +71,6 @@ def floor_seen(view: View) -> torch.Tensor:
     )
     floor = world.floor[:, None, None, None]
     if ((least > low) & (most < high)).all():
-        return floor.expand(-1, *along.shape[1:3], view.width)
+        return floor
     slope = across + along
     return (slope > low) & (slope < high) & floor

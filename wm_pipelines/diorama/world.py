@@ -34,6 +34,7 @@ def minus(a, b) -> tuple:
 
 
 def unit(v) -> tuple:
+    v = tuple(v)
     length = dot(v, v).sqrt()
     return tuple(x / length for x in v)
 
@@ -143,13 +144,13 @@ def look_from(world: World, scenes: Sequence[Scene], times: Sequence[float], cam
     return seen
 
 
-def check_cameras(cameras) -> list[Camera] | None:
+def check_cameras(cameras: Sequence[Camera] | None) -> list[Camera] | None:
+    """The cameras that take the place of scenes' own, as a list; None if there are none."""
     if cameras is None:
         return None
-    cameras = [cameras] if isinstance(cameras, Camera) else list(cameras)
-    if not cameras or not all(isinstance(c, Camera) for c in cameras):
-        raise ValueError(f"`cameras` is {cameras!r}; one `Camera` or more, or None for each scene's own")
-    return cameras
+    if not isinstance(cameras, Sequence) or not cameras or not all(isinstance(c, Camera) for c in cameras):
+        raise ValueError(f"`cameras` is {cameras!r}; a list of one `Camera` or more, or None for each scene's own")
+    return list(cameras)
 
 
 def _poses(o: SceneObject, scene: Scene, times) -> tuple[np.ndarray, np.ndarray]:
