@@ -146,17 +146,23 @@ def diorama(
     size: Annotated[int, typer.Option(min=1)] = 64,
     pair: Annotated[bool, typer.Option("--pair", help="states before and after actions, in words")] = False,
     physics: Annotated[str | None, typer.Option(help="an event: throw, push, collide, topple, slide")] = None,
+    cameras: Annotated[int | None, typer.Option(min=1, help="show it from a ring of so many cameras")] = None,
 ) -> None:
     """A scene of the miniature world: all maps on one sheet, a GIF and the JSON; or what one option asks for."""
-    if pair and physics:
-        raise ValueError("`--pair` and `--physics` make a sheet each; give one of them")
+    asked = [f"--{name}" for name, value in (("pair", pair), ("physics", physics), ("cameras", cameras)) if value]
+    if len(asked) > 1:
+        raise ValueError(f"`{'`, `'.join(asked)}` make a sheet each; give one of them")
     if pair:
-        from wm_pipelines.diorama.pair_sheet import write_pair_sheet as write_sheet
+        from wm_pipelines.diorama.pair_sheet import write_pair_sheet as write
     elif physics:
         from wm_pipelines.diorama.physics_sheet import write_physics_sheet
 
-        write_sheet = partial(write_physics_sheet, family=physics)
+        write = partial(write_physics_sheet, family=physics)
+    elif cameras:
+        from wm_pipelines.diorama.camera_sheet import write_camera_sheet
+
+        write = partial(write_camera_sheet, cameras=cameras)
     else:
-        from wm_pipelines.diorama.sheet import write_sheet
-    for path in write_sheet(out, seed=seed, size=size):
+        from wm_pipelines.diorama.sheet import write_sheet as write
+    for path in write(out, seed=seed, size=size):
         typer.echo(path)

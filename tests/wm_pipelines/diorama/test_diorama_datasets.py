@@ -131,7 +131,7 @@ def test_data_loaders_take_it():
         ({"size": 0}, "`size`"),
         ({"kind": "video", "frames": 0}, "`frames`"),
         ({"kind": "multiview", "views": 0}, "`views`"),
-        ({"num_objects": 7}, "`num_objects`"),
+        ({"num_objects": 9}, "`num_objects`"),
         ({"detail": "everything"}, "`detail`"),
         ({"patterns": ("dotted",)}, "`patterns`"),
     ],
