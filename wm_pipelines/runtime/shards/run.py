@@ -85,9 +85,10 @@ def run_stage(
     try:
         if executor == "processes":
             look = (lambda: tell(count_settled(plan))) if on_shard else None
-            run_in_processes(plan, stage, terms, left, workers, look)
+            run_in_processes(plan, stage, terms, left, workers=workers, on_look=look)
         elif executor == "ray":
-            run_with_ray(plan, stage, terms, left, workers, (num_cpus, num_gpus), tell)
+            needs = (num_cpus, num_gpus)
+            run_with_ray(plan, stage, terms, left, workers=workers, needs=needs, on_settled=tell)
         else:
             order = [name for name in share(names, rank, ranks) if name not in skipped]
             Worker(plan, stage, terms).settle(order, tell)
