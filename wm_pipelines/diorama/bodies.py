@@ -6,6 +6,7 @@ are those of the exact solids; only contacts see the cone as a convex mesh of `S
 """
 
 import math
+from dataclasses import dataclass
 from itertools import combinations
 from types import ModuleType
 
@@ -17,8 +18,7 @@ from wm_pipelines.diorama.scene import Scene, SceneObject
 DENSITY = 100.0  # kg / m^3 of every solid, about that of hard foam: a small sphere weighs 52 kg, a large one 199 kg
 SIDES = 64
 STEP = 1 / 4000  # seconds, at most
-GRIP = 1000.0  # 1/s: the rate at which friction ends slip where it is strong enough
-STIFFNESS = 1000.0  # 1/s: the rate w of a contact, which obeys r'' + 2 z w r' + w^2 r = 0 while it pushes
+NEAR = 2e-3  # metres: contacts are told of from here on, and push from 0 on
 
 
 def mass(obj: SceneObject) -> float:
@@ -71,20 +71,50 @@ def load_mujoco() -> ModuleType:
     return mujoco
 
 
-def damping_ratio(restitution: float) -> float:
-    """The z at which a contact that can only push gives back the share `restitution` of the speed.
+# --- contacts -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Touch:
+    """How two bodies push each other apart: r'' + 2 z w r' + w^2 r = 0 for the overlap r while that is a push, and
+    slip v obeys v' = -grip v as far as friction can.
+
+    Deeper springs would let fast bodies sink in, harder ones need shorter steps; a stronger grip lifts what slides,
+    as MuJoCo's contacts push harder where they slip.
+    """
+
+    ratio: float  # z
+    rate: float  # w, 1/s
+    grip: float  # 1/s
+
+    @property
+    def solref(self) -> tuple[float, float]:
+        return -self.rate * self.rate, -2 * self.ratio * self.rate
+
+    @property
+    def solreffriction(self) -> tuple[float, float]:
+        return -self.rate * self.rate, -self.grip
+
+
+RESTING = Touch(5.0, 400.0, 300.0)  # 2 z w is 1 / STEP: the speed of approach is gone within one step
+
+
+def bouncing(restitution: float) -> Touch:
+    """The touch that gives back the share `restitution` of the speed of approach.
 
     A mass meets a spring and a damper and leaves when their force would turn into a pull (Schwager and Pöschel,
-    Granular Matter 9, 465, 2007); at most 5, which gives back a hundredth.
+    Granular Matter 9, 465, 2007); at 0, the ratio of `RESTING`, it gives back a hundredth.
     """
-    low, high = 0.0, 5.0
+    low, high = 0.0, RESTING.ratio
     for _ in range(60):
         z = (low + high) / 2
         low, high = (z, high) if _given_back(z) > restitution else (low, z)
-    return z
+    # as soft as a depth of v / 1000 Hz allows
+    return Touch(z, max(RESTING.rate, 1000.0 * _depth(z)), 1000.0)
 
 
 def _given_back(z: float) -> float:
+    """The share of the speed that a touch of ratio z gives back."""
     if abs(z - 1) < 1e-9:
         return math.exp(-2)
     if z < 1:
@@ -94,7 +124,18 @@ def _given_back(z: float) -> float:
     return math.exp(-z / root * math.log((z + root) / (z - root)))
 
 
-def build_model(scene: Scene, step: float, gravity: float, friction: float, damping: float, restitution: float):
+def _depth(z: float) -> float:
+    """The deepest overlap of a touch of ratio z at speed v, in units of v / w."""
+    if abs(z - 1) < 1e-9:
+        return math.exp(-1)
+    root = math.sqrt(abs(z * z - 1))
+    return math.exp(-z / root * (math.acos(z) if z < 1 else math.acosh(z)))
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+def build_model(scene: Scene, step: float, gravity: float, friction: float, damping: float):
     """The MuJoCo model of the floor and the objects: body and geom i + 1 are object i, geom 0 is the floor."""
     mujoco = load_mujoco()
     kinds = mujoco.mjtGeom
@@ -117,8 +158,6 @@ def build_model(scene: Scene, step: float, gravity: float, friction: float, damp
             kind = {"sphere": kinds.mjGEOM_SPHERE, "cube": kinds.mjGEOM_BOX, "cylinder": kinds.mjGEOM_CYLINDER}
             size = {"sphere": (r, 0, 0), "cube": (r, r, h / 2), "cylinder": (r, h / 2, 0)}
             body.add_geom(name=str(o.id), type=kind[o.shape], size=size[o.shape])
-    z = damping_ratio(restitution)
-    rate = min(STIFFNESS, 1 / (2 * z * step)) if z > 0 else STIFFNESS
     names = ["0", *(str(o.id) for o in scene.objects)]
     for a, b in combinations(names, 2):
         spec.add_pair(
@@ -126,8 +165,9 @@ def build_model(scene: Scene, step: float, gravity: float, friction: float, damp
             geomname2=b,
             condim=3 if friction > 0 else 1,
             friction=(friction, friction, 0, 0, 0),
-            solref=(-rate * rate, -2 * z * rate),
-            solreffriction=(-rate * rate, -GRIP),
+            gap=NEAR,
+            solref=RESTING.solref,
+            solreffriction=RESTING.solreffriction,
             solimp=(0.9999, 0.9999, 0.001, 0.5, 2),
         )
     model = spec.compile()
@@ -142,3 +182,4 @@ def _cone(obj: SceneObject) -> np.ndarray:
     angle = np.arange(SIDES) * (2 * math.pi / SIDES)
     low = np.stack([obj.half_width * np.cos(angle), obj.half_width * np.sin(angle), 0 * angle], axis=1)
     return np.vstack([low, (0, 0, obj.height)]) - (0, 0, above_base(obj))
+

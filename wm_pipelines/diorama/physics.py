@@ -19,12 +19,14 @@ from wm_pipelines.diorama.scene import (
     MATERIALS,
     PATTERNS,
     SHAPES,
+    SIZES,
+    Camera,
     Scene,
     SceneObject,
     project,
     rough_boxes,
 )
-from wm_pipelines.diorama.simulation import Contact, Simulated, Start, simulate
+from wm_pipelines.diorama.simulation import GRAVITY, Contact, Simulated, Start, simulate
 from wm_pipelines.runtime.random import keyed
 
 __all__ = ["FAMILIES", "Contact", "PhysicsSetup", "Simulated", "Start", "sample_physics", "simulate"]
@@ -33,6 +35,16 @@ FAMILIES = ("throw", "push", "collide", "topple", "slide")
 LEAST_FRAMES = 12
 MOVED = 0.1  # of the frame: what an event must move its object by, 6 pixels of 64
 TRIES = 400
+STACKS = (  # from below
+    ("cube", "cube"),
+    ("cube", "cylinder"),
+    ("cylinder", "cube"),
+    ("cylinder", "cylinder"),
+    ("cube", "cone"),
+    ("cube", "cube", "cube"),
+    ("cube", "cube", "cylinder"),
+)
+FAR = Camera(eye=(0.0, -7.0, 4.16))  # a quarter farther away than the usual one: four objects need more room
 SIDE = 32  # pixels of the pictures that tell how much of an object is hidden
 
 
@@ -95,7 +107,7 @@ def sample_physics(
         objects, starts, world = _DRAWS[family](rng)
         objects = _bystanding(objects, bystanders, rng)
         objects = _looks(objects, rng, composition, patterns)
-        scene = Scene(objects, duration=frames)
+        scene = Scene(objects, FAR if len(objects) > 3 else Camera(), duration=frames)
         if not _placed(scene):
             continue
         simulated = simulate(scene, starts, **world)
@@ -128,9 +140,10 @@ def _slide(rng):
     s, shape, size = _side(rng), str(rng.choice(SHAPES[1:])), str(rng.choice(("small", "large")))
     angle = rng.uniform(-0.5, 0.5)
     o = _solid(1, shape, size, (-s * rng.uniform(0.9, 1.8), rng.uniform(-1.0, 1.6), 0), rng.uniform(0, 2 * math.pi))
-    speed = rng.uniform(1.6, 3.2)
+    far, seconds = rng.uniform(1.2, 2.6), rng.uniform(0.7, 1.5)  # until it stops, when friction is even
+    speed = 2 * far / seconds
     velocity = (s * speed * math.cos(angle), speed * math.sin(angle), 0.0)
-    return (o,), {1: Start(velocity)}, _world(rng.uniform(0.15, 0.45), 0.0)
+    return (o,), {1: Start(velocity)}, _world(speed / seconds / GRAVITY, 0.0)
 
 
 def _push(rng):
@@ -139,41 +152,49 @@ def _push(rng):
     pushed = _solid(2, str(rng.choice(SHAPES[1:])), "small", (0, y + rng.uniform(-0.1, 0.1), 0), yaw)
     reach = (pusher.half_width + pushed.half_width) * 1.15 + rng.uniform(0.15, 0.4)
     pushed = replace(pushed, position=(pusher.position[0] + s * reach, *pushed.position[1:]))
-    return (pusher, pushed), {1: Start((s * rng.uniform(2.2, 3.4), 0.0, 0.0))}, _world(rng.uniform(0.15, 0.3), 0.0)
+    speed = rng.uniform(1.6, 2.6)
+    return (pusher, pushed), {1: Start((s * speed, 0.0, 0.0))}, _world(rng.uniform(0.07, 0.16), 0.0)
 
 
 def _collide(rng):
-    s, y = _side(rng), rng.uniform(-0.6, 1.2)
-    shapes = rng.choice(("sphere", "sphere", "cube", "cylinder"), 2)
-    sizes = rng.choice(("small", "large"), 2)
-    a = _solid(1, str(shapes[0]), str(sizes[0]), (-s * rng.uniform(1.1, 1.7), y, 0), rng.uniform(0, 2 * math.pi))
-    b = _solid(2, str(shapes[1]), str(sizes[1]), (s * rng.uniform(0.2, 1.4), y + rng.uniform(-0.25, 0.25), 0))
-    b = replace(b, yaw=float(rng.uniform(0, 2 * math.pi)))
-    starts = {1: Start((s * rng.uniform(1.8, 3.2), 0.0, 0.0))}
-    if rng.random() < 0.5:
-        starts[2] = Start((-s * rng.uniform(0.8, 2.4), 0.0, 0.0))
-    return (a, b), starts, _world(rng.uniform(0.1, 0.3), rng.uniform(0.5, 0.9))
+    friction, seconds = rng.uniform(0.08, 0.2), rng.uniform(0.35, 0.7)
+    meet, angle = np.array([rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.9)]), rng.uniform(-0.6, 0.6)
+    way = _side(rng) * np.array([math.cos(angle), math.sin(angle)])
+    aside = rng.uniform(-0.15, 0.15) * np.array([-way[1], way[0]])
+    objects, starts = [], {}
+    for id, sign in ((1, -1), (2, 1)):
+        shape, size = str(rng.choice(("sphere", "sphere", "cube", "cylinder"))), str(rng.choice(("small", "large")))
+        o = _solid(id, shape, size, (0, 0, 0), rng.uniform(0, 2 * math.pi))
+        speed = rng.uniform(1.4, 2.6) if id == 1 else max(0.0, rng.uniform(-1.2, 1.8))
+        # where it has to set off to be at the meeting after `seconds`
+        far = 1.1 * o.half_width + max(0.0, speed * seconds - friction * GRAVITY / 2 * seconds**2)
+        objects.append(replace(o, position=(*(meet + sign * (way * far + aside)).tolist(), 0.0)))
+        if speed:
+            starts[id] = Start((*(-sign * speed * way), 0.0))
+    return tuple(objects), starts, _world(friction, rng.uniform(0.4, 0.8))
 
 
 def _topple(rng):
-    s, x, y = _side(rng), rng.uniform(0.0, 0.7), rng.uniform(-0.2, 1.0)
+    s, size, shapes = _side(rng), str(rng.choice(("small", "small", "large"))), STACKS[rng.integers(len(STACKS))]
+    r, y = SIZES[size], rng.uniform(0.3, 1.4) if len(shapes) == 2 else rng.uniform(0.2, 0.6)
+    begin, gap = -s * (2.05 + 0.3 * y - r - rng.uniform(0, 0.2)), rng.uniform(0.45, 0.85)
     stack, z = [], 0.0
-    plans = (("cube", "cube"), ("cube", "cylinder"), ("cylinder", "cube"), ("cube", "cone"), ("cube", "cube", "cube"))
-    for shape in plans[rng.integers(len(plans))]:
-        at = (s * x + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.05, 0.05), z)
-        stack.append(_solid(2 + len(stack), shape, "small", at, rng.uniform(-0.3, 0.3)))
-        z += stack[-1].height
-    top, size = stack[-1], str(rng.choice(("small", "large")))
-    ball = _solid(1, "sphere", size, (-s * rng.uniform(1.3, 1.9), y, rng.uniform(0.2, 0.7) * top.position[2]))
-    # thrown so that it meets the top block between a tenth and a half of its height
-    time = (abs(ball.position[0] - top.position[0]) - ball.radius - top.half_width) / rng.uniform(3.0, 4.5)
-    rise = top.position[2] + rng.uniform(0.1, 0.5) * top.height - ball.centre[2]
-    across = (top.position[0] - ball.position[0] - s * (ball.radius + top.half_width)) / time
-    return (ball, *stack), {1: Start((across, 0.0, rise / time + 9.81 / 2 * time))}, _world(0.5, 0.2)
+    for n, shape in enumerate(shapes):
+        o = _solid(2 + n, shape, "small", (0, 0, z), rng.uniform(-0.3, 0.3))
+        at = begin + s * (r + gap + 0.45) + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.05, 0.05)
+        stack.append(replace(o, position=(float(at[0]), float(at[1]), z)))
+        z += o.height
+    top = stack[-1]
+    ball = _solid(1, "sphere", size, (begin, y, rng.uniform(0.2, 0.7) * top.position[2]))
+    # thrown so that it meets the top block below the middle
+    seconds = gap / rng.uniform(2.6, 3.8)
+    rise = top.position[2] + rng.uniform(0.15, 0.5) * top.height - ball.centre[2]
+    start = Start((s * gap / seconds, 0.0, rise / seconds + GRAVITY / 2 * seconds))
+    return (ball, *stack), {1: start}, _world(rng.uniform(0.4, 0.8), 0.2)
 
 
 def _world(friction: float, restitution: float) -> dict[str, float]:
-    return {"gravity": 9.81, "friction": float(friction), "damping": 0.0, "restitution": float(restitution)}
+    return {"gravity": GRAVITY, "friction": float(friction), "damping": 0.0, "restitution": float(restitution)}
 
 
 _DRAWS = {"throw": _throw, "push": _push, "collide": _collide, "topple": _topple, "slide": _slide}

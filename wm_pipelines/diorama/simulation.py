@@ -11,17 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wm_pipelines.diorama.bodies import STEP, above_base, build_model, inertia, load_mujoco, lowest, mass
+from wm_pipelines.diorama.bodies import STEP, above_base, bouncing, build_model, inertia, load_mujoco, lowest, mass
 from wm_pipelines.diorama.primitives import sampled_motion
 from wm_pipelines.diorama.rotations import rows
 from wm_pipelines.diorama.scene import Scene
+from wm_pipelines.diorama.touches import Contact, Touches
 
 GRAVITY, FRICTION, RESTITUTION = 9.81, 0.5, 0.3
 MOST_FRAMES = 1024
 FASTEST, FASTEST_SPIN = 10.0, 20.0  # m/s, rad/s
 APART = 1e-3  # metres that solids may be inside each other or the floor at the start
-SAME = 0.25  # frames: contacts of one pair with a shorter pause between them are one
-BROKEN = 0.1  # of a radius: a deeper contact is an error of the simulator
 
 
 @dataclass(frozen=True)
@@ -38,28 +37,6 @@ class Start:
             object.__setattr__(self, name, value)
             if len(value) != 3 or not math.hypot(*value) <= most:
                 raise ValueError(f"`{name}` is {value!r}; three numbers, together at most {most:g} {unit}")
-
-
-@dataclass(frozen=True)
-class Contact:
-    """A time during which an object touches another or the floor.
-
-    Args:
-        time, until: frames, first and last touch; pauses shorter than `SAME` frames count as touch.
-        first, second: ids; `second` is 0 for the floor, else the object that stands later in the scene.
-        impulse: (x, y, z) N s that `first` received from `second` in that time, friction included.
-        point, normal: (x, y, z) at the first touch, metres, and unit, from `second` towards `first`.
-        penetration: deepest overlap in that time, metres.
-    """
-
-    time: float
-    until: float
-    first: int
-    second: int
-    impulse: tuple[float, float, float]
-    point: tuple[float, float, float]
-    normal: tuple[float, float, float]
-    penetration: float
 
 
 @dataclass(frozen=True)
@@ -146,24 +123,24 @@ def simulate(
     mujoco = load_mujoco()
     steps = math.ceil(1 / scene.fps / STEP)
     step = 1 / scene.fps / steps
-    model = build_model(scene, step, gravity, friction, damping, restitution)
+    model = build_model(scene, step, gravity, friction, damping)
     data = mujoco.MjData(model)
     _place(model, data, scene, starts)
     mujoco.mj_forward(model, data)
     _check_apart(data, scene)
-    log = _Log(scene, steps, step)
-    states = [_state(data, step)]
+    touches = Touches(model, bouncing(restitution), scene, steps, step)
+    touches.start(data)
     data.qvel[:] -= step / 2 * data.qacc
+    states = [_state(data, step)]
     for frame in range(frames):
         for n in range(steps):
             mujoco.mj_step(model, data)
-            if data.ncon:
-                log.add(frame * steps + n, data)
+            touches.add(frame * steps + n, data)
         mujoco.mj_forward(model, data)
         states.append(_state(data, step))
         if any(w.number for w in data.warning):
             raise RuntimeError(f"the simulator broke down in frame {frame}")
-    return _result(scene, frames, gravity, states, log.contacts())
+    return _result(scene, frames, gravity, states, touches.contacts())
 
 
 def _check(scene: Scene, starts: dict, frames: int, **numbers: float) -> None:
@@ -209,56 +186,6 @@ def _check_apart(data, scene: Scene) -> None:
 def _state(data, step: float) -> tuple[np.ndarray, np.ndarray]:
     """qpos (N, 7) and qvel (N, 6) at the present time; velocities are moved forward by half a step."""
     return data.qpos.reshape(-1, 7).copy(), (data.qvel + step / 2 * data.qacc).reshape(-1, 6)
-
-
-class _Log:
-    """Every touch of every step, and what becomes of it."""
-
-    def __init__(self, scene: Scene, steps: int, step: float):
-        self.ids = np.array([0, *(o.id for o in scene.objects)])
-        self.radii = [o.radius for o in scene.objects]
-        self.steps, self.step = steps, step
-        self.rows: list[tuple] = []
-
-    def add(self, number: int, data) -> None:
-        if data.nefc == 0:
-            return
-        c, on = data.contact, np.flatnonzero(data.contact.efc_address >= 0)  # others come near and don't touch
-        force = data.efc_force.reshape(len(on), -1)
-        self.rows.append((number, c.geom[on], c.dist[on], c.pos[on], c.frame[on], force.copy()))
-
-    def contacts(self) -> tuple[Contact, ...]:
-        if not self.rows:
-            return ()
-        number = np.repeat([r[0] for r in self.rows], [len(r[1]) for r in self.rows])
-        geom, distance, point, axes, force = (np.concatenate([r[i] for r in self.rows]) for i in range(1, 6))
-        low, high = geom.min(1), geom.max(1)
-        # MuJoCo's normal points from the first geom to the second, and its force is the one on the second
-        sign = np.where(geom[:, 1] == np.where(low == 0, high, low), 1.0, -1.0)[:, None]
-        axes = axes.reshape(-1, 3, 3)[:, : force.shape[1]]
-        force = sign * np.einsum("cd,cdx->cx", force, axes)
-        normal = sign * axes[:, 0]
-        found = []
-        for a, b in sorted(set(zip(low.tolist(), high.tolist(), strict=True))):
-            mine = np.flatnonzero((low == a) & (high == b))
-            pauses = np.flatnonzero(np.diff(number[mine]) > SAME * self.steps) + 1
-            first, second = (b, a) if a == 0 else (a, b)
-            for rows_ in np.split(mine, pauses):
-                begin = rows_[number[rows_] == number[rows_[0]]]
-                mean = normal[begin].mean(0)
-                found.append(
-                    Contact(
-                        time=float(number[rows_[0]]) / self.steps,
-                        until=float(number[rows_[-1]] + 1) / self.steps,
-                        first=int(self.ids[first]),
-                        second=int(self.ids[second]),
-                        impulse=tuple((force[rows_].sum(0) * self.step).tolist()),
-                        point=tuple(point[begin].mean(0).tolist()),
-                        normal=tuple((mean / np.linalg.norm(mean)).tolist()),
-                        penetration=float(max(0.0, -distance[rows_].min())),
-                    )
-                )
-        return tuple(sorted(found, key=lambda c: (c.time, c.first, c.second)))
 
 
 def _result(scene: Scene, frames: int, gravity: float, states, contacts: tuple[Contact, ...]) -> Simulated:
