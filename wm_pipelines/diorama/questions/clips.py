@@ -74,8 +74,7 @@ def _stage_one(rng, ask: Ask, setting: Setting, motion, stage: Stage | None = No
     pair = tuple(ask.program["object"])
     if not stage.put(*pair, motion, **looks):
         return None
-    if not put_bystanders(stage, decoys(rng, setting, pair, setting.knobs.bystanders), **looks):
-        return None
+    put_bystanders(stage, decoys(rng, setting, pair, setting.knobs.bystanders), **looks)
     return Clip(stage.scene, setting.frames) if stage.allowed() else None
 
 
@@ -208,9 +207,7 @@ def stage_absent(rng: np.random.Generator, ask: Ask, answer: str, setting: Setti
     if answer != ask.program["nothing"]:
         return stage_translation(rng, ask, answer, setting)
     stage = clip_stage(rng, setting)
-    pairs = decoys(rng, setting, tuple(ask.program["object"]), 1 + setting.knobs.bystanders)
-    if not put_bystanders(stage, pairs):
-        return None
+    put_bystanders(stage, decoys(rng, setting, tuple(ask.program["object"]), 1 + setting.knobs.bystanders))
     return Clip(stage.scene, setting.frames) if stage.allowed() else None
 
 
