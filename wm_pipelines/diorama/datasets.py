@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from wm_pipelines.diorama.scene import FLOOR_PATTERNS, MAX_OBJECTS, PATTERNS, US
 from wm_pipelines.diorama.world import check_cameras
 from wm_pipelines.runtime.random import keyed
 
-KINDS = ("image", "video", "multiview", "pairs")
-LATER = {"questions": "VLM4D"}  # what these kinds of data set come with
+if TYPE_CHECKING:
+    from wm_pipelines.diorama.questions import Knobs
+
+KINDS = ("image", "video", "multiview", "pairs", "questions")
 SPLITS = ("train", "val", "test")
 COMPOSITIONS = ("iid", "held_out", "all")
 MAPS = ("rgb", "ids", "depth")
@@ -31,7 +34,8 @@ class DioramaDataset(Dataset):
 
     Args:
         kind: "image" (t = 0), "video" (`frames` frames), "multiview" (`frames` frames from `views` cameras around the
-            scene, all of which see the same motions) or "pairs" (states with an action between each and the next).
+            scene, all of which see the same motions), "pairs" (states with an action between each and the next) or
+            "questions" (multiple choice, about pictures and clips).
         split: "train", "val" or "test"; keys are disjoint, so no state occurs in two of them.
         composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never
             occur there (not for split "train"); "all" draws every pair (for judges, never for models under test).
@@ -52,12 +56,15 @@ class DioramaDataset(Dataset):
         cameras: those of every multiview item, for example `ring_cameras(8)`, in place of the circle. Captions speak
             from the scene's own camera all the same.
         floor_pattern: "plain" or "chequered".
+        families, context, world, knobs: of questions, as `wm_pipelines.diorama.questions.QuestionSource` takes them;
+            what else shapes scenes and captions has no say in them.
 
     Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres,
     `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps, a multiview item a
     leading V axis, or (V, T) where it has more than one frame, and `cameras`. Of pairs `scene` is the first state; the
     maps have a leading axis of S states, and `states` (S scenes), `actions` and `phrases` (S - 1: what leads to the
-    next state) stand beside them.
+    next state) stand beside them. A question has a leading T axis (1 for a picture), and instead of a caption `item`
+    (question and clip), `question` (the record), `text` (its context and question), `options` and `answer` (an index).
     """
 
     def __init__(
@@ -82,11 +89,13 @@ class DioramaDataset(Dataset):
         maps: Sequence[str] = MAPS,
         cameras: Sequence[Camera] | None = None,
         floor_pattern: str = "plain",
+        families: str | Sequence[str] | None = None,
+        context: str | None = None,
+        world: str = "normal",
+        knobs: "Knobs | None" = None,
     ):
         from wm_pipelines.diorama.language import DETAILS
 
-        if kind in LATER:
-            raise ValueError(f"`kind` {kind!r} comes with {LATER[kind]}; this version has {', '.join(KINDS)}")
         for key, value, allowed in (
             ("kind", kind, KINDS),
             ("split", split, SPLITS),
@@ -125,6 +134,15 @@ class DioramaDataset(Dataset):
         self.views, self.camera_motion = views, camera_motion
         self.states, self.actions, self.min_changed = states, actions, min_changed
         self.maps, self.given_cameras, self.floor_pattern = tuple(maps), cameras, floor_pattern
+        if kind == "questions":
+            from wm_pipelines.diorama.questions import Knobs, QuestionSource
+
+            if floor_pattern != "plain":
+                raise ValueError(f"`floor_pattern` is {floor_pattern!r}; questions are asked about plain floors")
+            knobs = replace(knobs or Knobs(), camera_motion=True) if camera_motion else knobs
+            self.questions = QuestionSource(families, context, world, knobs, frames, composition, (name, split))
+        elif (families, context, world, knobs) != (None, None, "normal", None):
+            raise ValueError(f"`families`, `context`, `world` and `knobs` are for questions; `kind` is {kind!r}")
 
     @staticmethod
     def _check_cameras(kind, views, camera_motion, cameras) -> list[Camera] | None:
@@ -155,6 +173,8 @@ class DioramaDataset(Dataset):
         if self.kind == "pairs":
             return self.chain(index).states[0]
         key = self._key(index)
+        if self.kind == "questions":
+            return self.questions.item(index).clip.scene
         counts, least = self.num_objects, 12.0
         if counts is not None and np.max(counts) > USUAL:
             least = 6.0
@@ -217,6 +237,9 @@ class DioramaDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         from wm_pipelines.diorama.language import caption
 
+        if self.kind == "questions":
+            self._key(index)
+            return self.questions.rendered(index, self.size, self.maps)
         chain = self.chain(index) if self.kind == "pairs" else None
         scene = chain.states[0] if chain else self.scene(index)
         words = caption(scene, self.detail, seed=index, relations=self.relations)
