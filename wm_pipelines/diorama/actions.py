@@ -17,6 +17,7 @@ from wm_pipelines.diorama.scene import (
     EDGE,
     SCHEMA_VERSION,
     SIZES,
+    STRIPES,
     Scene,
     SceneObject,
     build_record,
@@ -216,11 +217,11 @@ def look_the_same(a: Scene, b: Scene) -> bool:
 def symmetry(obj: SceneObject) -> float:
     """Degrees about its axis after which a solid looks the same again; 0 for any angle.
 
-    Six stripes go around a striped one.
+    `STRIPES` go around a striped one.
     """
     if obj.shape == "cube":
         return 180.0 if obj.pattern == "striped" else 90.0
-    return 60.0 if obj.pattern == "striped" else 0.0
+    return 360.0 / STRIPES if obj.pattern == "striped" else 0.0
 
 
 def placed(scene: Scene, new: SceneObject, where: str, other: int | None = None) -> SceneObject:

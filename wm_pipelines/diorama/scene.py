@@ -31,6 +31,7 @@ COLOURS = {
 }
 SIZES = {"small": 0.5, "large": 0.78}  # bounding radius in metres
 PATTERNS = ("plain", "striped")
+STRIPES = 6  # around a striped solid
 MATERIALS = ("matte", "shiny")
 FLOOR_ALBEDO = (0.46, 0.45, 0.43)
 FLOOR_PATTERNS = ("plain", "chequered")

@@ -122,8 +122,9 @@ def test_data_loaders_take_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "sound"}, "`kind` is 'sound'; allowed: image, video, multiview, pairs"),
-        ({"kind": "questions"}, "`kind` 'questions'.*VLM4D"),
+        ({"kind": "sound"}, "`kind` is 'sound'; allowed: image, video, multiview, pairs, questions"),
+        ({"families": "count"}, "`families`.*are for questions; `kind` is 'image'"),
+        ({"kind": "questions", "floor_pattern": "chequered"}, "`floor_pattern` is 'chequered'"),
         ({"split": "dev"}, "`split`"),
         ({"composition": "ood"}, "`composition`"),
         ({"composition": "held_out"}, "`composition` 'held_out'"),

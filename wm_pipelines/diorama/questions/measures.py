@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wm_pipelines.diorama.questions.clip import Clip
-from wm_pipelines.diorama.render import STRIPES
+from wm_pipelines.diorama.scene import STRIPES
 
 CLEAR = 4.0  # pixels: a motion is seen
 NOTHING = 0.5  # pixels: none is
