@@ -1,6 +1,6 @@
 """A graph and its bias as a picture: the matrix, the text with its edges as arcs, the regions over the picture."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,14 +14,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from wm_pipelines.graph_transformer.bias import GraphBias
-
 MOST_LABELS = 64  # tokens that are named beside the matrix
 MOST_LINES = 400  # connections of regions that are drawn
 KINDS = {"relation": "#c60", "attribute": "#783", "header": "#777"}
 
 
-def draw(bias: "GraphBias", index: int = 0, picture: Picture | None = None) -> Image.Image:
+class Compiled(Protocol):
+    """What is read of a `bias.GraphBias`."""
+
+    allowed: torch.Tensor
+    valid: torch.Tensor
+    text_length: int
+    graphs: tuple[AttentionGraph, ...]
+    texts: tuple[str, ...]
+    boxes: torch.Tensor | None
+    pieces: tuple[tuple[str, ...], ...]
+
+
+def draw(bias: Compiled, index: int = 0, picture: Picture | None = None) -> Image.Image:
     """One example of a compiled batch.
 
     Args:
@@ -65,7 +75,7 @@ def _rendered(figure: "Figure") -> Image.Image:
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
-def _matrix(axis: "Axes", bias: "GraphBias", index: int) -> None:
+def _matrix(axis: "Axes", bias: Compiled, index: int) -> None:
     keys = bias.valid[index].nonzero().flatten()
     shown = bias.allowed[index].cpu()[keys[:, None], keys[None]]
     axis.imshow(~shown.numpy(), cmap="Blues", vmin=0, vmax=1.4, interpolation="nearest")
@@ -101,7 +111,7 @@ def _arcs(axis: "Axes", graph: AttentionGraph, text: str) -> None:
     axis.set_title(f"{len(graph.nodes)} phrases, {len(graph.edges)} edges" if order else "no graph", fontsize=9)
 
 
-def _over_picture(axis: "Axes", bias: "GraphBias", index: int, picture: Picture | None) -> None:
+def _over_picture(axis: "Axes", bias: Compiled, index: int, picture: Picture | None) -> None:
     shown: Any = np.full((8, 8, 3), 200, np.uint8) if picture is None else np.asarray(to_pil(picture))
     axis.imshow(shown, extent=(0, 1, 1, 0), aspect=shown.shape[0] / shown.shape[1])
     axis.set_axis_off()
@@ -129,20 +139,20 @@ def _line(axis: "Axes", x: Any, y: Any) -> None:
         axis.plot(x, y, "o-", color=paint, linewidth=width, markersize=dot)
 
 
-def _boxes(bias: "GraphBias", index: int) -> torch.Tensor:
+def _boxes(bias: Compiled, index: int) -> torch.Tensor:
     """The boxes of the valid regions."""
     if bias.boxes is None:
         return torch.zeros(0, 4)
     return bias.boxes[index].cpu()[_region_tokens(bias, index)]
 
 
-def _region_tokens(bias: "GraphBias", index: int) -> torch.Tensor:
+def _region_tokens(bias: Compiled, index: int) -> torch.Tensor:
     """Places of the valid regions among the picture's tokens, those without a box left out."""
     there = bias.valid[index, bias.text_length :].cpu()
     return (there & (bias.boxes[index].cpu()[:, 2] > 0)).nonzero().flatten()
 
 
-def _region_lines(axis: "Axes", bias: "GraphBias", index: int, boxes: torch.Tensor) -> str:
+def _region_lines(axis: "Axes", bias: Compiled, index: int, boxes: torch.Tensor) -> str:
     if not len(boxes):
         return "no regions"
     tokens = _region_tokens(bias, index) + bias.text_length

@@ -262,7 +262,14 @@ class GraphTransformerPipeline(WMPipeline):
         names = self.answers
         found = [names[n] for n in probs.argmax(1).tolist()]
         followed = [own or AttentionGraph() for own in graphs]
-        result = GraphTransformerOutput(logits, probs, found, followed, empty, maps if output_attentions else None)
+        result = GraphTransformerOutput(
+            logits,
+            probs,
+            answers=found,
+            graphs=followed,
+            empty=empty,
+            attentions=maps if output_attentions else None,
+        )
         return result if return_dict else result.to_tuple()
 
     def compile(
