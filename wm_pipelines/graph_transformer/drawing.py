@@ -1,22 +1,20 @@
 """A graph and its bias as a picture: the matrix, the text with its edges as arcs, the regions over the picture."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from wm_pipelines.graph_transformer.graph import AttentionGraph
 from wm_pipelines.media.drawing import colour_of
 from wm_pipelines.media.pictures import Picture, to_pil
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
+FINE = 2  # pixels that are drawn for one that is shown
 MOST_LABELS = 64  # tokens that are named beside the matrix
 MOST_LINES = 400  # connections of regions that are drawn
-KINDS = {"relation": "#c60", "attribute": "#783", "header": "#777"}
+INK, BLUE, RED, GREY, CUT = "#222222", "#1f77b4", "#d62728", "#999999", "#2f6fad"
+KINDS = {"relation": "#bb6600", "attribute": "#558822", "header": "#777777"}
 
 
 class Compiled(Protocol):
@@ -32,7 +30,7 @@ class Compiled(Protocol):
 
 
 def draw(bias: Compiled, index: int = 0, picture: Picture | None = None) -> Image.Image:
-    """One example of a compiled batch.
+    """One example of a compiled batch: the matrix on the left, the picture above the text on the right.
 
     Args:
         index: which one.
@@ -43,107 +41,163 @@ def draw(bias: Compiled, index: int = 0, picture: Picture | None = None) -> Imag
     """
     if type(index) is not int or not 0 <= index < len(bias.texts):
         raise ValueError(f"`index` is {index!r}; 0 to {len(bias.texts) - 1}")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, width_ratios=(1, 1), height_ratios=(2, 1))
-    _matrix(figure.add_subplot(grid[:, 0]), bias, index)
-    graph = bias.graphs[index]
+    sheet = _Sheet(1400, 700)
+    _matrix(sheet, bias, index, (10, 30, 690, 690))
+    graph, text = bias.graphs[index].part("text"), bias.texts[index]
     if bias.boxes is None and picture is None:
-        _arcs(figure.add_subplot(grid[:, 1]), graph.part("text"), bias.texts[index])
+        _arcs(sheet, graph, text, (710, 30, 1390, 690))
     else:
-        _over_picture(figure.add_subplot(grid[0, 1]), bias, index, picture)
-        _arcs(figure.add_subplot(grid[1, 1]), graph.part("text"), bias.texts[index])
-    return _rendered(figure)
+        _over_picture(sheet, bias, index, picture, (710, 30, 1390, 420))
+        _arcs(sheet, graph, text, (710, 450, 1390, 690))
+    return sheet.shown()
 
 
 def draw_graph(graph: AttentionGraph, text: str) -> Image.Image:
     """The text nodes of a graph in their order, its edges as arcs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    _arcs(figure.add_subplot(), graph.part("text"), text)
-    return _rendered(figure)
+    sheet = _Sheet(900, 320)
+    _arcs(sheet, graph.part("text"), text, (10, 30, 890, 310))
+    return sheet.shown()
 
 
-def _rendered(figure: "Figure") -> Image.Image:
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+class _Sheet:
+    """A white sheet that is drawn finer than it is shown."""
+
+    def __init__(self, width: int, height: int):
+        self.image = Image.new("RGB", (width * FINE, height * FINE), "white")
+        self.pen = ImageDraw.Draw(self.image)
+
+    def shown(self) -> Image.Image:
+        return self.image.resize((self.image.width // FINE, self.image.height // FINE), Image.Resampling.BOX)
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.0) -> None:
+        fine = [(x * FINE, y * FINE) for x, y in points]
+        self.pen.line(fine, fill=colour, width=max(1, round(width * FINE)))
+
+    def dot(self, x: float, y: float, colour: str, radius: float = 3) -> None:
+        box = [(v + d * radius) * FINE for d in (-1, 1) for v in (x, y)]
+        self.pen.ellipse(box, fill=colour)
+
+    def arch(self, box: tuple[float, float, float, float], colour: str) -> None:
+        """The upper half of an ellipse."""
+        self.pen.arc([v * FINE for v in box], 180, 360, fill=colour, width=FINE)
+
+    def paste(self, picture: Image.Image, box: tuple[float, float, float, float]) -> None:
+        corners = [round(v * FINE) for v in box]
+        size = (corners[2] - corners[0], corners[3] - corners[1])
+        self.image.paste(picture.resize(size, Image.Resampling.NEAREST), corners[:2])
+
+    def write(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: str = INK,
+        size: float = 11,
+        anchor: str = "lm",
+        turn: int = 0,
+        halo: int = 0,
+    ) -> None:
+        """Text that begins, ends or is centred at a point; turned anticlockwise by degrees, below it."""
+        font = ImageFont.load_default(size * FINE)
+        if not turn:
+            around = {"stroke_width": halo * FINE, "stroke_fill": "white"}
+            self.pen.text((x * FINE, y * FINE), text, fill=colour, font=font, anchor=anchor, **around)
+            return
+        left, top, right, bottom = font.getbbox(text)
+        strip = Image.new("L", (int(right) + 2, int(bottom) + 2))
+        ImageDraw.Draw(strip).text((0, 0), text, fill=255, font=font)
+        strip = strip.rotate(turn, expand=True, resample=Image.Resampling.BICUBIC)
+        at = (round(x * FINE - strip.width), round(y * FINE)) if turn < 90 else (
+            round(x * FINE - strip.width / 2), round(y * FINE)
+        )  # fmt: skip
+        self.image.paste(colour, at, strip)
 
 
-def _matrix(axis: "Axes", bias: Compiled, index: int) -> None:
-    keys = bias.valid[index].nonzero().flatten()
+Area = tuple[float, float, float, float]
+
+
+def _matrix(sheet: _Sheet, bias: Compiled, index: int, area: Area) -> None:
+    keys = bias.valid[index].cpu().nonzero().flatten()
     shown = bias.allowed[index].cpu()[keys[:, None], keys[None]]
-    axis.imshow(~shown.numpy(), cmap="Blues", vmin=0, vmax=1.4, interpolation="nearest")
     text = int((keys < bias.text_length).sum())
-    for draw_line in (axis.axhline, axis.axvline):
-        draw_line(text - 0.5, color="tab:red", linewidth=0.8)
-    names = list(bias.pieces[index]) if bias.pieces else []
-    names = names[:text] if len(names) >= text else [str(n) for n in range(text)]
-    if text <= MOST_LABELS:
-        axis.set_yticks(range(text), names, fontsize=6)
-        axis.set_xticks(range(text), names, fontsize=6, rotation=90)
-    axis.set_title(f"{text} words, {len(keys) - text} regions; open is white, cut is blue", fontsize=9)
+    names = list(bias.pieces[index][:text]) if bias.pieces else []
+    named = len(names) == text <= MOST_LABELS
+    edge = 80 if named else 0
+    x0, y0, side = area[0] + edge, area[1], min(area[2] - area[0], area[3] - area[1]) - edge
+    cells = Image.new("RGB", (len(keys), len(keys)), "white")
+    cells.paste(CUT, (0, 0), Image.fromarray((~shown).numpy()))
+    sheet.paste(cells, (x0, y0, x0 + side, y0 + side))
+    step = side / len(keys)
+    corners = [(x0, y0), (x0 + side, y0), (x0 + side, y0 + side), (x0, y0 + side), (x0, y0)]
+    sheet.line(corners, INK)
+    if text < len(keys):
+        sheet.line([(x0 + text * step, y0), (x0 + text * step, y0 + side)], RED)
+        sheet.line([(x0, y0 + text * step), (x0 + side, y0 + text * step)], RED)
+    size = max(5.0, min(10.0, step))
+    for n, name in enumerate(names if named else []):
+        sheet.write(x0 - 4, y0 + (n + 0.5) * step, name, size=size, anchor="rm")
+        sheet.write(x0 + (n + 0.5) * step, y0 + side + 4, name, size=size, turn=90)
+    told = f"{text} words, {len(keys) - text} tokens of the picture; open is white, cut is blue"
+    sheet.write(x0, area[1] - 14, told, size=12)
 
 
-def _arcs(axis: "Axes", graph: AttentionGraph, text: str) -> None:
+def _arcs(sheet: _Sheet, graph: AttentionGraph, text: str, area: Area) -> None:
     order = sorted(range(len(graph.nodes)), key=lambda n: graph.nodes[n].span)
-    place = {n: k for k, n in enumerate(order)}
-    for i, j, what in graph.edges:
-        a, b = place[i], place[j]
-        turn = np.linspace(0, np.pi, 40)
-        height = 0.35 * abs(b - a) + 0.3
-        colour = "tab:red" if what == "same" else "#999" if not what else "tab:blue"
-        axis.plot((a + b) / 2 - (b - a) / 2 * np.cos(turn), height * np.sin(turn), color=colour, linewidth=0.9)
+    told = f"phrases: {len(order)}, edges: {len(graph.edges)}" if order else "no graph"
+    sheet.write(area[0], area[1] - 14, told, size=12)
+    if not order:
+        return
+    ground = area[3] - 70
+    step = (area[2] - area[0]) / (len(order) + 0.5)
+    place = {n: area[0] + (k + 0.75) * step for k, n in enumerate(order)}
+    most = max([abs(place[i] - place[j]) for i, j, _ in graph.edges], default=1) or 1
+    for i, j, what in sorted(graph.edges, key=lambda edge: bool(edge[2])):
+        a, b = sorted((place[i], place[j]))
+        height = (ground - area[1] - 12) * (0.25 + 0.75 * (b - a) / most)
+        colour = RED if what == "same" else BLUE if what else GREY
+        sheet.arch((a, ground - height, b, ground + height), colour)
         if what:
-            axis.text((a + b) / 2, height, what, fontsize=6.5, color=colour, ha="center", va="bottom")
-    for n, k in place.items():
-        node = graph.nodes[n]
-        said = " ".join(text[slice(*node.span)].split())
-        axis.plot(k, 0, "o", color=KINDS.get(node.kind, "#222"), markersize=3)
-        axis.text(k, -0.12, said, fontsize=7, rotation=30, ha="right", va="top", color=KINDS.get(node.kind, "#222"))
-    axis.set_axis_off()
-    axis.margins(0.08, 0.25)
-    axis.set_title(f"{len(graph.nodes)} phrases, {len(graph.edges)} edges" if order else "no graph", fontsize=9)
+            sheet.write((a + b) / 2, ground - height - 6, what, colour, size=9, anchor="mm")
+    for n, x in place.items():
+        colour = KINDS.get(graph.nodes[n].kind, INK)
+        sheet.dot(x, ground, colour)
+        sheet.write(x + 4, ground + 6, " ".join(text[slice(*graph.nodes[n].span)].split()), colour, 10, turn=30)
 
 
-def _over_picture(axis: "Axes", bias: Compiled, index: int, picture: Picture | None) -> None:
-    shown: Any = np.full((8, 8, 3), 200, np.uint8) if picture is None else np.asarray(to_pil(picture))
-    axis.imshow(shown, extent=(0, 1, 1, 0), aspect=shown.shape[0] / shown.shape[1])
-    axis.set_axis_off()
+def _over_picture(sheet: _Sheet, bias: Compiled, index: int, picture: Picture | None, area: Area) -> None:
+    shown = Image.new("RGB", (8, 8), "#c8c8c8") if picture is None else to_pil(picture)
+    scale = min((area[2] - area[0]) / shown.width, (area[3] - area[1]) / shown.height)
+    width, height = shown.width * scale, shown.height * scale
+    left, top = area[0] + (area[2] - area[0] - width) / 2, area[1]
+    sheet.paste(shown, (left, top, left + width, top + height))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + x * width, top + y * height
+
+    def join(a: tuple[float, float], b: tuple[float, float], wide: float = 1.4) -> None:
+        sheet.line([at(*a), at(*b)], "white", wide + 1.6)
+        sheet.line([at(*a), at(*b)], BLUE, wide)
+
     graph, boxes = bias.graphs[index].part("image"), _boxes(bias, index)
-    centre = {}
+    centres = {}
     for n, node in enumerate(graph.nodes):
-        box = node.box or tuple(boxes[node.region].tolist())
-        colour = tuple(value / 255 for value in colour_of(n))
-        x0, y0, x1, y1 = box
-        for paint, width in (("white", 3.0), (colour, 1.5)):
-            axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=paint, linewidth=width)
-        centre[n] = ((x0 + x1) / 2, (y0 + y1) / 2)
+        x0, y0, x1, y1 = node.box or tuple(boxes[node.region].tolist())
+        frame = [at(x, y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0))]
+        sheet.line(frame, "white", 4)
+        sheet.line(frame, "#{:02x}{:02x}{:02x}".format(*colour_of(n)), 2)
+        centres[n] = ((x0 + x1) / 2, (y0 + y1) / 2)
     for i, j, what in graph.edges:
-        (x0, y0), (x1, y1) = centre[i], centre[j]
-        _line(axis, [x0, x1], [y0, y1])
-        axis.text((x0 + x1) / 2, (y0 + y1) / 2, what, fontsize=7, color="white", backgroundcolor="tab:blue")
-    title = f"{len(graph.nodes)} boxes, {len(graph.edges)} edges"
+        join(centres[i], centres[j])
+        x, y = at(*((a + b) / 2 for a, b in zip(centres[i], centres[j], strict=True)))
+        sheet.write(x, y - 7, what, BLUE, size=12, anchor="mb", halo=2)
+    told = f"boxes: {len(graph.nodes)}, edges: {len(graph.edges)}"
     if not graph.nodes:
-        title = _region_lines(axis, bias, index, boxes)
-    axis.set_title(title, fontsize=9)
-
-
-def _line(axis: "Axes", x: Any, y: Any) -> None:
-    for paint, width, dot in (("white", 2.4, 4), ("tab:blue", 1.1, 2.5)):
-        axis.plot(x, y, "o-", color=paint, linewidth=width, markersize=dot)
-
-
-def _boxes(bias: Compiled, index: int) -> torch.Tensor:
-    """The boxes of the valid regions."""
-    if bias.boxes is None:
-        return torch.zeros(0, 4)
-    return bias.boxes[index].cpu()[_region_tokens(bias, index)]
+        pairs = _pairs(bias, index)
+        every = len(pairs) == len(boxes) * (len(boxes) - 1) // 2
+        told = f"regions: {len(boxes)}, {'all connected' if every else f'connections: {len(pairs)}'}"
+        for i, j in pairs if not every and len(pairs) <= MOST_LINES else []:
+            join(*(((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (boxes[i].tolist(), boxes[j].tolist())), 1.0)
+    sheet.write(area[0], area[1] - 14, told, size=12)
 
 
 def _region_tokens(bias: Compiled, index: int) -> torch.Tensor:
@@ -152,16 +206,13 @@ def _region_tokens(bias: Compiled, index: int) -> torch.Tensor:
     return (there & (bias.boxes[index].cpu()[:, 2] > 0)).nonzero().flatten()
 
 
-def _region_lines(axis: "Axes", bias: Compiled, index: int, boxes: torch.Tensor) -> str:
-    if not len(boxes):
-        return "no regions"
+def _boxes(bias: Compiled, index: int) -> torch.Tensor:
+    return torch.zeros(0, 4) if bias.boxes is None else bias.boxes[index].cpu()[_region_tokens(bias, index)]
+
+
+def _pairs(bias: Compiled, index: int) -> list[list[int]]:
+    """Regions that connect, by position among those with a box."""
+    if bias.boxes is None:
+        return []
     tokens = _region_tokens(bias, index) + bias.text_length
-    cells = bias.allowed[index].cpu()[tokens[:, None], tokens[None]].triu(1)
-    pairs = cells.nonzero().tolist()
-    if len(pairs) == len(boxes) * (len(boxes) - 1) // 2:
-        return f"{len(boxes)} regions, all connected"
-    if len(pairs) <= MOST_LINES:
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        for i, j in pairs:
-            _line(axis, centre[[i, j], 0], centre[[i, j], 1])
-    return f"{len(boxes)} regions, {len(pairs)} connections"
+    return bias.allowed[index].cpu()[tokens[:, None], tokens[None]].triu(1).nonzero().tolist()

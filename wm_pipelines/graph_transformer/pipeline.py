@@ -207,9 +207,7 @@ class GraphTransformerPipeline(WMPipeline):
             ValueError: before any pass: malformed pictures, texts, graphs, candidates or options, a text that is too
                 long, a graph that does not fit, or more tokens than the trained bias has.
         """
-        regions = self.recommended("regions", regions, "full")
-        neighbours = self.recommended("neighbours", neighbours, 8)
-        overlap = self.recommended("overlap", overlap, 0.0)
+        connect = self._connect(regions, neighbours, overlap)
         # 1. everything that was given, checked
         examples = self.check_inputs(
             images,
@@ -217,9 +215,9 @@ class GraphTransformerPipeline(WMPipeline):
             context=context,
             graph=graph,
             options={
-                "regions": regions,
-                "neighbours": neighbours,
-                "overlap": overlap,
+                "regions": connect[0],
+                "neighbours": connect[1],
+                "overlap": connect[2],
                 "attention": attention,
                 "random_graph": random_graph,
                 "output_attentions": output_attentions,
@@ -241,7 +239,7 @@ class GraphTransformerPipeline(WMPipeline):
                     examples[part],
                     pieces=pieces[part],
                     graphs=graphs[part],
-                    regions=(regions, neighbours, overlap),
+                    regions=connect,
                     random_graph=random_graph,
                     attention=attention,
                     output_attentions=output_attentions,
@@ -279,22 +277,23 @@ class GraphTransformerPipeline(WMPipeline):
         context: inputs.Context | Sequence[inputs.Context] = None,
         graph: Any = "auto",
         *,
-        regions: str | torch.Tensor | Sequence[Sequence[Any]] = "full",
-        neighbours: int = 8,
-        overlap: float = 0.0,
+        regions: str | torch.Tensor | Sequence[Sequence[Any]] | None = None,
+        neighbours: int | None = None,
+        overlap: float | None = None,
         truncate: bool = False,
     ) -> GraphBias:
         """The bias that a call would use, for all questions in one batch: to look at (`plot`), or for another model.
 
         Args: as in `__call__`.
         """
-        options = {"regions": regions, "neighbours": neighbours, "overlap": overlap}
+        connect = self._connect(regions, neighbours, overlap)
+        options = dict(zip(("regions", "neighbours", "overlap"), connect, strict=True))
         examples = self.check_inputs(images, questions=questions, context=context, graph=graph, options=options)
         pieces = [self.encode_text(example, n, truncate) for n, example in enumerate(examples)]
         graphs = [self.read_graph(example, own) for example, own in zip(examples, pieces, strict=True)]
         with torch.no_grad(), brought(self.model):
             embedded = self.backbone.embed(self.pack(examples, pieces).to(execution_device(self.model)))
-        return self._compile(pieces, graphs, embedded.regions, (regions, neighbours, overlap))
+        return self._compile(pieces, graphs, embedded.regions, connect)
 
     def check_inputs(
         self, images: Any, questions: Any, context: Any, graph: Any, options: dict[str, Any]
@@ -368,6 +367,14 @@ class GraphTransformerPipeline(WMPipeline):
         boxes = [_padded(example.picture.boxes, most) for example in examples]
         there = pad([[1] * len(example.picture.boxes) for example in examples], 0)
         return Inputs(ids, mask, types, (torch.stack(features), torch.stack(boxes), there))
+
+    def _connect(self, regions: Any, neighbours: Any, overlap: Any) -> tuple[Any, Any, Any]:
+        """What was asked for, else what the record recommends, else all regions."""
+        return (
+            self.recommended("regions", regions, "full"),
+            self.recommended("neighbours", neighbours, 8),
+            self.recommended("overlap", overlap, 0.0),
+        )
 
     def _compile(
         self, pieces: Sequence[Pieces], graphs: Sequence[AttentionGraph | None], regions: Regions, kind: tuple

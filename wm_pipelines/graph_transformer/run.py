@@ -12,7 +12,8 @@ import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
-from wm_pipelines.graph_transformer.pipeline import GraphTransformerOutput, GraphTransformerPipeline
+from wm_pipelines.graph_transformer.compare import answer_rows, answer_three_ways
+from wm_pipelines.graph_transformer.pipeline import GraphTransformerPipeline
 from wm_pipelines.graph_transformer.tables import Table
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
@@ -20,8 +21,6 @@ from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.runtime.readers import read_text
 from wm_pipelines.text.parsers import make_parser
-
-ARMS = ("graph", "without", "random")
 
 
 def load(model: str) -> GraphTransformerPipeline:
@@ -102,14 +101,19 @@ def run(
     pipeline.parser = reader
     if torch.accelerator.is_available():
         pipeline.to(torch.accelerator.current_accelerator())
-    asked = {"context": beside, "regions": regions, "neighbours": neighbours, "truncate": truncate}
-    asked["candidates"] = list(candidates) or None
+    asked = {"regions": regions, "neighbours": neighbours}
     began = time.perf_counter()
-    outputs = {
-        "graph": pipeline(pictures, list(questions), graph=given, output_attentions=True, **asked),
-        "without": pipeline(pictures, list(questions), graph=None, **asked),
-        "random": pipeline(pictures, list(questions), graph=given, random_graph=seed, **asked),
-    }
+    outputs = answer_three_ways(
+        pipeline,
+        pictures,
+        list(questions),
+        context=beside,
+        graph=given,
+        seed=seed,
+        truncate=truncate,
+        candidates=list(candidates) or None,
+        **asked,
+    )
     seconds = time.perf_counter() - began
     result = outputs["graph"]
     report = {
@@ -121,17 +125,11 @@ def run(
         "empty_graphs": len(result.empty),
         "questions": [],
     }
-    connect = {
-        name: pipeline.recommended(name, asked.get(name), otherwise)
-        for name, otherwise in (("regions", "full"), ("neighbours", 8), ("overlap", 0.0))
-    }
     with atomic_folder(out, last="report.json") as folder:
         for n in range(len(result.answers)):
             picture = pictures[n if len(pictures) > 1 else 0]
             question = questions[n if len(questions) > 1 else 0]
-            bias = pipeline.compile(
-                picture, question, context=beside, graph=given, truncate=truncate, **connect
-            )
+            bias = pipeline.compile(picture, question, context=beside, graph=given, truncate=truncate, **asked)
             entry = {
                 "image": Path(images[n if len(images) > 1 else 0]).name,
                 "file": f"question_{n}.png",
@@ -141,7 +139,7 @@ def run(
                 "edges": len(result.graphs[n].edges),
                 "density": round(float(bias.density[0]), 6),
                 "empty": n in result.empty,
-                "answers": _answers(outputs, pipeline.answers, n, top_k),
+                "answers": answer_rows(outputs, pipeline.answers, n, top_k),
                 "graph": result.graphs[n].to_dict(),
             }
             save_image(picture, folder / entry["file"])
@@ -152,13 +150,3 @@ def run(
         write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
-
-def _answers(
-    outputs: dict[str, GraphTransformerOutput], names: Sequence[str], n: int, top_k: int
-) -> list[dict[str, Any]]:
-    """The likeliest answers along the graph, and what leads in the other arms, with all three probabilities."""
-    places = [int(i) for arm in ARMS for i in outputs[arm].probs[n].argsort(descending=True, stable=True)[:top_k]]
-    leading = [int(outputs[arm].probs[n].argmax()) for arm in ARMS]
-    kept = dict.fromkeys([*places[:top_k], *leading])
-    rows = [{"answer": names[i], **{a: round(float(outputs[a].probs[n, i]), 6) for a in ARMS}} for i in kept]
-    return [row for row in rows if any(row[arm] > 0 for arm in ARMS)]

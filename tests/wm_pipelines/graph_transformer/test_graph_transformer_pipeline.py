@@ -431,6 +431,8 @@ def test_the_record_recommends_which_regions_connect(vilt_pipe, picture):
     settings = {"image_size": 32, "regions": "knn", "neighbours": 2}
     vilt_pipe.wm_config = WMConfig(method="graph-transformer", method_config=settings)
     assert torch.equal(vilt_pipe(picture(), QUESTION).logits, wanted)
+    plain = vilt_pipe.compile(picture(), QUESTION, regions="full")
+    assert not torch.equal(vilt_pipe.compile(picture(), QUESTION).allowed, plain.allowed)
     vilt_pipe.wm_config = WMConfig(method="graph-transformer", vocabulary=["the", "cube", "is", "red"])
     with pytest.raises(ValueError, match="`questions` has the word 'sphere'"):
         vilt_pipe(picture(), "the sphere is red")
