@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from wm_pipelines.diorama.scene import (
     Scene,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 DETAILS = ("objects", "attributes", "full")
 MAX_TOKENS = 75
+SAID = 0.5  # metres that a sampled motion must lead in one direction to be called after it
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def _compose(scene: Scene, detail: str, rng: np.random.Generator, clear: set[tup
         for joint, id in chain:
             clause += [joint, (id,)] if joint else [(id,)]
             if id != chain[0][1]:
-                clause += _motion_pieces(scene.object(id).motion[:parts], PARTICIPLES, " ")
-        subject = scene.object(chain[0][1])
-        clause += _motion_pieces(subject.motion[:parts], PARTICIPLES, ", " if len(chain) > 1 else " ")
+                clause += _motion_pieces(said_motion(scene, id)[:parts], PARTICIPLES, " ")
+        subject = said_motion(scene, chain[0][1])
+        clause += _motion_pieces(subject[:parts], PARTICIPLES, ", " if len(chain) > 1 else " ")
         clauses.append(clause)
     if scene.camera.motion[:parts]:
         clauses.append(["the camera", *_motion_pieces(scene.camera.motion[:parts], CAMERA_PARTICIPLES, " ")])
@@ -141,12 +143,41 @@ def _chains(ids: list[int], clear: set[tuple[str, int, int]], rng: np.random.Gen
     return chains
 
 
+def said_motion(scene: Scene, id: int) -> "tuple[Motion, ...]":
+    """The primitives that words can name of an object's motion.
+
+    Of a sampled motion: the direction in which the middle of the solid ends, as seen at t = 0, where it lies at least
+    `SAID` metres that way, four times as far as sideways, and was never a quarter of `SAID` behind its start; else
+    nothing.
+    """
+    from wm_pipelines.diorama.motion import centre_at, towards
+    from wm_pipelines.diorama.primitives import Motion
+
+    motion = scene.object(id).motion
+    if not motion or motion[0].kind != "sampled":
+        return motion
+    m = motion[0]
+    path = centre_at(scene.object(id), scene, torch.tensor(m.times, dtype=torch.float64))
+    axes = torch.stack([towards(scene.camera, word) for word in ("right", "away", "up")])
+    steps = ((path - path[0])[:, None] * axes).sum(-1)  # (T, 3)
+    far, axis = steps[-1].abs().max(0)
+    sign = steps[-1, axis].sign()
+    others = steps[-1].abs().sum() - far
+    if far < SAID or others > far / 4 or (sign * steps[:, axis]).min() < -SAID / 4:
+        return ()
+    word = (("left", "right"), ("towards", "away"), ("down", "up"))[axis][int(sign > 0)]
+    speed = far.item() * scene.fps / (m.end - m.start)
+    return (Motion("translate", m.start, m.end, word, speed),)
+
+
 def motion_words(motions: "tuple[Motion, ...]") -> str:
     """ " moving right, then stopping": what stands behind an object's phrase; not for an orbit, which names another.
 
     Raises:
-        ValueError: an orbit.
+        ValueError: an orbit, or a sampled motion.
     """
+    if any(m.kind == "sampled" for m in motions):
+        raise ValueError("`motions` has a sampled motion, whose words depend on the camera; caption the scene instead")
     pieces = _motion_pieces(motions, PARTICIPLES, " ")
     if not all(isinstance(piece, str) for piece in pieces):
         raise ValueError("`motions` has an orbit, whose words name another object; caption the scene instead")

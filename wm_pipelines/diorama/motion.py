@@ -2,8 +2,9 @@
 
 Each primitive transforms the pose that the ones before it in the list lead to, by an amount that grows from 0 at
 `start` to its whole at `end` and stays; so a pose at any time needs no integration, and primitives may overlap (moving
-while turning). Direction words are meant in the frame of the camera at t = 0: left, right, towards and away are
-horizontal, up and down vertical. Clockwise is as seen from above.
+while turning). A sampled motion says where its object is instead, and is its only primitive. Direction words are meant
+in the frame of the camera at t = 0: left, right, towards and away are horizontal, up and down vertical. Clockwise is
+as seen from above.
 """
 
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from wm_pipelines.diorama.primitives import CAMERA_KINDS, DIRECTIONS, EASINGS, KINDS, OBJECT_KINDS, TURNS, Motion
+from wm_pipelines.diorama.rotations import UPRIGHT, product, rows, slerp, yaw_and_tilt
 from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, look_at, project
 from wm_pipelines.runtime.random import keyed
 
@@ -26,9 +28,19 @@ def pose_at(obj: SceneObject, scene: Scene, t: float | torch.Tensor) -> tuple[to
         position of the base centre, float64 (..., 3), metres; quaternion wxyz, float64 (..., 4).
     """
     t = torch.as_tensor(t, dtype=torch.float64)
+    if _is_sampled(obj):
+        return _between(obj.motion[0], t)
     position, yaw = _pose(obj, scene, t, ())
     zero = torch.zeros_like(yaw)
-    return position, torch.stack([(yaw / 2).cos(), zero, zero, (yaw / 2).sin()], dim=-1)
+    turned = ((yaw / 2).cos(), zero, zero, (yaw / 2).sin())
+    return position, torch.stack(turned if obj.tilt == UPRIGHT else product(turned, obj.tilt), dim=-1)
+
+
+def centre_at(obj: SceneObject, scene: Scene, t: float | torch.Tensor) -> torch.Tensor:
+    """The middle of the axis of `obj` at time `t` (...), float64 (..., 3), metres."""
+    position, quaternion = pose_at(obj, scene, t)
+    up = torch.stack([row[2] for row in rows(*quaternion.unbind(-1))], dim=-1)
+    return position + up * (obj.height / 2)
 
 
 def camera_at(scene: Scene, t: float | torch.Tensor) -> torch.Tensor:
@@ -48,8 +60,13 @@ def scene_at(scene: Scene, t: float) -> Scene:
     """The scene as it stands at time `t`: same objects and camera, moved there, without motion."""
     objects = []
     for o in scene.objects:
-        position, yaw = _pose(o, scene, torch.as_tensor(t, dtype=torch.float64), ())
-        objects.append(replace(o, position=tuple(position.tolist()), yaw=yaw.item(), motion=()))
+        if _is_sampled(o):
+            position, quaternion = pose_at(o, scene, t)
+            yaw, tilt = yaw_and_tilt(tuple(quaternion.tolist()))
+        else:
+            position, yaw = _pose(o, scene, torch.as_tensor(t, dtype=torch.float64), ())
+            yaw, tilt = yaw.item(), o.tilt
+        objects.append(replace(o, position=tuple(position.tolist()), yaw=yaw, tilt=tilt, motion=()))
     eye, target = _view(scene.camera, scene.fps, torch.as_tensor(t, dtype=torch.float64))
     camera = replace(scene.camera, eye=tuple(eye.tolist()), target=tuple(target.tolist()), motion=())
     return replace(scene, objects=tuple(objects), camera=camera)
@@ -83,18 +100,39 @@ def _turned(vector: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     return torch.stack([c * x - s * y, s * x + c * y, z], dim=-1)
 
 
+def _is_sampled(obj: SceneObject) -> bool:
+    return bool(obj.motion) and obj.motion[0].kind == "sampled"
+
+
+def _between(m: Motion, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Position (..., 3) and quaternion (..., 4) of a sampled motion at t: the samples themselves at their times."""
+    times, positions, quaternions = (
+        torch.tensor(v, dtype=torch.float64) for v in (m.times, m.positions, m.quaternions)
+    )
+    t = t.clamp(times[0], times[-1])
+    i = (torch.searchsorted(times, t.detach().contiguous(), right=True) - 1).clamp(0, len(times) - 2)
+    last = t >= times[-1]
+    u = torch.where(last, 1.0, (t - times[i]) / (times[i + 1] - times[i]))
+    position = (1 - u)[..., None] * positions[i] + u[..., None] * positions[i + 1]
+    quaternion = slerp(quaternions[i], quaternions[i + 1], u)
+    return position, torch.where(last[..., None], quaternions[-1], quaternion)
+
+
 def _pose(obj: SceneObject, scene: Scene, t: torch.Tensor, trail: tuple[int, ...]):
-    """Base position (..., 3) and yaw (...) at t; `trail` holds the ids whose orbits led here."""
+    """Base position (..., 3) and yaw (...) at t (of a sampled motion, no yaw); `trail` holds the ids whose orbits led
+    here."""
     if obj.id in trail:
         raise ValueError(f"objects {', '.join(map(str, (*trail, obj.id)))} orbit each other in a circle")
     position = torch.tensor(obj.position, dtype=torch.float64).expand(*t.shape, 3)
     yaw = torch.tensor(obj.yaw, dtype=torch.float64).expand(t.shape)
+    if _is_sampled(obj):
+        return _between(obj.motion[0], t)[0], torch.full_like(yaw, torch.nan)
     for i, segment in enumerate(obj.motion):
         if segment.kind not in OBJECT_KINDS:
             raise ValueError(f"object {obj.id} has a {segment.kind}; objects have {', '.join(OBJECT_KINDS)}")
         m, amount = _amount(obj.motion, i, scene.fps, t)
         if m.kind == "translate":
-            position = position + amount[..., None] * _direction(scene.camera, m.direction)
+            position = position + amount[..., None] * towards(scene.camera, m.direction)
         elif m.kind == "turn":
             yaw = yaw + _spin(m.direction, amount)
         elif m.kind == "orbit":
@@ -113,7 +151,7 @@ def _pose(obj: SceneObject, scene: Scene, t: torch.Tensor, trail: tuple[int, ...
     return position, yaw
 
 
-def _direction(camera: Camera, direction: str | tuple[float, float, float]) -> torch.Tensor:
+def towards(camera: Camera, direction: str | tuple[float, float, float]) -> torch.Tensor:
     if not isinstance(direction, str):
         vector = np.asarray(direction)
     else:
@@ -198,11 +236,11 @@ def stays_clear(scene: Scene, obj: SceneObject) -> bool:
     """Whether every object stays whole in the frame, and `obj` apart from the others, in all frames of `scene`."""
     times = torch.arange(scene.duration, dtype=torch.float64)
     try:
-        paths = {o.id: pose_at(o, scene, times)[0].numpy() for o in scene.objects}
+        paths = {o.id: centre_at(o, scene, times).numpy() for o in scene.objects}
     except ValueError:  # two objects that would orbit each other
         return False
     for a in scene.objects:
-        xy, depth = project(paths[a.id] + (0, 0, a.height / 2), scene.camera)
+        xy, depth = project(paths[a.id], scene.camera)
         margin = a.radius / np.maximum(depth, 1e-3)[:, None]
         if (depth < 1).any() or (xy < margin).any() or (xy > 1 - margin).any():
             return False

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 DIRECTIONS = ("left", "right", "towards", "away", "up", "down")
 TURNS = ("clockwise", "counterclockwise")
@@ -13,10 +14,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "orbit": TURNS,
     "bounce": (),
     "stop": (),
+    "sampled": (),
     "pan": ("left", "right"),
     "dolly": ("forward", "back"),
 }
-OBJECT_KINDS = ("still", "translate", "turn", "orbit", "bounce", "stop")
+OBJECT_KINDS = ("still", "translate", "turn", "orbit", "bounce", "stop", "sampled")
 CAMERA_KINDS = ("still", "pan", "orbit", "dolly", "stop")
 # progress u -> eased progress, and its slope at u = 1 (the speed that a following `stop` takes over)
 EASINGS = {
@@ -33,13 +35,16 @@ class Motion:
 
     Args:
         kind: still, translate, turn (about the object's vertical axis), orbit, bounce, stop (the primitive before it
-            in the list runs out, its speed falling evenly to zero), and for cameras pan, orbit, dolly.
+            in the list runs out, its speed falling evenly to zero), sampled (`sampled_motion` makes one: it says where
+            the object is, and is its only primitive), and for cameras pan, orbit, dolly.
         start, end: frames, 0 <= start < end.
         direction: a word that the kind allows, or for translate a world direction (x, y, z), normalised.
         speed: mean speed from start to end: metres a second (translate, dolly), radians a second (turn, orbit, pan).
         easing: "linear", "in", "out" or "smooth".
         about: orbit of an object: the id of the object it goes around, which may move itself.
         height, count: bounce: apex in metres and number of hops.
+        times, positions, quaternions: sampled: T >= 2 rising times in frames from `start` to `end`, the base centre
+            (x, y, z) in metres and the rotation (w, x, y, z), of unit length, at each of them.
     """
 
     kind: str
@@ -51,6 +56,9 @@ class Motion:
     about: int | None = None
     height: float = 0.0
     count: int = 1
+    times: tuple[float, ...] = ()
+    positions: tuple[tuple[float, float, float], ...] = ()
+    quaternions: tuple[tuple[float, float, float, float], ...] = ()
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -74,6 +82,41 @@ class Motion:
             raise ValueError(f"`height` is {self.height!r}, `count` {self.count!r}; a bounce needs both above 0")
         if self.about is not None and self.kind != "orbit":
             raise ValueError(f"`about` is {self.about!r}; only an orbit goes around an object")
+        if self.kind == "sampled":
+            self._check_samples()
+        elif len(self.times) or len(self.positions) or len(self.quaternions):
+            raise ValueError(f"`times` has {len(self.times)} entries; only a sampled motion has samples")
+
+    def _check_samples(self):
+        for name, width in (("positions", 3), ("quaternions", 4)):
+            samples = tuple(tuple(float(v) for v in sample) for sample in getattr(self, name))
+            object.__setattr__(self, name, samples)
+            if len(samples) != len(self.times) or any(len(s) != width for s in samples):
+                raise ValueError(f"`{name}` has {len(samples)} entries; one of {width} numbers for each of `times`")
+            if not all(math.isfinite(v) for sample in samples for v in sample):
+                raise ValueError(f"`{name}` has a number that is not finite")
+        times = tuple(float(t) for t in self.times)
+        object.__setattr__(self, "times", times)
+        if len(times) < 2 or (times[0], times[-1]) != (self.start, self.end):
+            raise ValueError(f"`times` has {len(times)} entries; two or more, from `start` to `end`")
+        if not all(a < b for a, b in pairwise(times)):
+            raise ValueError("`times` do not rise")
+        wrong = [q for q in self.quaternions if abs(math.hypot(*q) - 1) > 1e-6]
+        if wrong:
+            raise ValueError(f"`quaternions` has {wrong[0]}; each must have the length 1")
+
+
+def sampled_motion(times, positions, quaternions) -> Motion:
+    """A motion of kind "sampled": linear between the positions, on the shorter arc between the rotations, held before
+    and after.
+
+    Args:
+        times: (T,) frames, rising, T >= 2. positions: (T, 3) base centres, metres. quaternions: (T, 4) wxyz, unit.
+    """
+    times = [float(t) for t in times]
+    if len(times) < 2:
+        raise ValueError(f"`times` has {len(times)} entries; two or more")
+    return Motion("sampled", times[0], times[-1], times=times, positions=positions, quaternions=quaternions)
 
 
 def motion_from_dict(data: dict) -> Motion:

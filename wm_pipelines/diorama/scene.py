@@ -13,6 +13,7 @@ from itertools import permutations
 import numpy as np
 
 from wm_pipelines.diorama.primitives import motion_from_dict
+from wm_pipelines.diorama.rotations import UPRIGHT, leaning, rows
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.runtime.readers import parse_json
 
@@ -53,6 +54,8 @@ HELD_OUT_RELATIONS = frozenset({("left of", "cube", "sphere"), ("behind", "cylin
 RELATION_MARGIN = 0.15  # of the frame, in the image plane
 DEPTH_MARGIN = 0.3  # metres, along the optical axis
 SCHEMA_VERSION = 1
+# fields that came later, left out of the JSON where they say nothing, so that earlier versions read it
+UNSAID = {"tilt": UPRIGHT, "times": (), "positions": (), "quaternions": ()}
 TRIES = 2000  # scenes drawn before giving up
 
 
@@ -70,7 +73,8 @@ class SceneObject:
         shape, colour, size, pattern, material: words of `SHAPES`, `COLOURS`, `SIZES`, `PATTERNS`, `MATERIALS`.
         position: (x, y, z) of the centre of the base at t = 0, metres.
         yaw: rotation about z at t = 0, radians, counter-clockwise seen from above.
-        motion: primitives of `wm_pipelines.diorama.motion`.
+        motion: primitives of `wm_pipelines.diorama.motion`; a sampled one must begin at this position, yaw and tilt.
+        tilt: how the solid leans or lies at t = 0, before it is turned by `yaw`: a unit quaternion (w, x, y, z).
     """
 
     id: int
@@ -82,6 +86,7 @@ class SceneObject:
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     yaw: float = 0.0
     motion: tuple = ()
+    tilt: tuple[float, float, float, float] = UPRIGHT
 
     def __post_init__(self):
         if not isinstance(self.id, int) or self.id < 1:
@@ -93,6 +98,21 @@ class SceneObject:
         _one_of("material", self.material, MATERIALS)
         if len(self.position) != 3 or not all(math.isfinite(v) for v in (*self.position, self.yaw)):
             raise ValueError(f"`position` is {self.position!r}, `yaw` {self.yaw!r}; three finite metres and radians")
+        if len(self.tilt) != 4 or not abs(math.hypot(*self.tilt) - 1) < 1e-6:
+            raise ValueError(f"`tilt` is {self.tilt!r}; a quaternion (w, x, y, z) of length 1")
+        if any(m.kind == "sampled" for m in self.motion):
+            self._check_sampled()
+
+    def _check_sampled(self):
+        if len(self.motion) > 1:
+            raise ValueError(f"`motion` of object {self.id} has a sampled motion and more; a sampled one stands alone")
+        first, turned = self.motion[0].positions[0], self.motion[0].quaternions[0]
+        apart = abs(sum(a * b for a, b in zip(turned, self.quaternion, strict=True)))
+        if math.dist(first, self.position) > 1e-6 or apart < 1 - 1e-9:
+            raise ValueError(
+                f"`motion` of object {self.id} begins at {first}, turned by {turned}; "
+                f"its position is {self.position}, its quaternion {self.quaternion}"
+            )
 
     @property
     def radius(self) -> float:
@@ -108,9 +128,15 @@ class SceneObject:
         return PROPORTIONS[self.shape][1] * self.radius
 
     @property
+    def quaternion(self) -> tuple[float, float, float, float]:
+        """The rotation (w, x, y, z) at t = 0: tilt, then yaw."""
+        return leaning(self.yaw, self.tilt)
+
+    @property
     def centre(self) -> tuple[float, float, float]:
-        x, y, z = self.position
-        return (x, y, z + self.height / 2)
+        """The middle of the axis at t = 0, metres."""
+        up = (0.0, 0.0, 1.0) if self.tilt == UPRIGHT else [row[2] for row in rows(*self.quaternion)]
+        return tuple(p + u * (self.height / 2) for p, u in zip(self.position, up, strict=True))
 
 
 @dataclass(frozen=True)
@@ -170,7 +196,8 @@ class Scene:
         raise ValueError(f"no object {id}; this scene has {[o.id for o in self.objects]}")
 
     def to_json(self) -> str:
-        return json.dumps({"diorama": SCHEMA_VERSION, **asdict(self)}, allow_nan=False)
+        plain = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if UNSAID.get(k) != v})
+        return json.dumps({"diorama": SCHEMA_VERSION, **plain}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Scene":
@@ -254,10 +281,8 @@ def rough_boxes(scene: Scene) -> np.ndarray:
     corners = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (0, 1)], dtype=np.float64)
     boxes = np.empty((len(scene.objects), 4))
     for i, o in enumerate(scene.objects):
-        c, s = math.cos(o.yaw), math.sin(o.yaw)
         local = corners * (o.half_width, o.half_width, o.height)
-        turned = np.stack([c * local[:, 0] - s * local[:, 1], s * local[:, 0] + c * local[:, 1], local[:, 2]], axis=1)
-        xy, _ = project(turned + o.position, scene.camera)
+        xy, _ = project(local @ np.array(rows(*o.quaternion)).T + o.position, scene.camera)
         boxes[i, :2], boxes[i, 2:] = xy.min(0), xy.max(0)
     return boxes
 

@@ -4,13 +4,13 @@ Vectors lead with their components, (3, ...), so that every component is one con
 frames (scene x time) are numbered frame by frame.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
+from wm_pipelines.diorama.rotations import rows
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, SceneObject, focal, look_at
 
 
@@ -130,8 +130,7 @@ def _poses(o: SceneObject, scene: Scene, times) -> tuple[np.ndarray, np.ndarray]
 
         position, quaternion = pose_at(o, scene, torch.tensor(times, dtype=torch.float64))
         return position.numpy().T, _matrix(*quaternion.numpy().T)
-    w, z = math.cos(o.yaw / 2), math.sin(o.yaw / 2)
-    return np.array(o.position)[:, None], _matrix(*np.array(((w,), (0.0,), (0.0,), (z,))))
+    return np.array(o.position)[:, None], _matrix(*np.array(o.quaternion)[:, None])
 
 
 def _cameras(scene: Scene, times) -> tuple[np.ndarray, np.ndarray]:
@@ -149,10 +148,4 @@ def _matrix(w, x, y, z) -> np.ndarray:
     """Rotations (3, 3, T) of quaternions."""
     n = np.sqrt(w * w + x * x + y * y + z * z)
     w, x, y, z = w / n, x / n, y / n, z / n
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    return np.array(rows(w, x, y, z))
