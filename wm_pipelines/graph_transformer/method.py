@@ -1,6 +1,7 @@
 """The door of the Multimodal Graph Transformer (arXiv 2305.00581)."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +18,16 @@ class GraphTransformerConfig(Record):
     overlap: float = Field(0.0, ge=0, lt=1, description="intersection over union that connects, for iou")
 
 
+def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: options[name] for name in ("regions", "neighbours", "overlap") if name in options}
+    if task.endswith("-folder"):
+        own = options.get("base", "dandelin/vilt-b32-mlm") is None
+        return {"method_config": {**settings, "image_size": options.get("size", 64) if own else 384}}
+    from wm_pipelines.graph_transformer.scenes import WORDS
+
+    return {"method_config": {**settings, "image_size": options.get("size", 64)}, "vocabulary": list(WORDS)}
+
+
 METHODS = (
     Method(
         name="graph-transformer",
@@ -30,5 +41,10 @@ METHODS = (
         settings=GraphTransformerConfig,
         paper="arXiv:2305.00581",
         pipeline="wm_pipelines.graph_transformer.pipeline.GraphTransformerPipeline",
+        tasks={
+            "graph-transformer": "wm_pipelines.graph_transformer.scenes.SceneTask",
+            "graph-transformer-folder": "wm_pipelines.graph_transformer.data.FolderTask",
+        },
+        record=_record,
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from wm_pipelines.graph_transformer import mentions as m
 from wm_pipelines.graph_transformer.graph import KINDS, AttentionGraph, GraphNode
-from wm_pipelines.graph_transformer.tables import Table
+from wm_pipelines.graph_transformer.tables import Table, read_rows
 from wm_pipelines.runtime.readers import parse_json
 from wm_pipelines.text import parser as layouts
 from wm_pipelines.text.english import words as w
@@ -38,8 +38,9 @@ def text_graph(text: str, parser: Parser = parse) -> AttentionGraph:
 
 
 def auto_graph(question: str, context: "str | Table | None" = None, parser: Parser = parse) -> AttentionGraph:
-    """The graph of `joined_text(question, context)`: text graph of the question, semantic graph or that of a table of
-    the context, and the mentions that they share; without a single edge it is empty.
+    """The graph of `joined_text(question, context)`: text graph of the question, semantic graph of the context or, of
+    a table in its own form or as text, that of its cells, and the mentions that they share; without a single edge it
+    is empty.
 
     Raises:
         ValueError: as `text_graph`.
@@ -47,7 +48,7 @@ def auto_graph(question: str, context: "str | Table | None" = None, parser: Pars
     graph = _read(question, parser)
     if context is not None:
         text = context.text() if isinstance(context, Table) else context
-        more = context.graph() if isinstance(context, Table) else _read(context, parser)
+        more = context.graph() if isinstance(context, Table) else read_rows(context) or _read(context, parser)
         graph = graph.with_edges((), _echoes(question, graph, text, more)).joined(more.shifted(len(question) + 1))
     return _whole(graph, joined_text(question, context))
 
@@ -175,15 +176,17 @@ def with_mentions(graph: AttentionGraph, text: str) -> AttentionGraph:
 def with_phrases(graph: AttentionGraph, text: str) -> AttentionGraph:
     """The graph with a node for the phrase of each text edge's relation, where the text has it, tied to both ends."""
     words = m.words_of(text)
-    nodes, edges, phrases = [], [], {}
+    there = {node.span: n for n, node in enumerate(graph.nodes) if node.span is not None}
+    nodes, edges = [], []
     for i, j, what in graph.edges:
         ends = [_places(words, graph.nodes[n].span) for n in (i, j)]
         places = m.find_relation(words, what, ends) if what and None not in ends else None
         if places is not None:
-            middle = phrases.setdefault(places, len(graph.nodes) + len(phrases))
-            if middle == len(graph.nodes) + len(nodes):
-                nodes.append(GraphNode(m.span_of(words, places), kind="relation"))
-            edges += [(i, middle, ""), (middle, j, "")]
+            span = m.span_of(words, places)
+            if span not in there:
+                there[span] = len(graph.nodes) + len(nodes)
+                nodes.append(GraphNode(span, kind="relation"))
+            edges += [(i, there[span], ""), (there[span], j, "")]
     return graph.with_edges(edges, nodes)
 
 

@@ -293,7 +293,7 @@ class GraphTransformerPipeline(WMPipeline):
         graphs = [self.read_graph(example, own) for example, own in zip(examples, pieces, strict=True)]
         with torch.no_grad(), brought(self.model):
             embedded = self.backbone.embed(self.pack(examples, pieces).to(execution_device(self.model)))
-        return self._compile(pieces, graphs, embedded.regions, connect)
+        return self.bias_for(pieces, graphs, embedded.regions, connect)
 
     def check_inputs(
         self, images: Any, questions: Any, context: Any, graph: Any, options: dict[str, Any]
@@ -376,9 +376,17 @@ class GraphTransformerPipeline(WMPipeline):
             self.recommended("overlap", overlap, 0.0),
         )
 
-    def _compile(
+    def bias_for(
         self, pieces: Sequence[Pieces], graphs: Sequence[AttentionGraph | None], regions: Regions, kind: tuple
     ) -> GraphBias:
+        """The bias of texts and pictures that were encoded and embedded.
+
+        Args:
+            kind: regions, neighbours and overlap, as `__call__` takes them.
+
+        Raises:
+            ValueError: a graph that does not fit its text or picture.
+        """
         names = [self.tokenizer.convert_ids_to_tokens(list(own.ids)) for own in pieces]
         return compile_graphs(
             graphs, pieces, regions=regions, kind=kind[0], neighbours=kind[1], overlap=kind[2], names=names
@@ -397,7 +405,7 @@ class GraphTransformerPipeline(WMPipeline):
         device = execution_device(self.model)
         with brought(self.model):
             embedded = self.backbone.embed(self.pack(examples, pieces).to(device))
-            bias = self._compile(pieces, graphs, embedded.regions, regions)
+            bias = self.bias_for(pieces, graphs, embedded.regions, regions)
             bias = bias if random_graph is None else bias.randomised(random_graph)
             long = bias.valid.shape[1] >= LONG and not output_attentions
             backend = attention if attention != "auto" else "auto" if long else "stock"

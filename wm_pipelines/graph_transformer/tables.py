@@ -3,11 +3,16 @@
 The text of a table is "row 1: name is Ann; age is 7; row 2: ...", so that any text encoder reads it.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wm_pipelines.graph_transformer.graph import AttentionGraph, GraphNode, Span
 from wm_pipelines.runtime.readers import Source, read_csv
+
+Place = tuple[str, int, int]  # "cell" or "header", row, column
+_ROW = re.compile(r"row ([^:;.\n]+): ((?:[^:;.\n]+ is [^:;.\n]*[;.]\s*)+)")
+_PAIR = re.compile(r"([^:;.\n]+?) is ([^:;.\n]*?)\s*[;.]\s*")
 
 
 @dataclass(frozen=True)
@@ -55,23 +60,9 @@ class Table:
     def graph(self) -> AttentionGraph:
         """Nodes for cells and for each mention of a header; edges within a row, within a column, and from cell to
         header. Spans count in `text()`."""
-        nodes: list[GraphNode] = []
-        places: dict[tuple[str, int, int], int] = {}
-        for span, key in self._spans():
-            places[key] = len(nodes)
-            nodes.append(GraphNode(span, kind=key[0]))
-        edges = []
-        for (kind, row, column), n in places.items():
-            for (other, r, c), k in places.items():
-                if k <= n or (row != r and column != c):
-                    continue
-                if kind == other == "cell":
-                    edges.append((n, k, "same row" if row == r else "same column"))
-                elif column == c and (row == r or kind == other):
-                    edges.append((n, k, "header" if kind != other else "same"))
-        return AttentionGraph(tuple(nodes), tuple(edges))
+        return _graph(list(self._spans()))
 
-    def _pieces(self) -> Iterator[tuple[str, tuple[str, int, int] | None]]:
+    def _pieces(self) -> Iterator[tuple[str, Place | None]]:
         """The text in pieces; each that is a node with its kind, row and column."""
         for r, row in enumerate(self.rows):
             yield f"row {r + 1}: ", None
@@ -81,9 +72,42 @@ class Table:
                 yield cell, ("cell", r, c)
                 yield "; ", None
 
-    def _spans(self) -> Iterator[tuple[Span, tuple[str, int, int]]]:
+    def _spans(self) -> Iterator[tuple[Span, Place]]:
         at = 0
         for piece, key in self._pieces():
             if key is not None and piece.strip():
                 yield (at, at + len(piece)), key
             at += len(piece)
+
+
+def read_rows(text: str) -> AttentionGraph | None:
+    """The graph of a text that is a table as `Table.text` writes it, its columns in any order; None for other text.
+
+    Rows may end with a full stop, and be numbered in words.
+    """
+    if not text.startswith("row ") or _ROW.sub("", text).strip():
+        return None
+    columns: dict[str, int] = {}
+    spans: list[tuple[Span, Place]] = []
+    for r, row in enumerate(_ROW.finditer(text)):
+        for pair in _PAIR.finditer(row[2]):
+            column = columns.setdefault(pair[1], len(columns))
+            for kind, group in (("header", 1), ("cell", 2)):
+                if pair[group].strip():
+                    start, end = pair.span(group)
+                    spans.append(((row.start(2) + start, row.start(2) + end), (kind, r, column)))
+    return _graph(spans)
+
+
+def _graph(spans: list[tuple[Span, Place]]) -> AttentionGraph:
+    """Nodes at their spans; edges within a row, within a column, and from cell to header."""
+    edges = []
+    for n, (_, (kind, row, column)) in enumerate(spans):
+        for k, (_, (other, r, c)) in enumerate(spans[n + 1 :], n + 1):
+            if kind == other == "cell" and (row == r or column == c):
+                edges.append((n, k, "same row" if row == r else "same column"))
+            elif column == c and kind != other and row == r:
+                edges.append((n, k, "header"))
+            elif column == c and kind == other == "header":
+                edges.append((n, k, "same"))
+    return AttentionGraph(tuple(GraphNode(span, kind=place[0]) for span, place in spans), tuple(edges))

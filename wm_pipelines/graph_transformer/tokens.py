@@ -89,15 +89,17 @@ def node_pieces(graph: AttentionGraph, pieces: Pieces) -> torch.Tensor:
         ValueError: a span beyond the text, beyond what was encoded, or without a piece.
     """
     graph.check_text(pieces.text)
-    owned = torch.zeros(len(graph.nodes), len(pieces), dtype=torch.bool)
-    for n, node in enumerate(graph.nodes):
+    offsets = torch.tensor(pieces.offsets)
+    spans = torch.tensor([node.span for node in graph.nodes]).reshape(-1, 2)
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    owned = (starts < spans[:, 1:]) & (spans[:, :1] < ends) & (starts < ends)
+    lost = _lost(pieces)
+    for n, node in enumerate(graph.nodes) if lost or not owned.any(1).all() else ():
         start, end = node.span
         said = pieces.text[start:end]
         last = start + len(said.rstrip())
-        if any(a <= start < b or start < a < last for a, b in _lost(pieces)):
+        if any(a <= start < b or start < a < last for a, b in lost):
             raise ValueError(f"node {n} {said!r} lies beyond token {len(pieces)}, where the text was cut")
-        for t, (a, b) in enumerate(pieces.offsets):
-            owned[n, t] = a < end and start < b and a < b
         if not owned[n].any():
             raise ValueError(f"node {n} {said!r} has no token of its own; its `span` {node.span} holds no word")
     return owned

@@ -11,7 +11,7 @@ from wm_pipelines.graph_transformer.parsing import (
     read_graph,
     text_graph,
 )
-from wm_pipelines.graph_transformer.tables import Table
+from wm_pipelines.graph_transformer.tables import Table, read_rows
 from wm_pipelines.text.parsed import Entity, ParsedText, Relation
 from wm_pipelines.text.parser import parse
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
@@ -169,6 +169,7 @@ def test_our_json_gets_its_phrases_and_mentions():
     graph = read_graph(data, text)
     assert joined(graph, text, "the cube", "left of") and joined(graph, text, "left of", "the sphere")
     assert joined(graph, text, "the sphere", "the spheres")
+    assert read_graph(graph, text) == graph  # nothing is added twice
 
 
 def test_a_scene_graph_gives_phrases_and_boxes():
@@ -241,6 +242,27 @@ def test_cells_connect_along_rows_columns_and_headers(table):
             headed = kind != other and row == r and column == c
             headers = kind == other == "header" and column == c
             assert bool(matrix[nodes[span], nodes[second]]) == (cells or headed or headers or span == second)
+
+
+@pytest.mark.parametrize("table", TABLES[:2])
+@pytest.mark.parametrize("form", [str, lambda text: text.replace("; row", ". row")])
+def test_a_table_is_known_by_its_text(table, form):
+    text = form(table.text())
+    assert read_rows(text) == table.graph()
+    question = "what is the row?"
+    assert auto_graph(question, text) == auto_graph(question, table)
+
+
+@pytest.mark.parametrize("text", ["the row is red.", "row 1: a dog", "row 1: a is b; a cat runs.", "a row 1: x is y;"])
+def test_other_texts_are_no_tables(text):
+    assert read_rows(text) is None
+
+
+def test_rows_may_have_their_columns_in_any_order():
+    graph = read_rows("row one: name is ann; price is two. row two: price is six; name is bob.")
+    ties = {(i, j): what for i, j, what in graph.edges}
+    assert ties[1, 7] == "same column" and ties[3, 5] == "same column" and ties[1, 3] == "same row"
+    assert (1, 5) not in ties and (3, 7) not in ties
 
 
 def test_a_table_as_context_is_touched_by_the_question():
