@@ -60,7 +60,7 @@ def quasi_attention(q: Tensor, k: Tensor, v: Tensor, cells: Cells, backend: str 
     Args:
         q, k, v: `(B, H, S, d)`. cells: the bias.
         backend: "explicit", "sdpa", "flex", or "auto": "flex" from 1024 tokens on a GPU, "sdpa" otherwise. On the CPU
-            "flex" has no gradient.
+            "flex" has no gradient; on a GPU it sums that of Ĝ in no fixed order.
 
     Returns:
         `(B, H, S, d)`.

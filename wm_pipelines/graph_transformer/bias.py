@@ -5,7 +5,8 @@
 
 What connects two tokens is ours, for the paper is silent: they are of one node or of adjacent nodes; special tokens
 and those of no node connect with every valid token, and each with itself; a padding key is −inf for all. So no row is
-empty. −inf is filled in, never computed: 0·(−inf) would be NaN.
+empty. −inf is filled in, never computed: 0·(−inf) would be NaN. A cut is a prior and no isolation: what a token that
+sees all took up crosses it one layer later.
 """
 
 from collections.abc import Sequence

@@ -51,8 +51,8 @@ def words_of(text: str) -> list[Word]:
     """The words of a text. The possessive 's is left out of its word."""
     found = []
     for match in _WORD.finditer(text):
-        said = re.sub(r"['’]s?$", "", match.group().lower())
-        found.append(Word(said, match.start(), match.start() + len(said)))
+        said = re.sub(r"['’]s?$", "", match.group(), flags=re.IGNORECASE)
+        found.append(Word(said.lower(), match.start(), match.start() + len(said)))
     return found
 
 
@@ -167,9 +167,9 @@ def _reach(words: Sequence[Word], first: int, attributes: set[str], taken: set[i
             break
         if word in attributes:
             begin, before = n, [word, *before]
-        elif word in ARTICLES or word in ("and", ",") and before:
-            begin = n if word in ARTICLES else begin
-        else:
+        elif word in ARTICLES:
+            begin = n
+        elif word != "and" or not before:
             break
     return begin, before
 
@@ -191,7 +191,7 @@ def _which(
 
 def _relation_places(words: Sequence[Word], verb: str) -> list[tuple[int, int]]:
     verb = verb.lower()
-    forms = [said for said, text in w.PREPOSITIONS if text == verb] or []
+    forms = [said for said, text in w.PREPOSITIONS if text == verb]
     forms += [tuple(_split(verb))] if tuple(_split(verb)) not in forms else []
     places = []
     for said in sorted(forms, key=lambda said: -len(said)):

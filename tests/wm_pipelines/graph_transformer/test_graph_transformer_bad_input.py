@@ -1,5 +1,7 @@
 """What a call refuses, before any pass, in words that name the argument."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,20 @@ def test_a_folder_that_is_no_backbone(vilt, tokenizer, image_processor, tmp_path
             load(tmp_path, answers)
     with pytest.raises(ValueError, match="trust_remote_code"):
         load(tmp_path, trust_remote_code=True)
+    mark = tmp_path / "mark"
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        (pickled / name).write_bytes((tmp_path / name).read_bytes())
+
+    class Mark:
+        def __reduce__(self):
+            return (open, (str(mark), "w"))
+
+    (pickled / "pytorch_model.bin").write_bytes(pickle.dumps(Mark()))
+    with pytest.raises((ValueError, OSError)):
+        load(pickled)
+    assert not mark.exists()
     data = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(data[:-8])
     with pytest.raises(ValueError, match="truncated"):
