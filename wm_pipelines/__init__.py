@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.flexecontrol.condition import Condition as Condition
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
     from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline as FlexEControlPipeline
+    from wm_pipelines.graph_transformer.graph import AttentionGraph as AttentionGraph
+    from wm_pipelines.graph_transformer.graph import GraphNode as GraphNode
+    from wm_pipelines.graph_transformer.modeling import QuasiAttentionModel as QuasiAttentionModel
+    from wm_pipelines.graph_transformer.pipeline import GraphTransformerPipeline as GraphTransformerPipeline
     from wm_pipelines.hub.store import embedded as embedded
     from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline as KAdaptationPipeline
     from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension as LocalIntrinsicDimension
@@ -31,6 +35,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.text.scene_graph import SceneGraph as SceneGraph
 
 _PUBLIC = {
+    "AttentionGraph": "wm_pipelines.graph_transformer.graph",
     "AutoWMPipeline": "wm_pipelines.pipeline",
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "CPLPromptLearner": "wm_pipelines.cpl.modeling",
@@ -40,6 +45,8 @@ _PUBLIC = {
     "Edge": "wm_pipelines.text.scene_graph",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
+    "GraphNode": "wm_pipelines.graph_transformer.graph",
+    "GraphTransformerPipeline": "wm_pipelines.graph_transformer.pipeline",
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
     "KroneckerConfig": "wm_pipelines.adapters.kronecker",
     "LocalIntrinsicDimension": "wm_pipelines.kadaptation.subspace.dimension",
@@ -47,6 +54,7 @@ _PUBLIC = {
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",
     "Node": "wm_pipelines.text.scene_graph",
+    "QuasiAttentionModel": "wm_pipelines.graph_transformer.modeling",
     "SceneGraph": "wm_pipelines.text.scene_graph",
     "WMConfig": "wm_pipelines.config",
     "WMPipeline": "wm_pipelines.pipeline",
