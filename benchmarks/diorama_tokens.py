@@ -1,6 +1,6 @@
 """What diorama-tokens keeps of a picture: the gate before anything is trained on its codes.
 
-    python benchmarks/diorama_tokens.py --tokens runs/diorama-tokens/export --out benchmarks/results/diorama_tokens.jsonl
+    python benchmarks/diorama_tokens.py --tokens runs/tokens/export --out benchmarks/results/diorama_tokens.jsonl
 
 diorama-judge reads each test picture and its reconstruction. A reconstruction agrees if the same colours with the same
 shapes are seen in both. The gate: 97 % agree, and 95 % of the centroids of those lie within one pixel.
