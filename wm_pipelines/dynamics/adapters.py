@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from wm_pipelines.runtime.files import atomic_folder
@@ -103,14 +104,20 @@ def bare(model: nn.Module) -> Iterator[None]:
             setattr(parent, key, layer)
 
 
-def save_adapter(model: nn.Module, name: str, folder: str | os.PathLike) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`, as PEFT does, whole or not at all."""
+def save_adapter(
+    model: nn.Module, name: str, folder: str | os.PathLike, dtype: torch.dtype | None = None
+) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`, as PEFT does, whole or not at all.
+
+    Args:
+        dtype: of the tensors; None is the model's.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     config = model.peft_config[name]
     state = get_peft_model_state_dict(model, adapter_name=name)
-    tensors = {f"base_model.model.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
+    tensors = {f"base_model.model.{key}": value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     with atomic_folder(folder, last="adapter_config.json") as partial:
         save_file(tensors, Path(partial) / "adapter_model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(partial)

@@ -13,9 +13,6 @@ class DynamicsModelConfig(Record):
     """What the dynamics model was tuned with; rank and targets are in its `adapter_config.json`."""
 
     tuning: Literal["lora", "full"] = Field("lora", description="what was trained")
-    held_out_accuracy: float | None = Field(
-        None, ge=0, le=1, description="share of held-out pairs whose action it says word for word; labelling asks for it"
-    )
 
 
 def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,20 +4,16 @@ The paper weighs a code's loss by the squared distance of the two pictures' feat
 floor and no limit; those are our design.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch.nn import functional
 
+from wm_pipelines.dynamics.coded import Recognizer
 from wm_pipelines.tokens.pictures import PictureTokens
 
 ALPHA = 0.8
 """Share of the weight that every place gets; 1 is plain cross-entropy, 0.5 is strong."""
 LARGEST = 10.0
 SMALLEST_CHANGE = 1e-8  # mean distance below which two pictures count as one
-
-Recognizer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Pictures `(B, 3, H, W)` before and after, in [0, 1], to what changed: `(B, h, w)`, 0 or more."""
 
 
 def recognition_weights(distances: torch.Tensor, alpha: float = ALPHA) -> torch.Tensor:
@@ -71,20 +67,13 @@ def vae_l2(vae: torch.nn.Module) -> Recognizer:
     return recognise
 
 
-def weighted_cross_entropy(logits: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Mean over tokens of weight times cross-entropy; with weights that are all 1, `functional.cross_entropy` itself.
-
-    Args:
-        logits: `(M, V)`. wanted: `(M,)`. weights: `(M,)` without gradient, or None.
-    """
-    if weights is None or bool((weights == 1).all()):
-        return functional.cross_entropy(logits, wanted)
-    return (weights.detach() * functional.cross_entropy(logits, wanted, reduction="none")).mean()
-
-
 def weighted_denoising_loss(predicted: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Mean squared error of a denoiser `(B, C, h, w)`, each place weighed by `weights` `(B, h, w)`; with weights that are
     all 1, `functional.mse_loss` itself."""
     if bool((weights == 1).all()):
         return functional.mse_loss(predicted, wanted)
     return (weights.detach()[:, None] * (predicted - wanted).square()).mean()
+
+
+RECOGNIZERS = {"vq_l2": vq_l2, "code_change": code_change}
+"""Those that a picture tokeniser alone is enough for, by name."""
