@@ -1,4 +1,4 @@
-"""LoRA for both directions on one backbone (Hu et al., arXiv 2106.09685, by PEFT): put in, switched, saved without it."""
+"""LoRA for both directions on one backbone (Hu et al., arXiv 2106.09685, by PEFT): put in, switched, saved apart."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def add_adapter(
     Raises:
         ValueError: a name that is taken, a rank below 1, or targets that the model doesn't have.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig
 
     if name in adapter_names(model):
         raise ValueError(f"`name` {name!r} is taken; the model has {', '.join(adapter_names(model))}")
@@ -53,10 +53,21 @@ def add_adapter(
     settings = {"r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": dropout}
     config = LoraConfig(**settings, target_modules=pattern)
     try:
-        inject_adapter_in_model(config, model, name)
+        _inject(model, config, name)
     except ValueError as error:
         raise ValueError(f"`targets` {tuple(targets)} are not in {type(model).__name__}: {error}") from None
-    model.peft_config = {**getattr(model, "peft_config", {}), name: config}
+
+
+def _inject(model: nn.Module, config: Any, name: str) -> None:
+    """Puts an adapter's layers in; PEFT reads `model.peft_config` later, and warns of it meanwhile."""
+    from peft import inject_adapter_in_model
+
+    known = model.__dict__.pop("peft_config", {})
+    try:
+        inject_adapter_in_model(config, model, name)
+        known = {**known, name: config}
+    finally:
+        model.peft_config = known
 
 
 @contextmanager
@@ -129,7 +140,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
     Raises:
         ValueError: files missing, no LoRA, a name that is taken, or tensors of another model.
     """
-    from peft import inject_adapter_in_model, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -143,7 +154,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
         raise ValueError(f"adapter {str(folder)!r} has no readable adapter_model.safetensors: {error}") from None
     state = {key.removeprefix("base_model.model."): value.float() for key, value in state.items()}
     try:
-        inject_adapter_in_model(config, model, name)
+        _inject(model, config, name)
         result = set_peft_model_state_dict(model, state, adapter_name=name)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"adapter {str(folder)!r} doesn't fit {type(model).__name__}: {error}") from None
@@ -153,7 +164,6 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
             f"adapter {str(folder)!r} lacks {lost[:2]} and has {list(result.unexpected_keys)[:2]}, which "
             f"{type(model).__name__} has no place for"
         )
-    model.peft_config = {**getattr(model, "peft_config", {}), name: config}
     model.eval()
 
 

@@ -22,7 +22,7 @@ SILENT = {
 
 @dataclass
 class State:
-    """What a model has read: its cache, which places are padding `(B, T)`, and the next position of each row `(B,)`."""
+    """What a model has read: its cache, 0 where there is padding `(B, T)`, and each row's next position `(B,)`."""
 
     cache: Any
     mask: torch.Tensor
@@ -157,7 +157,9 @@ class TokenBackend:
             found.append(logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].cpu())
         return found
 
-    def greedy_words(self, state: State, last: Sequence[Sequence[int]], most: int) -> list[tuple[list[int], list[float]]]:
+    def greedy_words(
+        self, state: State, last: Sequence[Sequence[int]], most: int
+    ) -> list[tuple[list[int], list[float]]]:
         """The likeliest word at each place until the stop, or `most` tokens; `last` is fed behind `state` first.
 
         Codes and the marks of pictures are never chosen; log-probabilities are over all tokens.

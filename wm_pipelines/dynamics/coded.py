@@ -17,6 +17,7 @@ from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.readers import parse_json
 
 BATCH = 32
+WORDS = ("actions", "kinds", "captions", "names")
 Recognizer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Pictures `(B, 3, H, W)` before and after, in [0, 1], to what changed: `(B, h, w)`, 0 or more."""
 
@@ -40,7 +41,7 @@ class CodedPairs:
     def part(self, indices: Sequence[int]) -> "CodedPairs":
         """Some of the pairs, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.long)
-        words = {key: tuple(getattr(self, key)[i] for i in indices) for key in ("actions", "kinds", "captions", "names")}
+        words = {key: tuple(getattr(self, key)[i] for i in indices) for key in WORDS}
         return CodedPairs(self.source[rows], self.target[rows], self.distances[rows], **words)
 
     def labelled(self, actions: Sequence[str]) -> "CodedPairs":
@@ -70,8 +71,8 @@ def encode_pairs(
     """Codes of pairs, made once and kept in the safetensors file `cache` if there is a name for one.
 
     Args:
-        pictures: the tokeniser. size: (height, width) that it takes. recognizer: None counts codes that differ. resize,
-            colour: as `pictures.fit`.
+        pictures: the tokeniser. size: (height, width) that it takes. recognizer: None counts codes that differ.
+        resize, colour: as `pictures.fit`.
         identity: what the file must have been made of, beside the tokeniser and the pairs' names.
 
     Raises:
@@ -104,7 +105,7 @@ def encode_pairs(
 
 
 def _save(coded: CodedPairs, path: Path, identity: str) -> None:
-    words = {key: getattr(coded, key) for key in ("actions", "kinds", "captions", "names")}
+    words = {key: getattr(coded, key) for key in WORDS}
     text = torch.tensor(list(json.dumps(words).encode()), dtype=torch.uint8)
     tensors = {
         "source": coded.source.to(torch.int32), "target": coded.target.to(torch.int32),

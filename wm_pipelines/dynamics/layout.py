@@ -14,7 +14,7 @@ PICTURES = ("source", "target")
 
 
 class Piece(Record):
-    """One of: `text` with the fields {action}, {instruction}, {rows}, {columns}; a `token` by its name; a `picture`."""
+    """One of: `text` with fields {action}, {instruction}, {rows}, {columns}; a `token` by its name; a `picture`."""
 
     text: str | None = None
     token: str | None = None

@@ -81,8 +81,8 @@ def check_pair(source: Sequence[Picture], target: Sequence[Picture], resize: str
         sizes = [tuple(to_tensor(picture).shape[1:]) for picture in (one, other)]
         if sizes[0] != sizes[1] and resize is None:
             raise ValueError(
-                f"`source` and `target` have different sizes ({_text(sizes[0])}, {_text(sizes[1])}); pass images of one "
-                "size or `resize='pad'`"
+                f"`source` and `target` have different sizes ({_text(sizes[0])}, {_text(sizes[1])}); pass images of "
+                "one size or `resize='pad'`"
             )
         if sizes[0] != sizes[1] and resize == "crop":
             raise ValueError(
@@ -103,7 +103,9 @@ def check_actions(actions: Any, count: int) -> list[str]:
     """
     given = [actions] * count if isinstance(actions, str) else list(actions) if actions is not None else []
     if len(given) != count:
-        raise ValueError(f"`action` has {len(given)} sentences for {count} pictures; give one for each, or one for all")
+        raise ValueError(
+            f"`action` has {len(given)} sentences for {count} pictures; give one for each, or one for all"
+        )
     for action in given:
         if not isinstance(action, str):
             raise ValueError(f"`action` is a {type(action).__name__}; it must be a sentence")

@@ -12,13 +12,10 @@ from wm_pipelines.dynamics.base import TokenPipeline
 from wm_pipelines.dynamics.pictures import as_list, check_actions, check_pair
 from wm_pipelines.media.pictures import Picture
 
-LEAST = -10.0
-"""Where a reward from log-probabilities is cut off (SWIRL, arXiv 2602.06130)."""
-
 
 @dataclass
 class DynamicsModelOutput(BaseOutput):
-    """`actions`: a sentence for each pair. `token_logprobs`: `(T_i,)` each, the stop's last. `scores`: `(B,)`, means."""
+    """`actions`: a sentence for each pair. `token_logprobs`: `(T_i,)` each, the stop's last. `scores`: their means `(B,)`."""
 
     actions: list[str]
     token_logprobs: list[torch.Tensor]
@@ -78,7 +75,9 @@ class DynamicsModelPipeline(TokenPipeline):
         return out if return_dict else out.to_tuple()
 
     @torch.no_grad()
-    def infer_codes(self, source: torch.Tensor, target: torch.Tensor, max_new_tokens: int = 256) -> DynamicsModelOutput:
+    def infer_codes(
+        self, source: torch.Tensor, target: torch.Tensor, max_new_tokens: int = 256
+    ) -> DynamicsModelOutput:
         """As a call, for codes `(B, h, w)`."""
         said = self.backend.sequences
         prompts = [[*said.inverse_head(a), *said.inverse_tail(b)] for a, b in zip(source, target, strict=True)]

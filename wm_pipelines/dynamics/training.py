@@ -52,8 +52,8 @@ class TokenTask(Task):
     Options:
         base: whole checkpoint to start from. data: as `read_pairs`. length: pairs of the miniature world. cache: file
             that keeps the pairs' codes between runs. resize: for pictures of another size, "pad" or "crop".
-        rank: of the LoRA; 0 trains all weights. alpha_lora: its scale times rank, twice the rank by default. dropout: in
-            it. targets: "attention" or "linear", which layers have it.
+        rank: of the LoRA; 0 trains all weights. alpha_lora: its scale times rank, twice the rank by default. dropout:
+            in it. targets: "attention" or "linear", which layers have it.
     """
 
     pipeline_class: type[TokenPipeline]
@@ -180,7 +180,7 @@ def save_whole(pipeline: TokenPipeline, folder: Path) -> None:
 
 
 class DynamicsTask(TokenTask):
-    """The dynamics model: -log p(action | source, target), the action's tokens alone (arXiv 2506.06006, section 3.1)."""
+    """The dynamics model: -log p(action | source, target), the action's tokens alone (arXiv 2506.06006)."""
 
     pipeline_class = DynamicsModelPipeline
 

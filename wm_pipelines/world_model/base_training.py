@@ -1,4 +1,4 @@
-"""The base of the miniature world's models: a small stock causal model over words and codes that knows no action yet."""
+"""The base of the miniature world's models: a small stock causal model over words and codes that knows no action."""
 
 import json
 import tempfile
@@ -28,12 +28,12 @@ BASE_DEFAULTS: dict[str, Any] = {
 
 
 class DioramaWorldTask(Task):
-    """Next-token prediction over pairs of pictures without the action between them, and over pictures with captions, in
-    either order: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
+    """Next-token prediction over pairs of pictures without the action between them, and over pictures with captions,
+    in either order: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
 
     Options:
-        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes. captions: share of samples
-            that are one picture and its caption, so that words have a meaning before the first action.
+        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes. captions: share of
+            samples that are one picture and its caption, so that words have a meaning before the first action.
         width, layers, heads, inner: of the model.
     """
 

@@ -60,8 +60,8 @@ METHODS = (
         title="diorama-world",
         hub_task="image-to-image",
         about=(
-            "A small causal language model over words and the codes of pictures, trained on pairs of rendered scenes of "
-            "a miniature world without the action between them. World and dynamics models are tuned from it."
+            "A small causal language model over words and the codes of pictures, trained on pairs of rendered scenes "
+            "of a miniature world without the action between them. World and dynamics models are tuned from it."
         ),
         settings=DioramaWorldConfig,
         pipeline=PIPELINE,

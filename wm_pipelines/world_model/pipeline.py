@@ -84,8 +84,8 @@ class WorldModelPipeline(TokenPipeline):
         Args:
             source: one picture or several. action: a sentence for each, or one for all.
             num_candidates: N; four are the first four of eight.
-            verifier: a dynamics model, "likelihood" (the world model's own), a `selection.Scorer`, or None, which ranks
-                nothing.
+            verifier: a dynamics model, "likelihood" (the world model's own), a `selection.Scorer`, or None, which
+                ranks nothing.
             generator: one for each source, or one for all; seeds the candidates.
             temperature, top_k, top_p, guidance_scale: as `Sampling`. Low temperatures copy the source.
             gate: what counts as changed and as good.
@@ -240,7 +240,9 @@ def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, co
     """
     if generator is not None and not isinstance(generator, torch.Generator):
         if len(generator) != count:
-            raise ValueError(f"`generator` has {len(generator)} for {count} sources; give one for each, or one for all")
+            raise ValueError(
+                f"`generator` has {len(generator)} for {count} sources; give one for each, or one for all"
+            )
         return [seed for one in generator for seed in draw_seeds(one, 1)]
     if generator is None:
         generator = torch.Generator()

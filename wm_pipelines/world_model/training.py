@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.dynamics.coded import CodedPairs, Recognizer
+from wm_pipelines.dynamics.coded import WORDS, CodedPairs, Recognizer
 from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, label_pairs
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
@@ -22,15 +22,16 @@ WORLD_DEFAULTS: dict[str, Any] = {
 
 
 class WorldModelTask(TokenTask):
-    """The world model: -log p(target | source, action) over the target's codes, each weighed by how far its place changed
-    (arXiv 2506.06006, section 3.3), on labelled pairs and on pairs that a dynamics model labelled (its equation 1).
+    """The world model: -log p(target | source, action) over the target's codes, each weighed by how far its place
+    changed (arXiv 2506.06006, section 3.3), on labelled pairs and on pairs that a dynamics model labelled (its
+    equation 1).
 
     Options beside those of `TokenTask`:
         alpha: of `recognition_weights`; 1 is plain cross-entropy. recognizer: "vq_l2" or "code_change".
-        dynamics: checkpoint that labels `unlabelled`, which is as `data`, without looking at its actions; half of what is
-            drawn then comes from there. unlabelled_length: pairs of the miniature world. held_out: so many labelled pairs
-            are taken out of training to measure the dynamics model. keep: share of the unlabelled pairs that it is
-            surest of. least_accuracy: below it nothing is labelled.
+        dynamics: checkpoint that labels `unlabelled`, which is as `data`, without looking at its actions; half of what
+            is drawn then comes from there. unlabelled_length: pairs of the miniature world. held_out: so many labelled
+            pairs are taken out of training to measure the dynamics model. keep: share of the unlabelled pairs that it
+            is surest of. least_accuracy: below it nothing is labelled.
     """
 
     pipeline_class = WorldModelPipeline
@@ -77,8 +78,8 @@ class WorldModelTask(TokenTask):
         self.data += f"; {len(found)} of {options['unlabelled']} labelled by {options['dynamics']}"
 
     def index_of(self, index: int, noise: KeyedNoise) -> int:
-        """The pair that sample `index` is: each labelled one in turn where there are no others, else drawn, half of the
-        labelled ones and half of those that a model labelled."""
+        """The pair that sample `index` is: each labelled one in turn where there are no others, else drawn, half of
+        the labelled ones and half of those that a model labelled."""
         if self.length is not None:
             return index
         rng = noise.generator(index, "pair")
@@ -99,6 +100,7 @@ class WorldModelTask(TokenTask):
 
 def joined(first: CodedPairs, second: CodedPairs) -> CodedPairs:
     """The pairs of both, in order."""
-    tensors = {key: torch.cat([getattr(first, key), getattr(second, key)]) for key in ("source", "target", "distances")}
-    words = {key: getattr(first, key) + getattr(second, key) for key in ("actions", "kinds", "captions", "names")}
+    names = ("source", "target", "distances")
+    tensors = {key: torch.cat([getattr(first, key), getattr(second, key)]) for key in names}
+    words = {key: getattr(first, key) + getattr(second, key) for key in WORDS}
     return CodedPairs(**tensors, **words)

@@ -68,8 +68,8 @@ def vae_l2(vae: torch.nn.Module) -> Recognizer:
 
 
 def weighted_denoising_loss(predicted: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of a denoiser `(B, C, h, w)`, each place weighed by `weights` `(B, h, w)`; with weights that are
-    all 1, `functional.mse_loss` itself."""
+    """Mean squared error of a denoiser `(B, C, h, w)`, each place weighed by `weights` `(B, h, w)`; with weights that
+    are all 1, `functional.mse_loss` itself."""
     if bool((weights == 1).all()):
         return functional.mse_loss(predicted, wanted)
     return (weights.detach()[:, None] * (predicted - wanted).square()).mean()
