@@ -304,11 +304,16 @@ def test_bad_input_is_refused_before_any_work(plain, pictures, name, value, mess
     assert name in str(error.value) and world.backend.forwards == 0
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"actions": []}, "`actions` is"), ({"actions": "move"}, "must be a list"), ({"actions": ["move", ""]}, "is
-    empty"), ({"actions": ["move"], "history": -1}, "`history` is -1"), ({"actions": ["move"], "history": True},
-    "`history`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"actions": []}, "`actions` is"),
+        ({"actions": "move"}, "must be a list"),
+        ({"actions": ["move", ""]}, "is empty"),
+        ({"actions": ["move"], "history": -1}, "`history` is -1"),
+        ({"actions": ["move"], "history": True}, "`history`"),
+    ],
+)
 def test_bad_rollouts(plain, pictures, values, message):
     with pytest.raises(ValueError, match=message):
         plain[0].rollout(pictures[0], **values)
