@@ -103,8 +103,8 @@ class TestChameleon:
     def test_a_plain_backend_says_which_one_serves(self, token_models):
         parts = token_models.make_parts("chameleon")
         good = make_backend(parts["model"], parts["vq"], parts["tokenizer"], parts["layout"])
-        with pytest.raises(ValueError, match="cannot generate images .logits are masked in transformers.; use
-            `Chamel"): TokenBackend(good.model, good.pictures, good.codes, good.tokenizer, good.layout)
+        with pytest.raises(ValueError, match="logits are masked in transformers.; use `ChameleonTokenB"):
+            TokenBackend(good.model, good.pictures, good.codes, good.tokenizer, good.layout)
 
     def test_codes_go_through_names_not_an_offset(self, token_models):
         made = token_models.make("chameleon")

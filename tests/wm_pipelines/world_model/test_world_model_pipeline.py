@@ -47,10 +47,9 @@ def test_what_a_call_gives(pair, pictures):
     assert torch.equal(out.selected, kept.argmax(1))
     rows = torch.arange(2)
     assert torch.equal(out.accepted, out.margins[rows, out.selected] > 0)
-    assert [picture.tobytes() for picture in out.chosen()] == [out.images[n][out.selected[n]].tobytes() for n in (0,
-    1)] as_tuple = world(pictures[0], ACTIONS[0], generator=seeded(), return_dict=False)
-    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[1], world(pictures[0], ACTIONS[0],
-    generator=seeded())[1])
+    assert all(out.chosen()[n] is out.images[n][out.selected[n]] for n in (0, 1))
+    named, as_tuple = (world(pictures[0], ACTIONS[0], generator=seeded(), return_dict=kind) for kind in (True, False))
+    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[1], named.image_tokens)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.6}])
