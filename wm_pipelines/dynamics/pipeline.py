@@ -15,7 +15,7 @@ from wm_pipelines.media.pictures import Picture
 
 @dataclass
 class DynamicsModelOutput(BaseOutput):
-    """actions: a sentence for each pair. token_logprobs: `(T_i,)` each, the stop's last. scores: their means `(B,)`."""
+    """actions: a sentence for each pair. token_logprobs: `(T_i,)` each, the stop's last. scores: `(B,)`, means."""
 
     actions: list[str]
     token_logprobs: list[torch.Tensor]
