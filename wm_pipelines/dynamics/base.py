@@ -51,8 +51,7 @@ class TokenPipeline(WMPipeline):
         self.backend: TokenBackend = make_backend(model, vq, tokenizer, layout)
         self.register_to_config(layout=self.backend.layout.model_dump(mode="json"))
         model.eval().requires_grad_(False)
-        if vq is not None:
-            vq.eval().requires_grad_(False)
+        self.backend.pictures.vq.float().eval().requires_grad_(False)  # half precision flips codes
 
     @property
     def layout(self) -> Layout:
@@ -66,6 +65,14 @@ class TokenPipeline(WMPipeline):
     def reading(self):
         """Context in which this direction's adapter acts; what acted before acts again after it."""
         return active(self.model, self.adapter)
+
+    def activation_bytes(self, pictures: int, training: bool = False) -> int:
+        """Bytes to keep free for reading `pictures` candidates at once: cache and activations of a sequence of two
+        pictures each, an estimate with room to spare."""
+        config, factor = self.model.config.get_text_config(), self.backend.pictures.factor
+        tokens = 3 * (self.layout.size[0] // factor) * (self.layout.size[1] // factor) + 256
+        wide = config.num_hidden_layers * 2 * config.hidden_size + 4 * config.intermediate_size
+        return pictures * tokens * wide * 4 * (4 if training else 1)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """Codes `(B, h, w)` of pictures `(B, 3, H, W)`, on the CPU."""
