@@ -49,6 +49,14 @@ class CodedPairs:
         return replace(self, actions=tuple((action,) for action in actions))
 
 
+def joined(first: CodedPairs, second: CodedPairs) -> CodedPairs:
+    """The pairs of both, in order."""
+    names = ("source", "target", "distances")
+    tensors = {key: torch.cat([getattr(first, key), getattr(second, key)]) for key in names}
+    words = {key: getattr(first, key) + getattr(second, key) for key in WORDS}
+    return CodedPairs(**tensors, **words)
+
+
 def fingerprint(pictures: Any) -> str:
     """A hash of a tokeniser's weights."""
     digest = sha256()
@@ -73,32 +81,33 @@ def encode_pairs(
     Args:
         pictures: the tokeniser. size: (height, width) that it takes. recognizer: None counts codes that differ.
         resize, colour: as `pictures.fit`.
-        identity: what the file must have been made of, beside the tokeniser and the pairs' names.
+        identity: what the file must have been made of beside the tokeniser and the pairs, which go by their `identity`
+            or by their names.
 
     Raises:
         ValueError: no pairs, a picture of another size, or a file made of something else.
     """
     if not len(pairs):
         raise ValueError("`pairs` is empty; at least one is needed")
-    identity = repr([identity, fingerprint(pictures), list(size), resize, len(pairs)])
+    made_of = getattr(pairs, "identity", None) or sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
+    identity = repr([identity, made_of, fingerprint(pictures), list(size), resize, len(pairs)])
     if cache is not None and Path(cache).exists():
         return _load(Path(cache), identity)
     found: dict[str, list[torch.Tensor]] = {"source": [], "target": [], "distances": []}
+    words: dict[str, list[Any]] = {name: [] for name in WORDS}
     for start in range(0, len(pairs), BATCH):
-        both = [pair.read() for pair in pairs[start : start + BATCH]]
+        some = [pairs[n] for n in range(start, min(start + BATCH, len(pairs)))]
+        both = [pair.read() for pair in some]
         before, after = (fit([pair[n] for pair in both], size, resize, colour, "data") for n in (0, 1))
         codes = [pictures.encode(side.to(pictures.codebook.device)).cpu() for side in (before, after)]
         changed = (codes[0] != codes[1]).float() if recognizer is None else recognizer(before, after).cpu()
         for name, value in zip(found, (*codes, changed), strict=True):
             found[name].append(value)
+        for pair in some:
+            for name, value in zip(WORDS, (pair.actions, pair.kind, pair.caption, pair.name), strict=True):
+                words[name].append(value)
     tensors = {name: torch.cat(values) for name, values in found.items()}
-    words = {
-        "actions": tuple(pair.actions for pair in pairs),
-        "kinds": tuple(pair.kind for pair in pairs),
-        "captions": tuple(pair.caption for pair in pairs),
-        "names": tuple(pair.name for pair in pairs),
-    }
-    coded = CodedPairs(**tensors, **words)
+    coded = CodedPairs(**tensors, **{name: tuple(values) for name, values in words.items()})
     if cache is not None:
         _save(coded, Path(cache), identity)
     return coded

@@ -1,4 +1,6 @@
-"""Pairs of the miniature world as training data: rendered when they are encoded, each action in several wordings."""
+"""Pairs of the miniature world as training data: made when they are asked for, each action in several wordings."""
+
+from collections.abc import Sequence
 
 import torch
 
@@ -10,21 +12,32 @@ from wm_pipelines.dynamics.data import Pair
 WORDINGS = 4  # the first is the plainest
 
 
-def diorama_pairs(
-    split: str = "train", composition: str = "iid", length: int = 1000, size: int = 64, name: str = "diorama"
-) -> list[Pair]:
-    """Pairs of `DioramaDataset(kind="pairs")` with captions of their first states; `kind` is that of the action."""
-    data = DioramaDataset(kind="pairs", split=split, composition=composition, length=length, size=size, name=name)
-    return [_pair(data, n) for n in range(length)]
+class DioramaPairs(Sequence):
+    """Items `start` ... `start + length - 1` of `DioramaDataset(kind="pairs")`, with captions of their first states.
 
+    `identity` says what they are without making one; `kind` of a pair is that of its action.
+    """
 
-def _pair(data: DioramaDataset, n: int) -> Pair:
-    chain = data.chain(n)
-    words = dict.fromkeys(chain.phrases(seed)[0] for seed in [0, *range(4 * n + 1, 4 * n + WORDINGS)])
+    def __init__(
+        self, split: str = "train", composition: str = "iid", length: int = 1000, start: int = 0, size: int = 64
+    ):
+        self.data = DioramaDataset("pairs", split, composition, length=start + length, size=size)
+        self.start, self.length = start, length
+        self.identity = f"Diorama pairs {split} {composition} {start} {length} {size} {WORDINGS}"
 
-    def read() -> tuple[torch.Tensor, torch.Tensor]:
-        before, after = render(chain.states, (0,), data.size, ("rgb",)).rgb[:, 0]
-        return before, after
+    def __len__(self) -> int:
+        return self.length
 
-    said = caption(chain.states[0], "full", seed=n, relations=True).text
-    return Pair(f"{data.split}:{n}", read, tuple(words), chain.actions[0].kind, said)
+    def __getitem__(self, n: int) -> Pair:
+        if not 0 <= n < self.length:
+            raise IndexError(f"pair {n} of {self.length}")
+        n += self.start
+        chain = self.data.chain(n)
+        words = dict.fromkeys(chain.phrases(seed)[0] for seed in [0, *range(4 * n + 1, 4 * n + WORDINGS)])
+
+        def read() -> tuple[torch.Tensor, torch.Tensor]:
+            before, after = render(chain.states, (0,), self.data.size, ("rgb",)).rgb[:, 0]
+            return before, after
+
+        said = caption(chain.states[0], "full", seed=n, relations=True).text
+        return Pair(f"{self.data.split}:{n}", read, tuple(words), chain.actions[0].kind, said)

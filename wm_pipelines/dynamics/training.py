@@ -27,17 +27,20 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def read_pairs(options: dict[str, Any], size: tuple[int, int]) -> list[Pair]:
+def read_pairs(options: dict[str, Any], size: tuple[int, int], start: int = 0) -> Sequence[Pair]:
     """Pairs that `options.data` names: "diorama", a JSON file of AURORA's layout, or a folder with `pairs.jsonl`.
+
+    Args:
+        start: the first of the miniature world's.
 
     Raises:
         ValueError: another name, or what the readers refuse.
     """
     data = options["data"]
     if data == DIORAMA:
-        from wm_pipelines.dynamics.scenes import diorama_pairs
+        from wm_pipelines.dynamics.scenes import DioramaPairs
 
-        return diorama_pairs(length=options["length"], size=size[0])
+        return DioramaPairs(length=options["length"], start=start, size=size[0])
     path = Path(data)
     if path.suffix == ".json":
         return read_aurora(path)

@@ -14,7 +14,7 @@ from wm_pipelines.diorama.tokenizer import EOS, build_tokenizer
 from wm_pipelines.dynamics.coded import encode_pairs
 from wm_pipelines.dynamics.families import default_layout, make_backend
 from wm_pipelines.dynamics.layout import Sample
-from wm_pipelines.dynamics.scenes import diorama_pairs
+from wm_pipelines.dynamics.scenes import DioramaPairs
 from wm_pipelines.dynamics.training import completion_loss, save_whole
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
@@ -65,7 +65,7 @@ class DioramaWorldTask(Task):
             )
         )
         self.backend = make_backend(self.model, self.vq, self.tokenizer, layout)
-        pairs = diorama_pairs(length=self.options["length"], size=size[0])
+        pairs = DioramaPairs(length=self.options["length"], size=size[0])
         self.pairs = encode_pairs(pairs, self.backend.pictures, size, cache=self.options["cache"], identity="base")
         self.length = len(self.pairs)
         self.data = f"Diorama pairs without their actions, train split, {self.length} pairs"

@@ -1,15 +1,16 @@
 """Tuning a token model to draw the next picture: codes that change weigh more, and labels may come from a dynamics
 model."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from wm_pipelines.dynamics.coded import WORDS, CodedPairs, Recognizer
+from wm_pipelines.dynamics.coded import Recognizer, joined
 from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, label_pairs
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
-from wm_pipelines.dynamics.training import DEFAULTS, TokenTask, read_pairs
+from wm_pipelines.dynamics.training import DEFAULTS, DIORAMA, TokenTask, read_pairs
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.training import KeyedNoise, Recipe
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
@@ -63,11 +64,10 @@ class WorldModelTask(TokenTask):
             raise ValueError(f"options.dynamics is a {type(model).__name__}; it must be a dynamics model")
         size = self.backend.layout.size
         more = {**options, "data": options["unlabelled"], "length": options["unlabelled_length"]}
-        if options["unlabelled"] == options["data"] == "diorama":
-            pairs = read_pairs({**more, "length": self.length + more["length"]}, size)[self.length :]
-        else:
-            pairs = read_pairs(more, size)
+        pairs = read_pairs(more, size, start=self.length if options["data"] == DIORAMA else 0)
         unlabelled = self.coded(pairs, options["cache"] and f"{options['cache']}.unlabelled")
+        if options["unlabelled"] == DIORAMA:  # its kinds are those of the true actions
+            unlabelled = replace(unlabelled, kinds=("",) * len(unlabelled))
         cut = self.length - options["held_out"]
         held_out = self.pairs.part(range(cut, self.length))
         keep = max(1, round(options["keep"] * len(unlabelled)))
@@ -96,11 +96,3 @@ class WorldModelTask(TokenTask):
         weights = torch.ones(len(made.completion))
         weights[torch.tensor(made.codes)] = self.weights[index].flatten()
         return made, weights
-
-
-def joined(first: CodedPairs, second: CodedPairs) -> CodedPairs:
-    """The pairs of both, in order."""
-    names = ("source", "target", "distances")
-    tensors = {key: torch.cat([getattr(first, key), getattr(second, key)]) for key in names}
-    words = {key: getattr(first, key) + getattr(second, key) for key in WORDS}
-    return CodedPairs(**tensors, **words)

@@ -34,7 +34,8 @@ def test_what_was_said_has_the_score_that_it_was_said_with(pipe, token_models):
             with torch.no_grad():
                 (again,) = pipe.backend.completion_scores(state, [head + tail], [tokens])
             assert torch.allclose(again, logprobs, atol=1e-4)
-    assert pipe(before, after, max_new_tokens=2, return_dict=False)[0] == [" ".join(a.split()[:2]) for a in out.actions]
+    two = pipe(before, after, max_new_tokens=2, return_dict=False)[0]
+    assert two == [" ".join(action.split()[:2]) for action in out.actions]
 
 
 def test_a_score_depends_on_all_three(plain, token_models):
@@ -70,7 +71,7 @@ ONE = torch.rand(3, 16, 16)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": torch.rand(3, 12, 16)}, r"different sizes \(16x16, 12x16\); pass images of one size or `resize='pad'`"),
+        ({"target": torch.rand(3, 12, 16)}, r"sizes \(16x16, 12x16\); pass images of one size or `resize='pad'`"),
         ({"target": torch.rand(3, 12, 16), "resize": "crop"}, "would cut them at two boxes"),
         ({"source": torch.rand(3, 8, 8), "target": torch.rand(3, 8, 8)}, "is 8x8, but the model takes 16x16"),
         ({"target": [ONE, ONE]}, "`source` has 1 pictures and `target` 2"),

@@ -14,7 +14,8 @@ from wm_pipelines.media.pictures import save_image
 @pytest.fixture(scope="module")
 def models(token_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    for name, kind, method in (("world", WorldModelPipeline, "world-model"), ("judge", DynamicsModelPipeline, "dynamics")):
+    kinds = (("world", WorldModelPipeline, "world-model"), ("judge", DynamicsModelPipeline, "dynamics"))
+    for name, kind, method in kinds:
         pipe = kind(**token_models.make_parts("plain"))
         pipe.wm_config = WMConfig(method=method, method_config={"tuning": "full"})
         pipe.save_pretrained(folder / name)
@@ -40,7 +41,8 @@ def test_dynamics_says_and_scores(models, tmp_path):
 
 def test_world_model_writes_every_candidate(models, tmp_path):
     words = ("world-model", "--source", models / "0.png", "--model", models / "world", "--out", tmp_path / "out")
-    out = wm(*words, "--verifier", models / "judge", "--action", "move the cube", "--action", "turn it", "--candidates", 3)
+    words += ("--verifier", models / "judge", "--action", "move the cube", "--action", "turn it")
+    out = wm(*words, "--candidates", 3)
     assert out.exit_code == 0, out.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [step["action"] for step in report["steps"]] == ["move the cube", "turn it"]
