@@ -286,7 +286,7 @@ class WM_VerifyEdit(io.ComfyNode):
         before, pictures = one_picture(source, "source"), torch.stack(pictures_of(candidates))
         gate = Gate(threshold=threshold, min_changed=min_changed, min_margin=min_margin)
         judge = pipeline.load(len(pictures) + 1, 0, 0)
-        return _ranked(judged(before[None], pictures[None], actions, judge, gate, "pt"))
+        return _ranked(judged(before[None], pictures[None], actions, verifier=judge, gate=gate, output_type="pt"))
 
 
 NODES = (WM_WorldStep, WM_WorldRollout, WM_VerifyEdit)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from wm_pipelines.hub.stock import load_part
 from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.readers import parse_json, read_text
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
@@ -170,11 +172,9 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
 def _config(folder: Path) -> Any:
     from peft import LoraConfig
 
-    from wm_pipelines.runtime.readers import parse_json, read_text
-
     values = parse_json(read_text(folder / "adapter_config.json"))
     if not isinstance(values, dict) or values.get("peft_type") != "LORA":
         raise ValueError(f"adapter {str(folder)!r} is no LoRA of PEFT: its adapter_config.json says otherwise")
-    config = LoraConfig.from_pretrained(str(folder))
+    config = load_part(LoraConfig, folder)
     config.inference_mode = True
     return config

@@ -16,6 +16,7 @@ from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
 from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
@@ -67,7 +68,7 @@ class TokenTask(Task):
         self.options = {**self.defaults, **recipe.options}
         if self.options["targets"] not in TARGETS:
             raise ValueError(f"options.targets is {self.options['targets']!r}; allowed: {', '.join(TARGETS)}")
-        self.pipeline = self.pipeline_class.from_pretrained(self.options["base"])
+        self.pipeline = load_model(self.pipeline_class, self.options["base"])
         self.backend: TokenBackend = self.pipeline.backend
         self.pairs = self.read()
         self.length = len(self.pairs)

@@ -2,6 +2,7 @@
 action in words to the next picture, the best of several candidates."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,25 @@ Verifier = DynamicsModelPipeline | str | Callable | None
 UNRANKED = "num_candidates>1 without a verifier: all candidates are returned unranked"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How candidates are drawn and picked."""
+
+    count: int
+    verifier: Verifier
+    how: Sampling
+    gate: Gate
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Which pictures are made of codes: for the verifier, of all candidates, and as what."""
+
+    rescore: bool
+    all_candidates: bool
+    output_type: str
+
+
 class WorldModelPipeline(TokenPipeline):
     """Draws what an action makes of a picture, N times, and picks the best.
 
@@ -49,15 +69,15 @@ class WorldModelPipeline(TokenPipeline):
     direction = "world"
 
     def check_inputs(
-        self, action: Any, count: int, num_candidates: int, verifier: Verifier, rescore_pixels: bool, output_type: str
+        self, action: Any, count: int, num_candidates: int, verifier: Verifier, pixels: Pixels
     ) -> list[str]:
         """Refuses bad arguments before any work, and gives the actions, one for each of `count` pictures.
 
         Raises:
             ValueError: names the argument, what came and what is allowed.
         """
-        check_common(num_candidates, output_type)
-        check_verifier(verifier, self.backend.pictures, rescore_pixels)
+        check_common(num_candidates, pixels.output_type)
+        check_verifier(verifier, self.backend.pictures, pixels.rescore)
         return check_actions(action, count)
 
     @torch.no_grad()
@@ -98,14 +118,13 @@ class WorldModelPipeline(TokenPipeline):
             ValueError: as `check_inputs`; an argument out of range; a context that is too long.
         """
         sources = as_list("source", source)
-        actions = self.check_inputs(action, len(sources), num_candidates, verifier, rescore_pixels, output_type)
+        pixels = Pixels(rescore_pixels, return_candidates, output_type)
+        actions = self.check_inputs(action, len(sources), num_candidates, verifier=verifier, pixels=pixels)
         how = Sampling(temperature, top_k, top_p, guidance_scale)
         seeds = draw_seeds(generator, len(sources))
         pictures = self.fitted(sources, resize, "source")
-        out = self._step(
-            self.encode(pictures), actions, [()] * len(sources), seeds, num_candidates, verifier, how,
-            gate or Gate(), rescore_pixels, return_candidates, output_type,
-        )  # fmt: skip
+        plan = Plan(num_candidates, verifier, how, gate or Gate())
+        out = self._step(self.encode(pictures), actions, [()] * len(sources), seeds=seeds, plan=plan, pixels=pixels)
         return out if return_dict else out.to_tuple()
 
     @torch.no_grad()
@@ -140,17 +159,16 @@ class WorldModelPipeline(TokenPipeline):
             raise ValueError(f"`actions` is {actions!r}; it must be a list of one sentence or more")
         if isinstance(history, bool) or not isinstance(history, int) or history < 0:
             raise ValueError(f"`history` is {history!r}; it must be an integer, 0 or more")
-        said = self.check_inputs(actions, len(actions), num_candidates, verifier, rescore_pixels, output_type)
-        how = Sampling(temperature, top_k, top_p, guidance_scale)
+        pixels = Pixels(rescore_pixels, return_candidates, output_type)
+        said = self.check_inputs(actions, len(actions), num_candidates, verifier=verifier, pixels=pixels)
+        plan = Plan(num_candidates, verifier, Sampling(temperature, top_k, top_p, guidance_scale), gate or Gate())
         codes = self.encode(self.fitted(as_list("source", source)[:1], resize, "source"))
         past: list[tuple[torch.Tensor, str, torch.Tensor]] = []
         found = []
         for action in said:
             seeds = draw_seeds(generator, 1)
-            out = self._step(
-                codes, [action], [past[len(past) - history :]], seeds, num_candidates, verifier, how,
-                gate or Gate(), rescore_pixels, return_candidates, output_type,
-            )  # fmt: skip
+            turns = past[max(0, len(past) - history) :]
+            out = self._step(codes, [action], [turns], seeds=seeds, plan=plan, pixels=pixels)
             chosen = out.image_tokens[0, out.selected[0]].reshape(codes.shape)
             past.append((codes[0], action, chosen[0]))
             codes = chosen
@@ -163,41 +181,32 @@ class WorldModelPipeline(TokenPipeline):
         actions: Sequence[str],
         past: Sequence[Sequence[tuple[torch.Tensor, str, torch.Tensor]]],
         seeds: Sequence[int],
-        count: int,
-        verifier: Verifier,
-        how: Sampling,
-        gate: Gate,
-        rescore_pixels: bool,
-        return_candidates: bool,
-        output_type: str,
+        plan: Plan,
+        pixels: Pixels,
     ) -> WorldModelOutput:
-        grid = tuple(source.shape[1:])
-        prompts, plain = self._prompts(source, actions, past, how.guidance_scale != 1)
+        prompts, plain = self._prompts(source, actions, past, plan.how.guidance_scale != 1)
         with self.reading():
-            codes, logprobs = draw_codes(self.backend, prompts, plain, grid, seeds, count, how)
-        pictures = self.backend.pictures
-        table = pictures.codebook.device
+            codes, logprobs = draw_codes(
+                self.backend, prompts, plain, tuple(source.shape[1:]), seeds=seeds, count=plan.count, how=plan.how
+            )
+        table = self.backend.pictures.codebook.device
         origin = source[:, None].expand_as(codes)
-        change = pictures.code_distances(codes.to(table), origin.to(table)).detach().cpu()
-        scores, margins, decoded = logprobs if verifier == LIKELIHOOD else None, None, None
-        if verifier is not None and verifier != LIKELIHOOD:
-            if isinstance(verifier, DynamicsModelPipeline) and not rescore_pixels:
-                scores, margins = score_codes(verifier, source, codes, actions)
-            else:
-                decoded = self.decode(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
-                scores, margins = score_pictures(verifier, self.decode(source), decoded, actions, "pad")
-        choice = choose(scores, margins, change, gate)
-        say(choice, count, verifier)
-        rows = torch.arange(len(codes))
-        if not return_candidates:
-            wanted = codes[rows, choice.selected][:, None]
-            decoded = decoded[rows, choice.selected][:, None] if decoded is not None else None
-        else:
-            wanted = codes
-        if decoded is None:
-            decoded = self.decode(wanted.flatten(0, 1)).unflatten(0, wanted.shape[:2])
+        change = self.backend.pictures.code_distances(codes.to(table), origin.to(table)).detach().cpu()
+        scores, margins, decoded = logprobs if plan.verifier == LIKELIHOOD else None, None, None
+        if isinstance(plan.verifier, DynamicsModelPipeline) and not pixels.rescore:
+            scores, margins = score_codes(plan.verifier, source, codes, actions)
+        elif plan.verifier is not None and plan.verifier != LIKELIHOOD:
+            decoded = self._decoded(codes)
+            scores, margins = score_pictures(plan.verifier, self.decode(source), decoded, actions, resize="pad")
+        choice = choose(scores, margins, change, plan.gate)
+        say(choice, plan.count, plan.verifier)
+        if not pixels.all_candidates:
+            rows = torch.arange(len(codes))
+            decoded = self._decoded(codes[rows, choice.selected][:, None])
+        elif decoded is None:
+            decoded = self._decoded(codes)
         return WorldModelOutput(
-            images=as_images(decoded, output_type),
+            images=as_images(decoded, pixels.output_type),
             image_tokens=codes.flatten(2),
             scores=choice.scores,
             selected=choice.selected,
@@ -207,6 +216,10 @@ class WorldModelPipeline(TokenPipeline):
             logprobs=logprobs,
             change=change,
         )
+
+    def _decoded(self, codes: torch.Tensor) -> torch.Tensor:
+        """Pictures `(B, N, 3, H, W)` of codes `(B, N, h, w)`."""
+        return self.decode(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
     def _prompts(self, source, actions, past, guided: bool) -> tuple[list[list[int]], list[list[int]] | None]:
         """Tokens up to the first code of the target for each row; without words too if `guided`."""
