@@ -152,7 +152,7 @@ def picked(test: Test, dynamics) -> dict:
 
 
 def probe(test: Test, world, dynamics) -> dict[str, dict[str, float]]:
-    """Share of pairs in which a model prefers the truth to a wrong action or a wrong next picture (50 % is chance)."""
+    """Share of pairs in which a model prefers the truth to a wrong action or a wrong next picture; chance is half."""
     other = test.actions[1:] + test.actions[:1]
     random, copy = test.target.roll(1, 0), test.source
     both = (test.actions, other)
@@ -161,9 +161,10 @@ def probe(test: Test, world, dynamics) -> dict[str, dict[str, float]]:
     found = {"another action": float((true > wrong).float().mean())}
     for name, codes in pictures.items():
         found[name] = float((true > score(test, dynamics, codes[:, None], test.actions)[0][:, 0]).float().mean())
-    drawn = {"another action": likely(test, world, test.target, test.actions) > likely(test, world, test.target, other)}
+    truth = likely(test, world, test.target, test.actions)
+    drawn = {"another action": truth > likely(test, world, test.target, other)}
     for name, codes in pictures.items():
-        drawn[name] = likely(test, world, test.target, test.actions) > likely(test, world, codes, test.actions)
+        drawn[name] = truth > likely(test, world, codes, test.actions)
     return {"dynamics": found, "world": {name: float(better.float().mean()) for name, better in drawn.items()}}
 
 
