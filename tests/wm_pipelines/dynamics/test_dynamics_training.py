@@ -66,7 +66,7 @@ def test_weights_weigh_each_token_and_padding_costs_nothing(backend):
             unit.zero_()[place] = len(unit)  # of one sample alone, the mean is this token's
             one = completion_loss(backend, [sample], [unit], torch.device("cpu"))
             total, count = total + float(weight[place] * one.detach()), count + 1
-    assert abs(float(found) - total / count) < 1e-3 * abs(total / count)
+    assert abs(float(found.detach()) - total / count) < 1e-3 * abs(total / count)
 
 
 def test_stratified_visits_kinds_in_turn_and_takes_the_best_of_each():

@@ -52,17 +52,25 @@ def test_what_a_call_gives(pair, pictures):
     assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[1], named.image_tokens)
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.6}])
-def test_four_are_the_first_of_eight_and_generators_reproduce(pair, pictures, options):
+def test_two_are_the_first_of_four(pair, pictures):
     world, _ = pair
+    two, four = (world(pictures[0], ACTIONS[0], n, generator=seeded(3), return_candidates=False) for n in (2, 4))
+    assert torch.equal(two.image_tokens, four.image_tokens[:, :2]) and len(four.image_tokens[0].unique(dim=0)) > 1
+    assert torch.allclose(two.logprobs, four.logprobs[:, :2], atol=1e-4)
+    assert [len(row) for row in four.images] == [1]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.6}])
+def test_four_are_the_first_of_eight_and_generators_reproduce(plain, pictures, options):
+    world, _ = plain
+    options = {**options, "return_candidates": False}
     four, eight, again, other = (
-        world(pictures[0], ACTIONS[0], num_candidates=n, generator=seeded(seed), **options)
+        world(pictures[0], ACTIONS[0], n, generator=seeded(seed), **options)
         for n, seed in ((4, 3), (8, 3), (8, 3), (8, 4))
     )
-    assert torch.equal(four.image_tokens, eight.image_tokens[:, :4]) and torch.equal(again[1], eight[1])
+    assert torch.equal(four.image_tokens, eight.image_tokens[:, :4])
+    assert torch.equal(again.image_tokens, eight.image_tokens)
     assert not torch.equal(other.image_tokens, eight.image_tokens)
-    assert torch.allclose(four.logprobs, eight.logprobs[:, :4], atol=1e-4)
-    assert len(eight.image_tokens[0].unique(dim=0)) > 1
     state = seeded(3)
     first, second = (world(pictures[0], ACTIONS[0], generator=state) for _ in range(2))
     assert not torch.equal(first.image_tokens, second.image_tokens)  # a generator goes on
@@ -72,9 +80,10 @@ def test_a_batch_is_what_each_is_alone(pair, pictures):
     """Prompts of three lengths, so padding and positions matter."""
     world, judge = pair
     generators = [seeded(n) for n in range(3)]
-    many = world(list(pictures), ACTIONS, num_candidates=2, verifier=judge, generator=generators)
+    options = {"num_candidates": 2, "verifier": judge, "return_candidates": False}
+    many = world(list(pictures), ACTIONS, generator=generators, **options)
     for n in range(3):
-        one = world(pictures[n], ACTIONS[n], num_candidates=2, verifier=judge, generator=seeded(n))
+        one = world(pictures[n], ACTIONS[n], generator=seeded(n), **options)
         assert torch.equal(one.image_tokens[0], many.image_tokens[n])
         for key in ("scores", "margins", "logprobs"):
             assert torch.allclose(one[key][0], many[key][n], atol=1e-4)
@@ -89,7 +98,7 @@ def test_the_prompt_is_read_once_and_each_code_costs_one_token(pair, pictures):
     spent = {}
     for n in (1, 8):
         world.backend.forwards = 0
-        world(pictures[0], ACTIONS[0], num_candidates=n, generator=seeded())
+        world(pictures[0], ACTIONS[0], num_candidates=n, generator=seeded(), return_candidates=False)
         spent[n] = world.backend.forwards
     said = world.backend.sequences
     prompt = len(said.forward_prompt(world.encode(pictures[:1])[0], ACTIONS[0])) - 1
@@ -97,7 +106,7 @@ def test_the_prompt_is_read_once_and_each_code_costs_one_token(pair, pictures):
     assert spent[1] - (16 + row_ends) == spent[8] - 8 * (16 + row_ends) == prompt
     if not row_ends:
         assert spent[8] - spent[1] == 7 * 16
-    codes = world(pictures[0], ACTIONS[0], num_candidates=8, generator=seeded()).image_tokens.reshape(1, 8, 4, 4)
+    codes = torch.randint(0, 16, (1, 8, 4, 4), generator=seeded())
     source = world.encode(pictures[:1])
     spent = []
     for n in (1, 8):
