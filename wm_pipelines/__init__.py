@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.cpl.modeling import CPLPromptLearner as CPLPromptLearner
     from wm_pipelines.cpl.pipeline import CPLPipeline as CPLPipeline
     from wm_pipelines.diorama.datasets import DioramaDataset as DioramaDataset
+    from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline as DynamicsModelPipeline
     from wm_pipelines.flexecontrol.condition import Condition as Condition
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
     from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline as FlexEControlPipeline
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.text.scene_graph import Edge as Edge
     from wm_pipelines.text.scene_graph import Node as Node
     from wm_pipelines.text.scene_graph import SceneGraph as SceneGraph
+    from wm_pipelines.world_model.pipeline import WorldModelPipeline as WorldModelPipeline
 
 _PUBLIC = {
     "AttentionGraph": "wm_pipelines.graph_transformer.graph",
@@ -42,6 +44,7 @@ _PUBLIC = {
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "Condition": "wm_pipelines.flexecontrol.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
+    "DynamicsModelPipeline": "wm_pipelines.dynamics.pipeline",
     "Edge": "wm_pipelines.text.scene_graph",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
@@ -58,6 +61,7 @@ _PUBLIC = {
     "SceneGraph": "wm_pipelines.text.scene_graph",
     "WMConfig": "wm_pipelines.config",
     "WMPipeline": "wm_pipelines.pipeline",
+    "WorldModelPipeline": "wm_pipelines.world_model.pipeline",
     "embedded": "wm_pipelines.hub.store",
 }
 
