@@ -9,11 +9,11 @@ import typer
 def dynamics(
     source: Annotated[list[Path], typer.Option(help="picture before; one or several")],
     target: Annotated[list[Path], typer.Option(help="picture after, one for each source")],
+    model: Annotated[str, typer.Option(help="dynamics model: folder or Hub id")],
     action: Annotated[
         list[str] | None, typer.Option(help="score it, one for each pair or one for all; else say the likeliest")
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for report.json")] = Path("outputs/dynamics"),
-    model: Annotated[str, typer.Option(help="dynamics model: embedded name, folder or Hub id")] = "dynamics",
     base: Annotated[str | None, typer.Option(help="where the model's base is, if not as its record says")] = None,
     resize: Annotated[str | None, typer.Option(help="for pictures of another size: pad | crop")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="where a sentence is cut off")] = 48,

@@ -9,15 +9,13 @@ import typer
 def graph_transformer(
     image: Annotated[list[Path], typer.Option(help="picture; one for each question, or one for all")],
     question: Annotated[list[str], typer.Option(help="question; one for each picture, or one for all")],
+    model: Annotated[str, typer.Option(help="graph transformer, or plain ViLT: folder or Hub id")],
     context: Annotated[str | None, typer.Option(help="text beside the pictures, for all questions")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV file with a header, in place of --context")] = None,
     graph: Annotated[
         Path | None, typer.Option(help="file with a graph: our JSON, SceneGraphParser's, or FACTUAL's facts")
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path("outputs/graph-transformer"),
-    model: Annotated[
-        str, typer.Option(help="graph transformer, or plain ViLT: embedded name, folder or Hub id")
-    ] = "graph-transformer",
     candidate: Annotated[list[str] | None, typer.Option(help="answer to choose from; default: all")] = None,
     parser: Annotated[
         str, typer.Option(help="what reads the texts: rules | spacy:MODEL | factual:FOLDER_OR_HUB_ID")

@@ -9,12 +9,12 @@ import typer
 def world_model(
     source: Annotated[Path, typer.Option(help="picture before")],
     action: Annotated[list[str], typer.Option(help="what happens, in words; several follow one another")],
+    model: Annotated[str, typer.Option(help="world model: folder or Hub id")],
     out: Annotated[Path, typer.Option(help="folder for pictures and report.json")] = Path("outputs/world-model"),
-    model: Annotated[str, typer.Option(help="world model: embedded name, folder or Hub id")] = "world-model",
     base: Annotated[str | None, typer.Option(help="where the model's base is, if not as its record says")] = None,
     verifier: Annotated[
-        str | None, typer.Option(help="dynamics model that ranks: name, folder or Hub id; 'likelihood'; 'none'")
-    ] = "dynamics",
+        str, typer.Option(help="dynamics model that ranks: folder or Hub id; or 'likelihood', or 'none'")
+    ] = "likelihood",
     candidates: Annotated[int, typer.Option(help="how many to draw for each action")] = 4,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest; low values copy the source")] = 1.0,
     seed: Annotated[int, typer.Option(help="of the candidates")] = 0,
