@@ -55,7 +55,7 @@ def run(
     images: Sequence[str | os.PathLike],
     questions: Sequence[str],
     out: str | os.PathLike,
-    model: str = "graph-transformer",
+    model: str,
     context: str | None = None,
     table: str | os.PathLike | None = None,
     graph: str | os.PathLike | None = None,
