@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bootstrap_world import GRID, WORDS, Pairs, copied, read_states, sample_pairs
+from bootstrap_world import GRID, GROUND, WORDS, Pairs, copied, read_states, sample_pairs
 from cells import make_parser, parse, run_cells, same_settings
 from diffusers import VQModel
 from records import RESULTS, append, environment, verdict, verdict_lines
 from torch.nn import functional
 
-from wm_pipelines.diorama.tokens_training import COMMITMENT, Codebook
+from wm_pipelines.diorama.tokens_training import COMMITMENT, Codebook, spread
 from wm_pipelines.dynamics.backend import TokenBackend
 from wm_pipelines.dynamics.coded import CodedPairs, joined
 from wm_pipelines.dynamics.families import default_layout
@@ -69,6 +69,7 @@ def make_tokens(pairs: Pairs, seed: int, steps: int, folder: Path) -> PictureTok
             layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False, sample_size=32,
         )  # fmt: skip
         book, tokens = Codebook(torch.randn(64, 4)), PictureTokens(vq)
+        spread(tokens, pairs.before[:64])
         optimiser = torch.optim.AdamW([*vq.parameters(), *book.parameters()], lr=2e-3)
         for step in range(steps):
             rows = keyed("tokens", seed, step).integers(len(pairs.before), size=64)
@@ -81,7 +82,9 @@ def make_tokens(pairs: Pairs, seed: int, steps: int, folder: Path) -> PictureTok
             out = vq.decode(passed_on, force_not_quantize=True).sample
             loss = functional.mse_loss(vectors, features.detach())
             loss = loss + COMMITMENT * functional.mse_loss(features, vectors.detach())
-            loss = loss + 10 * functional.mse_loss(out, 2 * pictures - 1) + (out - 2 * pictures + 1).abs().mean()
+            away = (out - 2 * pictures + 1).abs()
+            sprites = ((pictures - GROUND).abs().amax(1, keepdim=True) > 0.15).float()  # a twentieth of the pixels
+            loss = loss + (away * (1 + 9 * sprites)).mean() + 5 * (away.square() * (1 + 9 * sprites)).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -31,6 +31,15 @@ class Codebook(nn.Module):
         return self.points @ self.map
 
 
+@torch.no_grad()
+def spread(tokens: PictureTokens, pictures: torch.Tensor) -> None:
+    """Lets the encoder's output begin with mean 0 and width 1 on `pictures`, as the codes do; else few are used."""
+    features = tokens.features(pictures).flatten(0, 2)
+    mean, std = features.mean(0), features.std(0).clamp(min=1e-3)
+    tokens.vq.quant_conv.weight.div_(std[:, None, None, None])
+    tokens.vq.quant_conv.bias.sub_(mean).div_(std)
+
+
 class TokensTask(Task):
     """VQ-VAE (van den Oord et al., arXiv 1711.00937): absolute and squared error and error of differences, in which
     solids count as much as floor, and the two terms of the codes, of which beta weighs the encoder's.
@@ -67,15 +76,7 @@ class TokensTask(Task):
         self.vq.quantize.embedding.requires_grad_(False)  # export writes it
         self.tokens = PictureTokens(self.vq)
         self.codebook = Codebook(torch.randn(self.options["codes"], dim))
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        """The encoder's output begins with mean 0 and width 1, as the codes do."""
-        features = self.tokens.features(self.images.pictures(range(min(64, self.length)))).flatten(0, 2)
-        mean, std = features.mean(0), features.std(0).clamp(min=1e-3)
-        self.vq.quant_conv.weight.div_(std[:, None, None, None])
-        self.vq.quant_conv.bias.sub_(mean).div_(std)
+        spread(self.tokens, self.images.pictures(range(min(64, self.length))))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"vq": self.vq, "codebook": self.codebook}
