@@ -76,28 +76,19 @@ def load_mujoco() -> ModuleType:
 
 @dataclass(frozen=True)
 class Touch:
-    """How two bodies push each other apart: r'' + 2 z w r' + w^2 r = 0 for the overlap r while that is a push, and
-    slip v obeys v' = -grip v as far as friction can.
-
-    A softer spring lets bodies sink in and a harder one needs shorter steps; a weaker grip leaves slip after a bounce
-    and a stronger one lifts what slides, as MuJoCo's contacts push harder where they slip.
-    """
+    """How two bodies push each other apart: r'' + 2 z w r' + w^2 r = 0 for the overlap r while that is a push."""
 
     ratio: float  # z
     rate: float  # w, 1/s
-    grip: float  # 1/s
 
     @property
     def solref(self) -> tuple[float, float]:
+        """As MuJoCo takes it: minus stiffness and minus damping, for a unit of mass."""
         return -self.rate * self.rate, -2 * self.ratio * self.rate
-
-    @property
-    def solreffriction(self) -> tuple[float, float]:
-        return -self.rate * self.rate, -self.grip
 
 
 HARDNESS = 1300.0  # 1/s: what meets something at speed v sinks in by v / HARDNESS
-RESTING = Touch(5.0, 500.0, 300.0)  # 2 z w is 1 / STEP: the speed of approach is gone within one step
+RESTING = Touch(5.0, 500.0)  # 2 z w is 1 / STEP: the speed of approach is gone within one step
 
 
 def bouncing(restitution: float) -> Touch:
@@ -110,7 +101,7 @@ def bouncing(restitution: float) -> Touch:
     for _ in range(60):
         z = (low + high) / 2
         low, high = (z, high) if _given_back(z) > restitution else (low, z)
-    return Touch(z, max(RESTING.rate, HARDNESS * _depth(z)), 1000.0)
+    return Touch(z, max(RESTING.rate, HARDNESS * _depth(z)))
 
 
 def _given_back(z: float) -> float:
@@ -135,7 +126,7 @@ def _depth(z: float) -> float:
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
-def build_model(scene: Scene, step: float, gravity: float, friction: float, damping: float):
+def build_model(scene: Scene, step: float, gravity: float, damping: float):
     """The MuJoCo model of the floor and the objects: body and geom i + 1 are object i, geom 0 is the floor."""
     mujoco = load_mujoco()
     kinds = mujoco.mjtGeom
@@ -143,6 +134,10 @@ def build_model(scene: Scene, step: float, gravity: float, friction: float, damp
     spec.option.timestep = step
     spec.option.gravity = (0.0, 0.0, -gravity)
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    # solved to the end and from the beginning, so that nothing depends on what else there is, somewhere
+    spec.option.tolerance = 1e-15
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART
+    spec.option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE  # `Touches` reads it
     # by default, coaxial cylinders may be found to be deep inside each other
     spec.option.ccd_tolerance, spec.option.ccd_iterations = 1e-9, 100
     # the floor is a box, as an upright cylinder on a plane may be found to be deep inside it
@@ -163,11 +158,10 @@ def build_model(scene: Scene, step: float, gravity: float, friction: float, damp
         spec.add_pair(
             geomname1=a,
             geomname2=b,
-            condim=3 if friction > 0 else 1,
-            friction=(friction, friction, 0, 0, 0),
+            condim=3,
+            friction=(1e-5, 1e-5, 0, 0, 0),  # none: the rows are there for `Touches`
             gap=NEAR,
             solref=RESTING.solref,
-            solreffriction=RESTING.solreffriction,
             solimp=(0.9999, 0.9999, 0.001, 0.5, 2),
         )
     model = spec.compile()

@@ -108,11 +108,11 @@ def simulate(
         scene: with a floor and objects that have no motion; its camera may move.
         starts: how objects set off, by id; the others are at rest.
         gravity: m/s^2 downwards, -2 to 20; below 0 things fall upwards, and faster than at -2 they leave the picture.
-        friction: Coulomb coefficient between all surfaces, 0 to 2.
+        friction: Coulomb's coefficient of all surfaces, 0 to 2; what nothing but friction holds creeps by some mm/s.
         damping: share of the speed and of the spin that is lost in a second, as a rate (1/s), 0 to 100. There is no
             switch for inertia: at 20 and more things stop as soon as nothing drives them.
         restitution: share of the speed of approach that two bodies part with, 0 to 1; what comes out is within 0.035
-            of it where they meet without slip. Above 0.8 solids that tumble with friction can gain energy.
+            of it. It is for impacts: what stays in touch for 0.02 s rests.
         frames: T; default `scene.duration`.
 
     Raises:
@@ -126,12 +126,12 @@ def simulate(
     mujoco = load_mujoco()
     steps = math.ceil(1 / scene.fps / STEP)
     step = 1 / scene.fps / steps
-    model = build_model(scene, step, gravity, friction, damping)
+    model = build_model(scene, step, gravity, damping)
     data = mujoco.MjData(model)
     _place(model, data, scene, starts)
     mujoco.mj_forward(model, data)
     _check_apart(data, scene)
-    touches = Touches(model, bouncing(restitution), scene, steps, step)
+    touches = Touches(model, bouncing(restitution), friction, scene, steps, step)
     touches.start(data)
     data.qvel[:] -= step / 2 * data.qacc
     states = [_state(data, step)]

@@ -1,14 +1,16 @@
-"""What touches what while MuJoCo steps: bounces and rest told apart, and the contacts that come of it (our design)."""
+"""What touches what while MuJoCo steps: bounces and rest told apart, friction, and the contacts that come of it (our
+design)."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from wm_pipelines.diorama.bodies import RESTING, Touch
+from wm_pipelines.diorama.bodies import RESTING, Touch, load_mujoco
 from wm_pipelines.diorama.scene import Scene
 
 BOUNCE = 0.02  # seconds: a touch that lasts longer is one of bodies that rest on each other
+GRIP = 0.3  # share of slip that friction takes at most in a step
 SAME = 0.25  # frames: touches of one pair with a shorter pause between them are one contact
 
 
@@ -36,17 +38,20 @@ class Contact:
 
 
 class Touches:
-    """Tells bounces from rest, and keeps every touch of every step.
+    """Tells bounces from rest, adds friction, and keeps every touch of every step.
 
     Two bodies that are near each other bounce for the first `BOUNCE` seconds and rest from then on, until they part;
     what lies on something at the start rests.
 
     Args:
-        bounce: how bodies touch at first. steps: of a frame. step: seconds.
+        bounce: how bodies touch at first. friction: Coulomb's coefficient. steps: of a frame. step: seconds.
     """
 
-    def __init__(self, model, bounce: Touch, scene: Scene, steps: int, step: float):
-        self.model, self.bounce, self.steps, self.step = model, bounce, steps, step
+    def __init__(self, model, bounce: Touch, friction: float, scene: Scene, steps: int, step: float):
+        self.model, self.bounce, self.friction, self.steps, self.step = model, bounce, friction, steps, step
+        self.mujoco = load_mujoco()
+        each = np.hstack([np.repeat(model.body_mass[1:, None], 3, axis=1), model.body_inertia[1:]])
+        self.lightness = 1 / each.reshape(-1)  # of each coordinate of velocity
         self.patience = math.ceil(BOUNCE / step)
         self.ids = np.array([0, *(o.id for o in scene.objects)])
         pairs = zip(model.pair_geom1.tolist(), model.pair_geom2.tolist(), strict=True)
@@ -75,9 +80,31 @@ class Touches:
         for pair in [pair for pair, until in self.waiting.items() if until == number]:
             self._set(pair, RESTING)
             del self.waiting[pair]
+        rub = self._rub(data)
         if geom is not None:
-            kept = (contact.dist, contact.pos, contact.frame, contact.efc_address, data.efc_force)
-            self.steps_seen.append((number, geom, *(v.copy() for v in kept)))
+            kept = (contact.dist.copy(), contact.pos.copy(), contact.frame.copy(), contact.efc_address.copy())
+            self.steps_seen.append((number, geom, *kept, data.efc_force.reshape(-1, 3) + rub))
+
+    def _rub(self, data) -> np.ndarray:
+        """Sets the friction of the next step and returns it, (C, 3) along the axes of the C touches that push.
+
+        Against the slip, at most `friction` times the normal force, and no more than ends the share `GRIP` of the
+        slip in a step; one step late. MuJoCo's own friction is of another kind: it holds against acceleration, so it
+        gives energy to what tumbles, and it lifts what slides.
+        """
+        rub = np.zeros((data.nefc // 3, 3))
+        if len(rub) == 0 or self.friction == 0:
+            data.qfrc_applied[:] = 0
+            return rub
+        slip = data.efc_vel.reshape(-1, 3)[:, 1:]
+        speed = np.hypot(slip[:, 0], slip[:, 1]) + 1e-12
+        # forces of 1 at all touches change the slip at each by no more than `ease` in a second
+        reach = np.abs(data.efc_J.reshape(len(rub), 3, -1)[:, 1:])
+        ease = (reach * (reach.sum((0, 1)) * self.lightness)).sum(2).max(1)
+        most = np.minimum(self.friction * data.efc_force[::3] / speed, GRIP / (ease * self.step))
+        rub[:, 1:] = -most[:, None] * slip
+        self.mujoco.mj_mulJacTVec(self.model, data, data.qfrc_applied, rub.reshape(-1))
+        return rub
 
     def contacts(self) -> tuple[Contact, ...]:
         """All contacts, in order of time."""
@@ -114,7 +141,6 @@ class Touches:
 
     def _set(self, pair: int, touch: Touch) -> None:
         self.model.pair_solref[pair] = touch.solref
-        self.model.pair_solreffriction[pair] = touch.solreffriction
 
     def _pattern(self, geom: np.ndarray) -> tuple[np.ndarray, frozenset[int]]:
         key = geom.tobytes()
@@ -131,7 +157,5 @@ class Touches:
         begins = np.cumsum([0, *(len(r) for r in each[-1])])[:-1]
         force = np.zeros((len(distance), 3))
         on = address >= 0
-        dim = len(rows) // max(1, on.sum())
-        address = (np.repeat(begins, count) + address)[on]
-        force[on, :dim] = rows[address[:, None] + np.arange(dim)]
+        force[on] = rows[np.repeat(begins, count)[on] + address[on] // 3]
         return np.repeat(each[0], count), geom, distance, point, axes.reshape(-1, 3, 3), force
