@@ -39,7 +39,8 @@ def write_question_sheet(
         raise ValueError(f"`family` is {family!r}; allowed: {', '.join(FAMILIES)}")
     items = [item for n, name in enumerate([family] * ITEMS if family else FAMILIES) for item in _drawn(name, seed, n)]
     clips = [render(i.clip.scene, range(i.clip.shown), size, ("rgb",)).rgb[0] for i in items]
-    rows = [_row(item, clip) for item, clip in zip(items, clips, strict=True)]
+    columns = min(COLUMNS, max(len(clip) for clip in clips))
+    rows = [_row(item, clip, columns) for item, clip in zip(items, clips, strict=True)]
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
     top = 0
     for row in rows:
@@ -72,17 +73,17 @@ def _together(clips: list[torch.Tensor]) -> list[torch.Tensor]:
     return frames
 
 
-def _row(item: Item, clip: torch.Tensor) -> Image.Image:
-    count = min(COLUMNS, len(clip))
+def _row(item: Item, clip: torch.Tensor, columns: int) -> Image.Image:
+    count = min(columns, len(clip))
     side = max(TILE, clip.shape[-1])
     lines = [line for part in describe(item) for line in textwrap.wrap(part, 74, subsequent_indent="    ")]
-    row = Image.new("RGB", (COLUMNS * (side + 2) + TEXT, max(side + 8, LINE * len(lines) + 8)), "white")
+    row = Image.new("RGB", (columns * (side + 2) + TEXT, max(side + 8, LINE * len(lines) + 8)), "white")
     for k in range(count):
         t = round(k * (len(clip) - 1) / max(1, count - 1))
         row.paste(to_pil(clip[t]).resize((side, side), Image.Resampling.NEAREST), (k * (side + 2), 4))
     pen, font = ImageDraw.Draw(row), ImageFont.load_default(FONT)
     for n, line in enumerate(lines):
-        pen.text((COLUMNS * (side + 2) + 6, 4 + n * LINE), line, fill="black", font=font)
+        pen.text((columns * (side + 2) + 6, 4 + n * LINE), line, fill="black", font=font)
     return row
 
 

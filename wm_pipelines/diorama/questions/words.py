@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "asking": "same other there seen itself who compared which while",
-    "motion": "over floor picture place goes go moves moved turns jumps jump stays comes way straight lower higher",
+    "motion": "halfway over floor picture place goes go moves moved turns jumps jump stays way straight lower higher",
     "events": "order cause caused wall inertia makes because touch touches hits hit stops stopped would without still "
     "let ends clip earlier shortly farther nearer height high be will",
     "contexts": f"friend thing near yesterday that name price row {' '.join((*NAMES, *THINGS, *LIKINGS, *FILLERS))}",
