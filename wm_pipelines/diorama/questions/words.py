@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 _WORDS = {
-    "asking": "same other there seen itself who compared which while",
+    "asking": "has same other there seen itself who compared which while",
     "motion": "halfway over floor picture place goes go moves moved turns jumps jump stays way straight lower higher",
     "events": "order cause caused wall inertia makes because touch touches hits hit stops stopped would without still "
     "let ends clip earlier shortly farther nearer height high be will",
