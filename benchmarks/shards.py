@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="1 and 2 are among them")
-    parser.add_argument("--shards", type=int, default=24)
+    parser.add_argument("--shards", type=int, default=32)
     parser.add_argument("--work-s", type=float, default=0.5, help="seconds that a shard waits; it computes half of it")
     parser.add_argument("--ray", action="store_true", help="measure Ray Data too")
     parser.add_argument("--repeats", type=int, default=3)

@@ -75,7 +75,8 @@ def run_with_ray(
                     raise untold(json.loads(answer["error"]))
                 on_settled()
         except ray.exceptions.RayError as error:
-            raise RuntimeError(f"Ray could not run the actors: {str(error).strip().splitlines()[-1]}") from error
+            last = (str(error).strip() or repr(error)).splitlines()[-1]
+            raise RuntimeError(f"Ray could not run the actors: {last}") from error
 
 
 def imported() -> Any:

@@ -71,6 +71,20 @@ def test_stages_follow_one_another(tmp_path, plan, stages, monkeypatch):
     assert [row["n"] for row in plan_rows(second)] == [3 + 6 + 9 + 12, 15 + 18 + 21 + 24, 27 + 30]
 
 
+@pytest.mark.parametrize("columns", [None, {"a": "list<int8>"}])
+def test_a_stage_may_use_one_row_again(plan, columns):
+    def again(shard):
+        row = {"a": [0]}
+        for _ in range(3):
+            row["a"][0] += 1
+            yield row
+
+    for name, stage in (("one", again), ("two", EachFile(lambda path, config: again(path)))):
+        made = plan(name, [[1]], columns=columns)
+        run_stage(made, stage)
+        assert [row["a"] for row in plan_rows(made)] == [[1], [2], [3]]
+
+
 def test_progress(plan, stages):
     told = []
     run_stage(plan(), EachFile(stages.numbers), on_shard=lambda *counts: told.append(counts))

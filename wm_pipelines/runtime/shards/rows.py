@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +43,10 @@ def check_columns(columns: Any) -> None:
     _schema(columns)
 
 
-def encode(rows: Sequence[Any], columns: Columns | None) -> tuple[bytes, list[tuple[int, str]]]:
+def encode(rows: Iterable[Any], columns: Columns | None) -> tuple[bytes, list[tuple[int, str]]]:
     """The bytes of a file that holds `rows`, and (index, reason) of those that can't be written and are not in it.
 
-    Equal rows give equal bytes, with one version of pyarrow.
+    Equal rows give equal bytes, with one version of pyarrow. A row is taken as it is when it comes.
     """
     refused, good = [], []
     for i, row in enumerate(rows):
@@ -132,7 +132,7 @@ def _typed(row: Any, columns: Columns) -> dict[str, Any]:
     for name, kind in columns.items():
         if row[name] is not None and not _fits(row[name], kind):
             raise ValueError(f"`{name}` must be {kind} or None, got {row[name]!r:.80}")
-    return row
+    return {name: list(row[name]) if isinstance(row[name], list | tuple) else row[name] for name in columns}
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -1,15 +1,16 @@
 """What a stage is: it makes the rows of a shard from its files, and says which of them it couldn't make."""
 
+import copy
 import errno
 import inspect
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wm_pipelines.runtime.shards.plan import Plan, Shard
-from wm_pipelines.runtime.shards.rows import encode
+from wm_pipelines.runtime.shards.rows import count, encode
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of the disk that end a run: no shard fails because of them."""
@@ -48,7 +49,7 @@ class EachFile:
     def __call__(self, shard: Shard) -> Iterable[dict[str, Any] | Failed]:
         for key, path in zip(shard.keys, shard.paths, strict=True):
             try:
-                yield from list(self.function(path, shard.config))
+                yield from [copy.deepcopy(row) for row in self.function(path, shard.config)]
             except Exception as error:  # whatever a decoder or a model throws at a broken file
                 if is_full(error):
                     raise
@@ -76,20 +77,23 @@ def make(plan: Plan, name: str, stage: Stage) -> Made:
         ValueError: an input changed since the plan was made. OSError: a disk is full.
     """
     shard = plan.shard(name)
-    rows, letters = [], []
-    try:
+    letters = []
+
+    def rows() -> Iterator[Any]:
         for found in stage(shard):
             if isinstance(found, Failed):
                 letters.append(letter(name, str(found.key), str(found.reason)))
             else:
-                rows.append(found)
-        data, refused = encode(rows, plan.columns)
+                yield found
+
+    try:
+        data, refused = encode(rows(), plan.columns)
     except Exception as error:  # the shard fails, the run goes on
         if is_full(error):
             raise
         return Made(None, 0, [letter(name, None, reason(error))])
     letters += [letter(name, f"row {i}", why) for i, why in refused]
-    return Made(data, len(rows) - len(refused), letters)
+    return Made(data, count(data, plan.columns), letters)
 
 
 def is_class(stage: Any) -> bool:
