@@ -97,7 +97,7 @@ def test_the_text_prior_is_how_often_it_is_right(rho):
 def test_worlds_of_other_laws_are_the_same_question_with_their_own_truth():
     conflicts = 0
     for name in KNOWING:
-        for n in range(1):
+        for n in range(2):
             normal = sample_question(name, "counter", n)
             other = sample_question(name, "counter", n, world="counter")
             assert (other.question.text, other.question.options) == (normal.question.text, normal.question.options)
@@ -137,6 +137,10 @@ def test_every_word_is_one_token(tmp_path):
             words = re.findall(r"[a-z]+", text)
             assert set(words) <= set(QUESTION_VOCABULARY), sorted(set(words) - set(QUESTION_VOCABULARY))
             assert len(tokenizer(" ".join(words)).input_ids) == len(words) + 2
+    for name in EVENTS:
+        for n in range(30):
+            ask = draw(name, "words", n, setting=Setting(frames=16))[0]
+            assert set(re.findall(r"[a-z]+", " ".join([ask.text, *ask.options]))) <= set(QUESTION_VOCABULARY)
     assert {"moves", "moved", "order", "cause", "wall", "inertia"} <= set(QUESTION_VOCABULARY)
 
 

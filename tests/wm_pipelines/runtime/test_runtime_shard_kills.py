@@ -52,7 +52,8 @@ def test_kill_of_a_worker_in_the_middle_of_a_shard(tmp_path, plan, stages, drive
     for shard, workers in made_by.items():
         assert len(workers) == 1 + sum(shard == s for s, _ in killed)  # again where its worker died, and only there
         assert len(list(workers.values())[-1]) == 6
-    assert len({pid for _, _, pid in lines(log)}) == 4
+    # two that were killed and whoever did the rest: on a busy machine a worker may find nothing left to do
+    assert {pid for _, pid in killed} < {pid for _, _, pid in lines(log)}
 
 
 @pytest.mark.parametrize("executor", ["here", "processes"])

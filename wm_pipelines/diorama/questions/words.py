@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 _WORDS = {
-    "asking": "has same other there seen itself who compared which while",
+    "asking": "has this same other there seen itself who compared which while",
     "motion": "halfway over floor picture place goes go moves moved turns jumps jump stays way straight lower higher",
-    "events": "order cause caused wall inertia makes because touch touches hits hit stops stopped would without still "
-    "let ends clip earlier shortly farther nearer height high be will",
+    "events": "order cause caused wall inertia makes because touch touches hits hit stop stops stopped stay at would "
+    "without still let ends clip earlier shortly farther nearer height high be will",
     "contexts": f"friend thing near yesterday that name price row {' '.join((*NAMES, *THINGS, *LIKINGS, *FILLERS))}",
     "verbs": " ".join(verb.removesuffix("s") for verb in LIKINGS),
     "numbers": " ".join(NUMBERS),
