@@ -74,7 +74,10 @@ class WM_WorldStep(io.ComfyNode):
                 Pipeline.Input("pipeline", tooltip="A world model from WM Load Pipeline."),
                 io.Image.Input("image", tooltip="One picture, the state before the action."),
                 io.String.Input(
-                    "action", default="move the red cube to the left", multiline=True, tooltip="What happens, in words: one action."
+                    "action",
+                    default="move the red cube to the left",
+                    multiline=True,
+                    tooltip="What happens, in words: one action.",
                 ),
                 *_sampling(),
                 io.Int.Input(
