@@ -143,9 +143,18 @@ def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=1)] = 64,
+    question: Annotated[
+        str | None, typer.Option(help="questions instead: the name of a family, or 'all' for one of each")
+    ] = None,
 ) -> None:
     """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
-    from wm_pipelines.diorama.sheet import write_sheet
+    if question is not None:
+        from wm_pipelines.diorama.questions.sheet import write_question_sheet
 
-    for path in write_sheet(out, seed, size):
+        paths = write_question_sheet(out, seed, size, None if question == "all" else question)
+    else:
+        from wm_pipelines.diorama.sheet import write_sheet
+
+        paths = write_sheet(out, seed, size)
+    for path in paths:
         typer.echo(path)

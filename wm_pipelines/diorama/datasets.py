@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import PATTERNS, Camera, Scene, sample_scene
 from wm_pipelines.runtime.random import keyed
 
-KINDS = ("image", "video", "multiview")
-LATER = {"pairs": "the dynamics model", "questions": "VLM4D"}  # what these kinds of data set come with
+if TYPE_CHECKING:
+    from wm_pipelines.diorama.questions import Knobs
+
+KINDS = ("image", "video", "multiview", "questions")
+LATER = {"pairs": "the dynamics model"}  # what these kinds of data set come with
 SPLITS = ("train", "val", "test")
 COMPOSITIONS = ("iid", "held_out", "all")
 MAPS = ("rgb", "ids", "depth")
@@ -41,10 +45,13 @@ class DioramaDataset(Dataset):
         views: cameras of a multiview item; the first is the scene's own.
         camera_motion: the camera of a video moves too.
         name: first part of every key; another name is another world of scenes.
+        families, context, world, knobs: of questions, as `wm_pipelines.diorama.questions.QuestionSource` takes them;
+            what else shapes scenes and captions has no say in them.
 
     Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres,
     `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps, a multiview item a
-    leading V axis and `cameras`.
+    leading V axis and `cameras`. A question has a leading T axis (1 for a picture), and instead of a caption `item`
+    (question and clip), `question` (the record), `text` (its context and question), `options` and `answer` (an index).
     """
 
     def __init__(
@@ -63,6 +70,10 @@ class DioramaDataset(Dataset):
         name: str = "diorama",
         views: int = 4,
         camera_motion: bool = False,
+        families: str | Sequence[str] | None = None,
+        context: str | None = None,
+        world: str = "normal",
+        knobs: "Knobs | None" = None,
     ):
         from wm_pipelines.diorama.language import DETAILS
 
@@ -90,6 +101,13 @@ class DioramaDataset(Dataset):
         self.num_objects, self.same_shape, self.patterns = num_objects, same_shape, patterns
         self.detail, self.relations, self.frames, self.name = detail, relations, frames, name
         self.views, self.camera_motion = views, camera_motion
+        if kind == "questions":
+            from wm_pipelines.diorama.questions import Knobs, QuestionSource
+
+            knobs = replace(knobs or Knobs(), camera_motion=True) if camera_motion else knobs
+            self.questions = QuestionSource(families, context, world, knobs, frames, composition, (name, split))
+        elif (families, context, world, knobs) != (None, None, "normal", None):
+            raise ValueError(f"`families`, `context`, `world` and `knobs` are for questions; `kind` is {kind!r}")
 
     def __len__(self) -> int:
         return self.length
@@ -102,6 +120,8 @@ class DioramaDataset(Dataset):
     def scene(self, index: int) -> Scene:
         """The state of item `index`."""
         key = self._key(index)
+        if self.kind == "questions":
+            return self.questions.item(index).clip.scene
         counts, least = self.num_objects, 12.0
         if counts is None:
             crowd = keyed("crowd", *key).random() < CROWD
@@ -138,6 +158,9 @@ class DioramaDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         from wm_pipelines.diorama.language import caption
 
+        if self.kind == "questions":
+            self._key(index)
+            return self.questions.rendered(index, self.size, MAPS)
         scene = self.scene(index)
         words = caption(scene, self.detail, seed=index, relations=self.relations)
         item = {"index": index, "scene": scene, "caption": words.text, "spans": words.spans}

@@ -1,9 +1,12 @@
-"""A clip that questions are asked about: its state, the part that is seen, and how the physics made it (our design)."""
+"""A clip that questions are asked about: its state, what of it is seen, and how the physics made it (our design)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from wm_pipelines.diorama.questions.record import read_record
+from wm_pipelines.diorama.questions.setup import Contacts, Setup, happen
 from wm_pipelines.diorama.questions.tracks import Track, View, track_of, view_of
 from wm_pipelines.diorama.questions.transforms import backwards, mirrored
 from wm_pipelines.diorama.scene import Scene, SceneObject
@@ -14,12 +17,20 @@ class Clip:
     """A scene, of which the frames 0 .. shown - 1 are seen; its `duration` covers what comes after them too.
 
     Args:
-        contacts: (time in frames, first id, second id; 0 is the floor) of each touch, in order.
+        contacts: (time in frames, first id, second id) of each touch between objects, in order.
+        setup: how the physics made it, where it did.
     """
 
     scene: Scene
     shown: int
-    contacts: tuple[tuple[float, int, int], ...] = ()
+    contacts: Contacts = ()
+    setup: Setup | None = None
+
+    @classmethod
+    def of(cls, setup: Setup, shown: int) -> "Clip":
+        """What becomes of `setup`."""
+        scene, contacts = happen(setup)
+        return cls(scene, shown, contacts, setup)
 
     def __post_init__(self):
         if not 1 <= self.shown <= self.scene.duration:
@@ -46,10 +57,27 @@ class Clip:
 
     def mirrored(self) -> "Clip":
         """Left and right exchanged."""
-        return replace(self, scene=mirrored(self.scene))
+        return replace(self, scene=mirrored(self.scene), setup=self.setup and self.setup.mirrored())
 
     def backwards(self) -> "Clip":
-        """The frames that are seen, in reverse."""
+        """The frames that are seen, in reverse; no physics made these."""
         last = self.shown - 1
         contacts = sorted((last - t, a, b) for t, a, b in self.contacts if t <= last)
         return Clip(backwards(replace(self.scene, duration=self.shown)), self.shown, tuple(contacts))
+
+    def to_dict(self) -> dict:
+        return {
+            "scene": json.loads(self.scene.to_json()),
+            "shown": self.shown,
+            "contacts": [list(c) for c in self.contacts],
+            "setup": self.setup and self.setup.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "Clip":
+        """The inverse of `to_dict`; a field that is missing or unknown is a ValueError."""
+        if not isinstance(data, dict) or not {"scene", "setup"} <= set(data):
+            raise ValueError("a clip is a JSON object with a scene and a setup")
+        setup = None if data["setup"] is None else Setup.from_dict(data["setup"])
+        scene = Scene.from_json(json.dumps(data["scene"]))
+        return read_record(cls, {**data, "scene": scene, "setup": setup})

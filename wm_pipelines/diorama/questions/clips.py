@@ -40,7 +40,7 @@ WAYS = {
     "still": "it stays still",
 }
 SEEN = {"left": "left", "right": "right", "up": "up", "down": "down", "still": "it stays in its place"}
-CORNERS = {"left": "to its left", "right": "to its right", "straight": "it goes straight on", "back": "it comes back"}
+CORNERS = {"left": "to its left", "right": "to its right", "straight": "straight on", "back": "back"}
 TURNS = {
     "clockwise": "clockwise",
     "counterclockwise": "counterclockwise",
@@ -68,14 +68,13 @@ def _ask_of_one(words: dict, groups: list, text: str, rng: np.random.Generator, 
     return Ask(text.format(the(pair)), {"object": list(pair)}, options, options)
 
 
-def _stage_one(rng, ask: Ask, setting: Setting, motion, stage: Stage | None = None, **looks: str) -> Clip | None:
-    """The object with `motion()`, and bystanders."""
-    stage = stage or clip_stage(rng, setting)
-    pair = tuple(ask.program["object"])
+def _stage_one(stage: Stage, ask: Ask, motion, **looks: str) -> Clip | None:
+    """The object with `motion()`, and bystanders, which have a pattern if it has."""
+    pair, setting = tuple(ask.program["object"]), stage.setting
     if not stage.put(*pair, motion, **looks):
         return None
-    if not put_bystanders(stage, decoys(rng, setting, pair, setting.knobs.bystanders), **looks):
-        return None
+    looks = {name: value for name, value in looks.items() if name == "pattern"}
+    put_bystanders(stage, decoys(stage.rng, setting, pair, setting.knobs.bystanders), **looks)
     return Clip(stage.scene, setting.frames) if stage.allowed() else None
 
 
@@ -88,14 +87,14 @@ def _truth_of_one(measure, words: dict[str, str], program: dict, clip: Clip, fra
 
 
 def stage_translation(rng: np.random.Generator, ask: Ask, answer: str, setting: Setting) -> Clip | None:
-    return _stage_one(rng, ask, setting, lambda: moves(rng, _word(WAYS, answer), setting.frames))
+    return _stage_one(clip_stage(rng, setting), ask, lambda: moves(rng, _word(WAYS, answer), setting.frames))
 
 
 def stage_picture(rng: np.random.Generator, ask: Ask, answer: str, setting: Setting) -> Clip | None:
     """The camera moves or not, the object moves or not, until the picture shows the answer."""
     camera = moving_camera(rng, setting.frames) if rng.random() < 0.8 else None
     stage = Stage(rng, setting, setting.frames, camera)
-    return _stage_one(rng, ask, setting, lambda: moves(rng, pick(rng, ("still", *ROUND)), setting.frames), stage)
+    return _stage_one(stage, ask, lambda: moves(rng, pick(rng, ("still", *ROUND)), setting.frames))
 
 
 def stage_corner(rng: np.random.Generator, ask: Ask, answer: str, setting: Setting) -> Clip | None:
@@ -109,7 +108,7 @@ def stage_corner(rng: np.random.Generator, ask: Ask, answer: str, setting: Setti
             for way, start, end in ((first, 0, middle), (then[_word(CORNERS, answer)], middle, setting.frames - 1))
         )
 
-    return _stage_one(rng, ask, setting, motion)
+    return _stage_one(clip_stage(rng, setting), ask, motion)
 
 
 def stage_rotation(rng: np.random.Generator, ask: Ask, answer: str, setting: Setting) -> Clip | None:
@@ -118,7 +117,8 @@ def stage_rotation(rng: np.random.Generator, ask: Ask, answer: str, setting: Set
         drifts = rng.random() < 0.4
         return (*turning, *((travel(rng, pick(rng, ROUND), 0, setting.frames - 1, (0.5, 1.0)),) if drifts else ()))
 
-    return _stage_one(rng, ask, setting, motion, pattern="striped")
+    # small stripes are hard to see
+    return _stage_one(clip_stage(rng, setting), ask, motion, size="large", pattern="striped")
 
 
 # --- counting --------------------------------------------------------------------------------------------------------
@@ -208,9 +208,7 @@ def stage_absent(rng: np.random.Generator, ask: Ask, answer: str, setting: Setti
     if answer != ask.program["nothing"]:
         return stage_translation(rng, ask, answer, setting)
     stage = clip_stage(rng, setting)
-    pairs = decoys(rng, setting, tuple(ask.program["object"]), 1 + setting.knobs.bystanders)
-    if not put_bystanders(stage, pairs):
-        return None
+    put_bystanders(stage, decoys(rng, setting, tuple(ask.program["object"]), 1 + setting.knobs.bystanders))
     return Clip(stage.scene, setting.frames) if stage.allowed() else None
 
 
@@ -258,7 +256,7 @@ FAMILIES = (
     ),
     _family(
         "translation_object",
-        "seen from {} itself, which way does it go on?",
+        "halfway, seen from {} itself, which way does it go?",
         measures.corner,
         CORNERS,
         [LEFT_RIGHT, ("straight",), ("back",)],

@@ -1,9 +1,9 @@
 """Contexts: rows that tell, in random order, what no picture shows; one or two of them matter (our design).
 
-"facts" say what persons like, own or want; "graph" says where the objects were yesterday, among things that are not in
-the picture; a "table" has a name, an object and a price in each row. Every object stands in as many rows as the others
-(one more at most), and other rows share the anchor or the relation with the one that matters, so that neither how often
-something is said nor half of a question tells the answer.
+"facts" say what persons like, own or want; "graph" says where the objects were yesterday, among things that are not
+in the picture; a "table" has a name, an object and a price in each row. Every object stands in as many rows as the
+others (one more at most), and other rows share the anchor or the relation with the one that matters, so that neither
+how often something is said nor half of a question tells the answer.
 """
 
 from collections.abc import Sequence

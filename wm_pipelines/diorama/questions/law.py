@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wm_pipelines.diorama.questions.record import Context, TextGraph
-from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
+from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, HELD_OUT_RELATIONS, SHAPES
 
 if TYPE_CHECKING:
     from wm_pipelines.diorama.questions.clip import Clip
 
 CONTEXTS = ("facts", "table", "graph")
+CLASHES = tuple({a, b} for _, a, b in HELD_OUT_RELATIONS)  # shapes that stand in relations held out of training
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Setting:
     def shapes(self, colour: str) -> list[str]:
         return [s for c, s in self.pairs if c == colour]
 
+    def clash(self, *pairs: tuple[str, str]) -> bool:
+        """Whether this composition lacks relations of these objects, so that not every order of them occurs."""
+        shapes = {shape for _, shape in pairs}
+        return self.composition == "train" and any(clash <= shapes for clash in CLASHES)
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -119,6 +125,8 @@ class Family:
         reverse: the same for the clip run backwards, or None for pictures.
         contexts: kinds of context that it can be asked with.
         context: (rng, ask, clip, answer, setting) -> the context, or None.
+        world: (program, options, answer) -> the law of the counter-world in which the item of this answer has a twin,
+            and how likely each answer is there; None for families that take no knowledge.
     """
 
     name: str
@@ -130,6 +138,7 @@ class Family:
     reverse: Callable[..., dict] | None = None
     contexts: tuple[str, ...] = ()
     context: Callable[..., Context | None] | None = None
+    world: Callable[[dict, Sequence[str], str], tuple[str, dict[str, float]]] | None = None
 
     @property
     def told(self) -> bool:
@@ -172,16 +181,27 @@ def order_options(rng: np.random.Generator, ask: Ask, answer: str, skew: float) 
     return (*others[:at], answer, *others[at:])
 
 
-def priors(ask: Ask, options: Sequence[str], rho: float, skew: float) -> tuple[float, ...]:
+def priors(
+    ask: Ask,
+    options: Sequence[str],
+    rho: float,
+    skew: float,
+    world: Callable[[dict, Sequence[str], str], tuple[str, dict[str, float]]] | None = None,
+) -> tuple[float, ...]:
     """P(option is right | text, options in this order), for each.
 
     P(answer = o) = rho [o is favoured] + (1 - rho) / |plausible|; P(o at place i) = skew [i = 0] + (1 - skew) / n; the
     others fill the remaining places in any order with equal chance.
+
+    Args:
+        world: as in `Family`: the probabilities of its counter-worlds' answers instead.
     """
     n = len(options)
-    weights = []
+    weights = dict.fromkeys(options, 0.0)
     for place, option in enumerate(options):
         answer = rho * (option == ask.plausible[0]) + (1 - rho) * (option in ask.plausible) / len(ask.plausible)
-        weights.append(answer * (skew * (place == 0) + (1 - skew) / n))
-    total = sum(weights)
-    return tuple(w / total for w in weights) if total else tuple(1 / n for _ in options)
+        weight = answer * (skew * (place == 0) + (1 - skew) / n)
+        for other, chance in (world(ask.program, options, option)[1] if world else {option: 1.0}).items():
+            weights[other] += weight * chance
+    total = sum(weights.values())
+    return tuple(w / total for w in weights.values())

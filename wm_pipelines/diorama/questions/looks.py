@@ -56,7 +56,9 @@ def build(rng, setting: Setting, looks: list[dict], spots: list | None = None) -
     return Clip(stage.scene, 1) if stage.allowed() else None
 
 
-def company(rng, setting: Setting, first: list[dict], count: int, by: str, prefer: list[str] = ()) -> list[dict] | None:
+def company(
+    rng: np.random.Generator, setting: Setting, first: list[dict], count: int, by: str, prefer: list[str] = ()
+) -> list[dict] | None:
     """`first` and `count` more looks, all with different values of `by` and of colour and shape together.
 
     Args:

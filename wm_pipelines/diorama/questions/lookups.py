@@ -5,7 +5,16 @@ from functools import partial
 import numpy as np
 
 from wm_pipelines.diorama.questions.clip import Clip
-from wm_pipelines.diorama.questions.contexts import NAMES, NUMBERS, THINGS, Clue, draw_clue, tabulate, tell, told_by_table
+from wm_pipelines.diorama.questions.contexts import (
+    NAMES,
+    NUMBERS,
+    THINGS,
+    Clue,
+    draw_clue,
+    tabulate,
+    tell,
+    told_by_table,
+)
 from wm_pipelines.diorama.questions.law import CONTEXTS, Ask, Family, Setting, pick, some
 from wm_pipelines.diorama.questions.looks import build, unchanged
 from wm_pipelines.diorama.questions.record import Context
@@ -30,7 +39,8 @@ def _partner(rng: np.random.Generator, clue: Clue, hops: int) -> str | None:
 
 def _program(clue: Clue, options: tuple[str, ...], partner: str | None = None, column: str = "object") -> dict:
     said = [clue.kind, clue.anchor, clue.relation]
-    return {"clue": said, "partner": partner, "column": column, "objects": [o for o in options if o.startswith("the ")]}
+    objects = [option for option in options if option.startswith("the ")]
+    return {"clue": said, "partner": partner, "column": column, "objects": objects}
 
 
 def _ask_facts(rng, clue: Clue, hops: int, setting: Setting) -> Ask:

@@ -26,7 +26,7 @@ def pixels(clip: Clip, points: np.ndarray, frame: int) -> np.ndarray:
 
 
 def steps(clip: Clip, id: int, frames: Frames) -> np.ndarray:
-    """(n - 1,) pixels that the object moves over the floor or above it between frames, seen by the first one's camera."""
+    """(n - 1,) pixels that the object moves between frames, as the first one's camera sees them."""
     xy = pixels(clip, clip.tracks[id].centre[list(frames)], frames[0])
     return np.linalg.norm(np.diff(xy, axis=0), axis=1)
 
@@ -54,7 +54,7 @@ def heading(clip: Clip, vector: np.ndarray, frame: int) -> str | None:
 
 
 def motion(clip: Clip, id: int, frames: Frames) -> str | None:
-    """ "left", "right", "towards", "away" (over the floor, in the axes of the first frame's camera), "jumps", "still"."""
+    """ "left", "right", "towards", "away" (over the floor, in the axes of the first camera), "jumps", "still"."""
     if len(frames) < 2:
         return None
     centre = clip.tracks[id].centre
@@ -71,7 +71,7 @@ def motion(clip: Clip, id: int, frames: Frames) -> str | None:
 
 
 def in_picture(clip: Clip, id: int, frames: Frames) -> str | None:
-    """ "left", "right", "up", "down", "still": how the object moves in the picture, the camera's own motion included."""
+    """ "left", "right", "up", "down", "still": how the object moves in the picture, by its motion and the camera's."""
     if len(frames) < 2:
         return None
     every = between(frames)
@@ -146,18 +146,31 @@ def onset(clip: Clip, id: int, verb: str, frames: Frames) -> int | None:
     Returns:
         None where the frames do not tell.
     """
+    found = _away_from(clip, id, verb, frames, frames[0])
+    return None if found is None else int(found[0]) if len(found) else 0
+
+
+def outset(clip: Clip, id: int, verb: str, frames: Frames) -> int | None:
+    """The number (1 ...) of the first of `frames` that shows the object's motion ended; 0 where it never moves."""
+    found = _away_from(clip, id, verb, frames, frames[-1])
+    return None if found is None else int(found[-1]) + 1 if len(found) else 0
+
+
+def _away_from(clip: Clip, id: int, verb: str, frames: Frames, rest: int) -> np.ndarray | None:
+    """Numbers of the frames in which the object is elsewhere, or turned otherwise, than in frame `rest`; None where
+    it is so only unclearly, or in frames that are not shown."""
     track, every = clip.tracks[id], between(frames)
     if verb == "turns":
         whole = period(clip, id)
-        size, least, most = np.abs(track.yaw - track.yaw[frames[0]]), 4 * UNTURNED, UNTURNED
-        if whole is None or np.abs(np.diff(track.yaw[list(frames)])).max(initial=0) > 0.45 * whole:
+        if whole is None:
             return None
+        # a turn by the whole period looks like none
+        change = track.yaw - track.yaw[rest]
+        size, least, most = np.abs(change - whole * np.round(change / whole)), 4 * UNTURNED, UNTURNED
     elif verb == "jumps":
-        size, least, most = track.base[:, 2] - track.base[frames[0], 2], 0.1, FLAT
+        size, least, most = track.base[:, 2] - track.base[rest, 2], 0.1, FLAT
     else:
-        xy = pixels(clip, track.centre, frames[0])
-        size, least, most = np.linalg.norm(xy - xy[frames[0]], axis=1), 1.0, NOTHING
-    begun = np.flatnonzero(size[list(frames)] >= least)
-    if len(begun):
-        return int(begun[0])
-    return 0 if size[every.start : every.stop].max() < most else None
+        xy = pixels(clip, track.centre, rest)
+        size, least, most = np.linalg.norm(xy - xy[rest], axis=1), 1.0, NOTHING
+    found = np.flatnonzero(size[list(frames)] >= least)
+    return None if not len(found) and size[every.start : every.stop].max() >= most else found

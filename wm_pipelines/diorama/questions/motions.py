@@ -13,10 +13,11 @@ SPINS = ("clockwise", "counterclockwise")
 STEP = 0.36  # radians a frame at most
 
 
-def travel(rng, direction: str, start: float, end: float, metres: tuple[float, float] | None = None) -> Motion:
+def travel(rng, direction: str, start: float, end: float, metres: tuple[float, float] = (0.8, 1.4)) -> Motion:
     """A straight way over the floor between two frames."""
-    low, high = metres or ((0.8, 1.6) if direction in ("left", "right") else (1.0, 1.9))
-    far = round(float(rng.uniform(low, high)), 2)
+    low, high = metres
+    # a metre towards the camera or away from it is less in the picture than one across
+    far = round(float(rng.uniform(low, high)) * (1.0 if direction in ("left", "right") else 1.5), 2)
     return Motion("translate", start, end, direction, far * FPS / (end - start))
 
 
@@ -60,7 +61,7 @@ def anything(rng, frames: int) -> tuple[Motion, ...]:
     what = pick(rng, ("still", *ROUND, *SPINS))
     if what in SPINS:
         return turns(rng, what, frames)
-    return (travel(rng, what, 0, frames - 1, (0.5, 1.2)),) if what in ROUND else ()
+    return (travel(rng, what, 0, frames - 1, (0.6, 1.1)),) if what in ROUND else ()
 
 
 def clip_stage(rng, setting: Setting) -> Stage:
@@ -69,16 +70,16 @@ def clip_stage(rng, setting: Setting) -> Stage:
 
 
 def decoys(rng: np.random.Generator, setting: Setting, pair: tuple[str, str], count: int) -> list[tuple[str, str]]:
-    """`count` other pairs of colour and shape; the first two have the colour or the shape of `pair`, where they can."""
+    """`count` other pairs of colour and shape; the first two share one of them with `pair`, where they can."""
     alike = [p for p in setting.pairs if p != pair and (p[0] == pair[0] or p[1] == pair[1])]
     chosen = some(rng, alike, min(2, count))
     free = [p for p in setting.pairs if p != pair and p not in chosen]
     return chosen + some(rng, free, count - len(chosen))
 
 
-def put_bystanders(stage: Stage, pairs: list[tuple[str, str]], **looks: str) -> bool:
-    """Objects that do anything, or stay where nothing else finds room."""
+def put_bystanders(stage: Stage, pairs: list[tuple[str, str]], **looks: str) -> None:
+    """Objects that do anything, or stay, or are left out where nothing else finds room."""
     rng, frames = stage.rng, stage.setting.frames
-    return all(
-        stage.put(c, s, lambda: anything(rng, frames), tries=15, **looks) or stage.put(c, s, **looks) for c, s in pairs
-    )
+    for colour, shape in pairs:
+        if not stage.put(colour, shape, lambda: anything(rng, frames), tries=15, **looks):
+            stage.put(colour, shape, tries=15, **looks)

@@ -123,10 +123,11 @@ class Question:
         return {"nodes": first["nodes"] + second["nodes"], "edges": first["edges"] + edges}
 
     def twin(self, transform: str, frames: int) -> "Question | None":
-        """The question about the mirrored or reversed clip of `frames` frames: the same text and options, another truth.
+        """The question about the mirrored or reversed clip: the same text and options, another truth.
 
         Args:
             transform: "mirror" or "reverse".
+            frames: how many the clip shows.
 
         Returns:
             None where the transformed clip has no answer.
@@ -154,14 +155,17 @@ class Question:
             raise ValueError(f"not a question of version {SCHEMA_VERSION}")
         context, graph = data.get("context"), data.get("graph")
         if context is not None:
-            context = _build(Context, context | {"graph": _build(TextGraph, context.get("graph"))})
-        graph = None if graph is None else _build(TextGraph, graph)
-        question = _build(cls, {**data, "context": context, "graph": graph}, kept=("program",))
-        return question
+            context = read_record(Context, context | {"graph": read_record(TextGraph, context.get("graph"))})
+        graph = None if graph is None else read_record(TextGraph, graph)
+        return read_record(cls, {**data, "context": context, "graph": graph}, kept=("program",))
 
 
-def _build(cls, data, kept: Sequence[str] = ()):
-    """A record of `data`, its lists made tuples at every depth but in the fields `kept`."""
+def read_record(cls, data, kept: Sequence[str] = ()):
+    """A dataclass of `data`, its lists made tuples at every depth but in the fields `kept`.
+
+    Raises:
+        ValueError: `data` is no JSON object, or a field is unknown or missing.
+    """
     if not isinstance(data, dict):
         raise ValueError(f"a {cls.__name__} is {data!r}; it must be a JSON object")
     known = {f.name for f in fields(cls)}

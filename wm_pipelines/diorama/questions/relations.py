@@ -80,5 +80,6 @@ def layout(
         inside = (np.abs(xy - 0.5) + half < 0.5).all((1, 2))
         good = np.flatnonzero(inside & (apart.min((1, 2)) > 0.85) & wanted(x, depth))
         if len(good):
-            return [(float(np.float32(a)), float(np.float32(b)), 0.0) for a, b in zip(across[good[0]], y[good[0]], strict=True)]
+            spots = np.stack([across[good[0]], y[good[0]]], axis=1).astype(np.float32)
+            return [(float(a), float(b), 0.0) for a, b in spots]
     return None

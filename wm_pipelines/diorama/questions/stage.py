@@ -1,5 +1,6 @@
 """Worlds put together for a question: solids that are seen well, stay in the picture and keep apart (our design)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -60,12 +61,25 @@ class Stage:
                 motion=motion(),
                 **{name: looks.get(name) or pick(self.rng, values) for name, values in drawn.items()},
             )
+            if not self._begins(obj):
+                continue
             track = track_of(obj, self.scene, self._times, self._view)
             if self._fits(obj, track):
                 self.scene = replace(self.scene, objects=(*self.scene.objects, obj))
                 self._tracks[obj.id] = track
                 return True
         return False
+
+    def _begins(self, obj: SceneObject) -> bool:
+        """Whether the object might fit where it begins: a quick look before the exact one."""
+        gaps = [math.dist(obj.position[:2], o.position[:2]) - reach(o) for o in self.scene.objects]
+        return min(gaps, default=math.inf) >= reach(obj) and self.inside(obj)
+
+    def inside(self, obj: SceneObject) -> bool:
+        """Whether the object, where it begins, is about whole in the picture."""
+        xy, depth = self._view.project(np.array([[obj.centre]]), slice(0, 1))
+        margin = 0.8 * obj.half_width * self._view.scale / depth[0, 0]
+        return bool(np.abs(xy - PIXELS / 2).max() <= PIXELS / 2 - margin)
 
     def _fits(self, obj: SceneObject, track: Track) -> bool:
         box = track.box

@@ -15,8 +15,11 @@ CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (0, 1)]
 
 @dataclass(frozen=True)
 class Track:
-    """One solid over T frames: `base` (T, 3), `centre` (T, 3) metres, `yaw` (T,) unwrapped radians, `box` (T, 4) pixels
-    around its bounding prism, `depth` (T,) metres of its centre."""
+    """One solid over T frames.
+
+    base, centre: (T, 3) metres. yaw: (T,) radians, unwrapped. box: (T, 4) pixels around its bounding prism. depth:
+    (T,) metres of its centre.
+    """
 
     base: np.ndarray
     centre: np.ndarray

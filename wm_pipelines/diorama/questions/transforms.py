@@ -88,7 +88,7 @@ def _backwards_camera(scene: Scene) -> Camera:
     ordered = sorted(camera.motion, key=lambda m: m.start)
     clash = any(a.end > b.start for a, b in zip(ordered, ordered[1:], strict=False))
     if clash or any(m.kind == "stop" or m.end > last for m in ordered):
-        raise ValueError(f"`camera.motion` is {camera.motion}; backwards, only one primitive after the other, to the end")
+        raise ValueError(f"`camera.motion` is {camera.motion}; only primitives in turn, none a stop, go back")
     motion = [
         replace(
             m,
