@@ -124,6 +124,45 @@ def tiny_clip(tmp_path_factory):
     return {"clip": clip.requires_grad_(False).eval(), "tokenizer": tokenizer, "image_processor": images}
 
 
+VILT_WORDS = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] what which is are the a of left right behind colour shape cube sphere cone red "
+    "blue green dog cat horse ride chase man woman row name age ann bob table it an and . ? ; : 1 2 3 7 9 "
+    "wood ##en ##s ##es ##d ##ing ##r ##t cub ##e"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny_vilt():
+    """A whole `ViltForQuestionAnswering`, seeded, with a word-piece tokenizer that cuts some words in two.
+
+    Pictures of 32 pixels, patches of 8, two layers of two heads, 48 words, four answers. Shared: change a deep copy.
+    """
+    import torch
+    from transformers import BertTokenizer, ViltConfig, ViltForQuestionAnswering
+    from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
+
+    config = ViltConfig(
+        vocab_size=len(VILT_WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        max_position_embeddings=48,
+        initializer_range=0.3,
+        id2label={0: "red", 1: "blue", 2: "green", 3: "yes"},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ViltForQuestionAnswering(config).requires_grad_(False).eval()
+    return {
+        "model": model,
+        "tokenizer": BertTokenizer(vocab={word: n for n, word in enumerate(VILT_WORDS)}),
+        "image_processor": ViltImageProcessorPil(size={"shortest_edge": 32}, size_divisor=8),
+    }
+
+
 @pytest.fixture
 def square():
     """`square(top, left, side)`: the white outline of a square on black, float32 (3, 64, 64)."""

@@ -15,9 +15,14 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.cpl.modeling import CPLPromptLearner as CPLPromptLearner
     from wm_pipelines.cpl.pipeline import CPLPipeline as CPLPipeline
     from wm_pipelines.diorama.datasets import DioramaDataset as DioramaDataset
+    from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline as DynamicsModelPipeline
     from wm_pipelines.flexecontrol.condition import Condition as Condition
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
     from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline as FlexEControlPipeline
+    from wm_pipelines.graph_transformer.graph import AttentionGraph as AttentionGraph
+    from wm_pipelines.graph_transformer.graph import GraphNode as GraphNode
+    from wm_pipelines.graph_transformer.modeling import QuasiAttentionModel as QuasiAttentionModel
+    from wm_pipelines.graph_transformer.pipeline import GraphTransformerPipeline as GraphTransformerPipeline
     from wm_pipelines.hub.store import embedded as embedded
     from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline as KAdaptationPipeline
     from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension as LocalIntrinsicDimension
@@ -29,17 +34,22 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.text.scene_graph import Edge as Edge
     from wm_pipelines.text.scene_graph import Node as Node
     from wm_pipelines.text.scene_graph import SceneGraph as SceneGraph
+    from wm_pipelines.world_model.pipeline import WorldModelPipeline as WorldModelPipeline
 
 _PUBLIC = {
+    "AttentionGraph": "wm_pipelines.graph_transformer.graph",
     "AutoWMPipeline": "wm_pipelines.pipeline",
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "CPLPromptLearner": "wm_pipelines.cpl.modeling",
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "Condition": "wm_pipelines.flexecontrol.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
+    "DynamicsModelPipeline": "wm_pipelines.dynamics.pipeline",
     "Edge": "wm_pipelines.text.scene_graph",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",
     "FlexEControlPipeline": "wm_pipelines.flexecontrol.pipeline",
+    "GraphNode": "wm_pipelines.graph_transformer.graph",
+    "GraphTransformerPipeline": "wm_pipelines.graph_transformer.pipeline",
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
     "KroneckerConfig": "wm_pipelines.adapters.kronecker",
     "LocalIntrinsicDimension": "wm_pipelines.kadaptation.subspace.dimension",
@@ -47,9 +57,11 @@ _PUBLIC = {
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",
     "Node": "wm_pipelines.text.scene_graph",
+    "QuasiAttentionModel": "wm_pipelines.graph_transformer.modeling",
     "SceneGraph": "wm_pipelines.text.scene_graph",
     "WMConfig": "wm_pipelines.config",
     "WMPipeline": "wm_pipelines.pipeline",
+    "WorldModelPipeline": "wm_pipelines.world_model.pipeline",
     "embedded": "wm_pipelines.hub.store",
 }
 

@@ -1,5 +1,7 @@
 """The sockets of this pack, and ComfyUI's tensors as the library wants them."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
@@ -51,3 +53,10 @@ def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:
 def to_image(pictures: torch.Tensor) -> torch.Tensor:
     """Pictures `(B, 3, H, W)` in [0, 1] on any device as a ComfyUI IMAGE: float32 `(B, H, W, 3)` on the CPU."""
     return pictures.detach().float().cpu().movedim(1, -1).clamp(0, 1).contiguous()
+
+
+def pil_image(picture: Any) -> torch.Tensor:
+    """One `PIL.Image` as a ComfyUI IMAGE `(1, H, W, 3)`."""
+    from wm_pipelines.media.pictures import to_tensor
+
+    return to_image(to_tensor(picture)[None])

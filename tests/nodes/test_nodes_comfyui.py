@@ -30,12 +30,18 @@ def server_module():
 
 
 @pytest.fixture(scope="module")
-def comfy(server_module, tiny_sd, tiny_clip, tmp_path_factory):
-    """A ComfyUI whose models/wm_pipelines holds whole FlexEControl and Mojito pipelines and a CLIP, untrained."""
+def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
+    """A ComfyUI whose models/wm_pipelines holds whole pipelines of four methods and a CLIP, untrained."""
     from diffusers import MotionAdapter
     from peft import inject_adapter_in_model
 
-    from wm_pipelines import FlexEControlModel, FlexEControlPipeline, MojitoPipeline, WMConfig
+    from wm_pipelines import (
+        FlexEControlModel,
+        FlexEControlPipeline,
+        GraphTransformerPipeline,
+        MojitoPipeline,
+        WMConfig,
+    )
     from wm_pipelines.adapters.kronecker import KroneckerConfig, save_adapter
 
     base = tmp_path_factory.mktemp("comfyui")
@@ -59,6 +65,9 @@ def comfy(server_module, tiny_sd, tiny_clip, tmp_path_factory):
     video.save_pretrained(base / "models" / "wm_pipelines" / "tiny-mojito")
     for part in tiny_clip.values():
         part.save_pretrained(base / "models" / "wm_pipelines" / "tiny-clip")
+    answering = GraphTransformerPipeline(**tiny_vilt)
+    answering.wm_config = WMConfig(method="graph-transformer", pipeline="GraphTransformerPipeline")
+    answering.save_pretrained(base / "models" / "wm_pipelines" / "tiny-graph")
     server = server_module.Comfy(base)
     server.baseline = server.probe()
     yield server
@@ -434,6 +443,41 @@ def test_cancel_stops_between_steps_and_free_gives_all_memory_back(comfy, exampl
     assert freed["bytes"] <= comfy.baseline["bytes"] + 4096
     entry = comfy.run(workflows["wm_doctor"][1])
     assert "in memory: no pipeline" in outputs(entry, workflows["wm_doctor"][1], "WM_Doctor")[0]["text"][0]
+
+
+def asked(workflows, **changes):
+    """The example of graph questions in API form, on the small checkpoint."""
+    prompt = copy.deepcopy(workflows["wm_graph_qa"][1])
+    for node in prompt.values():
+        if node["class_type"] == "WM_LoadPipeline":
+            node["inputs"]["model"] = "tiny-graph"
+        if node["class_type"] == "WM_GraphQA":
+            node["inputs"].update(changes)
+    return prompt
+
+
+def test_a_question_is_answered_along_the_graph_that_a_text_gives(comfy, workflows):
+    prompt = asked(workflows)
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    answer, ranked, report = (said["text"][0] for said in outputs(entry, prompt, "PreviewAny"))
+    lines = ranked.splitlines()
+    assert lines[0].startswith(f"{answer}: ") and len(lines) == 4 and all(", without " in line for line in lines)
+    assert report.splitlines() == [
+        "things: red cube, blue sphere, green cone", "cube left of sphere", "sphere behind cone",
+    ]  # fmt: skip
+    shown = [said["images"][0] for said in outputs(entry, prompt, "PreviewImage")]
+    sizes = [Image.open(io.BytesIO(comfy.picture(picture))).size for picture in shown]
+    assert len(sizes) == 3 and (64, 64) in sizes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"question": " "}, "non-empty string"), ({"context": "a cat. " * 40}, "truncate=True")],
+)
+def test_a_question_that_can_not_be_asked_is_one_clear_error(comfy, workflows, changes, message):
+    entry = comfy.run(asked(workflows, **changes))
+    assert message in failure(entry)["exception_message"]
 
 
 @pytest.mark.parametrize("name", ["wm_two_phrases", "wm_scene_graph"])

@@ -147,8 +147,9 @@ def methods_that_name_methods(house: House, methods: set[str]) -> set[str]:
 
 
 def statistics_that_reach_torch(house: House, methods: set[str]) -> set[str]:
-    start = "wm_pipelines.evaluation.statistics"
-    reached = house.reached(start) if start in house.trees else set()
+    package = "wm_pipelines.evaluation.statistics"
+    starts = [name for name in house.trees if name == package or name.startswith(f"{package}.")]
+    reached = set().union(*map(house.reached, starts))
     for name in list(reached):  # importing a module runs the `__init__` of its packages
         parts = name.split(".")
         reached |= {".".join(parts[:n]) for n in range(1, len(parts))} & set(house.trees)

@@ -16,6 +16,7 @@ PINNED = {
     "intensity": ("wm_pipelines.mojito.modeling", "MotionIntensityModel"),
     "judge": ("wm_pipelines.diorama.judge", "DioramaJudge"),
     "learner": ("wm_pipelines.cpl.modeling", "CPLPromptLearner"),
+    "quasi_attention": ("wm_pipelines.graph_transformer.modeling", "QuasiAttentionModel"),
 }
 
 
@@ -35,13 +36,13 @@ import hashlib, json
 from diffusers import DiffusionPipeline
 import {", ".join(module for module, _ in PINNED.values())}
 
-class Six(DiffusionPipeline):
+class Parts(DiffusionPipeline):
     def __init__(self, {parts}):
         super().__init__()
         self.register_modules({", ".join(f"{part}={part}" for part in PINNED)})
 
 found = {{}}
-for name, part in Six.from_pretrained({str(SAVED)!r}).components.items():
+for name, part in Parts.from_pretrained({str(SAVED)!r}).components.items():
     digest = hashlib.sha256()
     for key, value in sorted(part.state_dict().items()):
         digest.update(key.encode())

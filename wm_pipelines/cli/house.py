@@ -1,6 +1,7 @@
 """The commands of the house itself, which any method's checkpoints and runs go through."""
 
 import json
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -143,12 +144,34 @@ def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=1)] = 64,
+    pair: Annotated[bool, typer.Option("--pair", help="states before and after actions, in words")] = False,
+    question: Annotated[bool, typer.Option("--question", help="questions with their truth and its twins")] = False,
+    family: Annotated[str | None, typer.Option(help="of questions; default: one of each")] = None,
     physics: Annotated[str | None, typer.Option(help="an event: throw, push, collide, topple, slide")] = None,
+    cameras: Annotated[int | None, typer.Option(min=1, help="show it from a ring of so many cameras")] = None,
 ) -> None:
-    """A scene of the miniature world: all maps on one sheet, a GIF and the JSON."""
-    from wm_pipelines.diorama.physics_sheet import write_physics_sheet
-    from wm_pipelines.diorama.sheet import write_sheet
+    """A scene of the miniature world: all maps on one sheet, a GIF and the JSON; or what one option asks for."""
+    given = {"pair": pair, "question": question, "physics": physics, "cameras": cameras}
+    asked = [f"`--{name}`" for name, value in given.items() if value not in (None, False)]
+    if len(asked) > 1:
+        raise ValueError(f"{', '.join(asked)} make a sheet each; give one of them")
+    if family is not None and not question:
+        raise ValueError(f"`--family` is {family!r}, but no questions are asked for; give `--question` too")
+    if pair:
+        from wm_pipelines.diorama.pair_sheet import write_pair_sheet as write
+    elif question:
+        from wm_pipelines.diorama.questions.sheet import write_question_sheet
 
-    paths = write_physics_sheet(out, physics, seed, size) if physics else write_sheet(out, seed, size)
-    for path in paths:
+        write = partial(write_question_sheet, family=family)
+    elif physics is not None:
+        from wm_pipelines.diorama.physics_sheet import write_physics_sheet
+
+        write = partial(write_physics_sheet, family=physics)
+    elif cameras is not None:
+        from wm_pipelines.diorama.camera_sheet import write_camera_sheet
+
+        write = partial(write_camera_sheet, cameras=cameras)
+    else:
+        from wm_pipelines.diorama.sheet import write_sheet as write
+    for path in write(out, seed=seed, size=size):
         typer.echo(path)

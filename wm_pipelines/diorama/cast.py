@@ -1,7 +1,8 @@
 """Which solid each ray meets first, looking only where something can be (our design).
 
 Each solid is tried on the pixels of its own box in the picture, and what was hit is kept as flat lists. Solids of one
-kind and about one box size are tried together, as patches (K, S, side, side); a number per solid broadcasts over them.
+kind and about one box width are tried together, row by row: patches are (R, S, width), R rows of boxes with S samples
+a pixel, and a number per row broadcasts over them.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from wm_pipelines.diorama.solids import DISTANCE, EPS, FAR, outline, safe
 from wm_pipelines.diorama.world import World, dot, minus, turn, turn_back, unit
 
-SIDES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
+WIDTHS = (4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
 NEAR = 0.05  # metres in front of the camera's plane: what reaches nearer may be anywhere in the picture
 
 
@@ -37,26 +38,14 @@ class View:
         y = (torch.arange(self.height, device=device) + 0.5 + moved[:, 1:] - self.height / 2) / self.height
         return x, y
 
-    def along(self, frame: torch.Tensor, ray: torch.Tensor) -> tuple:
-        """Unit directions (3 x (W,)) of the rays with these numbers."""
-        x, y = self.axes()
-        within = ray - frame * self.rays
-        x = x[:, None, :].expand(-1, self.height, -1).reshape(-1).index_select(0, within)
-        y = y[:, :, None].expand(-1, -1, self.width).reshape(-1).index_select(0, within)
-        w = self.world
-        return _direction(at(w.camera, frame), at(w.scale, frame), x, y)
-
     def everywhere(self) -> tuple:
         """Unit directions (3 x (F, S, H, W)) of all rays, or (1, ...) where all frames share one camera."""
         x, y = self.axes()
         camera, scale = self.world.camera, self.world.scale
         if (camera == camera[..., :1]).all() and (scale == scale[:1]).all():
             camera, scale = camera[..., :1], scale[:1]
-        return _direction(camera[..., None, None, None], scale[:, None, None, None], x[:, None, :], y[:, :, None])
-
-
-def _direction(camera, scale, x, y) -> tuple:
-    return unit(turn_back(camera, (x / scale, y / scale, torch.ones_like(scale))))
+        camera, scale = camera[..., None, None, None], scale[:, None, None, None]
+        return unit(turn_back(camera, (x[:, None, :] / scale, y[:, :, None] / scale, torch.ones_like(scale))))
 
 
 def at(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -68,11 +57,12 @@ def at(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Hits:
-    """What rays meet, as lists: solids of kind k stand in `solid[k]` (K numbers), their rays in `ray[k]`."""
+    """What rays meet, as lists: solids of kind k stand in `solid[k]` (W numbers), their rays in `ray[k]`."""
 
     solid: list[torch.Tensor]
     ray: list[torch.Tensor]
     t: list[torch.Tensor]
+    direction: list[tuple]  # 3 x (W,) unit, of the rays
     whole: torch.Tensor  # (K,) rays that meet the solid, hidden or not
 
 
@@ -133,38 +123,42 @@ def shadow_boxes(world: World, aspect: float) -> torch.Tensor:
 
 
 def _patches(view: View, boxes: torch.Tensor):
-    """Yields, for groups of solids: kind, solids (k,), rays (3 x (k, S, side, side)), ray numbers and whether each
-    lies in its box and in the picture."""
+    """Yields, for groups of rows: kind, solids (R,), rays (3 x (R, S, width)), ray numbers and whether each lies in
+    its box and in the picture."""
     world, height, width = view.world, view.height, view.width
     device = boxes.device
     size = torch.tensor([width, height], dtype=torch.float32, device=device)
     # a hair wider, for rounding
     low = (boxes[:, :2] * size - 0.01).nan_to_num(1e9).clamp(min=0 * size, max=size).floor().long()
     high = (boxes[:, 2:] * size + 0.01).nan_to_num(-1e9).clamp(min=0 * size, max=size).ceil().long()
-    side = (high - low).amax(1)
     used = ((high > low).all(1) & (world.kind >= 0)).nonzero()[:, 0]
-    bucket = torch.bucketize(side[used], torch.tensor(SIDES, device=device))
-    keys = world.kind[used] * len(SIDES) + bucket
+    bucket = torch.bucketize((high - low)[used, 0], torch.tensor(WIDTHS, device=device))
+    keys = world.kind[used] * len(WIDTHS) + bucket
     frame_of = world.frame_of
     x, y = view.axes()
-    sample = torch.arange(len(view.offsets), device=device)[:, None, None]
+    sample = torch.arange(len(view.offsets), device=device)
     for key in keys.unique().tolist():
-        kind, side = key // len(SIDES), SIDES[key % len(SIDES)]
+        kind, wide = key // len(WIDTHS), WIDTHS[key % len(WIDTHS)]
         solid = used[keys == key]
-        step = torch.arange(side, device=device)
-        column, row = low[solid, :1] + step, low[solid, 1:] + step  # (k, side)
-        inside = (column < high[solid, :1])[:, None, None, :] & (row < high[solid, 1:])[:, None, :, None]
-        column, row = column.clamp_max(width - 1), row.clamp_max(height - 1)
+        column = low[solid, :1] + torch.arange(wide, device=device)  # (k, wide)
+        inside = column < high[solid, :1]
+        column = column.clamp_max(width - 1)
+        rows = high[solid, 1] - low[solid, 1]
+        of = torch.arange(len(solid), device=device).repeat_interleave(rows)  # (R,)
+        row = torch.arange(len(of), device=device) + (low[solid, 1] - rows.cumsum(0) + rows).index_select(0, of)
         frame = frame_of[solid]
-        number = ((frame[:, None, None, None] * len(view.offsets) + sample) * height + row[:, None, :, None]) * width
-        number = number + column[:, None, None, :]
-        rays = _direction(
-            at(world.camera, frame)[..., None, None, None],
-            at(world.scale, frame)[:, None, None, None],
-            x[:, column].movedim(0, 1)[:, :, None, :],
-            y[:, row].movedim(0, 1)[:, :, :, None],
+        camera, scale = at(world.camera, frame), at(world.scale, frame)
+        across = x[:, column].movedim(0, 1) / scale[:, None, None]
+        down = y[:, row].T / scale.index_select(0, of)[:, None]
+        ray = unit(
+            (right[:, None, None] * across).index_select(0, of)
+            + (below.index_select(0, of)[:, None] * down)[..., None]
+            + ahead.index_select(0, of)[:, None, None]
+            for right, below, ahead in zip(*camera, strict=True)
         )
-        yield kind, solid, rays, number, inside
+        number = (frame.index_select(0, of)[:, None] * len(view.offsets) + sample) * height + row[:, None]
+        number = (number * width)[..., None] + column.index_select(0, of)[:, None]
+        yield kind, solid.index_select(0, of), ray, number, inside.index_select(0, of)[:, None]
 
 
 def _down(world: World, frame: torch.Tensor, ray_z: torch.Tensor) -> torch.Tensor:
@@ -181,40 +175,46 @@ def cast(view: View, boxes: torch.Tensor) -> Hits:
     device, kinds = world.eye.device, len(DISTANCE)
     frame_of = world.frame_of
     local_eye = torch.stack(turn_back(world.rotation, minus(at(world.eye, frame_of), world.position)))
-    solids, rays, distances = ([[] for _ in range(kinds)] for _ in range(3))
+    solids, rays, distances, directions = ([[] for _ in range(kinds)] for _ in range(4))
     whole = torch.zeros(len(world.kind), dtype=torch.long, device=device)
     for kind, solid, ray, number, inside in _patches(view, boxes):
-        o, d = at(local_eye, solid)[..., None, None, None], turn_back(_wide(world.rotation, solid), ray)
+        o, d = _wide(local_eye, solid), turn_back(_wide(world.rotation, solid), ray)
         t = DISTANCE[kind](o, d, _wide(world.half, solid), _wide(world.height, solid))
         hit = (t < FAR) & inside
-        whole[solid] = hit.flatten(1).sum(1)
+        found = hit.flatten(1).sum(1)
+        whole.index_add_(0, solid, found)
         hit = hit.flatten().nonzero()[:, 0]
-        t, ray_z = t.flatten().index_select(0, hit), ray[2].flatten().index_select(0, hit)
-        mine = solid.repeat_interleave(whole[solid])
-        above = (t <= _down(world, frame_of.index_select(0, mine), ray_z)).nonzero()[:, 0]
-        solids[kind].append(mine.index_select(0, above))
-        distances[kind].append(t.index_select(0, above))
-        rays[kind].append(number.flatten().index_select(0, hit.index_select(0, above)))
+        mine = solid.repeat_interleave(found)
+        t, number, *ray = (c.flatten().index_select(0, hit) for c in (t, number, *ray))
+        above = t <= _down(world, frame_of.index_select(0, mine), ray[2])
+        if not above.all():
+            mine, t, number, *ray = (c[above] for c in (mine, t, number, *ray))
+        solids[kind].append(mine)
+        distances[kind].append(t)
+        rays[kind].append(number)
+        directions[kind].append(ray)
     # positive floats order as their bits do, so one number holds the distance and, for ties, the solid
     first = torch.full((world.frames * view.rays,), torch.iinfo(torch.long).max, device=device)
-    hits = Hits([], [], [], whole)
+    hits = Hits([], [], [], [], whole)
     keys = []
+    empty = torch.zeros(0, dtype=torch.long, device=device)
     for kind in range(kinds):
-        empty = torch.zeros(0, dtype=torch.long, device=device)
         hits.solid.append(torch.cat([empty, *solids[kind]]))
         hits.ray.append(torch.cat([empty, *rays[kind]]))
         hits.t.append(torch.cat([empty.float(), *distances[kind]]))
+        hits.direction.append(tuple(map(torch.cat, zip([empty.float()] * 3, *directions[kind], strict=True))))
         keys.append((hits.t[kind].view(torch.int32).long() << 32) + hits.solid[kind])
         first.scatter_reduce_(0, hits.ray[kind], keys[kind], "amin")
     for kind in range(kinds):
         won = (first.index_select(0, hits.ray[kind]) == keys[kind]).nonzero()[:, 0]
-        for name in ("solid", "ray", "t"):
-            getattr(hits, name)[kind] = getattr(hits, name)[kind].index_select(0, won)
+        for values in (hits.solid, hits.ray, hits.t):
+            values[kind] = values[kind].index_select(0, won)
+        hits.direction[kind] = tuple(c.index_select(0, won) for c in hits.direction[kind])
     return hits
 
 
 def _wide(values: torch.Tensor, solid: torch.Tensor) -> torch.Tensor:
-    return at(values, solid)[..., None, None, None]
+    return at(values, solid)[..., None, None]
 
 
 @torch.no_grad()
@@ -225,7 +225,7 @@ def floor_shadows(view: View, boxes: torch.Tensor) -> torch.Tensor:
     local_light = torch.stack(turn_back(world.rotation, at(world.light, frame_of)))
     found = [torch.zeros(0, dtype=torch.long, device=world.eye.device)]
     for kind, solid, ray, number, inside in _patches(view, boxes):
-        frame = frame_of[solid]
+        frame = frame_of.index_select(0, solid)
         down = _down(world, frame, ray[2])
         seen = inside & (down < FAR)
         down = torch.where(down < FAR, down, 0.0)
@@ -254,8 +254,13 @@ def shadowed(world: World, solid: torch.Tensor, start, facing: torch.Tensor) -> 
     light = at(world.light, frame_of)
     local_light = torch.stack(turn_back(world.rotation, light))
     away, shiny = facing <= 0, at(world.shiny, solid)
-    point, n = (_may_shade(world, light).index_select(0, solid) & (shiny | ~away)[:, None]).nonzero().unbind(1)
+    middle, radius = _spheres(world)
+    may = _may_shade(world, light, middle, radius).index_select(0, solid) & (shiny | ~away)[:, None]
+    point, n = may.nonzero().unbind(1)
     other = at(frame_of, solid.index_select(0, point)) * count + n
+    between = minus(at(middle, other), [s.index_select(0, point) for s in start])
+    near = _in_the_way(between, at(light, other), at(radius, other) + 0.05).nonzero()[:, 0]
+    point, other = point.index_select(0, near), other.index_select(0, near)
     # solids are convex: they shade themselves only where they face away, and that shows in highlights alone
     own = (away & shiny).nonzero()[:, 0]
     point, other = torch.cat([point, own]), torch.cat([other, solid.index_select(0, own)])
@@ -271,19 +276,26 @@ def shadowed(world: World, solid: torch.Tensor, start, facing: torch.Tensor) -> 
     return dark
 
 
-def _may_shade(world: World, light: torch.Tensor) -> torch.Tensor:
-    """(K, N) bool: whether solid n of the same frame, another one, can stand between a solid and the light. Spheres
-    around the solids tell."""
-    shape = (world.frames, world.count)
+def _spheres(world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres (3, K) and radii (K,) of spheres around the solids."""
     up = tuple(world.rotation[i][2] * (world.height / 2) for i in range(3))
     middle = torch.stack([p + u for p, u in zip(world.position, up, strict=True)])
-    radius = (2 * world.half.square() + (world.height / 2).square()).sqrt().view(shape)
-    by_frame = middle.unflatten(-1, shape)
+    return middle, (2 * world.half.square() + (world.height / 2).square()).sqrt()
+
+
+def _in_the_way(between, light, reach: torch.Tensor) -> torch.Tensor:
+    """Whether a line from a point towards the light comes within `reach` of a centre `between` away."""
+    ahead = dot(between, light)
+    return (dot(between, between) - ahead.square() < reach.square()) & (ahead > -reach)
+
+
+def _may_shade(world: World, light, middle: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """(K, N) bool: whether solid n of the same frame, another one, can stand between a solid and the light."""
+    shape = (world.frames, world.count)
+    by_frame, radius = middle.unflatten(-1, shape), radius.view(shape)
     between = by_frame[..., None, :] - by_frame[..., None]  # (3, F, shaded, shading)
-    ahead = dot(between, light.unflatten(-1, shape)[..., None])
-    apart = dot(between, between) - ahead.square()
-    reach = radius[..., None] + radius[:, None] + 0.05
-    can = (apart < reach.square()) & (ahead > -reach) & (world.kind.view(shape) >= 0)[:, None]
+    can = _in_the_way(between, light.unflatten(-1, shape)[..., None], radius[..., None] + radius[:, None] + 0.05)
+    can &= (world.kind.view(shape) >= 0)[:, None]
     can &= ~torch.eye(world.count, dtype=torch.bool, device=can.device)
     return can.flatten(0, 1)
 
@@ -302,27 +314,21 @@ def hidden(world: World, boxes: torch.Tensor, point, xy, z: torch.Tensor) -> tor
         boxes: (K, 4) search boxes in [0, 1].
         point: 3 x (F, P), metres. xy: 2 x (F, P), their places in the frame, [0, 1]. z: (F, P) depth.
     """
-    frames, count = world.frames, world.count
+    frames, count, flat = world.frames, world.count, [c.reshape(-1) for c in point]
     out = z <= 0
-    kinds = world.kind.reshape(frames, count)
     low_x, low_y, high_x, high_y = (b.reshape(frames, count, 1) for b in boxes.unbind(1))
-    lists: list[list] = [[] for _ in DISTANCE]
+    numbers, solids = [], []
     for n in range(count):
         around = (xy[0] > low_x[:, n] - 0.01) & (xy[0] < high_x[:, n] + 0.01)
         around &= (xy[1] > low_y[:, n] - 0.01) & (xy[1] < high_y[:, n] + 0.01)
-        for kind in range(len(DISTANCE)):
-            mine = (kinds[:, n] == kind).nonzero()[:, 0]
-            if len(mine):
-                frame, p = around[mine].nonzero().unbind(1)
-                lists[kind].append((mine.index_select(0, frame), p, n))
-    flat = [c.reshape(-1) for c in point]
-    for kind, found in enumerate(lists):
-        if not found:
-            continue
-        number = torch.cat([frame * z.shape[1] + p for frame, p, _ in found])
-        frame = torch.cat([frame for frame, _, _ in found])
-        solid = torch.cat([frame * count + n for frame, _, n in found])
-        eye = at(world.eye, frame)
+        numbers.append(around.flatten().nonzero()[:, 0])
+        solids.append(numbers[-1] // z.shape[1] * count + n)
+    numbers, solids = torch.cat(numbers), torch.cat(solids)
+    kinds = at(world.kind, solids)
+    for kind in range(len(DISTANCE)):
+        mine = (kinds == kind).nonzero()[:, 0]
+        number, solid = numbers.index_select(0, mine), solids.index_select(0, mine)
+        eye = at(world.eye, solid // count)
         ray = minus([c.index_select(0, number) for c in flat], eye)
         distance = dot(ray, ray).sqrt()
         direction = turn_back(at(world.rotation, solid), tuple(c / distance for c in ray))

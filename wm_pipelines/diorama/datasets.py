@@ -5,17 +5,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from wm_pipelines.diorama.actions import ACTIONS
+from wm_pipelines.diorama.pairs import MIN_CHANGED, Chain, chain_kinds, sample_chain
+from wm_pipelines.diorama.render import MAPS as ALL_MAPS
 from wm_pipelines.diorama.render import render
-from wm_pipelines.diorama.scene import PATTERNS, Camera, Scene, sample_scene
+from wm_pipelines.diorama.scene import FLOOR_PATTERNS, MAX_OBJECTS, PATTERNS, USUAL, Camera, Scene, sample_scene
+from wm_pipelines.diorama.world import check_cameras
 from wm_pipelines.runtime.random import keyed
 
-KINDS = ("image", "video", "multiview")
-LATER = {"pairs": "the dynamics model", "questions": "VLM4D"}  # what these kinds of data set come with
+if TYPE_CHECKING:
+    from wm_pipelines.diorama.questions import Knobs
+
+KINDS = ("image", "video", "multiview", "pairs", "questions")
 SPLITS = ("train", "val", "test")
 COMPOSITIONS = ("iid", "held_out", "all")
 MAPS = ("rgb", "ids", "depth")
@@ -26,25 +33,38 @@ class DioramaDataset(Dataset):
     """Scenes with their exact maps and captions; rendered when asked for, nothing on disk.
 
     Args:
-        kind: "image" (t = 0), "video" (`frames` frames) or "multiview" (t = 0 from `views` cameras around the scene).
+        kind: "image" (t = 0), "video" (`frames` frames), "multiview" (`frames` frames from `views` cameras around the
+            scene, all of which see the same motions), "pairs" (states with an action between each and the next) or
+            "questions" (multiple choice, about pictures and clips).
         split: "train", "val" or "test"; keys are disjoint, so no state occurs in two of them.
         composition: "iid" draws from the training composition; "held_out" shows only colour x shape pairs that never
             occur there (not for split "train"); "all" draws every pair (for judges, never for models under test).
         length: number of items.
         size: side of the square pictures, pixels.
         num_objects: fixed counts to choose from; None draws one or two objects of `min_pixels` 12 (at 64 x 64),
-            and in a fifth of the scenes three or four.
+            and in a fifth of the scenes three or four. Where there may be more than four, all have `min_pixels` 6.
         same_shape: all objects of a scene share one shape.
         detail, relations: how captions are worded, as `wm_pipelines.diorama.language.caption` takes them.
         patterns: patterns to choose from.
-        frames: frames of a video, which its motions fill.
-        views: cameras of a multiview item; the first is the scene's own.
-        camera_motion: the camera of a video moves too.
+        frames: frames of a video, which its motions fill; 16 unless given, and 1 (nothing moves) of a multiview item.
+        views: cameras of a multiview item, 4 unless given; the first is the scene's own, the others stand on the
+            circle around its target.
+        camera_motion: the camera of a video moves too; those of a multiview video all in the same way.
+        states, actions, min_changed: of pairs, as `wm_pipelines.diorama.pairs.sample_chain` takes them.
         name: first part of every key; another name is another world of scenes.
+        maps: which maps an item holds, of `wm_pipelines.diorama.render.MAPS`.
+        cameras: those of every multiview item, for example `ring_cameras(8)`, in place of the circle. Captions speak
+            from the scene's own camera all the same.
+        floor_pattern: "plain" or "chequered".
+        families, context, world, knobs: of questions, as `wm_pipelines.diorama.questions.QuestionSource` takes them;
+            what else shapes scenes and captions has no say in them.
 
     Items: dict with `index`, `scene`, `rgb` (3, H, W) float32 in [0, 1], `ids` (H, W) int64, `depth` (H, W) metres,
     `caption`, `spans` (object id -> character span); a video has a leading T axis on the maps, a multiview item a
-    leading V axis and `cameras`.
+    leading V axis, or (V, T) where it has more than one frame, and `cameras`. Of pairs `scene` is the first state; the
+    maps have a leading axis of S states, and `states` (S scenes), `actions` and `phrases` (S - 1: what leads to the
+    next state) stand beside them. A question has a leading T axis (1 for a picture), and instead of a caption `item`
+    (question and clip), `question` (the record), `text` (its context and question), `options` and `answer` (an index).
     """
 
     def __init__(
@@ -59,40 +79,89 @@ class DioramaDataset(Dataset):
         detail: str = "full",
         relations: bool | None = None,
         patterns: tuple[str, ...] = PATTERNS,
-        frames: int = 16,
+        frames: int | None = None,
         name: str = "diorama",
-        views: int = 4,
+        views: int | None = None,
         camera_motion: bool = False,
+        states: int = 2,
+        actions: Sequence[str] = ACTIONS,
+        min_changed: int = MIN_CHANGED,
+        maps: Sequence[str] = MAPS,
+        cameras: Sequence[Camera] | None = None,
+        floor_pattern: str = "plain",
+        families: str | Sequence[str] | None = None,
+        context: str | None = None,
+        world: str = "normal",
+        knobs: "Knobs | None" = None,
     ):
         from wm_pipelines.diorama.language import DETAILS
 
-        if kind in LATER:
-            raise ValueError(f"`kind` {kind!r} comes with {LATER[kind]}; this version has {', '.join(KINDS)}")
         for key, value, allowed in (
             ("kind", kind, KINDS),
             ("split", split, SPLITS),
             ("composition", composition, COMPOSITIONS),
             ("detail", detail, DETAILS),
+            ("floor_pattern", floor_pattern, FLOOR_PATTERNS),
         ):
             if value not in allowed:
                 raise ValueError(f"`{key}` is {value!r}; allowed: {', '.join(allowed)}")
         if composition == "held_out" and split == "train":
             raise ValueError("`composition` 'held_out' has no train split: its pairs are held out of training")
-        for key, value in (("length", length), ("size", size), ("frames", frames), ("views", views)):
+        frames = (1 if kind == "multiview" else 16) if frames is None else frames
+        cameras = self._check_cameras(kind, views, camera_motion, cameras)
+        views = (4 if cameras is None else len(cameras)) if views is None else views
+        counted = {"length": length, "size": size, "frames": frames, "views": views, "min_changed": min_changed}
+        for key, value in counted.items():
             if value < 1:
                 raise ValueError(f"`{key}` is {value}; it must be 1 or more")
         counts = (num_objects,) if isinstance(num_objects, int) else num_objects
-        if counts is not None and (len(counts) == 0 or not all(0 <= n <= 4 for n in counts)):
-            raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4, one or several counts, or None")
+        if counts is not None and (len(counts) == 0 or not all(0 <= n <= MAX_OBJECTS for n in counts)):
+            raise ValueError(
+                f"`num_objects` is {num_objects!r}; allowed: 0 to {MAX_OBJECTS}, one or several counts, or None"
+            )
         if not patterns or not set(patterns) <= set(PATTERNS):
             raise ValueError(f"`patterns` is {patterns!r}; one or more of {', '.join(PATTERNS)}")
+        if kind == "pairs":
+            chain_kinds(states, actions, num_objects, composition)
+            if same_shape:
+                raise ValueError("`same_shape` is for the other kinds; what is added to pairs may have any shape")
+        unknown = [m for m in maps if m not in ALL_MAPS]
+        if not maps or unknown or isinstance(maps, str):
+            raise ValueError(f"`maps` is {maps!r}; one or more of {', '.join(ALL_MAPS)}")
         self.kind, self.split, self.composition, self.length, self.size = kind, split, composition, length, size
         self.num_objects, self.same_shape, self.patterns = num_objects, same_shape, patterns
         self.detail, self.relations, self.frames, self.name = detail, relations, frames, name
         self.views, self.camera_motion = views, camera_motion
+        self.states, self.actions, self.min_changed = states, actions, min_changed
+        self.maps, self.given_cameras, self.floor_pattern = tuple(maps), cameras, floor_pattern
+        if kind == "questions":
+            from wm_pipelines.diorama.questions import Knobs, QuestionSource
+
+            if floor_pattern != "plain":
+                raise ValueError(f"`floor_pattern` is {floor_pattern!r}; questions are asked about plain floors")
+            knobs = replace(knobs or Knobs(), camera_motion=True) if camera_motion else knobs
+            self.questions = QuestionSource(families, context, world, knobs, frames, composition, (name, split))
+        elif (families, context, world, knobs) != (None, None, "normal", None):
+            raise ValueError(f"`families`, `context`, `world` and `knobs` are for questions; `kind` is {kind!r}")
+
+    @staticmethod
+    def _check_cameras(kind, views, camera_motion, cameras) -> list[Camera] | None:
+        cameras = check_cameras(cameras)
+        if cameras is None:
+            return None
+        if kind != "multiview":
+            raise ValueError(f"`cameras` are given; those of `kind` {kind!r} are the scenes' own")
+        if views not in (None, len(cameras)):
+            raise ValueError(f"`views` is {views}, but `cameras` are {len(cameras)}")
+        if camera_motion and any(c.motion for c in cameras):
+            raise ValueError("`camera_motion` is True, but `cameras` have motions of their own")
+        return cameras
 
     def __len__(self) -> int:
         return self.length
+
+    def _moves(self) -> bool:
+        return self.kind == "video" or (self.kind == "multiview" and self.frames > 1)
 
     def _key(self, index: int) -> tuple:
         if not 0 <= index < self.length:
@@ -100,9 +169,15 @@ class DioramaDataset(Dataset):
         return (self.name, self.split, self.composition, index)
 
     def scene(self, index: int) -> Scene:
-        """The state of item `index`."""
+        """The state of item `index`, the first one of pairs."""
+        if self.kind == "pairs":
+            return self.chain(index).states[0]
         key = self._key(index)
+        if self.kind == "questions":
+            return self.questions.item(index).clip.scene
         counts, least = self.num_objects, 12.0
+        if counts is not None and np.max(counts) > USUAL:
+            least = 6.0
         if counts is None:
             crowd = keyed("crowd", *key).random() < CROWD
             counts, least = ((3, 4), 6.0) if crowd else ((1, 2), 12.0)
@@ -114,15 +189,39 @@ class DioramaDataset(Dataset):
             same_shape=self.same_shape,
             patterns=self.patterns,
         )
-        if self.kind == "video":
+        if self.floor_pattern != "plain":
+            scene = replace(scene, floor_pattern=self.floor_pattern)
+        if self._moves():
             from wm_pipelines.diorama.motion import sample_motion
 
             # a motion to be seen needs four frames; a shorter video is the beginning of one
             scene = sample_motion(replace(scene, duration=max(4, self.frames)), *key, camera=self.camera_motion)
         return scene
 
+    def chain(self, index: int) -> Chain:
+        """The states and actions of item `index` of pairs."""
+        chain = sample_chain(
+            *self._key(index),
+            states=self.states,
+            actions=self.actions,
+            composition="train" if self.composition == "iid" else self.composition,
+            num_objects=self.num_objects,
+            min_changed=self.min_changed,
+            patterns=self.patterns,
+        )
+        floor = {"floor_pattern": self.floor_pattern}
+        return replace(chain, states=tuple(replace(state, **floor) for state in chain.states))
+
     def cameras(self, index: int) -> list[Camera]:
-        """The cameras of a multiview item: the scene's own, then others on the circle around its target."""
+        """The cameras of a multiview item: those given, or the scene's own and others on the circle around it."""
+        return self._cameras(index, self.scene(index) if self.camera_motion else None)
+
+    def _cameras(self, index: int, scene: Scene | None) -> list[Camera]:
+        """Those of item `index`, which is `scene` where they move."""
+        out = self.given_cameras or self._circle(index)
+        return [replace(c, motion=scene.camera.motion) for c in out] if self.camera_motion else list(out)
+
+    def _circle(self, index: int) -> list[Camera]:
         key, own = self._key(index), Camera()
         rng = keyed("views", *key)
         out = [own]
@@ -138,16 +237,23 @@ class DioramaDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         from wm_pipelines.diorama.language import caption
 
-        scene = self.scene(index)
+        if self.kind == "questions":
+            self._key(index)
+            return self.questions.rendered(index, self.size, self.maps)
+        chain = self.chain(index) if self.kind == "pairs" else None
+        scene = chain.states[0] if chain else self.scene(index)
         words = caption(scene, self.detail, seed=index, relations=self.relations)
         item = {"index": index, "scene": scene, "caption": words.text, "spans": words.spans}
+        if chain:
+            item |= {"states": chain.states, "actions": chain.actions, "phrases": chain.phrases(index)}
+            out = render(chain.states, (0,), self.size, self.maps)
+            return item | {name: getattr(out, name)[:, 0] for name in self.maps}
         if self.kind == "multiview":
-            item["cameras"] = self.cameras(index)
-            out = render([replace(scene, camera=c) for c in item["cameras"]], (0,), self.size, MAPS)
-            return item | {name: getattr(out, name)[:, 0] for name in MAPS}
-        out = render(scene, range(self.frames) if self.kind == "video" else (0,), self.size, MAPS)
-        at = 0 if self.kind == "video" else (0, 0)
-        return item | {name: getattr(out, name)[at] for name in MAPS}
+            item["cameras"] = self._cameras(index, scene)
+        times = range(self.frames) if self._moves() else (0,)
+        out = render(scene, times, self.size, self.maps, cameras=item.get("cameras"))
+        at = 0 if self._moves() else (0, slice(None), 0) if self.kind == "multiview" else (0, 0)
+        return item | {name: getattr(out, name)[at] for name in self.maps}
 
 
 class RenderedImages:
@@ -164,6 +270,8 @@ class RenderedImages:
         self.dataset = dataset
         fields = ("name", "split", "composition", "length", "size", "num_objects", "same_shape", "patterns")
         identity = repr([getattr(dataset, f) for f in fields])
+        if dataset.floor_pattern != "plain":
+            identity += f" on {dataset.floor_pattern} floors"
         if cache is not None and Path(cache).exists():
             self._load(Path(cache), identity)
             return

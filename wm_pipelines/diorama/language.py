@@ -56,7 +56,7 @@ def caption(scene: Scene, detail: str = "full", seed: int = 0, relations: bool |
 
     Returns:
         A caption of at most 75 words and punctuation marks; what would make it longer is left out: later parts of
-        motions first, then relations, then motion.
+        motions first, then relations, then motion, then attributes.
 
     Raises:
         ValueError: an unknown `detail`.
@@ -66,8 +66,9 @@ def caption(scene: Scene, detail: str = "full", seed: int = 0, relations: bool |
     related = detail == "full" if relations is None else relations
     clear = clear_relations(scene) if related else set()
     moving = detail == "full" and (scene.camera.motion or any(o.motion for o in scene.objects))
-    for parts, said in ((99, clear), (2, clear), (1, clear), (1, set()), (0, set())):
-        text, spans = _compose(scene, detail, keyed("caption", int(seed)), said, parts if moving else 0)
+    shorter = ((99, clear), (2, clear), (1, clear), (1, set()), (0, set()))
+    for parts, said, words in (*((*s, detail) for s in shorter), (0, set(), "objects")):
+        text, spans = _compose(scene, words, keyed("caption", int(seed)), said, parts if moving else 0)
         if len(re.findall(r"[^\s,]+|,", text)) <= MAX_TOKENS:
             break
     return Caption(text, spans)

@@ -32,6 +32,12 @@ class DioramaClipConfig(Record):
     template: str = Field("a photo of a {}.", description="sentence that a class name is put into")
 
 
+class DioramaTokensConfig(Record):
+    """What pictures the tokeniser takes; its codes are in its `config.json`."""
+
+    image_size: int = Field(64, ge=8, description="side in pixels that it was trained at")
+
+
 SIZE = 64
 
 
@@ -54,6 +60,10 @@ def _clip(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"method_config": {"image_size": SIZE}, "vocabulary": list(CLIP_WORDS)}
 
 
+def _tokens(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"method_config": {"image_size": SIZE}}
+
+
 SD_USAGE = """\
 from diffusers import StableDiffusionPipeline
 
@@ -69,6 +79,13 @@ from transformers import CLIPModel, CLIPProcessor
 
 model = CLIPModel.from_pretrained("<this repository or its folder>")
 processor = CLIPProcessor.from_pretrained("<this repository or its folder>")"""
+
+TOKENS_USAGE = """\
+from diffusers import VQModel
+from wm_pipelines.tokens.pictures import PictureTokens
+
+tokens = PictureTokens(VQModel.from_pretrained("<this repository or its folder>"))
+codes = tokens.encode(pictures)     # (N, 3, 64, 64) in [0, 1]"""
 
 
 METHODS = (
@@ -116,5 +133,19 @@ METHODS = (
         library="transformers",
         tasks={"diorama-clip": "wm_pipelines.diorama.clip_training.CLIPTask"},
         record=_clip,
+    ),
+    Method(
+        name="diorama-tokens",
+        title="diorama-tokens",
+        hub_task="image-feature-extraction",
+        about=(
+            "A small VQ-VAE, trained on rendered scenes of a miniature world: a picture of a few coloured solids "
+            "becomes a grid of codes and a picture again. World and dynamics models of that world stand on it."
+        ),
+        settings=DioramaTokensConfig,
+        usage=TOKENS_USAGE,
+        library="diffusers",
+        tasks={"diorama-tokens": "wm_pipelines.diorama.tokens_training.TokensTask"},
+        record=_tokens,
     ),
 )

@@ -1,8 +1,10 @@
 """What the judge finds in pictures, and how well pictures obey a prompt."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import cv2
 import numpy as np
@@ -83,6 +85,23 @@ def judge_on_renders(judge: DioramaJudge, scenes: Sequence[Scene], batch: int = 
                 right["shape"].append(float(kinds[:, mask].sum(1).argmax() == SHAPES.index(o.shape)))
                 right["miou"].append(float(((seen == own) & same).sum() / ((seen == own) | same).sum()))
     return {k: float(np.mean(v)) for k, v in right.items()} | {"n": len(right["colour"])}
+
+
+def matched(found: Sequence[Found], wanted: Sequence[Found]) -> list[tuple[Found, Found]] | None:
+    """Every solid of one picture with its own of another: same colour and shape, the centres nearest in sum.
+
+    Returns:
+        Pairs (one of `found`, one of `wanted`); None where the two pictures don't show the same things.
+    """
+    pairs = []
+    for kind in {(f.colour, f.shape) for f in (*found, *wanted)}:
+        here = [f for f in found if (f.colour, f.shape) == kind]
+        there = [f for f in wanted if (f.colour, f.shape) == kind]
+        if len(here) != len(there):
+            return None
+        orders = ([*zip(here, order, strict=True)] for order in permutations(there))
+        pairs += min(orders, key=lambda order: sum(math.dist(a.centre, b.centre) for a, b in order))
+    return pairs
 
 
 def obedience(wanted: Sequence[dict], found: Sequence[Found], relations: Sequence[tuple[int, str, int]] = ()) -> dict:

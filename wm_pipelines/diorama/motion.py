@@ -14,7 +14,7 @@ import torch
 
 from wm_pipelines.diorama.primitives import CAMERA_KINDS, DIRECTIONS, EASINGS, KINDS, OBJECT_KINDS, TURNS, Motion
 from wm_pipelines.diorama.rotations import UPRIGHT, product, rows, slerp, yaw_and_tilt
-from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, look_at, project
+from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, heading, project
 from wm_pipelines.runtime.random import keyed
 
 
@@ -152,14 +152,10 @@ def _pose(obj: SceneObject, scene: Scene, t: torch.Tensor, trail: tuple[int, ...
 
 
 def towards(camera: Camera, direction: str | tuple[float, float, float]) -> torch.Tensor:
-    if not isinstance(direction, str):
-        vector = np.asarray(direction)
-    else:
-        axes = look_at(camera.eye, camera.target)
-        away = axes[2] * (1.0, 1.0, 0.0)
-        vector = {"right": axes[0], "away": away, "up": np.array([0.0, 0.0, 1.0])}.get(direction)
-        if vector is None:
-            vector = -{"left": axes[0], "towards": away, "down": np.array([0.0, 0.0, 1.0])}[direction]
+    """A unit vector (3,) in world axes, float64, of a direction word or of a vector."""
+    if isinstance(direction, str):
+        return torch.from_numpy(heading(camera, direction))
+    vector = np.asarray(direction)
     return torch.from_numpy(vector / np.linalg.norm(vector))
 
 

@@ -31,8 +31,11 @@ COLOURS = {
 }
 SIZES = {"small": 0.5, "large": 0.78}  # bounding radius in metres
 PATTERNS = ("plain", "striped")
+STRIPES = 6  # around a striped solid
 MATERIALS = ("matte", "shiny")
 FLOOR_ALBEDO = (0.46, 0.45, 0.43)
+FLOOR_PATTERNS = ("plain", "chequered")
+CHEQUERS = (1.2, 0.8)  # brightness of the two kinds of square, as multiples of the plain floor
 # local proportions of each solid, as multiples of the radius: (half width or base radius, height)
 PROPORTIONS = {"sphere": (1.0, 2.0), "cube": (0.82, 1.64), "cylinder": (0.76, 1.7), "cone": (0.92, 1.9)}
 
@@ -53,10 +56,17 @@ HELD_OUT = frozenset(
 HELD_OUT_RELATIONS = frozenset({("left of", "cube", "sphere"), ("behind", "cylinder", "cone")})
 RELATION_MARGIN = 0.15  # of the frame, in the image plane
 DEPTH_MARGIN = 0.3  # metres, along the optical axis
+EDGE = 0.01  # of the frame, which solids that are put down keep free
 SCHEMA_VERSION = 1
+FLOOR_SQUARE = 0.8  # metres, of a chequered floor
 # fields that came later, left out of the JSON where they say nothing, so that earlier versions read it
-UNSAID = {"tilt": UPRIGHT, "times": (), "positions": (), "quaternions": ()}
+UNSAID = {
+    **{"tilt": UPRIGHT, "times": (), "positions": (), "quaternions": ()},
+    **{"floor_pattern": "plain", "floor_square": FLOOR_SQUARE},
+}
 TRIES = 2000  # scenes drawn before giving up
+MAX_OBJECTS = 8  # of a drawn scene; for ten, every second draw finds no room
+USUAL = 4  # objects; where there are more, most are small and they stand farther apart
 
 
 def _one_of(name: str, value: str, allowed) -> None:
@@ -173,7 +183,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """The whole state. `duration` in frames, `fps` frames a second."""
+    """The whole state. `duration` in frames, `fps` frames a second; `floor_pattern` a word of `FLOOR_PATTERNS`,
+    `floor_square` the side of a chequered floor's squares in metres, one corner of which is the world's origin."""
 
     objects: tuple[SceneObject, ...] = ()
     camera: Camera = field(default_factory=Camera)
@@ -181,6 +192,8 @@ class Scene:
     floor: bool = True
     duration: int = 16
     fps: float = 8.0
+    floor_pattern: str = "plain"
+    floor_square: float = FLOOR_SQUARE
 
     def __post_init__(self):
         ids = [o.id for o in self.objects]
@@ -188,6 +201,9 @@ class Scene:
             raise ValueError(f"`objects` have ids {ids}; each id must be unique")
         if self.duration < 1 or not 0 < self.fps < math.inf:
             raise ValueError(f"`duration` is {self.duration!r} and `fps` {self.fps!r}; one frame or more, above 0")
+        _one_of("floor_pattern", self.floor_pattern, FLOOR_PATTERNS)
+        if not 0.01 <= self.floor_square < math.inf:
+            raise ValueError(f"`floor_square` is {self.floor_square!r}; allowed: 0.01 metres or more")
 
     def object(self, id: int) -> SceneObject:
         for o in self.objects:
@@ -207,26 +223,32 @@ class Scene:
         version = data.pop("diorama", None)
         if version != SCHEMA_VERSION:
             raise ValueError(f"`diorama` version is {version!r}; this package reads version {SCHEMA_VERSION}")
-        return _build(
+        return build_record(
             cls,
             data,
             objects=_objects,
-            camera=lambda v: _build(Camera, v, motion=_motion),
-            light=lambda v: _build(Light, v),
+            camera=lambda v: build_record(Camera, v, motion=_motion),
+            light=lambda v: build_record(Light, v),
         )
 
 
 def _objects(rows) -> tuple:
     if not isinstance(rows, list):
         raise ValueError(f"`objects` is {rows!r}; it must be a list")
-    return tuple(_build(SceneObject, o, motion=_motion) for o in rows)
+    return tuple(object_from_dict(o) for o in rows)
+
+
+def object_from_dict(data: dict) -> SceneObject:
+    """The inverse of `dataclasses.asdict`; an unknown or missing field is a ValueError."""
+    return build_record(SceneObject, data, motion=_motion)
 
 
 def _motion(primitives) -> tuple:
     return tuple(motion_from_dict(p) for p in primitives or ())
 
 
-def _build(cls, data: dict, **convert):
+def build_record(cls, data: dict, **convert):
+    """A `cls`, which is a dataclass, of JSON's `data`; strict. `convert` has a function for each nested field."""
     if not isinstance(data, dict):
         raise ValueError(f"a {cls.__name__} is {data!r}; it must be a JSON object")
     known = {f.name for f in fields(cls)}
@@ -248,6 +270,19 @@ def look_at(eye, target) -> np.ndarray:
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(forward, right), forward])
+
+
+def heading(camera: Camera, direction: str) -> np.ndarray:
+    """Unit vector, float64 (3,), world axes, of a direction word in the frame of `camera` at t = 0.
+
+    right, left, away and towards are level; up and down are along z.
+    """
+    axes = look_at(camera.eye, camera.target)
+    away = axes[2] * (1.0, 1.0, 0.0)
+    vector = {"right": axes[0], "away": away, "up": np.array([0.0, 0.0, 1.0])}.get(direction)
+    if vector is None:
+        vector = -{"left": axes[0], "towards": away, "down": np.array([0.0, 0.0, 1.0])}[direction]
+    return vector / np.linalg.norm(vector)
 
 
 def focal(camera: Camera, height: int) -> float:
@@ -317,6 +352,13 @@ def is_held_out(scene: Scene) -> bool:
     return any((p, shape[a], shape[b]) in HELD_OUT_RELATIONS for p, a, b in clear_relations(scene))
 
 
+def colour_shape_pairs(composition: str) -> list[tuple[str, str]]:
+    """The (colour, shape) pairs that objects may have in composition "train", "held_out" or "all"."""
+    _one_of("composition", composition, ("train", "held_out", "all"))
+    pairs = [(c, s) for c in COLOURS for s in SHAPES]
+    return [p for p in pairs if composition == "all" or (p in HELD_OUT) == (composition == "held_out")]
+
+
 def sample_scene(
     *key: str | int,
     num_objects: int | tuple[int, ...] = (1, 2, 3, 4),
@@ -330,7 +372,8 @@ def sample_scene(
 
     Args:
         key: any strings and integers, for example (data set name, split, index).
-        num_objects: 1 to 4, or several counts to choose from with equal chance.
+        num_objects: 0 to 8, or several counts to choose from with equal chance. Of more than four objects a quarter is
+            large instead of half, and they may stand up to 4.5 m behind the middle, where they look smaller.
         composition: "train" (held-out pairs and relations never occur), "held_out" (every object is of a held-out
             pair) or "all".
         min_pixels: least projected width and height in pixels of a 64 x 64 picture, held by 0.8 of the box around each
@@ -342,40 +385,36 @@ def sample_scene(
     Raises:
         ValueError: an argument is out of range, or so many objects of that kind and size find no room.
     """
-    _one_of("composition", composition, ("train", "held_out", "all"))
+    pairs = colour_shape_pairs(composition)
     counts = (num_objects,) if isinstance(num_objects, int) else tuple(num_objects)
-    if not counts or any(not 0 <= n <= 4 for n in counts):
-        raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to 4")
+    if not counts or any(not 0 <= n <= MAX_OBJECTS for n in counts):
+        raise ValueError(f"`num_objects` is {num_objects!r}; allowed: 0 to {MAX_OBJECTS}")
     if not patterns or not set(patterns) <= set(PATTERNS):
         raise ValueError(f"`patterns` is {patterns!r}; one or more of {', '.join(PATTERNS)}")
     if not 0 <= min_pixels <= 24 or not 0 <= min_visible <= 1:
         raise ValueError(f"`min_pixels` is {min_pixels!r}, `min_visible` {min_visible!r}; 0 to 24 pixels and 0 to 1")
-    if same_shape and composition == "held_out" and max(counts) > 2:
-        raise ValueError(f"`num_objects` is {num_objects!r}; a shape has two held-out colours only")
+    colours = {"train": 6, "held_out": 2, "all": 8}[composition]
+    if same_shape and max(counts) > colours:
+        raise ValueError(f"`num_objects` is {num_objects!r}; a shape has {colours} colours in {composition!r}")
     rng = keyed("scene", *key)
     count = int(rng.choice(counts))
-    pairs = [
-        (c, s)
-        for c in COLOURS
-        for s in SHAPES
-        if composition == "all" or ((c, s) in HELD_OUT) == (composition == "held_out")
-    ]
-    for _ in range(TRIES):
+    train, sizes = composition == "train", tuple(SIZES) if count <= USUAL else ("small", "small", "small", "large")
+    for _ in range(TRIES if count <= USUAL else TRIES // 5):
         chosen = _choose_looks(rng, pairs, count, same_shape)
         objects = tuple(
             SceneObject(
                 id=i + 1,
                 shape=shape,
                 colour=colour,
-                size=str(rng.choice(tuple(SIZES))),
+                size=str(rng.choice(sizes)),
                 pattern=str(rng.choice(patterns)) if rng.random() < 0.5 else patterns[0],
                 material=str(rng.choice(MATERIALS)),
                 yaw=float(np.float32(rng.uniform(0, 2 * math.pi))),
             )
             for i, (colour, shape) in enumerate(chosen)
         )
-        scene = _place(objects, rng, min_pixels / 64, min_visible)
-        if scene is not None and not (composition == "train" and is_held_out(scene)):
+        scene = _place(objects, rng, min_pixels / 64, min_visible, train)
+        if scene is not None and not (train and is_held_out(scene)):
             return scene
     raise ValueError(
         f"no room for `num_objects` {count} with `min_pixels` {min_pixels} and `min_visible` {min_visible}"
@@ -390,37 +429,44 @@ def _choose_looks(rng, pairs, count, same_shape):
     return [pairs[i] for i in order]
 
 
-def _floor_position(rng) -> tuple[float, float, float]:
-    return (float(np.float32(rng.uniform(-1.9, 1.9))), float(np.float32(rng.uniform(-1.5, 1.9))), 0.0)
+def _floor_position(rng, crowd: bool) -> tuple[float, float, float]:
+    across, back = (3.0, 4.5) if crowd else (1.9, 1.9)
+    return (float(np.float32(rng.uniform(-across, across))), float(np.float32(rng.uniform(-1.5, back))), 0.0)
 
 
-def _place(objects, rng, min_side: float, min_visible: float) -> Scene | None:
-    """Puts the objects down one after the other; None when one finds no room in 40 tries."""
+def _place(objects, rng, min_side: float, min_visible: float, train: bool) -> Scene | None:
+    """Puts the objects down one after the other; None when one finds no room in 40 tries (100 in a crowd, which is not
+    left to chance to have no held-out relation in `train`)."""
     placed: list[SceneObject] = []
     boxes = np.empty((0, 4))
     depths = np.empty(0)
+    crowd = len(objects) > USUAL
     for o in objects:
-        for _ in range(40):
-            o = replace(o, position=_floor_position(rng))
-            if any(_touch(o, other) for other in placed):
+        for _ in range(100 if crowd else 40):
+            o = replace(o, position=_floor_position(rng, crowd))
+            if any(math.dist(o.position[:2], p.position[:2]) < least_distance(o, p) for p in placed):
                 continue
             alone = Scene((o,))
             box = rough_boxes(alone)
-            if box.min() < 0.01 or box.max() > 0.99 or 0.8 * (box[0, 2:] - box[0, :2]).min() < min_side:
+            if box.min() < EDGE or box.max() > 1 - EDGE or 0.8 * (box[0, 2:] - box[0, :2]).min() < min_side:
                 continue
             depth = project(o.centre, alone.camera)[1]
-            if _visible_enough(np.vstack([boxes, box]), np.append(depths, depth), min_visible):
-                placed.append(o)
-                boxes, depths = np.vstack([boxes, box]), np.append(depths, depth)
-                break
+            if not _visible_enough(np.vstack([boxes, box]), np.append(depths, depth), min_visible):
+                continue
+            if crowd and train and is_held_out(Scene((*placed, o))):
+                continue
+            placed.append(o)
+            boxes, depths = np.vstack([boxes, box]), np.append(depths, depth)
+            break
         else:
             return None
     return Scene(tuple(placed))
 
 
-def _touch(a: SceneObject, b: SceneObject) -> bool:
+def least_distance(a: SceneObject, b: SceneObject) -> float:
+    """Metres between the axes of two solids from which on they don't meet, however they are turned."""
     reach = 1.42 if "cube" in (a.shape, b.shape) else 1.0
-    return math.dist(a.position[:2], b.position[:2]) < reach * (a.half_width + b.half_width)
+    return reach * (a.half_width + b.half_width)
 
 
 def _visible_enough(boxes: np.ndarray, depths: np.ndarray, min_visible: float) -> bool:

@@ -68,18 +68,21 @@ def tokenizer_tables(words: Sequence[str] = VOCABULARY) -> tuple[dict[str, int],
     return {piece: i for i, piece in enumerate(pieces)}, merges
 
 
-def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY) -> "CLIPTokenizer":
+def build_tokenizer(
+    folder: str | os.PathLike, words: Sequence[str] = VOCABULARY, max_length: int = MAX_LENGTH
+) -> "CLIPTokenizer":
     """Write a CLIP tokenizer for `words` to `folder` and return it, loaded from there.
 
     The folder gets `vocab.json`, `merges.txt`, `tokenizer.json`, `tokenizer_config.json` and
     `special_tokens_map.json`, each written whole or not at all, and loads as `CLIPTokenizer` and as `AutoTokenizer`.
-    Padding is end-of-text and the model length 77, as in CLIP. A text encoder over it needs
+    Padding is end-of-text and the model length 77 by default, as in CLIP. A text encoder over it needs
     `vocab_size=len(tokenizer)`, `bos_token_id=tokenizer.bos_token_id` and `eos_token_id=tokenizer.eos_token_id`:
     `CLIPTextModel` pools at the first end-of-text, and its defaults are those of CLIP's own vocabulary.
 
     Args:
         folder: created if absent.
         words: lower-case ASCII words that become one token each.
+        max_length: the most tokens of a text.
 
     Returns:
         `transformers.CLIPTokenizer`.
@@ -96,7 +99,7 @@ def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY
     config = {
         **special,
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": MAX_LENGTH,
+        "model_max_length": max_length,
         "do_lower_case": True,
         "errors": "replace",
         "add_prefix_space": False,
@@ -104,7 +107,7 @@ def build_tokenizer(folder: str | os.PathLike, words: Sequence[str] = VOCABULARY
     }
     _write(folder / "tokenizer_config.json", json.dumps(config, indent=2))
     # Built in memory so that no stale tokenizer.json in the folder can be read instead of the tables above.
-    built = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
+    built = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
     _write(folder / "tokenizer.json", built.backend_tokenizer.to_str(pretty=False))
     return load_part(CLIPTokenizer, folder)
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.diorama.scene import COLOURS, HELD_OUT_RELATIONS, SHAPES, Scene
+from wm_pipelines.diorama.scene import COLOURS, HELD_OUT_RELATIONS, MAX_OBJECTS, SHAPES, Scene
 from wm_pipelines.diorama.tokenizer import build_tokenizer
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
@@ -288,7 +288,7 @@ class SDTask(Task):
     def _plan_loss(self, indices: list[int], tokens: torch.Tensor) -> torch.Tensor:
         """Cross-entropies of colour, in which solids count as much as floor, and of the shape of solids, over the
         shares that each has of each cell. `tokens`: (N, GRID ** 2, 128), a cell each, row by row."""
-        colour, shape = torch.zeros(len(indices), 5, dtype=torch.long), torch.zeros(len(indices), 5, dtype=torch.long)
+        colour, shape = torch.zeros(2, len(indices), 1 + MAX_OBJECTS, dtype=torch.long)
         for n, index in enumerate(indices):
             for o in self.scenes[index].objects:
                 colour[n, o.id] = 1 + list(COLOURS).index(o.colour)
@@ -364,8 +364,8 @@ class JudgeTask(Task):
         self.length = len(self.images)
         self.data = f"Diorama images, train split, all pairs, {self.length} scenes"
         self.judge = DioramaJudge()
-        self.colour = torch.zeros(self.length, 5, dtype=torch.long)
-        self.shape = torch.full((self.length, 5), -1)
+        self.colour = torch.zeros(self.length, 1 + MAX_OBJECTS, dtype=torch.long)
+        self.shape = torch.full((self.length, 1 + MAX_OBJECTS), -1)
         for i, scene in enumerate(self.images.scenes):
             for o in scene.objects:
                 self.colour[i, o.id] = 1 + list(COLOURS).index(o.colour)

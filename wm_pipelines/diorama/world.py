@@ -5,13 +5,13 @@ frames (scene x time) are numbered frame by frame.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 
 from wm_pipelines.diorama.rotations import rows
-from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, SceneObject, focal, look_at
+from wm_pipelines.diorama.scene import COLOURS, SHAPES, Camera, Scene, SceneObject, focal, look_at
 
 
 def dot(a, b) -> torch.Tensor:
@@ -34,6 +34,7 @@ def minus(a, b) -> tuple:
 
 
 def unit(v) -> tuple:
+    v = tuple(v)
     length = dot(v, v).sqrt()
     return tuple(x / length for x in v)
 
@@ -57,6 +58,7 @@ class World:
     light: torch.Tensor  # (3, F) unit, towards the light
     ambient: torch.Tensor  # (F,)
     floor: torch.Tensor  # (F,) bool
+    square: torch.Tensor  # (F,) side of the floor's squares, metres; 0 = plain
 
     @property
     def frames(self) -> int:
@@ -88,7 +90,7 @@ def build_world(scenes: Sequence[Scene], times: Sequence[float], device: str | t
     position, rotation = np.zeros((3, *shape)), np.zeros((3, 3, *shape))
     rotation[range(3), range(3)] = 1
     eye, camera = np.empty((3, *shape[:2])), np.empty((3, 3, *shape[:2]))
-    views = np.empty((6, *shape[:2]), dtype=np.float32)
+    views = np.empty((7, *shape[:2]), dtype=np.float32)
     for b, scene in enumerate(scenes):
         for n, o in enumerate(scene.objects):
             shiny, striped = o.material == "shiny", o.pattern == "striped"
@@ -99,7 +101,8 @@ def build_world(scenes: Sequence[Scene], times: Sequence[float], device: str | t
         eye[:, b], camera[:, :, b] = _cameras(scene, times)
         light = np.array(scene.light.direction, dtype=np.float32)
         light = light / np.sqrt((light[0] * light[0] + light[1] * light[1]) + light[2] * light[2])
-        views[:, b] = np.array((focal(scene.camera, 1), *light, scene.light.ambient, scene.floor))[:, None]
+        square = scene.floor_square if scene.floor_pattern == "chequered" else 0.0
+        views[:, b] = np.array((focal(scene.camera, 1), *light, scene.light.ambient, scene.floor, square))[:, None]
 
     def flat(values, lead=0, dtype=torch.float32):
         return torch.from_numpy(np.ascontiguousarray(values)).to(dtype).flatten(lead).to(device)
@@ -120,7 +123,34 @@ def build_world(scenes: Sequence[Scene], times: Sequence[float], device: str | t
         light=flat(views[1:4], 1),
         ambient=flat(views[4]),
         floor=flat(views[5], dtype=torch.bool),
+        square=flat(views[6]),
     )
+
+
+def look_from(world: World, scenes: Sequence[Scene], times: Sequence[float], cameras: Sequence[Camera]) -> World:
+    """The frames of `build_world(scenes, times)` from each of `cameras`, in the order (scene, camera, time)."""
+    shape = (len(scenes), len(cameras), len(times))
+    eye, camera, scale = np.empty((3, *shape)), np.empty((3, 3, *shape)), np.empty(shape)
+    for b, scene in enumerate(scenes):
+        for v, c in enumerate(cameras):
+            eye[:, b, v], camera[:, :, b, v] = _cameras(replace(scene, camera=c), times)
+            scale[b, v] = focal(c, 1)
+    frames = torch.arange(world.frames, device=world.scale.device).view(shape[0], 1, shape[2])
+    seen = world.take(frames.expand(shape).reshape(-1))
+    seen.eye, seen.camera, seen.scale = (
+        torch.from_numpy(values).to(world.scale).flatten(lead)
+        for values, lead in ((eye, 1), (camera, 2), (scale, 0))
+    )
+    return seen
+
+
+def check_cameras(cameras: Sequence[Camera] | None) -> list[Camera] | None:
+    """The cameras that take the place of scenes' own, as a list; None if there are none."""
+    if cameras is None:
+        return None
+    if not isinstance(cameras, Sequence) or not cameras or not all(isinstance(c, Camera) for c in cameras):
+        raise ValueError(f"`cameras` is {cameras!r}; a list of one `Camera` or more, or None for each scene's own")
+    return list(cameras)
 
 
 def _poses(o: SceneObject, scene: Scene, times) -> tuple[np.ndarray, np.ndarray]:

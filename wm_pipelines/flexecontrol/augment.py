@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,19 +25,22 @@ def keep_conditions(
     drop_all: float = 0.1,
     drop: float = 0.5,
     keep_one: float = 0.0,
+    alone: Sequence[str] | None = None,
 ) -> list[str]:
     """Uni-ControlNet's condition dropout: all kept, all dropped, else each dropped independently.
 
     `keep_one` is ours: the chance of a single type. Independent dropout leaves a given one of six types alone one time
-    in 80, so a type that says less than the others, as depth does, is hardly learnt for itself.
+    in 80, so a type that says less than the others, as depth does, is hardly learnt for itself. `alone` is what it is
+    drawn from (`types` by default); a type that stands there twice is drawn twice as often.
     """
+    alone = alone or types
     chance = rng.random()
     kept = [t for t, u in zip(types, rng.random(len(types)), strict=True) if u >= drop]
     if chance < keep_all:
         return list(types)
     if chance < keep_all + drop_all:
         return []
-    return [types[rng.integers(len(types))]] if chance < keep_all + drop_all + keep_one else kept
+    return [alone[rng.integers(len(alone))]] if chance < keep_all + drop_all + keep_one else kept
 
 
 def usable_objects(masks: torch.Tensor, least: float = 0.01, most: float = 0.9, overlap: float = 0.5) -> list[int]:
@@ -53,7 +57,7 @@ def usable_objects(masks: torch.Tensor, least: float = 0.01, most: float = 0.9, 
 
 
 def choose(
-    types: Sequence[str], objects: Sequence[int], rng: np.random.Generator, split: float = 0.5, **dropout: float
+    types: Sequence[str], objects: Sequence[int], rng: np.random.Generator, split: float = 0.5, **dropout: Any
 ) -> Shown:
     """Draw a sample's conditions. Same-type augmentation: with chance `split`, its maps are split by objects.
 

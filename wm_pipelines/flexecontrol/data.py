@@ -1,6 +1,6 @@
 """Training on pictures of one's own: a folder in Uni-ControlNet's layout, and the task that reads it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from wm_pipelines.data.captioned import CaptionedFolder
-from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask
+from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask, Maps
 from wm_pipelines.media.conditions import ALIASES, TYPES, extract
 from wm_pipelines.media.pictures import PICTURE_SUFFIXES, load_image, read_labels, to_tensor
 from wm_pipelines.runtime.readers import read_array, read_json
@@ -131,9 +131,9 @@ class FolderSource(CaptionedFolder):
         """Its caption, and the character span of each phrase (from 1)."""
         return self.captions[index], dict(enumerate(self.spans.get(self.names[index], []), 1))
 
-    def batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
-        """A function from (type, samples of the batch) to their whole maps."""
-        return self.maps
+    def batch_maps(self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise) -> tuple[Maps, torch.Tensor]:
+        """A function from (type, samples of the batch) to their whole maps, and `masks`."""
+        return self.maps, masks
 
     def contents(self, indices: Sequence[int]) -> torch.Tensor:
         """Content vectors (N,D) float32."""

@@ -21,7 +21,7 @@ from wm_pipelines.flexecontrol.training import FlexEControlTask
 from wm_pipelines.media.conditions import TYPES
 from wm_pipelines.training import KeyedNoise
 
-LOCAL_ONLY = ("lambda_ca", "lambda_mask", "keep_one", "split", "layout")
+LOCAL_ONLY = ("lambda_ca", "lambda_mask", "keep_one", "alone", "split", "layout", "drawn")
 
 
 def without_local(options: dict[str, Any]) -> dict[str, Any]:

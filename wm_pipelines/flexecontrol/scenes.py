@@ -3,11 +3,16 @@
 Options beside those of `FlexEControlTask`:
     length: scenes. cache: file that keeps the rendered pictures between runs. same_shape: share of scenes whose
     objects have one shape, where edges alone cannot say which is which. objects: numbers of objects in a scene.
-    detail: wording of the captions (never with relations: they would tell the layout). layout: chance that
-    segmentation and depth are drawn from boxes, as a scene graph draws them.
+    detail: wording of the captions. relations: share of the captions that say how the objects stand to one another;
+    they tell the layout, so the conditions are needed less. layout: chance that segmentation and depth are drawn from
+    boxes, as a scene graph draws them. drawn: share of the scenes without stripes, which nobody draws, whose maps are
+    as people bring them (see `drawn`). closer: share of the scenes seen from closer by, up to twice, for drawings fill
+    more of the paper than scenes do.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +20,17 @@ import torch
 
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
-from wm_pipelines.flexecontrol.augment import box_layout
-from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask
+from wm_pipelines.diorama.scene import COLOURS, Camera, Scene, project, rough_boxes
+from wm_pipelines.flexecontrol.augment import box_layout, widen
+from wm_pipelines.flexecontrol.drawn import Drawn, draw, drawn_map
+from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask, Maps
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
+from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise
 
 SCENE_DEFAULTS: dict[str, Any] = {
     "base": "diorama-sd", "length": 4000, "cache": None, "same_shape": 0.5, "objects": [2], "detail": "objects",
-    **DEFAULTS, "layout": 0.0,
+    **DEFAULTS, "layout": 0.0, "drawn": 0.0, "relations": 0.0, "closer": 0.0,
 }  # fmt: skip
 
 
@@ -41,9 +49,12 @@ class DioramaScenes:
         for same, count in counts.items():
             if count:
                 name = f"flexecontrol-{'same' if same else 'any'}"
-                dataset = DioramaDataset(
-                    length=count, num_objects=tuple(options["objects"]), same_shape=same, name=name
-                )
+                kind = {"num_objects": tuple(options["objects"]), "same_shape": same}
+                if options["closer"]:
+                    name = f"{name}-closer-{options['closer']}"
+                    dataset = CloserScenes(options["closer"], length=count, name=name, **kind)
+                else:
+                    dataset = DioramaDataset(length=count, name=name, **kind)
                 cache = options["cache"] and f"{options['cache']}.{name}"
                 images = RenderedImages(dataset, cache)
                 self.scenes += images.scenes
@@ -78,21 +89,81 @@ class DioramaScenes:
         ids = torch.stack([layouts[i][0] if i in layouts else self.ids[i] for i in indices])
         return seg_from_ids(ids, [f"flexecontrol-{i}" for i in indices])
 
-    def batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
-        """A function from (type, scenes of the batch) to their whole maps."""
+    def batch_maps(self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise) -> tuple[Maps, torch.Tensor]:
+        """A function from (type, scenes of the batch) to their whole maps, and where their objects lie (N,P,H,W)."""
         boxed = {i for i in indices if noise.uniform(i, (), "layout") < self.options["layout"]}
-        return lambda kind, chosen: self.maps(kind, chosen, boxed)
+        drawn = self._drawn(indices, noise) if self.options["drawn"] else {}
+
+        def maps(kind: str, chosen: list[int]) -> torch.Tensor:
+            whole = self.maps(kind, chosen, boxed)
+            for row, i in enumerate(chosen):
+                if i in drawn:
+                    rng = noise.generator(i, f"drawn {kind}")
+                    whole[row] = drawn_map(kind, drawn[i], self.depth[i].float(), rng, f"flexecontrol-{i}")
+            return whole
+
+        places = masks.clone()
+        for row, i in enumerate(indices):
+            for k in np.unique(drawn[i].ids)[1:] if i in drawn else ():
+                places[row, k - 1] = widen(torch.from_numpy(drawn[i].ids == k).float()[None])[0]  # a pen is thick
+        return maps, places
+
+    def _drawn(self, indices: list[int], noise: KeyedNoise) -> dict[int, Drawn]:
+        """The scenes of the batch that are redrawn."""
+        plain = [i for i in indices if all(o.pattern == "plain" for o in self.scenes[i].objects)]
+        chosen = [i for i in plain if noise.uniform(i, (), "drawn") < self.options["drawn"]]
+        return {
+            i: draw(
+                self.rgb[i].permute(1, 2, 0).numpy(), self.ids[i].numpy(), _looks(self.scenes[i]),
+                noise.generator(i, "drawing"),
+            )
+            for i in chosen
+        }  # fmt: skip
 
     def caption(self, index: int, generator: np.random.Generator) -> tuple[str, dict[int, tuple[int, int]]]:
         """A caption, and the character span of the phrase of each object id (from 1)."""
-        seed = int(generator.integers(1 << 30))
-        words = caption(self.scenes[index], self.options["detail"], seed=seed, relations=False)
+        seed, share = int(generator.integers(1 << 30)), self.options["relations"]
+        related = bool(share) and generator.random() < share
+        words = caption(self.scenes[index], self.options["detail"], seed=seed, relations=related)
         return words.text, words.spans
 
     def masks(self, indices: list[int]) -> torch.Tensor:
         """(N,P,H,W): row p holds object id p + 1."""
         most = max(len(self.scenes[i].objects) for i in indices)
         return (self.ids[indices].long()[:, None] == torch.arange(1, most + 1)[None, :, None, None]).float()
+
+
+def _looks(scene: Scene) -> dict[int, tuple[str, tuple[float, float, float]]]:
+    """Shape and colour of each object by its id, the farthest first."""
+    if not scene.objects:
+        return {}
+    far = project([o.centre for o in scene.objects], scene.camera)[1]
+    ordered = sorted(zip(-far, scene.objects, strict=True), key=lambda pair: pair[0])
+    return {o.id: (o.shape, COLOURS[o.colour]) for _, o in ordered}
+
+
+class CloserScenes(DioramaDataset):
+    """Images a share of which is seen by a camera that turns to the objects and zooms in, as far as all are seen."""
+
+    def __init__(self, share: float, **options: Any):
+        super().__init__(**options)
+        self.share = share
+
+    def scene(self, index: int) -> Scene:
+        scene, rng = super().scene(index), keyed("closer", self.name, index)
+        if not scene.objects or rng.random() >= self.share:
+            return scene
+        camera = scene.camera
+        middle = np.mean([o.centre for o in scene.objects], axis=0) + rng.uniform(-0.4, 0.4, 3) * (1, 1, 0)
+        zoom = rng.uniform(1, 2)
+        while zoom > 1:
+            half = math.atan(math.tan(math.radians(camera.fov_deg) / 2) / zoom)
+            turned = Camera(camera.eye, tuple(middle.tolist()), math.degrees(2 * half))
+            boxes = rough_boxes(replace(scene, camera=turned))
+            if boxes.min() > 0 and boxes.max() < 1:
+                return replace(scene, camera=turned)
+            zoom -= 0.1
+        return scene
 
 
 class SceneTask(FlexEControlTask):

@@ -6,7 +6,9 @@ Recipe options (with their defaults in `DEFAULTS`; each source adds its own):
     types: conditions that are trained. lora_rank: with preset "carrier", a LoRA of this rank on the attn2 linears.
     lambda_ca, lambda_mask: weights of the two losses; 0 leaves one out. text_drop, keep_all, drop_all, keep_one, drop,
     split: chances of an empty caption, of all conditions kept or dropped, of one kept, of each dropped, of same-type
-    augmentation.
+    augmentation. alone: the types that one kept condition is drawn from, repeated for weight; null: `types`.
+    early: share of the samples whose timestep is drawn from `EARLY` of the schedule on, where the noise hides what
+    stands where, so that only words and conditions can tell.
 
 With a frozen base nothing before the skips needs a gradient, so its down and middle blocks keep no graph; the up
 blocks do, for the residuals enter there.
@@ -24,6 +26,7 @@ from torch import nn
 
 from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
 from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, usable_objects
+from wm_pipelines.flexecontrol.carrier import is_copy
 from wm_pipelines.flexecontrol.decomposition import target_names
 from wm_pipelines.flexecontrol.losses import (
     attention_loss,
@@ -46,9 +49,12 @@ DEFAULTS: dict[str, Any] = {
     "types": ["canny", "lines", "softedge", "sketch", "depth", "seg"],
     "lambda_ca": 0.01, "lambda_mask": 0.01, "text_drop": 0.5,
     "keep_all": 0.1, "drop_all": 0.1, "keep_one": 0.0, "drop": 0.5, "split": 0.5,
+    "alone": None, "early": 0.0,
 }  # fmt: skip
+EARLY = 0.7
 
-
+# (type, some samples of a batch) -> their whole condition maps (N,3,H,W)
+Maps = Callable[[str, list[int]], torch.Tensor]
 # pictures (N,3,H,W) in [0, 1] -> scaled mean and deviation of their latents
 Encode = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -71,8 +77,8 @@ class Source(Protocol):
     def masks(self, indices: list[int]) -> torch.Tensor:
         """(N,P,H,W): row p holds object p + 1."""
 
-    def batch_maps(self, indices: list[int], noise: KeyedNoise) -> Callable[[str, list[int]], torch.Tensor]:
-        """A function from (type, samples of the batch) to their whole condition maps (N,3,H,W)."""
+    def batch_maps(self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise) -> tuple[Maps, torch.Tensor]:
+        """The whole maps of a batch, and where each object lies in them (N,P,H,W): as in `masks`, if not redrawn."""
 
 
 class FlexEControlTask(Task):
@@ -93,6 +99,9 @@ class FlexEControlTask(Task):
         if unknown:
             allowed = ", ".join(self.given_types)
             raise ValueError(f"options.types: the data gives no {unknown[0]!r}; it gives {allowed}")
+        unknown = sorted(set(self.options.get("alone") or ()) - set(self.options["types"]))
+        if unknown:
+            raise ValueError(f"options.alone: {unknown[0]!r} is none of options.types")
         self._load_base(Path(resolve(self.options["base"])))
         options = self.options
         self.control = FlexEControlModel.from_unet(
@@ -167,14 +176,14 @@ class FlexEControlTask(Task):
     def _slots(
         self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise
     ) -> tuple[list[SlotInput], list[Shown]]:
-        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "keep_one", "drop", "split")}
+        chances = {key: self.options[key] for key in ("keep_all", "drop_all", "keep_one", "alone", "drop", "split")}
         types = self.control.config.types
         shown = [
             choose(types, usable_objects(masks[b]), noise.generator(i, "conditions"), **chances)
             for b, i in enumerate(indices)
         ]
-        maps = self.source.batch_maps(indices, noise)
-        slots = build_slots(shown, types, lambda kind, rows: maps(kind, [indices[b] for b in rows]), masks)
+        maps, places = self.source.batch_maps(indices, masks, noise)
+        slots = build_slots(shown, types, lambda kind, rows: maps(kind, [indices[b] for b in rows]), places)
         if not slots:  # every sample of the batch dropped every condition
             slots = [SlotInput(types[0], torch.zeros(len(indices), 3, *masks.shape[-2:]), 0.0)]
         return slots, shown
@@ -207,9 +216,17 @@ class FlexEControlTask(Task):
         mean, std = self.source.latents(indices)
         draws = noise.randn(indices, (2, *mean.shape[1:]), "noise").to(self.device)
         latents = mean.to(self.device) + std.to(self.device) * draws[:, 0]
-        t = noise.integers(indices, (), "timestep", 0, self.schedule.config.num_train_timesteps).to(self.device)
+        t = self._timesteps(indices, noise).to(self.device)
         noisy = self.schedule.add_noise(latents, draws[:, 1], t)
         return noisy, t, target_of(self.schedule, latents, draws[:, 1], t)
+
+    def _timesteps(self, indices: list[int], noise: KeyedNoise) -> torch.Tensor:
+        last = self.schedule.config.num_train_timesteps
+        t = noise.integers(indices, (), "timestep", 0, last)
+        if self.options["early"]:
+            chosen = noise.uniform(indices, (), "early") < self.options["early"]
+            t = torch.where(chosen, noise.integers(indices, (), "early timestep", int(EARLY * last), last), t)
+        return t
 
     @torch.no_grad()
     def _encoded(self, texts: list[str]) -> torch.Tensor:
@@ -266,14 +283,20 @@ class FlexEControlTask(Task):
     def load_weights(self, source: str) -> dict[str, Any]:
         """Start from an exported adapter of the same settings: a folder or a Hub id.
 
-        It may lack the global adapter, which then starts anew.
+        It may lack the global adapter, which then starts anew. The frozen copy stays that of this run's base, which
+        may have been trained further; presets "carrier" and "uni" bring their own, which holds what they learnt.
         """
         saved = load_model(FlexEControlModel, resolve(source))
+        state, frozen = saved.state_dict(), self.control.config.preset not in ("carrier", "uni")
+        state = {name: value for name, value in state.items() if not (frozen and is_copy(name))}
         try:
-            keys = self.control.load_state_dict(saved.state_dict(), strict=False)
+            keys = self.control.load_state_dict(state, strict=False)
         except RuntimeError as error:
             raise ValueError(f"init_from: {source!r} is an adapter of other settings: {error}") from error
-        missing = [key for key in keys.missing_keys if not key.startswith("global_projection.")]
+        missing = [
+            key for key in keys.missing_keys
+            if not key.startswith("global_projection.") and not (frozen and is_copy(key))
+        ]  # fmt: skip
         if missing or keys.unexpected_keys:
             raise ValueError(
                 f"init_from: {source!r} is an adapter of other settings: it lacks {missing[:3]} and has "

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.runtime.files import sha256
 
 EMBEDDED_ROOT = Path(str(files("wm_pipelines") / "embedded"))
 # Weights in component folders, and in the root under the names that loaders look for: repositories of real bases keep
@@ -73,7 +74,7 @@ def hash_files(folder: str | os.PathLike) -> dict[str, str]:
     The record itself, pictures, cards and dot folders are left out: the Hub download never brings them.
     """
     root = Path(folder)
-    return {name: _sha256(root / name) for name in sorted(loadable(root))}
+    return {name: sha256(root / name) for name in sorted(loadable(root))}
 
 
 def fingerprint(config: WMConfig) -> str:
@@ -126,7 +127,7 @@ def verify(folder: str | os.PathLike) -> WMConfig:
             raise ValueError(f"{root / name} is not listed in {CONFIG_NAME}; remove it, or seal the folder again")
         if name.endswith(".safetensors"):
             check_safetensors(root / name)
-        found = _sha256(root / name)
+        found = sha256(root / name)
         if found != config.files[name]:
             raise ValueError(
                 f"{root / name} differs from its record: sha256 {found[:12]}…, expected {config.files[name][:12]}…; "
@@ -344,8 +345,3 @@ def foreign_kind(path: Path) -> str | None:
     if path.suffix.lower() in CODE_SUFFIXES:
         return "code; a checkpoint holds none"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,15 +9,15 @@ CLIP tokenizer's folder serves (`tokenizer/` of a Stable Diffusion). Key layout 
 import argparse
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from wm_pipelines.hub.conversion import fill, vae_source
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file, save_half
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
@@ -108,28 +108,6 @@ def fps_source(name: str) -> str:
     return f"{_FPS[module]}.{leaf}"
 
 
-def vae_source(name: str, blocks: int = 4) -> str:
-    """The latent-diffusion name of one parameter of `AutoencoderKL` with so many levels, which its decoder counts from
-    the finest."""
-    name = re.sub(r"down_blocks\.(\d+)", r"down.\1", name)
-    name = re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{blocks - 1 - int(found[1])}", name)
-    name = re.sub(r"mid_block\.resnets\.(\d+)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
-    for ours, theirs in {
-        "mid_block.attentions.0": "mid.attn_1",
-        "group_norm": "norm",
-        "to_q": "q",
-        "to_k": "k",
-        "to_v": "v",
-        "to_out.0": "proj_out",
-        ".resnets.": ".block.",
-        "samplers.0": "sample",
-        "conv_shortcut": "nin_shortcut",
-        "conv_norm_out": "norm_out",
-    }.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
 def text_source(name: str) -> tuple[str, int | None]:
     """OpenCLIP's name of one parameter of `CLIPTextModel`, and which third of it where it stacks q, k and v."""
     name = name.removeprefix("text_model.")
@@ -148,51 +126,6 @@ def text_source(name: str) -> tuple[str, int | None]:
     return (name, None) if found is None else (f"{found[1]}.in_proj_{found[3]}", "qkv".index(found[2]))
 
 
-def _fill(
-    model: nn.Module,
-    state: Mapping[str, torch.Tensor],
-    prefix: str,
-    source: Callable[[str], str | tuple[str, int | None]],
-    spare: str = "(?!)",
-) -> set[str]:
-    """Puts the source's tensors themselves into a model on the meta device; returns the names that it used.
-
-    Args:
-        state: the checkpoint. prefix: of the part's names in it. source: name in the model -> name behind the prefix,
-            with the third to take where three tensors lie in one.
-        spare: pattern of the names behind the prefix that the model has no place for.
-
-    Raises:
-        ValueError: keys missing, left over or of another shape, named.
-    """
-    wanted: dict[str, tuple[str, int | None]] = {}
-    for name in model.state_dict():
-        found = source(name)
-        key, third = found if isinstance(found, tuple) else (found, None)
-        wanted[name] = prefix + key, third
-    used = {key for key, _ in wanted.values()}
-    missing = sorted(used - set(state))
-    extra = sorted(
-        key for key in set(state) - used if key.startswith(prefix) and not re.match(spare, key.removeprefix(prefix))
-    )
-    if missing or extra:
-        raise ValueError(
-            f"checkpoint lacks {len(missing)} keys {missing[:3]} and has {len(extra)} that have no place {extra[:3]}"
-        )
-    filled = {}
-    for name, target in model.state_dict().items():
-        key, third = wanted[name]
-        tensor = state[key] if third is None else state[key].chunk(3)[third]
-        if tensor.shape != target.shape and [n for n in tensor.shape if n > 1] == [n for n in target.shape if n > 1]:
-            tensor = tensor.reshape(target.shape)  # a convolution of width one, which is a linear layer here
-        if tensor.shape != target.shape:
-            raise ValueError(f"{key} has shape {tuple(tensor.shape)}; this model needs {tuple(target.shape)}")
-        filled[name] = tensor
-    model.load_state_dict(filled, assign=True)
-    model.requires_grad_(False).eval()
-    return used
-
-
 def to_unet(
     state: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None
 ) -> tuple[UNet3DConditionModel, FpsEmbedding]:
@@ -208,9 +141,9 @@ def to_unet(
         unet = UNet3DConditionModel(**(UNET if config is None else config))
         width = unet.config.block_out_channels[0]
         fps = FpsEmbedding(width, 4 * width)
-    _fill(fps, state, UNET_PREFIX, fps_source, spare="(?!fps_embedding)")
+    fill(fps, state, UNET_PREFIX, fps_source, spare="(?!fps_embedding)")
     layers = unet.config.layers_per_block
-    _fill(unet, state, UNET_PREFIX, lambda name: unet_source(name, layers), spare="fps_embedding")
+    fill(unet, state, UNET_PREFIX, lambda name: unet_source(name, layers), spare="fps_embedding")
     return unet, fps
 
 
@@ -219,7 +152,7 @@ def to_vae(state: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None =
     config = VAE if config is None else config
     with torch.device("meta"):
         vae = AutoencoderKL(**config)
-    _fill(vae, state, VAE_PREFIX, lambda name: vae_source(name, len(config["block_out_channels"])), spare="loss")
+    fill(vae, state, VAE_PREFIX, lambda name: vae_source(name, len(config["block_out_channels"])), spare="loss")
     return vae
 
 
@@ -228,7 +161,7 @@ def to_text_encoder(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]
     config = CLIPTextConfig(**(TEXT if config is None else config))
     text_encoder = CLIPTextModel(config)  # on the meta device its position buffer would stay there
     spare = rf"transformer\.resblocks\.{config.num_hidden_layers}\.|text_projection|logit_scale|attn_mask"
-    _fill(text_encoder, state, TEXT_PREFIX, text_source, spare)
+    fill(text_encoder, state, TEXT_PREFIX, text_source, spare)
     return text_encoder
 
 

@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all: written aside, then renamed; and what a folder holds."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -51,6 +52,45 @@ def write_atomic(path: Path, text: str) -> Path:
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Force a file, or which entries a folder has, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def create(path: str | os.PathLike, data: bytes, durable: bool = True) -> bool:
+    """Write a file that is whole from its first moment; False, and nothing done, where one is there already.
+
+    Of several processes that create one file, on one machine or on several, exactly one gets True. The file system
+    must have hard links.
+
+    Args:
+        durable: returns when the file would outlast a loss of power.
+    """
+    temporary = _beside(path)
+    try:
+        temporary.write_bytes(data)
+        if durable:
+            sync(temporary)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    if durable:
+        sync(temporary.parent)
+    return True
 
 
 def _beside(path: str | os.PathLike) -> Path:

@@ -16,7 +16,8 @@ A method writes a `Task`, a recipe file says how to train it, the engine does th
 - `Recipe`: task, seed, steps, batch_size, grad_accum, lr, warmup, schedule, weight_decay, betas, eps, clip, ema,
   precision, init_from, save_every, log_every, options.
 - `Task`: `modules()`, `loss(indices, step, noise)`, `export(folder)`; optional `trainable()`, `load_weights(source)`,
-  attributes `length` (None: endless data), `data` (a line for the record), `device` (set by the engine).
+  `group(name, parameter)` (factor of the learning rate, weight decay or not), attributes `length` (None: endless
+  data), `data` (a line for the record), `device` (set by the engine).
 - `KeyedNoise`: `randn(sample, shape, purpose)`, `uniform(sample, shape, purpose, low=0, high=1)`,
   `integers(sample, shape, purpose, low, high)`, `generator(sample, purpose)`; `sample` is one index or a list of N,
   which adds a leading dimension N.

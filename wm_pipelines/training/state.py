@@ -5,7 +5,6 @@ and `state.json`, which has the scalars and the size and SHA-256 of the tensor f
 leftovers.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from wm_pipelines.runtime.files import sha256, sync
 
 FORMAT = 1
 
@@ -28,15 +29,6 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def sync(path: Path) -> None:
-    """Force a file or a folder's entries to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove(folder: Path) -> None:
@@ -73,7 +65,7 @@ def save_state(root: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]
         path = temporary / f"{stem}.safetensors"
         save_file(_unshared(named), path)
         sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     write_json(temporary / "state.json", {**scalars, "format": FORMAT, "step": step, "files": files})
     sync(temporary)
     replace(temporary, final)
@@ -100,7 +92,7 @@ def read_state(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[s
     for name, expected in files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
-        if size != expected["bytes"] or _sha256(path) != expected["sha256"]:
+        if size != expected["bytes"] or sha256(path) != expected["sha256"]:
             raise ValueError(f"state {str(folder)!r}: {name} is damaged ({size} bytes, written {expected['bytes']})")
         tensors[path.stem] = load_file(path)
     return tensors, scalars
@@ -138,11 +130,6 @@ def clean(root: Path, keep: int | None = None) -> None:
 
 def _steps(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("step-*") if path.is_dir() and path.suffix != ".tmp")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unshared(named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -85,6 +85,13 @@ class Task(ABC):
             if parameter.requires_grad
         ]
 
+    def group(self, name: str, parameter: nn.Parameter) -> tuple[float, bool]:
+        """Of a trainable parameter, the factor of its learning rate, and whether weight decay applies to it.
+
+        By default 1, and decay where it has two or more dimensions.
+        """
+        return 1.0, parameter.ndim >= 2
+
     @abstractmethod
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         """Mean loss over the samples `indices`.

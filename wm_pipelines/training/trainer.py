@@ -70,12 +70,14 @@ class Trainer:
         ]
         for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.grad = view
-        decayed = [p for p in self.parameters if p.ndim >= 2]
-        plain = [p for p in self.parameters if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
-        )
+        members: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in named:
+            members.setdefault(task.group(name, parameter), []).append(parameter)
+        groups = [
+            {"params": own, "weight_decay": recipe.weight_decay if decayed else 0.0, "factor": factor}
+            for (factor, decayed), own in sorted(members.items(), key=lambda item: (item[0][0], not item[0][1]))
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)
         self.ema = [p.detach().clone() for p in self.parameters] if recipe.ema else []
 
     def update(self, step: int) -> torch.Tensor:
@@ -88,7 +90,7 @@ class Trainer:
         if self.recipe.clip:
             self.gradients.mul_((self.recipe.clip / (norm + 1e-6)).clamp(max=1.0))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.recipe)
+            group["lr"] = learning_rate(step, self.recipe) * group["factor"]
         self.optimizer.step()
         if self.ema:
             with torch.no_grad():

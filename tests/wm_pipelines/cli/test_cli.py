@@ -216,6 +216,11 @@ def test_diorama_leaves_a_sheet(monkeypatch, tmp_path):
     assert {p.name for p in (tmp_path / "d").iterdir()} == {"scene.json", "sheet.png", "scene.gif"}
 
 
+def test_diorama_leaves_a_sheet_of_pairs(monkeypatch, tmp_path):
+    assert call(monkeypatch, "diorama", "--pair", "--seed", 7, "--size", 16, "--out", tmp_path / "d") == 0
+    assert {p.name for p in (tmp_path / "d").iterdir()} == {"pairs.json", "pairs.png", "pairs.gif"}
+
+
 def test_every_command_has_help():
     runner = CliRunner()
     listed = runner.invoke(cli.app, ["--help"]).output

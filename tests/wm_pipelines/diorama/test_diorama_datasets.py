@@ -16,22 +16,25 @@ def digest(index: int, kind: str = "image") -> str:
     """Of everything in an item."""
     item = DioramaDataset(kind, length=9, size=12, frames=3)[index]
     h = hashlib.blake2b(item["scene"].to_json().encode() + item["caption"].encode() + repr(item["spans"]).encode())
+    for state, action, phrase in zip(*(item.get(k, ()) for k in ("states", "actions", "phrases")), strict=False):
+        h.update((state.to_json() + action.to_json() + phrase).encode())
     for name in ("rgb", "ids", "depth"):
         h.update(item[name].contiguous().numpy().tobytes())
     return h.hexdigest()
 
 
 def test_an_item_is_the_same_bytes_in_another_process_and_thread_and_in_any_order():
-    here = {(i, kind): digest(i, kind) for i in (0, 1) for kind in ("image", "video")}
-    assert len(set(here.values())) == 4
+    here = {(i, kind): digest(i, kind) for i in (0, 1) for kind in ("image", "video", "pairs")}
+    assert len(set(here.values())) == 6
     with ThreadPoolExecutor(2) as pool:
         order = list(here)[::-1]
         assert dict(zip(order, pool.map(lambda key: digest(*key), order), strict=True)) == here
     program = (
-        f"import runpy; digest = runpy.run_path({__file__!r})['digest']; print(digest(1), digest(0, 'video'))"
+        f"import runpy; digest = runpy.run_path({__file__!r})['digest']; "
+        "print(digest(1), digest(0, 'video'), digest(1, 'pairs'))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
-    assert found.stdout.split() == [here[1, "image"], here[0, "video"]]
+    assert found.stdout.split() == [here[1, "image"], here[0, "video"], here[1, "pairs"]]
 
 
 def test_image_items():
@@ -119,9 +122,9 @@ def test_data_loaders_take_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "sound"}, "`kind` is 'sound'; allowed: image, video, multiview"),
-        ({"kind": "pairs"}, "`kind` 'pairs'.*dynamics"),
-        ({"kind": "questions"}, "`kind` 'questions'.*VLM4D"),
+        ({"kind": "sound"}, "`kind` is 'sound'; allowed: image, video, multiview, pairs, questions"),
+        ({"families": "count"}, "`families`.*are for questions; `kind` is 'image'"),
+        ({"kind": "questions", "floor_pattern": "chequered"}, "`floor_pattern` is 'chequered'"),
         ({"split": "dev"}, "`split`"),
         ({"composition": "ood"}, "`composition`"),
         ({"composition": "held_out"}, "`composition` 'held_out'"),
@@ -129,7 +132,7 @@ def test_data_loaders_take_it():
         ({"size": 0}, "`size`"),
         ({"kind": "video", "frames": 0}, "`frames`"),
         ({"kind": "multiview", "views": 0}, "`views`"),
-        ({"num_objects": 7}, "`num_objects`"),
+        ({"num_objects": 9}, "`num_objects`"),
         ({"detail": "everything"}, "`detail`"),
         ({"patterns": ("dotted",)}, "`patterns`"),
     ],

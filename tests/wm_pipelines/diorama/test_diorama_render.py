@@ -54,8 +54,9 @@ def test_pictures_are_those_of_the_first_release():
         now = getattr(out, name)
         now = now.flatten(-2)[..., pick] if name in PIXEL_MAPS else now
         if value.is_floating_point():
-            # one unit in the last place where colours are; metres and pixels have larger ones
-            torch.testing.assert_close(now, value, rtol=1e-6, atol=1e-6, equal_nan=True, msg=lambda m, n=name: n + m)
+            # rounding is another on each kind of processor, and more of it where a ray grazes a sphere or glints
+            atol = 1e-5 if name in ("rgb", "normals", "flow") else 1e-6
+            torch.testing.assert_close(now, value, rtol=1e-6, atol=atol, equal_nan=True, msg=lambda m, n=name: n + m)
         else:
             assert torch.equal(now, value.to(now.dtype)), name
 

@@ -201,7 +201,7 @@ def test_text_that_is_no_scene_is_refused():
         (lambda: Scene((SceneObject(1, "cube", "red"),) * 2), "objects"),
         (lambda: Scene(duration=0), "duration"),
         (lambda: Scene(fps=0.0), "fps"),
-        (lambda: sample_scene("x", num_objects=5), "num_objects"),
+        (lambda: sample_scene("x", num_objects=9), "num_objects"),
         (lambda: sample_scene("x", num_objects=()), "num_objects"),
         (lambda: sample_scene("x", composition="test"), "composition"),
         (lambda: sample_scene("x", patterns=()), "patterns"),

@@ -111,6 +111,10 @@ def test_condition_dropout_has_the_stated_chances():
     alone = [tuple(keep_conditions(types, rng, keep_one=0.8)) for _ in range(4000)]
     for t in types:
         assert alone.count((t,)) / 4000 == pytest.approx(0.2, abs=0.025)
+    often = [keep_conditions(types, rng, keep_all=0, drop_all=0, keep_one=1.0, alone=["depth", "depth", "seg"])
+             for _ in range(2000)]  # fmt: skip
+    assert often.count(["depth"]) / 2000 == pytest.approx(2 / 3, abs=0.04)
+    assert often.count(["depth"]) + often.count(["seg"]) == 2000
 
 
 def test_usable_objects():
@@ -269,6 +273,29 @@ def test_training_moves_the_adapter_and_exports_it(base_folder, tmp_path):
     assert torch.equal(again.control.zero_conv_mid.weight, loaded.zero_conv_mid.weight)
 
 
+def test_an_adapter_goes_on_with_the_copy_of_its_new_base(base_folder, tmp_path):
+    """A base that was trained further keeps its own encoder under weights of an adapter of the old one."""
+    first, second = build(recipe(base_folder)), build(recipe(base_folder))
+    with torch.no_grad():
+        for p in first.control.parameters():
+            p.fill_(0.25)
+    first.export(tmp_path)
+    second.load_weights(str(tmp_path))
+    for name, p in second.control.named_parameters():
+        assert torch.equal(p, second.unet.state_dict()[name]) if is_copy(name) else (p == 0.25).all()
+
+
+def test_a_share_of_the_timesteps_is_early(base_folder):
+    run, indices = build(recipe(base_folder)), list(range(400))
+    usual = run._timesteps(indices, KeyedNoise(0, 0))
+    run.options["early"] = 0.5
+    mixed = run._timesteps(indices, KeyedNoise(0, 0))
+    last = run.schedule.config.num_train_timesteps
+    changed = mixed != usual
+    assert 0.4 < changed.float().mean() < 0.6 and 0.25 < (usual >= 0.7 * last).float().mean() < 0.35
+    assert mixed[changed].min() >= 0.7 * last and mixed.max() < last
+
+
 def test_lora_arm_exports_a_merged_adapter(base_folder, tmp_path):
     run = build(recipe(base_folder, preset="carrier", lora_rank=2, lambda_ca=0, lambda_mask=0))
     names = [name for name, _ in run.trainable()]
@@ -365,6 +392,7 @@ def test_a_picture_of_another_size_is_named(base_folder, folder):
         (dict(lamda_ca=1), "options: .*'lamda_ca'.* did you mean 'lambda_ca'"),
         (dict(types=["pose"]), "options.types: the data gives no 'pose'"),
         (dict(types=["hedge"]), "options.types: the data gives no 'hedge'"),
+        (dict(alone=["lines"]), "options.alone: 'lines' is none of options.types"),
         (dict(lora_rank=2), "lora_rank needs preset 'carrier'"),
         (dict(n=5), "n=5 does not divide"),
         (dict(base="nowhere"), "nowhere"),

@@ -1,8 +1,11 @@
 """Files and folders are there whole or not at all."""
 
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.files import atomic, atomic_folder, create, sha256
 
 
 def test_a_file_replaces_the_old_one_only_at_the_end(tmp_path):
@@ -55,3 +58,12 @@ def test_the_working_folder_and_a_file_as_targets(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     with pytest.raises(ValueError, match="'a' is a file; name a folder"), atomic_folder("a"):
         pass
+
+
+def test_one_of_many_creates_a_file_and_it_is_whole_at_once(tmp_path):
+    path, data = tmp_path / "new" / "a.json", [f"{i}".encode() * 10_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda mine: create(path, mine, durable=mine[0] % 2 == 0), data))
+    assert made.count(True) == 1 and path.read_bytes() == data[made.index(True)]
+    assert list(path.parent.iterdir()) == [path]
+    assert sha256(path) == hashlib.sha256(data[made.index(True)]).hexdigest()

@@ -33,7 +33,7 @@ ADVERBS = frozenset(
     "counterclockwise outside far almost up down forward forwards back backwards too again often always "
     "sometimes really quite rather extremely so more most less nearby now outdoors indoors upstairs "
     "downstairs apart already yet even once twice ever soon well right-side-up perhaps maybe fully half all "
-    "slightly sideways out altogether around-the-clock somewhat".split()
+    "slightly sideways out altogether around-the-clock somewhat yesterday today tomorrow tonight".split()
 )
 # Words in -ly that are no adverbs.
 NOT_ADVERBS = frozenset(

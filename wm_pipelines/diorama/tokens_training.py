@@ -1,0 +1,130 @@
+"""How `diorama-tokens` is trained: `VQModel` on 64 x 64 pictures, an 8 x 8 grid of codes for each."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wm_pipelines.diorama.training import SIZE, options_of, pictures_of
+from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.weights import save_half
+from wm_pipelines.tokens.pictures import PictureTokens
+from wm_pipelines.training import KeyedNoise, Recipe, Task
+
+COMMITMENT = 0.25  # beta of van den Oord et al.: the weight of what pulls the encoder to the codes
+
+
+class Codebook(nn.Module):
+    """K codes as one learned linear map of K fixed points (SimVQ, Zhu et al., arXiv 2411.02038, eq. 5).
+
+    A step moves every code, those too that no picture used, so that none falls out of use.
+    """
+
+    def __init__(self, points: torch.Tensor):
+        super().__init__()
+        self.register_buffer("points", points)
+        self.map = nn.Parameter(torch.eye(points.shape[1]))
+
+    def forward(self) -> torch.Tensor:
+        """(K, D)."""
+        return self.points @ self.map
+
+
+@torch.no_grad()
+def spread(tokens: PictureTokens, pictures: torch.Tensor) -> None:
+    """Lets the encoder's output begin with mean 0 and width 1 on `pictures`, as the codes do; else few are used."""
+    features = tokens.features(pictures).flatten(0, 2)
+    mean, std = features.mean(0), features.std(0).clamp(min=1e-3)
+    tokens.vq.quant_conv.weight.div_(std[:, None, None, None])
+    tokens.vq.quant_conv.bias.sub_(mean).div_(std)
+
+
+class TokensTask(Task):
+    """VQ-VAE (van den Oord et al., arXiv 1711.00937): absolute and squared error and error of differences, in which
+    solids count as much as floor, and the two terms of the codes, of which beta weighs the encoder's.
+
+    `VQModel` itself gives beta to the codebook's term, so its loss isn't used.
+
+    Options:
+        channels: of the levels; four of them make one code of 8 x 8 pixels, three one of 4 x 4.
+        codes, dim: how many codes, and how long their vectors are.
+        length, cache: how many pictures, and the file that keeps them between runs.
+    """
+
+    def __init__(self, recipe: Recipe):
+        from diffusers import VQModel
+
+        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "codes": 1024, "dim": 8}
+        self.options = options_of(recipe, defaults)
+        self.images = pictures_of(self.options)
+        self.length = len(self.images)
+        self.data = f"Diorama images, train split, {self.length} scenes"
+        channels, dim = tuple(self.options["channels"]), self.options["dim"]
+        self.vq = VQModel(
+            block_out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * len(channels),
+            up_block_types=("UpDecoderBlock2D",) * len(channels),
+            latent_channels=32,
+            vq_embed_dim=dim,
+            num_vq_embeddings=self.options["codes"],
+            layers_per_block=1,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+            sample_size=SIZE,
+        )
+        self.vq.quantize.embedding.requires_grad_(False)  # export writes it
+        self.tokens = PictureTokens(self.vq)
+        self.codebook = Codebook(torch.randn(self.options["codes"], dim))
+        spread(self.tokens, self.images.pictures(range(min(64, self.length))))
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"vq": self.vq, "codebook": self.codebook}
+
+    def load_weights(self, source: str) -> dict[str, int]:
+        """Starts from a folder or embedded name of the same architecture."""
+        from diffusers import VQModel
+
+        from wm_pipelines.hub import check_weights, resolve
+
+        folder = resolve(source)
+        check_weights(folder)
+        saved = load_model(VQModel, folder)
+        self.vq.load_state_dict(saved.state_dict())
+        with torch.no_grad():
+            self.codebook.points.copy_(self.tokens.codebook)
+            self.codebook.map.copy_(torch.eye(len(self.codebook.map)))
+        return {"parameters": sum(p.numel() for p in saved.parameters())}
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        pictures = self.images.pictures(indices).to(self.device)
+        features = self.tokens.features(pictures)
+        table = self.codebook()
+        with torch.no_grad():
+            flat = features.flatten(0, 2)
+            codes = (table.square().sum(1) / 2 - flat @ table.T).argmin(1).reshape(features.shape[:-1])
+        vectors = table[codes]
+        code_loss = functional.mse_loss(vectors, features.detach())
+        commitment = functional.mse_loss(features, vectors.detach())
+        passed_on = features + (vectors - features).detach()  # straight through: the decoder's gradient, as it is
+        out = self.vq.decode(passed_on.permute(0, 3, 1, 2).contiguous(), force_not_quantize=True).sample
+        weight = self._weight(indices)
+        wanted = pictures * 2 - 1
+        error, square = (weight * (out - wanted).abs()).mean(), (weight * (out - wanted).square()).mean()
+        edges = sum((out.diff(dim=d) - wanted.diff(dim=d)).abs().mean() for d in (-1, -2))
+        loss = error + 5 * square + 0.5 * edges + code_loss + COMMITMENT * commitment
+        used = torch.tensor(len(codes.unique()), dtype=torch.float32)
+        return {"loss": loss, "l1": error, "mse": square, "edges": edges, "codes": commitment, "used": used}
+
+    def _weight(self, indices: list[int]) -> torch.Tensor:
+        """(N, 1, H, W), mean 1: solids, with a margin of two pixels, weigh as much as the rest of the batch."""
+        solid = (self.images.ids[indices] > 0).float()[:, None].to(self.device)
+        solid = functional.max_pool2d(solid, 5, stride=1, padding=2)
+        share = solid.mean().clamp(0.01, 0.99)
+        return solid / share / 2 + (1 - solid) / (1 - share) / 2
+
+    def export(self, folder: Path) -> None:
+        """Writes the model in fp16; its codes are those of the codebook in fp16."""
+        with torch.no_grad():
+            self.tokens.codebook.copy_(self.codebook())
+        save_half(self.vq, folder)

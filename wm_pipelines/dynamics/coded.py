@@ -1,0 +1,142 @@
+"""Pairs as codes: each picture is tokenised once, and how far every place changed is kept beside the tokens."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from wm_pipelines.dynamics.data import Pair
+from wm_pipelines.dynamics.pictures import fit
+from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.readers import parse_json
+
+BATCH = 32
+WORDS = ("actions", "kinds", "captions", "names")
+Recognizer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Pictures `(B, 3, H, W)` before and after, in [0, 1], to what changed: `(B, h, w)`, 0 or more."""
+
+
+@dataclass(frozen=True)
+class CodedPairs:
+    """N pairs. source, target: `(N, h, w)` int64 codes. distances: `(N, h, w)` float32, how far each place changed, by
+    a recogniser. actions: wordings of each pair's action. kinds, captions, names: of each pair."""
+
+    source: torch.Tensor
+    target: torch.Tensor
+    distances: torch.Tensor
+    actions: tuple[tuple[str, ...], ...]
+    kinds: tuple[str, ...]
+    captions: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def part(self, indices: Sequence[int]) -> "CodedPairs":
+        """Some of the pairs, in that order."""
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        words = {key: tuple(getattr(self, key)[i] for i in indices) for key in WORDS}
+        return CodedPairs(self.source[rows], self.target[rows], self.distances[rows], **words)
+
+    def labelled(self, actions: Sequence[str]) -> "CodedPairs":
+        """The same pairs with one action each."""
+        return replace(self, actions=tuple((action,) for action in actions))
+
+
+def joined(first: CodedPairs, second: CodedPairs) -> CodedPairs:
+    """The pairs of both, in order."""
+    names = ("source", "target", "distances")
+    tensors = {key: torch.cat([getattr(first, key), getattr(second, key)]) for key in names}
+    words = {key: getattr(first, key) + getattr(second, key) for key in WORDS}
+    return CodedPairs(**tensors, **words)
+
+
+def fingerprint(pictures: Any) -> str:
+    """A hash of a tokeniser's weights."""
+    digest = sha256()
+    for name, tensor in sorted(pictures.vq.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_pairs(
+    pairs: Sequence[Pair],
+    pictures: Any,
+    size: tuple[int, int],
+    recognizer: Recognizer | None = None,
+    resize: str | None = None,
+    colour: Sequence[int] = (122, 116, 104),
+    cache: str | Path | None = None,
+    identity: str = "",
+) -> CodedPairs:
+    """Codes of pairs, made once and kept in the safetensors file `cache` if there is a name for one.
+
+    Args:
+        pictures: the tokeniser. size: (height, width) that it takes. recognizer: None counts codes that differ.
+        resize, colour: as `pictures.fit`.
+        identity: what the file must have been made of beside the tokeniser and the pairs, which go by their `identity`
+            or by their names.
+
+    Raises:
+        ValueError: no pairs, a picture of another size, or a file made of something else.
+    """
+    if not len(pairs):
+        raise ValueError("`pairs` is empty; at least one is needed")
+    made_of = getattr(pairs, "identity", None) or sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
+    identity = repr([identity, made_of, fingerprint(pictures), list(size), resize, len(pairs)])
+    if cache is not None and Path(cache).exists():
+        return _load(Path(cache), identity)
+    found: dict[str, list[torch.Tensor]] = {"source": [], "target": [], "distances": []}
+    words: dict[str, list[Any]] = {name: [] for name in WORDS}
+    for start in range(0, len(pairs), BATCH):
+        some = [pairs[n] for n in range(start, min(start + BATCH, len(pairs)))]
+        both = [pair.read() for pair in some]
+        before, after = (fit([pair[n] for pair in both], size, resize, colour, "data") for n in (0, 1))
+        codes = [pictures.encode(side.to(pictures.codebook.device)).cpu() for side in (before, after)]
+        changed = (codes[0] != codes[1]).float() if recognizer is None else recognizer(before, after).cpu()
+        for name, value in zip(found, (*codes, changed), strict=True):
+            found[name].append(value)
+        for pair in some:
+            for name, value in zip(WORDS, (pair.actions, pair.kind, pair.caption, pair.name), strict=True):
+                words[name].append(value)
+    tensors = {name: torch.cat(values) for name, values in found.items()}
+    coded = CodedPairs(**tensors, **{name: tuple(values) for name, values in words.items()})
+    if cache is not None:
+        _save(coded, Path(cache), identity)
+    return coded
+
+
+def _save(coded: CodedPairs, path: Path, identity: str) -> None:
+    words = {key: getattr(coded, key) for key in WORDS}
+    text = torch.tensor(list(json.dumps(words).encode()), dtype=torch.uint8)
+    tensors = {
+        "source": coded.source.to(torch.int32), "target": coded.target.to(torch.int32),
+        "distances": coded.distances.contiguous(), "words": text,
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as partial:
+        save_file(tensors, partial, metadata={"identity": identity})
+
+
+def _load(path: Path, identity: str) -> CodedPairs:
+    try:
+        opened = safe_open(str(path), "pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"`cache` {path} is no file of codes ({error}); delete it or name another") from error
+    with opened as file:
+        found = (file.metadata() or {}).get("identity")
+        if found != identity:
+            raise ValueError(f"`cache` {path} holds {found}, asked for {identity}; delete it or name another file")
+        words = parse_json(file.get_tensor("words").numpy().tobytes().decode())
+        tensors = {name: file.get_tensor(name) for name in ("source", "target", "distances")}
+    actions = tuple(tuple(some) for some in words.pop("actions"))
+    rest = {name: tuple(values) for name, values in words.items()}
+    source, target = tensors["source"].long(), tensors["target"].long()
+    return CodedPairs(source, target, tensors["distances"], actions, **rest)

@@ -1,0 +1,194 @@
+"""Tuning a token model for one direction: loss on the completion alone, LoRA or all weights."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, add_adapter, save_adapter
+from wm_pipelines.dynamics.backend import TokenBackend
+from wm_pipelines.dynamics.base import TokenPipeline
+from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
+from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
+from wm_pipelines.dynamics.layout import Sample
+from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
+from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.weights import save_half
+from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+
+TARGETS = {"attention": ATTENTION, "linear": LINEAR}
+DIORAMA = "diorama"
+DEFAULTS: dict[str, Any] = {
+    "base": "diorama-world", "data": DIORAMA, "length": 8000, "cache": None, "resize": None,
+    "rank": 16, "alpha_lora": None, "dropout": 0.0, "targets": "attention",
+}  # fmt: skip
+
+
+def read_pairs(options: dict[str, Any], size: tuple[int, int], start: int = 0) -> Sequence[Pair]:
+    """Pairs that `options.data` names: "diorama", a JSON file of AURORA's layout, or a folder with `pairs.jsonl`.
+
+    Args:
+        start: the first of the miniature world's.
+
+    Raises:
+        ValueError: another name, or what the readers refuse.
+    """
+    data = options["data"]
+    if data == DIORAMA:
+        from wm_pipelines.dynamics.scenes import DioramaPairs
+
+        return DioramaPairs(length=options["length"], start=start, size=size[0])
+    path = Path(data)
+    if path.suffix == ".json":
+        return read_aurora(path)
+    if path.is_dir():
+        return read_folder(path)
+    raise ValueError(f"options.data is {data!r}; it must be 'diorama', a .json file of AURORA's layout, or a folder")
+
+
+class TokenTask(Task):
+    """A token model tuned on pairs in one direction; what `DynamicsTask` and the world model's task share.
+
+    Options:
+        base: whole checkpoint to start from. data: as `read_pairs`. length: pairs of the miniature world. cache: file
+            that keeps the pairs' codes between runs. resize: for pictures of another size, "pad" or "crop".
+        rank: of the LoRA; 0 trains all weights. alpha_lora: its scale times rank, twice the rank by default. dropout:
+            in it. targets: "attention" or "linear", which layers have it.
+    """
+
+    pipeline_class: type[TokenPipeline]
+    defaults: dict[str, Any] = DEFAULTS
+
+    def __init__(self, recipe: Recipe):
+        check_keys(recipe.options, self.defaults, "options")
+        self.options = {**self.defaults, **recipe.options}
+        if self.options["targets"] not in TARGETS:
+            raise ValueError(f"options.targets is {self.options['targets']!r}; allowed: {', '.join(TARGETS)}")
+        self.pipeline = load_model(self.pipeline_class, self.options["base"])
+        self.backend: TokenBackend = self.pipeline.backend
+        self.pairs = self.read()
+        self.length = len(self.pairs)
+        self.data = f"{self.options['data']}, {self.length} pairs"
+        self._prepare()
+
+    def read(self) -> CodedPairs:
+        """The labelled pairs, as codes.
+
+        Raises:
+            ValueError: a pair without an action.
+        """
+        pairs = self.coded(read_pairs(self.options, self.backend.layout.size), self.options["cache"])
+        unlabelled = [name for name, actions in zip(pairs.names, pairs.actions, strict=True) if not actions]
+        if unlabelled:
+            raise ValueError(f"options.data: pair {unlabelled[0]!r} has no action")
+        return pairs
+
+    def coded(self, pairs: Sequence[Pair], cache: str | None) -> CodedPairs:
+        """Pairs as codes, by this task's recogniser."""
+        layout, identity = self.backend.layout, repr([self.options["data"], self.options.get("recognizer")])
+        return encode_pairs(
+            pairs, self.backend.pictures, layout.size, self.recognizer(), self.options["resize"], layout.pad_colour,
+            cache, identity,
+        )  # fmt: skip
+
+    def recognizer(self) -> Recognizer | None:
+        """What says how far each place changed; None counts codes that differ."""
+        return None
+
+    def _prepare(self) -> None:
+        model, rank = self.backend.model, self.options["rank"]
+        model.requires_grad_(False)
+        if rank:
+            add_adapter(
+                model, self.pipeline.direction, rank, self.options["alpha_lora"], self.options["dropout"],
+                TARGETS[self.options["targets"]],
+            )  # fmt: skip
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(f".{self.pipeline.direction}." in name)
+            model.train(self.options["dropout"] > 0)
+        else:
+            inside = {id(parameter) for parameter in getattr(model.base_model, "vqmodel", nn.Module()).parameters()}
+            for parameter in model.parameters():
+                parameter.requires_grad_(id(parameter) not in inside)  # tokenisers of pictures stay as they are
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.backend.model}
+
+    @abstractmethod
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[Sample, torch.Tensor | None]:
+        """The sequence of pair `index` as this step words it, and a weight for each token of its completion."""
+
+    def drawn(self, index: int, noise: KeyedNoise, instructions: Sequence[str]) -> tuple[str, str]:
+        """One of the pair's wordings, and one of the instructions."""
+        rng = noise.generator(index, "words")
+        actions = self.pairs.actions[index]
+        return actions[rng.integers(len(actions))], instructions[rng.integers(len(instructions))]
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        samples, weights = zip(*(self.sample(index, noise) for index in indices), strict=True)
+        with active(self.backend.model, self.pipeline.adapter):
+            return {"loss": completion_loss(self.backend, samples, weights, self.device)}
+
+    def export(self, folder: Path) -> None:
+        """Writes the adapter alone, or the whole checkpoint where all weights were trained; fp16."""
+        if self.options["rank"]:
+            save_adapter(self.backend.model, self.pipeline.direction, folder, torch.float16)
+        else:
+            save_whole(self.pipeline, folder)
+
+
+def completion_loss(
+    backend: TokenBackend,
+    samples: Sequence[Sample],
+    weights: Sequence[torch.Tensor | None],
+    device: torch.device,
+) -> torch.Tensor:
+    """Mean cross-entropy of the completions' tokens over all tokens of the vocabulary; prompts cost nothing.
+
+    Args:
+        weights: for each sample one weight a token of its completion, or None. Where all are 1, or none is given, this
+            is `functional.cross_entropy`, bit for bit.
+    """
+    rows = [[*sample.prompt, *sample.completion[:-1]] for sample in samples]
+    longest = max(map(len, rows))
+    backend.check_context(longest + 1)
+    tokens, mask = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(2))
+    places, wanted, weight = [], [], []
+    for n, (row, sample) in enumerate(zip(rows, samples, strict=True)):
+        tokens[n, : len(row)], mask[n, : len(row)] = torch.tensor(row), 1
+        start, count = len(sample.prompt) - 1, len(sample.completion)
+        places += [n * longest + start + t for t in range(count)]
+        wanted += sample.completion
+        weight.append(torch.ones(count) if weights[n] is None else weights[n])
+    hidden = backend.hidden(tokens.to(device), mask.to(device)).flatten(0, 1)
+    logits = backend.logits(hidden[torch.tensor(places, device=device)])
+    targets, factor = torch.tensor(wanted, device=device), torch.cat(weight).to(device)
+    if bool((factor == 1).all()):
+        return functional.cross_entropy(logits, targets)
+    return (factor.detach() * functional.cross_entropy(logits, targets, reduction="none")).mean()
+
+
+def save_whole(pipeline: TokenPipeline, folder: Path) -> None:
+    """Writes a pipeline's folder with its models in fp16."""
+    pipeline.save_pretrained(folder)
+    for name in ("model", "vq"):
+        module = getattr(pipeline, name)
+        if module is not None:
+            for file in (Path(folder) / name).glob("*.safetensors"):
+                file.unlink()
+            save_half(module, Path(folder) / name)
+
+
+class DynamicsTask(TokenTask):
+    """The dynamics model: -log p(action | source, target), the action's tokens alone (arXiv 2506.06006)."""
+
+    pipeline_class = DynamicsModelPipeline
+
+    def sample(self, index: int, noise: KeyedNoise) -> tuple[Sample, torch.Tensor | None]:
+        action, instruction = self.drawn(index, noise, self.backend.layout.inverse_instructions)
+        said = self.backend.sequences
+        return said.inverse_sample(self.pairs.source[index], action, self.pairs.target[index], instruction), None

@@ -1,0 +1,116 @@
+"""The base of the miniature world's models: a small stock causal model over words and codes that knows no action."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import VQModel
+from torch import nn
+
+from wm_pipelines import hub
+from wm_pipelines.diorama.tokenizer import EOS, build_tokenizer
+from wm_pipelines.dynamics.coded import encode_pairs
+from wm_pipelines.dynamics.families import default_layout, make_backend
+from wm_pipelines.dynamics.layout import Sample
+from wm_pipelines.dynamics.scenes import DioramaPairs
+from wm_pipelines.dynamics.training import completion_loss, save_whole
+from wm_pipelines.hub.stock import load_model
+from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+from wm_pipelines.world_model.pipeline import WorldModelPipeline
+
+MARKS = ("<boi>", "<eoi>")
+BASE_DEFAULTS: dict[str, Any] = {
+    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "width": 192, "layers": 6, "heads": 6,
+    "inner": 512,
+}  # fmt: skip
+
+
+class DioramaWorldTask(Task):
+    """Next-token prediction over pairs of pictures without the action between them, and over pictures with captions,
+    in either order: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
+
+    Options:
+        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes. captions: share of
+            samples that are one picture and its caption, so that words have a meaning before the first action.
+        width, layers, heads, inner: of the model.
+    """
+
+    def __init__(self, recipe: Recipe):
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        check_keys(recipe.options, BASE_DEFAULTS, "options")
+        self.options = {**BASE_DEFAULTS, **recipe.options}
+        self.vq = load_model(VQModel, hub.resolve(self.options["tokens"])).requires_grad_(False).eval()
+        self.tokenizer = _tokenizer()
+        size = (self.vq.config.sample_size, self.vq.config.sample_size)
+        layout = default_layout("plain").model_copy(
+            update={"size": size, "stop": EOS, "first_code": len(self.tokenizer)}
+        )
+        codes = self.vq.config.num_vq_embeddings
+        grid = (size[0] // 2 ** (len(self.vq.config.block_out_channels) - 1)) ** 2
+        self.model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(self.tokenizer) + codes,
+                hidden_size=self.options["width"],
+                intermediate_size=self.options["inner"],
+                num_hidden_layers=self.options["layers"],
+                num_attention_heads=self.options["heads"],
+                max_position_embeddings=4 * grid + 256,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=None,
+            )
+        )
+        self.backend = make_backend(self.model, self.vq, self.tokenizer, layout)
+        pairs = DioramaPairs(length=self.options["length"], size=size[0])
+        self.pairs = encode_pairs(pairs, self.backend.pictures, size, cache=self.options["cache"], identity="base")
+        self.length = len(self.pairs)
+        self.data = f"Diorama pairs without their actions, train split, {self.length} pairs"
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def load_weights(self, source: str) -> dict[str, int]:
+        """Starts from a pipeline's folder or embedded name of the same architecture."""
+        pipeline = WorldModelPipeline.from_pretrained(source)
+        self.model.load_state_dict(pipeline.model.state_dict())
+        return {"parameters": sum(p.numel() for p in self.model.parameters())}
+
+    def sample(self, index: int, noise: KeyedNoise) -> Sample:
+        """The whole sequence as a completion behind its first token."""
+        said, rng = self.backend.sequences, noise.generator(index, "kind")
+        before, after = self.pairs.source[index], self.pairs.target[index]
+        first, second = ([*said.begin(codes.shape), *said.body(codes), *said.end] for codes in (before, after))
+        words = said.words(self.pairs.captions[index])
+        chance = rng.random()
+        if chance < self.options["captions"] / 2:
+            tokens = [*words, *first]
+        elif chance < self.options["captions"]:
+            tokens = [*first, *words]
+        else:
+            tokens = [*first, *second]
+        return Sample(tokens[:1], [*tokens[1:], said.stop], [])
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        samples = [self.sample(index, noise) for index in indices]
+        return {"loss": completion_loss(self.backend, samples, [None] * len(samples), self.device)}
+
+    def export(self, folder: Path) -> None:
+        """Writes a whole checkpoint of `WorldModelPipeline` in fp16, the tokeniser of pictures with it."""
+        parts = {"model": self.model, "tokenizer": self.tokenizer, "vq": self.vq, "layout": self.backend.layout}
+        wants = {parameter: parameter.requires_grad for parameter in self.model.parameters()}
+        save_whole(WorldModelPipeline(**parts), folder)
+        for parameter, wanted in wants.items():  # the pipeline froze them
+            parameter.requires_grad_(wanted)
+        index = folder / "model_index.json"
+        index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
+
+
+def _tokenizer():
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = build_tokenizer(folder)
+    tokenizer.add_tokens(list(MARKS), special_tokens=True)
+    return tokenizer

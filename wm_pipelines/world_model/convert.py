@@ -1,0 +1,155 @@
+"""AURORA's checkpoint, and others of latent diffusion's layout -> a folder of InstructPix2Pix. Offline; runs no code.
+
+    python -m wm_pipelines.world_model.convert aurora.ckpt out/ --base instruct-pix2pix/
+
+The averaged weights (`model_ema.*`) are taken, which the authors sample with. Configurations, tokenizer and scheduler
+come from a folder of `StableDiffusionInstructPix2PixPipeline`. Key layout after CompVis/latent-diffusion (MIT).
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from torch import nn
+
+from wm_pipelines.hub.conversion import fill, vae_source
+from wm_pipelines.hub.stock import load_part
+from wm_pipelines.hub.weights import read_torch_file
+from wm_pipelines.runtime.files import atomic_folder
+
+_TOP = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def unet_source(name: str, up_blocks: Sequence[str], layers: int = 2) -> str:
+    """The name that latent diffusion has for one parameter of `UNet2DConditionModel`.
+
+    Args:
+        up_blocks: types of the model's up blocks: where one attends, its upsampler comes third. layers: of each block.
+    """
+    for ours, theirs in _TOP.items():
+        if name.startswith(f"{ours}."):
+            return f"{theirs}{_inside(name.removeprefix(ours))}"
+    side, block, part, rest = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+\..+)", name).groups()
+    number, _, rest = rest.partition(".")
+    start = int(block) * (layers + 1)
+    if part == "downsamplers":
+        return f"input_blocks.{start + layers + 1}.0.op{rest.removeprefix('conv')}"
+    if part == "upsamplers":
+        place = 2 if "CrossAttn" in up_blocks[int(block)] else 1
+        return f"output_blocks.{start + layers}.{place}.{rest}"
+    blocks, first = ("input_blocks", start + 1) if side == "down" else ("output_blocks", start)
+    return f"{blocks}.{first + int(number)}.{int(part == 'attentions')}{_inside(f'.{rest}')}"
+
+
+def _inside(rest: str) -> str:
+    first = rest.split(".")[1]
+    return rest.replace(f".{first}", f".{_RESNET[first]}", 1) if first in _RESNET else rest
+
+
+def averaged(name: str) -> str:
+    """The name of the averaged copy of a parameter of `diffusion_model`: all dots are left out."""
+    return f"diffusion_model{name}".replace(".", "")
+
+
+def text_source(name: str) -> str:
+    """The name of one parameter of `CLIPTextModel` behind `cond_stage_model.`."""
+    return f"transformer.text_model.{name.removeprefix('text_model.')}"
+
+
+def fill_parts(
+    state: Mapping[str, torch.Tensor], unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: nn.Module
+) -> None:
+    """Puts a checkpoint's tensors into three models, which may be on the meta device.
+
+    Raises:
+        ValueError: keys missing, left over or of another shape; no averaged weights, or a UNet of other channels.
+    """
+    if not any(name.startswith("model_ema.") for name in state):
+        raise ValueError("checkpoint has no averaged weights (model_ema.*), which the authors sample with")
+    up_blocks, layers = unet.config.up_block_types, unet.config.layers_per_block
+    fill(
+        unet, state, "model_ema.", lambda name: averaged(unet_source(name, up_blocks, layers)), r"(decay|num_updates)$"
+    )
+    levels = len(vae.config.block_out_channels)
+    fill(vae, state, "first_stage_model.", lambda name: vae_source(name, levels), r"loss\.")
+    fill(text_encoder, state, "cond_stage_model.", text_source, r".*position_ids$")
+
+
+def convert(checkpoint: str | os.PathLike, base: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Converts a checkpoint to a folder that `StableDiffusionInstructPix2PixPipeline` loads, whole or not at all.
+
+    Args:
+        checkpoint: torch file. base: folder with the configurations; its weights aren't read.
+
+    Raises:
+        ValueError: a folder that is not empty, a file that is none, or as `fill_parts`.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    target, base = Path(folder), Path(base)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    if not (base / "model_index.json").is_file():
+        raise ValueError(f"base {str(base)!r} is no folder of a pipeline: it has no model_index.json")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(base / "unet"))
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(base / "vae"))
+        text_encoder = CLIPTextModel(load_part(CLIPTextConfig, base, subfolder="text_encoder"))
+    fill_parts(read_torch_file(checkpoint), unet, vae, text_encoder)
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=vae.float(),
+        text_encoder=text_encoder.float(),
+        tokenizer=load_part(CLIPTokenizer, base, subfolder="tokenizer"),
+        unet=unet.float(),
+        scheduler=_scheduler(base),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with atomic_folder(target, last="model_index.json") as partial:
+        pipeline.save_pretrained(partial)
+
+
+def _scheduler(base: Path) -> SchedulerMixin:
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    return load_part(EulerAncestralDiscreteScheduler, base, subfolder="scheduler")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Convert AURORA's checkpoint to a diffusers folder.")
+    parser.add_argument("checkpoint", help="torch file of latent diffusion's layout")
+    parser.add_argument("folder")
+    parser.add_argument("--base", required=True, help="folder of an InstructPix2Pix pipeline, for its configurations")
+    args = parser.parse_args(argv)
+    try:
+        convert(args.checkpoint, args.base, args.folder)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{args.folder}: ready for StableDiffusionInstructPix2PixPipeline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The world model from the command line: a picture and actions to candidates, the chosen ones, and a report."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_pipelines.dynamics.pictures import check_actions
+from wm_pipelines.dynamics.run import check_out, load, on_accelerator
+from wm_pipelines.media.pictures import load_image, save_image
+from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.world_model.outputs import WorldModelOutput
+from wm_pipelines.world_model.pipeline import WorldModelPipeline
+from wm_pipelines.world_model.selection import LIKELIHOOD
+
+
+def run(
+    source: str | os.PathLike,
+    actions: Sequence[str],
+    out: str | os.PathLike,
+    model: str,
+    base: str | None = None,
+    verifier: str | None = "likelihood",
+    candidates: int = 4,
+    temperature: float = 1.0,
+    seed: int = 0,
+    history: int = 0,
+    resize: str | None = None,
+) -> dict[str, Any]:
+    """Carries the actions out one after another; writes every candidate and `report.json` to `out`.
+
+    Args:
+        verifier: a dynamics model, "likelihood", or None ("none") to rank nothing.
+
+    Raises:
+        ValueError: before any pass; nothing is written then.
+    """
+    check_out(out)
+    picture, said = load_image(source), check_actions(list(actions), len(actions))
+    pipeline = AutoWMPipeline.from_pretrained(model, base=base)
+    if not isinstance(pipeline, WorldModelPipeline):
+        raise ValueError(f"model {model!r} is a {type(pipeline).__name__}; it must be a world model")
+    judge = None if verifier in (None, "none") else verifier if verifier == LIKELIHOOD else load(verifier)
+    steps = on_accelerator(pipeline).rollout(
+        picture, said, num_candidates=candidates, verifier=judge, temperature=temperature, history=history,
+        resize=resize, generator=torch.Generator("cpu").manual_seed(seed), return_candidates=True,
+    )  # fmt: skip
+    report = {"model": model, "verifier": verifier, "seed": seed, "source": Path(source).name, "steps": []}
+    with atomic_folder(out, last="report.json") as folder:
+        for number, (action, step) in enumerate(zip(said, steps, strict=True), 1):
+            report["steps"].append({"action": action, **_written(step, number, folder)})
+        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def _written(step: WorldModelOutput, number: int, folder: Path) -> dict[str, Any]:
+    names = [f"step_{number}_candidate_{n}.png" for n in range(1, len(step.images[0]) + 1)]
+    for name, image in zip(names, step.images[0], strict=True):
+        save_image(image, folder / name)
+    return {
+        "chosen": names[int(step.selected[0])],
+        "accepted": bool(step.accepted[0]),
+        "candidates": [
+            {"file": name, "kept": bool(step.kept[0, n]), **_numbers(step, n)} for n, name in enumerate(names)
+        ],
+    }
+
+
+def _numbers(step: WorldModelOutput, n: int) -> dict[str, float | None]:
+    found = {"score": step.scores, "margin": step.margins, "logprob": step.logprobs}
+    values = {name: float(tensor[0, n]) for name, tensor in found.items()}
+    return {name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
