@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wm_pipelines.diorama.bodies import Touch, load_mujoco, resting
+from wm_pipelines.diorama.bodies import LONG, Touch, load_mujoco, resting
 from wm_pipelines.diorama.scene import Scene
 
 CLOSE = 0.03  # metres: at 15 m/s, bodies come that much nearer in two long steps
 BOUNCE = 0.02  # seconds: a touch that lasts longer is one of bodies that rest on each other
 GRIP = 0.3  # share of slip that friction takes at most in a step
-CALM = 3.0  # rad/s
+CALM = 3.0  # rad/s: what turns over faster while it touches something may strike it
 SAME = 0.25  # frames: touches of one pair with a shorter pause between them are one contact
 
 
@@ -133,7 +133,8 @@ class Touches:
         # forces of 1 at all touches change the slip at each by no more than `ease` in a second
         reach = np.abs(data.efc_J.reshape(len(rub), 3, -1)[:, 1:])
         ease = (reach * (reach.sum((0, 1)) * self.lightness)).sum(2).max(1)
-        most = np.minimum(self.friction * data.efc_force[::3] / speed, GRIP / (ease * self.model.opt.timestep))
+        seconds = self.step if self.bouncing else LONG * self.step  # of the step to come, at most
+        most = np.minimum(self.friction * data.efc_force[::3] / speed, GRIP / (ease * seconds))
         rub[:, 1:] = -most[:, None] * slip
         self.mujoco.mj_mulJacTVec(self.model, data, data.qfrc_applied, rub.reshape(-1))
         return rub
