@@ -1,6 +1,6 @@
 """The micro-experiment of the graph transformer: does attention along a graph help, and is it what the graph says?
 
-    python benchmarks/graph_transformer.py                    # everything, 5 to 6 core-hours; stop and start at will
+    python benchmarks/graph_transformer.py                    # everything, about 8 core-hours; stop and start at will
     python benchmarks/graph_transformer.py --report           # only the report on what is there
     python benchmarks/graph_transformer.py --shard 0/2        # half of the seeds, beside another process with 1/2
     python benchmarks/graph_transformer.py --smoke            # under a minute, meaningless sizes, nothing kept
@@ -46,8 +46,8 @@ from wm_pipelines.runtime.random import keyed
 from wm_pipelines.text.parser import parse as parse_text
 
 SIZES: dict[str, Any] = {
-    "width": 48, "layers": 3, "heads": 4, "steps": 3000, "batch": 48, "lr": 1e-3, "bias_rate": 10.0, "warmup": 100,
-    "decay": 0.01, "test": 1000, "every": 250, "scenes": [500, 2000, 8000], "parsed": 300,
+    "width": 48, "layers": 3, "heads": 4, "steps": 3000, "batch": 48, "lr": 1e-3, "bias_rate": 1.0, "warmup": 100,
+    "decay": 0.01, "init": 0.1, "test": 1000, "every": 250, "scenes": [500, 2000, 8000], "parsed": 300,
 }  # fmt: skip
 QUICK: dict[str, Any] = SIZES | {
     "width": 16, "layers": 1, "steps": 4, "batch": 8, "test": 24, "every": 2, "scenes": [16, 24, 32], "parsed": 4,
@@ -99,6 +99,7 @@ class Answerer(nn.Module):
             patch_size=PATCH,
             max_position_embeddings=LONGEST,
             num_labels=len(ANSWERS),
+            initializer_range=sizes["init"],
         )
         self.vilt = ViltForQuestionAnswering(config)
         self.bias = QuasiAttentionModel(LONGEST, PICTURE, sizes["heads"]) if trained else None

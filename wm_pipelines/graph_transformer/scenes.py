@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.diorama.questions.contexts import FILLERS, LIKINGS, NAMES, NUMBERS, PLACES, THINGS
-from wm_pipelines.diorama.questions.items import FAMILIES, Item, sample_question
-from wm_pipelines.diorama.questions.law import CONTEXTS, Knobs
-from wm_pipelines.diorama.questions.relations import OPPOSITE
-from wm_pipelines.diorama.questions.words import QUESTION_VOCABULARY
+from wm_pipelines.diorama.datasets import COMPOSITIONS, SPLITS, DioramaDataset
+from wm_pipelines.diorama.questions import CONTEXTS, FAMILIES, QUESTION_VOCABULARY, Item, Knobs
+from wm_pipelines.diorama.questions.contexts import NAMES, NUMBERS
+from wm_pipelines.diorama.questions.relations import PLACES
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, SIZES
 from wm_pipelines.graph_transformer.graph import AttentionGraph
@@ -24,18 +23,17 @@ from wm_pipelines.graph_transformer.parsing import joined_text, with_mentions
 from wm_pipelines.graph_transformer.training import DEFAULTS, GraphTransformerTask, Row
 from wm_pipelines.runtime.files import atomic
 
-COMPOSITIONS = {"iid": "train", "held_out": "held_out", "all": "all"}
 ASKED = tuple(name for name, family in FAMILIES.items() if family.medium == "picture" and family.contexts)
 _KINDS = [f"the {shape}" for shape in SHAPES] + [f"the {colour} object" for colour in COLOURS]
 ANSWERS: tuple[str, ...] = (
-    *COLOURS, *SHAPES, *SIZES, *(f"{place} it" for place in OPPOSITE), *NAMES, *NUMBERS, "no other object", *_KINDS,
+    *COLOURS, *SHAPES, *SIZES, *(f"{place} it" for place in PLACES), *NAMES, *NUMBERS, "no other object", *_KINDS,
     *(f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES),
 )  # fmt: skip
 """All that questions with a context may be answered by, in the order of the logits."""
 
-_SAID = (*QUESTION_VOCABULARY, *NAMES, *THINGS, *LIKINGS, *PLACES, *NUMBERS, *FILLERS, *ANSWERS)
-_VERBS = ("has", "near", "compared", *(verb.removesuffix("s") for verb in LIKINGS))
-WORDS: tuple[str, ...] = tuple(dict.fromkeys(word for text in (*_SAID, *_VERBS) for word in text.split()))
+WORDS: tuple[str, ...] = tuple(
+    dict.fromkeys(word for text in (*QUESTION_VOCABULARY, "has", *ANSWERS) for word in text.split())
+)
 """The words of those questions, contexts and answers."""
 
 SCENE_DEFAULTS: dict[str, Any] = {
@@ -70,8 +68,8 @@ class ContextQuestions:
         for name, values, allowed in (
             ("contexts", contexts, CONTEXTS),
             ("families", families, ASKED),
-            ("split", [split], ("train", "val", "test")),
-            ("composition", [composition], tuple(COMPOSITIONS)),
+            ("split", [split], SPLITS),
+            ("composition", [composition], COMPOSITIONS),
         ):
             wrong = [value for value in values if value not in allowed]
             if wrong or not values:
@@ -79,10 +77,21 @@ class ContextQuestions:
         if type(length) is not int or length < 1:
             raise ValueError(f"options.length is {length!r}; an integer of 1 or more")
         self.length, self.answers, self.words = length, list(ANSWERS), list(WORDS)
-        self.kinds = [(f, c) for f in families for c in contexts if c in FAMILIES[f].contexts]
-        self.key, self.composition, self.knobs = ("graph transformer", split), composition, Knobs(rows=rows)
+        self.sets = [
+            DioramaDataset(
+                "questions",
+                split=split,
+                composition=composition,
+                length=length,
+                name="graph transformer",
+                families=[f for f in families if context in FAMILIES[f].contexts],
+                context=context,
+                knobs=Knobs(rows=rows),
+            )
+            for context in contexts
+        ]
         self.data = f"Diorama questions with {', '.join(contexts)}, {split} split, {composition}, {length} questions"
-        identity = repr([length, self.kinds, rows, split, composition, size])
+        identity = repr([length, contexts, families, rows, split, composition, size])
         if cache is not None and Path(cache).exists():
             self._load(Path(cache), identity)
             return
@@ -91,10 +100,9 @@ class ContextQuestions:
             self._save(Path(cache), identity)
 
     def item(self, index: int) -> Item:
-        """The question and its world."""
-        family, context = self.kinds[index % len(self.kinds)]
-        composition = COMPOSITIONS[self.composition]
-        return sample_question(family, *self.key, index, knobs=self.knobs, composition=composition, context=context)
+        """The question and its world; kinds of context take turns, and within each the families."""
+        turn, context = divmod(index, len(self.sets))
+        return self.sets[context].questions.item(turn)
 
     def _make(self, size: int) -> None:
         from tqdm import tqdm
