@@ -17,8 +17,7 @@ from wm_pipelines.diorama.scene import Scene, SceneObject
 
 DENSITY = 100.0  # kg / m^3 of every solid, about that of hard foam: a small sphere weighs 52 kg, a large one 199 kg
 SIDES = 64  # corners of the cone's base, for contacts
-STEP = 1 / 5000  # seconds, at most, while bodies bounce or are about to
-LONG = 5  # such steps in one, while they don't
+STEP = 1 / 5000  # seconds, at most
 NEAR = 2e-3  # metres: contacts are told of from here on, and push from 0 on
 
 
@@ -89,25 +88,20 @@ class Touch:
 
 
 HARDNESS = 1300.0  # 1/s: what meets something at speed v sinks in by v / HARDNESS
-HARDEST = 5.0  # the greatest ratio: it gives back a hundredth
-
-
-def resting(step: float) -> Touch:
-    """The touch that takes all speed of approach within a step (seconds)."""
-    return Touch(HARDEST, 1 / (2 * HARDEST * step))
+RESTING = Touch(5.0, 500.0)  # 2 z w is 1 / STEP: the speed of approach is gone within one step
 
 
 def bouncing(restitution: float) -> Touch:
     """The touch that gives back the share `restitution` of the speed of approach.
 
     A mass meets a spring and a damper and leaves when their force would turn into a pull (Schwager and Pöschel,
-    Granular Matter 9, 465, 2007).
+    Granular Matter 9, 465, 2007); at 0, the ratio of `RESTING`, it gives back a hundredth.
     """
-    low, high = 0.0, HARDEST
+    low, high = 0.0, RESTING.ratio
     for _ in range(60):
         z = (low + high) / 2
         low, high = (z, high) if _given_back(z) > restitution else (low, z)
-    return Touch(z, HARDNESS * _depth(z))
+    return Touch(z, max(RESTING.rate, HARDNESS * _depth(z)))
 
 
 def _given_back(z: float) -> float:
@@ -167,7 +161,7 @@ def build_model(scene: Scene, step: float, gravity: float, damping: float):
             condim=3,
             friction=(1e-5, 1e-5, 0, 0, 0),  # none: the rows are there for `Touches`
             gap=NEAR,
-            solref=resting(step).solref,
+            solref=RESTING.solref,
             solimp=(0.9999, 0.9999, 0.001, 0.5, 2),
         )
     model = spec.compile()

@@ -11,17 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wm_pipelines.diorama.bodies import (
-    LONG,
-    STEP,
-    above_base,
-    bouncing,
-    build_model,
-    inertia,
-    load_mujoco,
-    lowest,
-    mass,
-)
+from wm_pipelines.diorama.bodies import STEP, above_base, bouncing, build_model, inertia, load_mujoco, lowest, mass
 from wm_pipelines.diorama.primitives import sampled_motion
 from wm_pipelines.diorama.rotations import rows
 from wm_pipelines.diorama.scene import Scene
@@ -134,7 +124,7 @@ def simulate(
     frames = scene.duration if frames is None else frames
     _check(scene, starts, frames, gravity=gravity, friction=friction, damping=damping, restitution=restitution)
     mujoco = load_mujoco()
-    steps = LONG * math.ceil(1 / scene.fps / STEP / LONG)
+    steps = math.ceil(1 / scene.fps / STEP)
     step = 1 / scene.fps / steps
     model = build_model(scene, step, gravity, damping)
     data = mujoco.MjData(model)
@@ -143,7 +133,16 @@ def simulate(
     _check_apart(data, scene)
     touches = Touches(model, bouncing(restitution), friction, scene, steps, step)
     touches.start(data)
-    states = _run(model, data, touches, frames, steps, step)
+    data.qvel[:] -= step / 2 * data.qacc
+    states = [_state(data, step)]
+    for frame in range(frames):
+        for n in range(steps):
+            mujoco.mj_step(model, data)
+            touches.add(frame * steps + n, data)
+        mujoco.mj_forward(model, data)
+        states.append(_state(data, step))
+        if any(w.number for w in data.warning):
+            raise RuntimeError(f"the simulator broke down in frame {frame}")
     contacts = touches.contacts()
     _check_depth(contacts, scene)
     return _result(scene, frames, gravity, states, contacts)
@@ -187,29 +186,6 @@ def _check_apart(data, scene: Scene) -> None:
         if min(a, b) > 0 and distance < -APART:
             ids = sorted(scene.objects[i - 1].id for i in (a, b))
             raise ValueError(f"`scene` has objects {ids[0]} and {ids[1]} {-distance:.3f} m inside each other")
-
-
-def _run(model, data, touches: Touches, frames: int, steps: int, step: float) -> list:
-    """The states at the frames. A long step is taken where nothing bounces, never as the first."""
-    mujoco = load_mujoco()
-    data.qvel[:] -= step / 2 * data.qacc
-    states, size = [_state(data, step)], 1
-    for frame in range(frames):
-        done = 0
-        while done < steps:
-            long = (frame or done) and done % LONG == 0 and touches.calm(data)
-            before, size = size, LONG if long else 1
-            if size != before:
-                touches.pace(size)
-                data.qvel[:] += (before - size) * step / 2 * data.qacc
-            mujoco.mj_step(model, data)
-            touches.add(frame * steps + done, size, data)
-            done += size
-        mujoco.mj_forward(model, data)
-        states.append(_state(data, size * step))
-        if any(w.number for w in data.warning):
-            raise RuntimeError(f"the simulator broke down in frame {frame}")
-    return states
 
 
 def _check_depth(contacts: tuple[Contact, ...], scene: Scene) -> None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wm_pipelines.diorama.bodies import LONG, Touch, load_mujoco, resting
+from wm_pipelines.diorama.bodies import RESTING, Touch, load_mujoco
 from wm_pipelines.diorama.scene import Scene
 
-CLOSE = 0.03  # metres: at 15 m/s, bodies come that much nearer in two long steps
 BOUNCE = 0.02  # seconds: a touch that lasts longer is one of bodies that rest on each other
 GRIP = 0.3  # share of slip that friction takes at most in a step
-CALM = 3.0  # rad/s: what turns over faster while it touches something may strike it
 SAME = 0.25  # frames: touches of one pair with a shorter pause between them are one contact
 
 
@@ -50,72 +48,42 @@ class Touches:
     """
 
     def __init__(self, model, bounce: Touch, friction: float, scene: Scene, steps: int, step: float):
-        self.model, self.friction, self.steps, self.step = model, friction, steps, step
-        self.bounce, self.rest = bounce, resting(step)
+        self.model, self.bounce, self.friction, self.steps, self.step = model, bounce, friction, steps, step
         self.mujoco = load_mujoco()
         each = np.hstack([np.repeat(model.body_mass[1:, None], 3, axis=1), model.body_inertia[1:]])
         self.lightness = 1 / each.reshape(-1)  # of each coordinate of velocity
         self.patience = math.ceil(BOUNCE / step)
         self.ids = np.array([0, *(o.id for o in scene.objects)])
-        self.geoms = list(zip(model.pair_geom1.tolist(), model.pair_geom2.tolist(), strict=True))  # of each pair
-        self.pair_of = {frozenset(pair): i for i, pair in enumerate(self.geoms)}
-        self.patterns: dict[bytes, tuple[np.ndarray, frozenset[int]]] = {}  # geoms that were near, and their pairs
-        self.near: frozenset[int] = frozenset()  # pairs
-        self.bouncing: dict[int, int] = {}  # near pairs, and the step in which they come to rest
-        self.seen: list[tuple] = []
+        pairs = zip(model.pair_geom1.tolist(), model.pair_geom2.tolist(), strict=True)
+        self.pair_of = {frozenset(pair): i for i, pair in enumerate(pairs)}
+        self.patterns: dict[bytes, tuple[np.ndarray, frozenset[int]]] = {}  # the geoms in contact and their pairs
+        self.near: frozenset[int] = frozenset()
+        self.waiting: dict[int, int] = {}  # pairs that still bounce, and the step in which they come to rest
+        self.steps_seen: list[tuple] = []
 
     def start(self, data) -> None:
         """Sets what lies on something at rest."""
-        self._look(data)
+        self.near = self._pattern(data.contact.geom)[1]
         for pair in range(self.model.npair):
-            self._set(pair, self.rest if pair in self.near else self.bounce)
+            self._set(pair, RESTING if pair in self.near else self.bounce)
 
-    def pace(self, size: int) -> None:
-        """Makes the next steps `size` steps long."""
-        self.model.opt.timestep = size * self.step
-        self.rest = resting(size * self.step)
-        for pair in self.near - self.bouncing.keys():
-            self._set(pair, self.rest)
-
-    def add(self, number: int, size: int, data) -> None:
-        """What touched in the step that began at step `number` and was `size` steps long, after it."""
-        before = self.near
-        geom = self._look(data)
-        for pair in before - self.near:
-            self._set(pair, self.bounce)
-            self.bouncing.pop(pair, None)
-        self.bouncing |= dict.fromkeys(self.near - before, number + self.patience)
-        for pair in [pair for pair, until in self.bouncing.items() if until <= number]:
-            self._set(pair, self.rest)
-            del self.bouncing[pair]
+    def add(self, number: int, data) -> None:
+        """What touched in step `number`, after it."""
+        contact = data.contact
+        geom, near = self._pattern(contact.geom) if data.ncon else (None, frozenset())
+        if near != self.near:
+            for pair in self.near - near:
+                self._set(pair, self.bounce)
+                self.waiting.pop(pair, None)
+            self.waiting |= dict.fromkeys(near - self.near, number + self.patience)
+            self.near = near
+        for pair in [pair for pair, until in self.waiting.items() if until == number]:
+            self._set(pair, RESTING)
+            del self.waiting[pair]
         rub = self._rub(data)
         if geom is not None:
-            c = data.contact
-            kept = (c.dist.copy(), c.pos.copy(), c.frame.copy(), c.efc_address.copy())
-            force = size * self.step * (data.efc_force.reshape(-1, 3) + rub)
-            self.seen.append((number, geom, *kept, force))
-
-    def calm(self, data) -> bool:
-        """Whether nothing bounces, or is about to, and nothing that touches something turns over fast."""
-        if self.bouncing:
-            return False
-        spins = data.qvel.reshape(-1, 6)[:, 3:]
-        if self.near and (spins * spins).sum(1).max() > CALM * CALM:
-            return False
-        apart = (p for p in range(self.model.npair) if p not in self.near)
-        return all(self.mujoco.mj_geomDistance(self.model, data, *self.geoms[p], CLOSE, None) >= CLOSE for p in apart)
-
-    def _look(self, data) -> np.ndarray | None:
-        """Notes which pairs are near; the geoms of the contacts that MuJoCo tells of."""
-        if not data.ncon:
-            self.near = frozenset()
-            return None
-        key = data.contact.geom.tobytes()
-        if key not in self.patterns:
-            geom = data.contact.geom.copy()
-            self.patterns[key] = geom, frozenset(self.pair_of[frozenset(g)] for g in geom.tolist())
-        geom, self.near = self.patterns[key]
-        return geom
+            kept = (contact.dist.copy(), contact.pos.copy(), contact.frame.copy(), contact.efc_address.copy())
+            self.steps_seen.append((number, geom, *kept, data.efc_force.reshape(-1, 3) + rub))
 
     def _rub(self, data) -> np.ndarray:
         """Sets the friction of the next step and returns it, (C, 3) along the axes of the C touches that push.
@@ -133,15 +101,14 @@ class Touches:
         # forces of 1 at all touches change the slip at each by no more than `ease` in a second
         reach = np.abs(data.efc_J.reshape(len(rub), 3, -1)[:, 1:])
         ease = (reach * (reach.sum((0, 1)) * self.lightness)).sum(2).max(1)
-        seconds = self.step if self.bouncing else LONG * self.step  # of the step to come, at most
-        most = np.minimum(self.friction * data.efc_force[::3] / speed, GRIP / (ease * seconds))
+        most = np.minimum(self.friction * data.efc_force[::3] / speed, GRIP / (ease * self.step))
         rub[:, 1:] = -most[:, None] * slip
         self.mujoco.mj_mulJacTVec(self.model, data, data.qfrc_applied, rub.reshape(-1))
         return rub
 
     def contacts(self) -> tuple[Contact, ...]:
         """All contacts, in order of time."""
-        if not self.seen:
+        if not self.steps_seen:
             return ()
         number, geom, distance, point, axes, force = self._joined()
         low, high = geom.min(1), geom.max(1)
@@ -164,7 +131,7 @@ class Touches:
                         until=float(number[one[-1]] + 1) / self.steps,
                         first=int(self.ids[a or b]),
                         second=int(self.ids[b if a else 0]),
-                        impulse=tuple(force[one].sum(0).tolist()),
+                        impulse=tuple((force[one].sum(0) * self.step).tolist()),
                         point=tuple(point[begin].mean(0).tolist()),
                         normal=tuple((mean / np.linalg.norm(mean)).tolist()),
                         penetration=float(max(0.0, -distance[one].min())),
@@ -175,10 +142,16 @@ class Touches:
     def _set(self, pair: int, touch: Touch) -> None:
         self.model.pair_solref[pair] = touch.solref
 
+    def _pattern(self, geom: np.ndarray) -> tuple[np.ndarray, frozenset[int]]:
+        key = geom.tobytes()
+        if key not in self.patterns:
+            self.patterns[key] = geom.copy(), frozenset(self.pair_of[frozenset(g)] for g in geom.tolist())
+        return self.patterns[key]
+
     def _joined(self) -> tuple[np.ndarray, ...]:
         """Of all C touches: step (C,), geoms (C, 2), distance (C,), point (C, 3), axes (C, 3, 3), the normal first,
-        and impulse along them (C, 3), 0 where two are near and don't touch."""
-        each = list(zip(*self.seen, strict=True))
+        and force along them (C, 3), 0 where two are near and don't touch."""
+        each = list(zip(*self.steps_seen, strict=True))
         geom, distance, point, axes, address, rows = (np.concatenate(v) for v in each[1:])
         count = [len(g) for g in each[1]]
         begins = np.cumsum([0, *(len(r) for r in each[-1])])[:-1]
