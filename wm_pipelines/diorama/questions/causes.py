@@ -17,6 +17,7 @@ from wm_pipelines.diorama.questions.wording import the
 ITSELF, NEVER = "it moves by itself", "it does not move"
 STOPS, GOES_ON = "it stops by itself", "it does not stop"
 SLACK = 0.15  # seconds from a touch until its effect is seen
+REST = 0.05  # seconds that an object is seen at rest, at least, to be called so
 SLIDING = ("cube", "cylinder", "cone")  # what friction stops
 
 
@@ -36,25 +37,29 @@ def _partner(clip: Clip, id: int, since: float, until: float) -> int | None:
 
 def _begun(clip: Clip, id: int, frames) -> int | str | None:
     """Who set `id` moving, as these frames show it: an id, `ITSELF`, `NEVER` or None."""
-    at = measures.onset(clip, id, "moves", frames)
+    at, fps = measures.onset(clip, id, "moves", frames), clip.scene.fps
     if not at:
         return NEVER if at == 0 else None
-    if at == 1:  # it moves as soon as it is seen
-        untouched = _partner(clip, id, frames[0], frames[1]) == 0
+    if frames[at] - frames[0] <= SLACK * fps:  # it moves as soon as it is seen
+        untouched = _partner(clip, id, frames[0], frames[at]) == 0
         return ITSELF if frames[0] == 0 and untouched else None
-    who = _partner(clip, id, frames[at - 1] - SLACK * clip.scene.fps, frames[at])
+    if frames[at - 1] - frames[0] < REST * fps:
+        return None
+    who = _partner(clip, id, frames[at - 1] - SLACK * fps, frames[at])
     return who or (ITSELF if who == 0 else None)
 
 
 def _ended(clip: Clip, id: int, frames) -> int | str | None:
     """Who stopped `id`: an id, `STOPS` (no one), `GOES_ON`, `NEVER` or None."""
-    at = measures.outset(clip, id, "moves", frames)
+    at, fps = measures.outset(clip, id, "moves", frames), clip.scene.fps
     if not at:
         return NEVER if at == 0 else None
-    if at == len(frames) - 1:
-        untouched = _partner(clip, id, frames[-2], frames[-1]) == 0
+    if frames[-1] - frames[at - 1] <= SLACK * fps:  # it moves as long as it is seen
+        untouched = _partner(clip, id, frames[at - 1], frames[-1]) == 0
         return GOES_ON if frames[-1] == clip.shown - 1 and untouched else None
-    who = _partner(clip, id, frames[at - 1], frames[at] + SLACK * clip.scene.fps)
+    if frames[-1] - frames[at] < REST * fps:
+        return None
+    who = _partner(clip, id, frames[at - 1], frames[at] + SLACK * fps)
     return who or (STOPS if who == 0 else None)
 
 
@@ -94,7 +99,7 @@ def stage_explanation(rng: np.random.Generator, ask: Ask, answer: str, setting: 
     others = [tuple(pair) for pair in ask.program["among"]]
     hitter = next((pair for pair in others if _hit(pair) == answer), None)
     if hitter:
-        far = reach(target) + 0.6 + rng.uniform(0.25, 0.45)
+        far = reach(target) + 0.6 + rng.uniform(0.3, 0.5)
         spot = np.array(target.position[:2]) - far * along[:2]
         obj = table.put_at(hitter, spot, size="small")
         if obj is None:
@@ -168,22 +173,24 @@ def _stage_count(rng, ask: Ask, answer: str, setting: Setting) -> Clip | None:
     """It goes its way alone, or meets one, which may meet another; one more moves by itself, or rests."""
     table, along, count = Table(rng, setting), sideways(rng, 0.25), NUMBERS.index(answer)
     pairs = some(rng, [p for p in setting.pairs if p != tuple(ask.program["object"])], 3)
-    spot = np.array([-1.4 * np.sign(along[0]), rng.uniform(-0.6, 1.4)]) + rng.uniform(-0.2, 0.2, 2)
+    spot = np.array([-1.6 * np.sign(along[0]), rng.uniform(-0.4, 1.4)]) + rng.uniform(-0.2, 0.2, 2)
     first = table.put_at(ask.program["object"], spot, size="small")
     if first is None:
         return None
-    behind = first
-    for pair in pairs[:count]:
-        spot = spot + (reach(behind) + 0.6 + rng.uniform(0.1, 0.2)) * along[:2]
+    speed, behind = rng.uniform(2.6, 3.0) if count else rng.uniform(1.6, 2.0), first
+    for n, pair in enumerate(pairs[:count]):
+        # two frames show the first one at rest before it is met
+        gap = rng.uniform(0.1, 0.2) + (1.3 * speed / setting.frames if n == 0 else 0.0)
+        spot = spot + (reach(behind) + 0.6 + gap) * along[:2]
         behind = table.put_at(pair, spot, size="small")
         if behind is None:
             return None
-    table.push(first, along, rng.uniform(2.6, 3.0) if count else rng.uniform(1.6, 2.0), 1.0)
+    table.push(first, along, speed, 1.0)
     table.keep_free(behind, along, 0.9)
     for n, pair in enumerate(pairs[count : 2 + (count == 2)]):
         if table.put_aside(pair, 1.6 if n == 0 else 0.0) is None:
             return None
-    return table.played(friction=rng.uniform(0.12, 0.2), restitution=rng.uniform(0.7, 0.9))
+    return table.played(friction=rng.uniform(0.15, 0.3), restitution=rng.uniform(0.7, 0.9))
 
 
 def _moved_by(clip: Clip, id: int, frames) -> int | None:
@@ -196,7 +203,7 @@ def _moved_by(clip: Clip, id: int, frames) -> int | None:
         for giver, taker in ((a, b), (b, a)):
             at = onsets[taker]
             if giver in moved and taker not in moved and at and t <= frames[at]:
-                if at < 2:  # whether it rested before is not seen
+                if frames[at - 1] - frames[0] < REST * clip.scene.fps:  # whether it rested before is not seen
                     return None
                 if t >= frames[at - 1] - SLACK * clip.scene.fps:
                     moved.add(taker)

@@ -1,12 +1,13 @@
 """Questions over two relations of a picture: "what colour is the object left of the object behind the cube?"."""
 
+from functools import lru_cache, partial
 from itertools import combinations, product
 
 import numpy as np
 
 from wm_pipelines.diorama.questions import relations
 from wm_pipelines.diorama.questions.clip import Clip
-from wm_pipelines.diorama.questions.law import CONTEXTS, Ask, Family, Setting, pick
+from wm_pipelines.diorama.questions.law import CONTEXTS, Ask, Family, Setting, pick, some
 from wm_pipelines.diorama.questions.looks import build, company, exchanged, explain, fill, name_by, refer, unchanged
 from wm_pipelines.diorama.questions.relations import MIRRORED, OPPOSITE, PLACES, follow, layout
 from wm_pipelines.diorama.questions.wording import Wording
@@ -23,8 +24,13 @@ def ask_two_hops(rng: np.random.Generator, setting: Setting) -> Ask:
     first = pick(rng, PLACES)
     second = pick(rng, [p for p in PLACES if p not in (first, OPPOSITE[first])])
     every = list(COLOURS) if attribute == "colour" else list(SHAPES)
-    plausible = [v for v in every if _triples(setting, attribute, by, words[0], [first, second], v)]
+    able = partial(_triples, setting.composition, attribute, words[0], (first, second))
+    plausible = [v for v in every if able(v)]
     options, plausible = fill(rng, plausible, [], setting.options)
+    known = setting.shapes(words[0]) if attribute == "shape" else setting.colours(words[0])
+    if not {*known} & {*options}:  # in the mirror, the anchor may be the answer
+        options = sorted([*some(rng, options, len(options) - 1), pick(rng, known)], key=every.index)
+        plausible = [v for v in options if able(v)]
     wording = Wording()
     wording.say("what ").node(attribute)
     wording.say(" is ")
@@ -71,39 +77,43 @@ def stage_two_hops(rng: np.random.Generator, ask: Ask, answer: str, setting: Set
 def _looks(rng: np.random.Generator, ask: Ask, answer: str, setting: Setting, count: int) -> list[dict] | None:
     """Of `count` objects: the anchor, what stands between, the target, and others."""
     attribute, by, (word,), path = (ask.program[key] for key in ("attribute", "by", "object", "path"))
-    shapes = pick(rng, _triples(setting, attribute, by, word, path, answer))
+    triples = _triples(setting.composition, attribute, word, tuple(path), answer)
+    if attribute == "shape":  # in the mirror, the anchor may be the answer
+        triples = [t for t in triples if t[0] in ask.options] or triples
+    shapes = pick(rng, triples)
     colours: list[str] = []
     for n, shape in enumerate(shapes):
         given = word if by == "colour" and n == 0 else answer if attribute == "colour" and n == 2 else None
         free = [c for c in setting.colours(shape) if by == "shape" or c not in (word, *colours)]
         if given is None and not free:
             return None
-        colours.append(given or pick(rng, [c for c in free if c in ask.plausible] or free))
+        colours.append(given or pick(rng, [c for c in free if c in ask.options] or free))
     looks = [{"colour": c, "shape": s} for c, s in zip(colours, shapes, strict=True)]
     if len({(look["colour"], look["shape"]) for look in looks}) < 3:
         return None
     return company(rng, setting, looks, count - 3, by, prefer=[*ask.plausible])
 
 
-def _triples(setting: Setting, attribute: str, by: str, word: str, path: list[str], value: str) -> list[tuple]:
-    """Shapes of anchor, between and target that this composition allows to stand so, if `value` is the answer.
+@lru_cache(maxsize=4096)
+def _triples(composition: str, attribute: str, word: str, path: tuple[str, str], value: str) -> list[tuple[str, ...]]:
+    """Shapes of anchor, between and target that a composition allows to stand so, if `value` is the answer.
 
     On the axis of the first predicate what is between goes farthest, then the anchor, then the target; on that of the
     second the target, what is between, the anchor.
     """
-    found = []
+    setting, found = Setting(composition=composition), []
     for shapes in product(SHAPES, repeat=3):
-        if by == "shape" and (shapes[0] != word or len(set(shapes)) < 3 or shapes[2] not in setting.shapes(value)):
-            continue
-        if by == "colour" and (shapes[0] not in setting.shapes(word) or shapes[2] != value):
-            continue
+        if attribute == "shape":
+            fits = shapes[0] in setting.shapes(word) and shapes[2] == value
+        else:
+            fits = shapes[0] == word and len(set(shapes)) == 3 and shapes[2] in setting.shapes(value)
         ordered = [
             (predicate, shapes[i], shapes[j])
             for predicate, order in zip(path, ((1, 0, 2), (2, 1, 0)), strict=True)
             for i, j in combinations(order, 2)
         ]
         ordered += [(OPPOSITE[predicate], j, i) for predicate, i, j in ordered]
-        if setting.composition != "train" or not HELD_OUT_RELATIONS & {*ordered}:
+        if fits and (composition != "train" or not HELD_OUT_RELATIONS & {*ordered}):
             found.append(shapes)
     return found
 

@@ -54,13 +54,13 @@ class Item:
 
     def mirrored(self) -> "Item | None":
         """The same question about the mirrored clip; None where that has no answer."""
-        question = self.question.twin("mirror", self.clip.shown)
-        return question and Item(question, self.clip.mirrored())
+        question = self.question.twin("mirror")
+        return question and _decided(question, self.clip.mirrored())
 
     def backwards(self) -> "Item | None":
         """The same question about the clip run backwards; None where that has no answer."""
-        question = self.question.twin("reverse", self.clip.shown)
-        return question and Item(question, self.clip.backwards())
+        question = self.question.twin("reverse")
+        return question and _decided(question, self.clip.backwards())
 
     def to_json(self) -> str:
         """One JSON object; an item over events takes a second to draw and no time to read."""
@@ -138,7 +138,7 @@ def sample_question(
                 raise ValueError(f"`knobs` has {knobs.distractors} distractors; {family} has twins from 2 on")
             question, clip = other.question, other.clip
             question = replace(question, priors=priors(ask, options, knobs.rho, knobs.skew, known.world))
-        return Item(replace(question, frames=deciding_frames(question, clip)), clip)
+        return _decided(question, clip)
     raise ValueError(f"no world for {ask.text!r} with the answer {answer!r} and {knobs}")
 
 
@@ -184,20 +184,21 @@ def _counter(family: Family, question: Question, clip: Clip) -> Item | None:
     return Item(replace(question, answer=at, world=law, conflict=answer != question.right), other)
 
 
-def deciding_frames(question: Question, clip: Clip) -> tuple[int, ...]:
-    """A small set of shown frames that decides the question: as few as do, evenly spread, and none left to spare."""
+def _decided(question: Question, clip: Clip) -> Item:
+    """The item, its frames as few, evenly spread ones as decide the question, with none of them left to spare."""
     if FAMILIES[question.family].told:
-        return ()
+        return Item(question, clip)
     last = clip.shown - 1
     for k in (*(b for b in BUDGETS if b < clip.shown), clip.shown):
         frames = sorted({round(i * last / max(1, k - 1)) for i in range(k)})
         if truth(question, clip, frames) == question.right:
             break
-    for t in list(frames):
-        fewer = [f for f in frames if f != t]
-        if truth(question, clip, fewer) == question.right:
-            frames = fewer
-    return tuple(frames)
+    fewer: list[int] | None = frames
+    while fewer:
+        frames = fewer
+        without = ([f for f in frames if f != t] for t in frames)
+        fewer = next((some for some in without if truth(question, clip, some) == question.right), None)
+    return Item(replace(question, frames=tuple(frames)), clip)
 
 
 def check_family(family: str, context: str | None, world: str = "normal") -> Family:

@@ -13,6 +13,7 @@ from wm_pipelines.diorama.scene import STRIPES
 
 CLEAR = 4.0  # pixels: a motion is seen
 NOTHING = 0.5  # pixels: none is
+LEG = 2.0  # pixels: of a way, so much tells where it goes
 JUMP, FLAT = 0.2, 0.03  # metres that a jump rises at least, and that nothing else does
 MAIN = 2.5  # times as far in its direction as across it
 TURNED, UNTURNED = 0.6, 0.03  # radians
@@ -25,22 +26,22 @@ def pixels(clip: Clip, points: np.ndarray, frame: int) -> np.ndarray:
     return clip.view.project(points[None], slice(frame, frame + 1))[0][0]
 
 
-def steps(clip: Clip, id: int, frames: Frames) -> np.ndarray:
-    """(n - 1,) pixels that the object moves between frames, as the first one's camera sees them."""
-    xy = pixels(clip, clip.tracks[id].centre[list(frames)], frames[0])
-    return np.linalg.norm(np.diff(xy, axis=0), axis=1)
-
-
 def between(frames: Frames) -> range:
     """Every frame from the first to the last."""
     return range(frames[0], frames[-1] + 1)
 
 
+def ends(clip: Clip, frames: Frames) -> tuple[int, ...]:
+    """The frames whose cameras a motion is judged by: the first, and the last if the camera moves."""
+    return (frames[0], frames[-1]) if clip.scene.camera.motion else (frames[0],)
+
+
 def stays(clip: Clip, id: int, frames: Frames) -> bool:
     """Whether the object keeps its place in every frame from the first to the last; it may turn there."""
     every = between(frames)
-    xy = pixels(clip, clip.tracks[id].centre[every.start : every.stop], frames[0])
-    return bool(np.linalg.norm(xy - xy[0], axis=1).max() < NOTHING)
+    path = clip.tracks[id].centre[every.start : every.stop]
+    views = [pixels(clip, path, frame) for frame in ends(clip, frames)]
+    return max(np.linalg.norm(xy - xy[0], axis=1).max() for xy in views) < NOTHING
 
 
 def heading(clip: Clip, vector: np.ndarray, frame: int) -> str | None:
@@ -54,20 +55,20 @@ def heading(clip: Clip, vector: np.ndarray, frame: int) -> str | None:
 
 
 def motion(clip: Clip, id: int, frames: Frames) -> str | None:
-    """ "left", "right", "towards", "away" (over the floor, in the axes of the first camera), "jumps", "still"."""
+    """ "left", "right", "towards", "away" (over the floor, as the camera looks), "jumps" (in its place), "still"."""
     if len(frames) < 2:
         return None
-    centre = clip.tracks[id].centre
     if stays(clip, id, frames):
         return "still"
-    path = centre[list(frames)]
-    along = path[-1] - path[0]
+    path = clip.tracks[id].centre[list(frames)]
+    along = (path[-1] - path[0]) * (1, 1, 0)
+    ways = [pixels(clip, path[0] + np.stack([0 * along, along]), frame) for frame in ends(clip, frames)]
+    moved = [np.linalg.norm(way[1] - way[0]) for way in ways]
     height = np.ptp(path[:, 2])
-    start, end = pixels(clip, path[0] + np.stack([0 * along, along * (1, 1, 0)]), frames[0])
-    flat = np.linalg.norm(end - start)
-    if height >= JUMP and flat < NOTHING:
+    if height >= JUMP and max(moved) < NOTHING:
         return "jumps"
-    return heading(clip, along, frames[0]) if height < FLAT and flat >= CLEAR else None
+    words = {heading(clip, along, frame) for frame in ends(clip, frames)}
+    return words.pop() if height < FLAT and min(moved) >= CLEAR and len(words) == 1 else None
 
 
 def in_picture(clip: Clip, id: int, frames: Frames) -> str | None:
@@ -87,13 +88,15 @@ def in_picture(clip: Clip, id: int, frames: Frames) -> str | None:
 
 def corner(clip: Clip, id: int, frames: Frames) -> str | None:
     """ "left", "right", "straight", "back": how the object changes its way, seen from itself."""
-    xy = clip.tracks[id].centre[list(frames), :2]
-    moved = np.flatnonzero(steps(clip, id, frames) >= NOTHING) if len(frames) > 2 else []
-    if len(moved) < 2:
+    path = clip.tracks[id].centre[list(frames)]
+    seen = pixels(clip, path, frames[0])
+    gone = np.flatnonzero(np.linalg.norm(seen - seen[0], axis=1) >= LEG)
+    left = np.flatnonzero(np.linalg.norm(seen - seen[-1], axis=1) >= LEG)
+    if not len(gone) or not len(left) or gone[0] > left[-1]:
         return None
-    first, last = (xy[i + 1] - xy[i] for i in (moved[0], moved[-1]))
+    path = path[:, :2]
+    first, last = path[gone[0]] - path[0], path[-1] - path[left[-1]]
     angle = np.degrees(np.arctan2(first[0] * last[1] - first[1] * last[0], first @ last))
-    path = xy[list(moved) + [moved[-1] + 1]]
     if abs(angle) < 15:
         off = (path - path[0]) @ np.array([-first[1], first[0]]) / np.linalg.norm(first)
         return "straight" if np.abs(off).max() < 0.05 else None

@@ -81,7 +81,9 @@ def stage_where(rng: np.random.Generator, ask: Ask, answer: str, setting: Settin
     for words in (ask.program["object"], ask.program["other"]):
         colour = words[0] if len(words) == 2 else pick(rng, setting.colours(words[-1]))
         first.append({"colour": colour, "shape": words[-1]})
-    looks = company(rng, setting, first, setting.knobs.bystanders, "shape")
+    # now and then without bystanders: with all four shapes there may be no scene that this composition allows
+    others = setting.knobs.bystanders if rng.random() < 0.8 else 0
+    looks = company(rng, setting, first, others, "shape")
 
     def wanted(x, depth):
         how = {p: relations.degree(p, x[:, 1] - x[:, 0], depth[:, 1] - depth[:, 0]) for p in PLACES}
@@ -107,7 +109,8 @@ def where_truth(program: dict, clip: Clip, frames) -> str | None:
 def ask_count(rng: np.random.Generator, setting: Setting) -> Ask:
     kind = pick(rng, ("shape", "colour", "size"))
     word = pick(rng, tuple(SIZES)) if kind == "size" else name_by(rng, setting, kind)[0]
-    at_most = 4 if kind == "size" else sum(word in pair for pair in setting.pairs)
+    # four large ones rarely find room
+    at_most = {"small": 4, "large": 3}.get(word) or sum(word in pair for pair in setting.pairs)
     options = NUMBERS[: setting.options]
     said = f"{word}s" if kind == "shape" else f"{word} objects"
     program = {"of": word, "kind": kind}

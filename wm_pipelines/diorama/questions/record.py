@@ -122,12 +122,13 @@ class Question:
         edges = [[i + moved, j + moved, label] for i, j, label in second["edges"]]
         return {"nodes": first["nodes"] + second["nodes"], "edges": first["edges"] + edges}
 
-    def twin(self, transform: str, frames: int) -> "Question | None":
+    def twin(self, transform: str) -> "Question | None":
         """The question about the mirrored or reversed clip: the same text and options, another truth.
+
+        Which frames of that clip matter is not known here.
 
         Args:
             transform: "mirror" or "reverse".
-            frames: how many the clip shows.
 
         Returns:
             None where the transformed clip has no answer.
@@ -135,10 +136,7 @@ class Question:
         if transform not in ("mirror", "reverse"):
             raise ValueError(f"`transform` is {transform!r}; allowed: mirror, reverse")
         answer = (getattr(self, transform) or {}).get(self.right)
-        if answer is None:
-            return None
-        seen = self.frames if transform == "mirror" else tuple(sorted(frames - 1 - t for t in self.frames))
-        return replace(self, answer=self.options.index(answer), frames=seen)
+        return None if answer is None else replace(self, answer=self.options.index(answer), frames=())
 
     def to_json(self) -> str:
         return json.dumps({"question": SCHEMA_VERSION, **asdict(self)}, allow_nan=False)
