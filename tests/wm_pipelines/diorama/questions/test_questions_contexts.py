@@ -57,7 +57,8 @@ def test_the_context_names_the_object_that_the_question_means(name, kind):
         words = [w for w in target.split()[1:] if w != "object"]
         assert item.clip.find(words) == item.clip.find(program["object"])
         # the question does not say which object it is; it needs the context, and the context does not say the answer
-        assert f"the {words[0]}" not in question.text.replace(f"compared with the {program.get('other', [''])[-1]}", "")
+        compared = f"compared with the {program.get('other', [''])[-1]}"
+        assert f"the {words[0]}" not in question.text.replace(compared, "")
         assert program["clue"][1] in question.text
         assert question.prior < 1 and question.full_text == f"{question.context.text} {question.text}"
 
@@ -96,7 +97,8 @@ def test_place_and_frequency_in_the_context_give_nothing_away(kind):
         context = context_for(rng, clue, target, objects, 6)
         (needed,) = context.needed
         rows = read(context)
-        assert len(rows) == 6 and rows[needed]["object"] == target == resolved(context, kind, clue.anchor, clue.relation)
+        assert len(rows) == 6 and rows[needed]["object"] == target
+        assert target == resolved(context, kind, clue.anchor, clue.relation)
         places[needed] += 1
         often = Counter(row["object"] for row in rows)
         assert max(often.values()) - min(often.values()) <= 1 and set(often) == set(objects)
@@ -149,7 +151,8 @@ def test_the_graph_joins_what_the_rows_say():
         a, b = (context.text[slice(*context.graph.nodes[k])] for k in (i, j))
         words.append((a, b, label))
     for row in read(context):
-        assert (row["anchor"], row["relation"], "subject") in words and (row["relation"], row["object"], "object") in words
+        assert (row["anchor"], row["relation"], "subject") in words
+        assert (row["relation"], row["object"], "object") in words
     table = sample_question("colour", "edges", 3, context="table").question.context
     labels = Counter(label for *_, label in table.graph.edges)
     rows = len(table.rows)

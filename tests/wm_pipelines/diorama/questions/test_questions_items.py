@@ -139,7 +139,10 @@ def test_broken_json_is_named(items):
     data = json.loads(item.to_json())
     for change, message in (
         ({"question": {**data["question"], "extra": 1}}, "'extra' of Question is unknown"),
-        ({"question": {k: v for k, v in data["question"].items() if k != "program"}}, "'program' of Question is missing"),
+        (
+            {"question": {k: v for k, v in data["question"].items() if k != "program"}},
+            "'program' of Question is missing",
+        ),
         ({"question": {**data["question"], "question": 2}}, "not a question of version 1"),
         ({"question": {**data["question"], "family": "mood"}}, "`family` is 'mood'"),
         ({"question": {**data["question"], "answer": 7}}, "`answer` is 7"),

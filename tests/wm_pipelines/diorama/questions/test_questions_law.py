@@ -48,7 +48,7 @@ def test_letters_and_answers_are_balanced(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_prior_is_the_frequency_with_which_an_option_is_right(name):
     said, was = [], []
-    for n, (ask, answer, options) in enumerate(draws(name, "prior", rho=0.4, skew=0.3, distractors=2 + len(name) % 3)):
+    for ask, answer, options in draws(name, "prior", rho=0.4, skew=0.3, distractors=2 + len(name) % 3):
         likely = priors(ask, options, 0.4, 0.3)
         assert sum(likely) == pytest.approx(1) and min(likely) >= 0
         said += likely
