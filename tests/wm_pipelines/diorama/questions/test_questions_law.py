@@ -57,7 +57,7 @@ def test_the_prior_is_the_frequency_with_which_an_option_is_right(name):
     for low, high in ((0, 0.15), (0.15, 0.3), (0.3, 0.5), (0.5, 1.01)):
         here = (low <= said) & (said < high)
         spread = np.sqrt((said[here] * (1 - said[here])).sum())
-        assert abs(was[here].sum() - said[here].sum()) <= 4 * spread + 1e-9, (name, low, n)
+        assert abs(was[here].sum() - said[here].sum()) <= 4 * spread + 1e-9, (name, low)
     assert not was[said == 0].any()
 
 
