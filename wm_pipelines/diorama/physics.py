@@ -34,7 +34,7 @@ __all__ = ["FAMILIES", "Contact", "PhysicsSetup", "Simulated", "Start", "sample_
 FAMILIES = ("throw", "push", "collide", "topple", "slide")
 LEAST_FRAMES = 12
 MOVED = 0.1  # of the frame: what an event must move its object by, 6 pixels of 64
-TRIES = 400
+TRIES = 200
 STACKS = (  # from below
     ("cube", "cube"),
     ("cube", "cylinder"),
@@ -273,7 +273,7 @@ def _moved(simulated: Simulated, n: int) -> float:
 
 def _thrown(simulated: Simulated) -> bool:
     frames, height = simulated.scene.duration, simulated.centres[:, 0, 2]
-    landed = [c.time for c in simulated.contacts]
+    landed = [c.time for c in simulated.contacts if c.first == 1]
     in_time = bool(landed) and 2 <= landed[0] <= frames - 4
     return in_time and height.max() - height[0] > 0.2 and _moved(simulated, 0) > 2 * MOVED
 

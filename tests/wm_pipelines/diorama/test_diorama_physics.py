@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from wm_pipelines.diorama.bodies import DENSITY, above_base, bouncing, inertia, lowest, mass
 from wm_pipelines.diorama.physics import Start, simulate
@@ -66,11 +67,8 @@ def test_mass_centre_inertia_and_lowest_point_are_those_of_the_solid(shape, size
     rng = keyed("lowest", shape, size)
     for _ in range(5):
         tilted = any_solid(rng, shape, 0.3)
-        turn = np.array(leaning(tilted.yaw, tilted.tilt))
-        from scipy.spatial.transform import Rotation
-
-        scaled = points * (tilted.radius / o.radius)
-        heights = Rotation.from_quat(turn[[1, 2, 3, 0]]).apply(scaled)[:, 2] + tilted.position[2]
+        turn = Rotation.from_quat(np.array(tilted.quaternion)[[1, 2, 3, 0]])
+        heights = turn.apply(points * (tilted.radius / o.radius))[:, 2] + tilted.position[2]
         assert 0.3 == pytest.approx(heights.min(), abs=0.03) and lowest(tilted) <= heights.min() + 1e-9
 
 
@@ -124,28 +122,29 @@ def test_free_fall_takes_the_time_it_should():
 def test_what_slides_stops_after_v2_over_2_mu_g(shape, restitution):
     rng = keyed("slide", shape)
     for size in SIZES:
-        speed, friction, angle = rng.uniform(1, 3.5), rng.uniform(0.2, 0.5), rng.uniform(0, 6)
+        friction, seconds, angle = rng.uniform(0.15, 0.5), rng.uniform(0.4, 0.8), rng.uniform(0, 6)
+        speed = friction * G * seconds  # it stops after so long
         way = np.array([math.cos(angle), math.sin(angle), 0])
         o = solid(shape, size=size, yaw=angle)
         found = simulate(
-            Scene((o,)), {1: Start(tuple(way * speed))}, friction=friction, restitution=restitution, frames=22
+            Scene((o,)), {1: Start(tuple(way * speed))}, friction=friction, restitution=restitution, frames=8
         )
         far = speed**2 / (2 * friction * G)
-        np.testing.assert_allclose(found.centres[-1, 0] - found.centres[0, 0], way * far, atol=0.02 * far)
+        np.testing.assert_allclose(found.centres[-1, 0] - found.centres[0, 0], way * far, atol=0.005 * far)
         t = 2 / 8  # on the way it is as slow as it should be
-        assert found.velocities[2, 0] @ way == pytest.approx(speed - friction * G * t, abs=0.02 * speed)
+        assert found.velocities[2, 0] @ way == pytest.approx(speed - friction * G * t, abs=0.005 * speed)
         assert np.ptp(found.centres[:, 0, 2]) < 3e-3 and np.abs(found.velocities[-1]).max() < 1e-3
         assert len(found.contacts) == 1 and found.contacts[0].time < 0.1
 
 
 def test_without_friction_it_slides_on_and_a_ball_that_rolls_rolls_on():
-    found = simulate(Scene((solid("cube"),)), {1: Start((1.5, 0, 0))}, friction=0.0, frames=16)
-    assert found.centres[-1, 0, 0] == pytest.approx(3.0, abs=1e-3)
+    found = simulate(Scene((solid("cube"),)), {1: Start((1.5, 0, 0))}, friction=0.0, frames=8)
+    assert found.centres[-1, 0, 0] == pytest.approx(1.5, abs=1e-3)
     ball = solid("sphere")
-    rolling = simulate(Scene((ball,)), {1: Start((1, 0, 0), (0, 1 / ball.radius, 0))}, frames=16)
+    rolling = simulate(Scene((ball,)), {1: Start((1, 0, 0), (0, 1 / ball.radius, 0))}, frames=8)
     assert rolling.velocities[-1, 0] == pytest.approx((1, 0, 0), abs=1e-3)
     # one that slides at first ends at 5/7 of its speed, rolling
-    slides = simulate(Scene((ball,)), {1: Start((2, 0, 0))}, friction=0.4, frames=16)
+    slides = simulate(Scene((ball,)), {1: Start((2, 0, 0))}, friction=0.4, frames=8)
     assert slides.velocities[-1, 0, 0] == pytest.approx(10 / 7, abs=5e-3)
     assert slides.spins[-1, 0, 1] * ball.radius == pytest.approx(slides.velocities[-1, 0, 0], abs=5e-3)
 
@@ -228,21 +227,15 @@ def test_a_ball_that_bounces_obliquely_takes_up_spin():
         )
         down = math.sqrt(2 * G * 1.0)
         expected = min(friction * (1 + restitution) * down, 2 / 7 * along)
-        assert along - found.velocities[-1, 0, 0] == pytest.approx(expected, rel=0.12)
-        assert found.spins[-1, 0, 1] == pytest.approx(expected / (0.4 * ball.radius), rel=0.12)
+        assert along - found.velocities[-1, 0, 0] == pytest.approx(expected, rel=0.03)
+        assert found.spins[-1, 0, 1] == pytest.approx(expected / (0.4 * ball.radius), rel=0.03)
 
 
 def test_impulses_and_weight_are_all_that_changes_momentum():
-    rng = keyed("impulses")
-    for seed in range(3):
-        objects = tuple(
-            replace(any_solid(rng, SHAPES[(seed + n) % 4], 0.2 + 0.1 * n), id=n + 1).__class__(
-                n + 1, SHAPES[(seed + n) % 4], "red", "small", position=(1.3 * n - 1.3, 0.0, 0.4)
-            )
-            for n in range(3)
-        )
+    for seed in range(2):
+        objects = tuple(solid(SHAPES[(seed + n) % 4], (1.3 * n - 1.3, 0, 0.4), id=n + 1) for n in range(3))
         starts = {1: Start((3, 0.2, 1)), 3: Start((-2, 0, 2), (1, 2, 3))}
-        found = simulate(Scene(objects), starts, frames=14)
+        found = simulate(Scene(objects), starts, frames=8)
         assert any(c.second for c in found.contacts)
         got = {o.id: np.zeros(3) for o in objects}
         for c in found.contacts:
@@ -250,24 +243,24 @@ def test_impulses_and_weight_are_all_that_changes_momentum():
             if c.second:
                 got[c.second] -= c.impulse
         for n, o in enumerate(objects):
-            weight = np.array((0, 0, -found.masses[n] * G * 14 / 8))
+            weight = np.array((0, 0, -found.masses[n] * G * 8 / 8))
             change = found.momentum[-1, n] - found.momentum[0, n]
             assert np.abs(got[o.id] + weight - change).max() < 0.02 * np.abs(weight).max()
         assert [c.time for c in found.contacts] == sorted(c.time for c in found.contacts)
-        assert all(0 <= c.time < c.until <= 14 for c in found.contacts)
+        assert all(0 <= c.time < c.until <= 8 for c in found.contacts)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_energy_never_grows_and_no_solid_sinks_in(shape):
     rng = keyed("energy", shape)
-    for restitution in (0.0, 0.3, 0.8):
+    for restitution in (0.0, 0.3, 0.8, 1.0):
         o = any_solid(rng, shape, rng.uniform(0.3, 1.5))
         start = Start((*rng.uniform(-2, 2, 2), rng.uniform(-3, 2)), tuple(rng.uniform(-6, 6, 3)))
-        found = simulate(Scene((o,)), {1: start}, restitution=restitution, friction=rng.uniform(0, 0.8), frames=16)
+        found = simulate(Scene((o,)), {1: start}, restitution=restitution, friction=rng.uniform(0, 0.8), frames=10)
         energy = total(found)
-        assert (energy[1:] <= np.maximum.accumulate(energy)[:-1] + 5e-3 * energy[0]).all()
+        assert (energy[1:] <= np.maximum.accumulate(energy)[:-1] + 1e-3 * energy[0]).all()
         assert max(c.penetration for c in found.contacts) < 0.02 * o.radius
-        assert energy[-1] < 0.9 * energy[0]
+        assert restitution == 1 or energy[-1] < 0.95 * energy[0]
 
 
 # --- rest and balance -----------------------------------------------------------------------------------------------
@@ -290,7 +283,7 @@ def test_what_stands_stays(shapes):
         for n, shape in enumerate(shapes):
             objects.append(solid(shape, (0, 0, z), id=n + 1, yaw=0.2 * n))
             z += objects[-1].height
-        found = simulate(Scene(tuple(objects)), restitution=restitution, frames=8)
+        found = simulate(Scene(tuple(objects)), restitution=restitution, frames=3)
         assert np.abs(found.centres - found.centres[0]).max() < 1e-4
         assert np.abs(found.quaternions - found.quaternions[0]).max() < 1e-4
         assert len(found.contacts) == len(shapes) and all(c.time < 0.1 for c in found.contacts)
@@ -310,18 +303,18 @@ def test_a_block_on_its_side_stays_there():
 def test_a_tilted_solid_falls_over_beyond_the_angle_where_its_centre_leaves_the_rim(shape):
     o = solid(shape)
     limit = math.atan(o.half_width / above_base(o))
-    for angle, falls in ((limit - 0.06, False), (limit + 0.06, True)):
+    for angle, falls in ((limit - 0.08, False), (limit + 0.08, True)):
         tilted = raised(replace(o, tilt=(math.cos(angle / 2), math.sin(angle / 2), 0.0, 0.0)), 0.0)
-        found = simulate(Scene((tilted,)), friction=1.0, restitution=0.0, frames=24)
+        found = simulate(Scene((tilted,)), friction=1.0, restitution=0.0, frames=11)
         up = 1 - 2 * (found.quaternions[-1, 0, 1] ** 2 + found.quaternions[-1, 0, 2] ** 2)
         assert (up < 0.6) == falls, (angle, limit)
 
 
 def test_a_block_falls_off_another_when_it_overhangs_by_more_than_half():
     low = solid("cube")
-    for share, falls in ((0.92, False), (1.08, True)):
+    for share, falls in ((0.9, False), (1.1, True)):
         top = solid("cube", (share * low.half_width, 0, low.height), id=2)
-        found = simulate(Scene((low, top)), friction=0.8, restitution=0.0, frames=16)
+        found = simulate(Scene((low, top)), friction=0.8, restitution=0.0, frames=11)
         assert (found.centres[-1, 1, 2] < found.centres[0, 1, 2] - 0.2) == falls
 
 
@@ -346,11 +339,11 @@ def digest(found) -> str:
 
 def test_the_same_comes_out_bit_for_bit_also_in_another_process():
     scene, starts = pile()
-    found = simulate(scene, starts, frames=8)
-    assert digest(found) == digest(simulate(scene, dict(starts), frames=8))
+    found = simulate(scene, starts, frames=4)
+    assert digest(found) == digest(simulate(scene, dict(starts), frames=4))
     code = (
         f"import importlib.util as u; s = u.spec_from_file_location('t', {__file__!r}); m = u.module_from_spec(s); "
-        "s.loader.exec_module(m); print(m.digest(m.simulate(*m.pile(), frames=8)))"
+        "s.loader.exec_module(m); print(m.digest(m.simulate(*m.pile(), frames=4)))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest(found)
@@ -379,10 +372,14 @@ def test_the_scene_moves_as_the_arrays_say_and_renders():
 
 def test_what_was_removed_changes_nothing_that_it_never_reached():
     scene, starts = pile()
-    found = simulate(scene, starts, frames=9)
-    without = simulate(replace(scene, objects=scene.objects[:3]), starts, frames=9)
-    assert np.abs(without.centres[:4] - found.centres[:4, :3]).max() < 1e-6
-    no_ball = simulate(replace(scene, objects=(*scene.objects[:2], scene.objects[3])), frames=9)
+    found = simulate(scene, starts, frames=6)
+    without = simulate(replace(scene, objects=scene.objects[:3]), starts, frames=6)
+    # rounding differs, and which rim points carry a cylinder may go by rounding
+    assert np.abs(without.centres[:2] - found.centres[:2, :3]).max() < 1e-9
+    assert np.abs(without.centres - found.centres[:, :3]).max() < 0.1
+    same = [(c.first, c.second) for c in found.contacts if 7 not in (c.first, c.second) and c.time < 4]
+    assert same == [(c.first, c.second) for c in without.contacts if c.time < 4]
+    no_ball = simulate(replace(scene, objects=(*scene.objects[:2], scene.objects[3])), frames=4)
     assert np.abs(no_ball.centres - no_ball.centres[0]).max() < 1e-3
 
 
