@@ -41,7 +41,8 @@ def test_every_executor_leaves_the_same_bytes(tmp_path, files, stages, driver, c
     for name, workers in (("here", 1), ("processes", 2)):
         with pytest.warns(UserWarning, match="1 of .* shards of .* failed, .*ValueError: invalid literal"):
             reports[name] = run_stage(made[name], stages.Numbers, name, workers)
-    told = [rank.communicate()[0].strip() for rank in ranks]
+    told = [re.sub(r"skipped=\d+", "skipped=0", rank.communicate()[0].strip()) for rank in ranks]
+    # a rank that starts later skips what the other one had done by then
     assert reports["here"] == reports["processes"] and told == [str(reports["here"])] * 2
     whole = contents(tmp_path / "here")
     assert contents(tmp_path / "processes") == whole == contents(tmp_path / "ranks")
