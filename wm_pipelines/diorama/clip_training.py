@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from wm_pipelines.diorama.clip_reader import Reader, fade, said_in, shown_in, without_colours
 from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
@@ -30,15 +31,24 @@ CLIP_WORDS = (*VOCABULARY, "photo")  # the words that are one token each
 class CLIPTask(Task):
     """Symmetric InfoNCE (Radford et al. 2021, arXiv 2103.00020) with a learned logit scale of at most 100.
 
-    A caption that is true of another picture of the batch is no negative for it: see `true_elsewhere`. With the
-    option `contradictions`, each picture must also prefer its caption to a false one that has nearly the same words,
-    as in NegCLIP (Yuksekgonul et al. 2023, arXiv 2210.01936): see `contradiction`.
+    A caption that is true of another picture of the batch is no negative for it: see `true_elsewhere`.
+
+    Options:
+        contradictions: how many false captions that have nearly the words of its own each picture must rank below it,
+            as in NegCLIP (Yuksekgonul et al. 2023, arXiv 2210.01936): see `contradiction`. Where a relation is said,
+            the first has one turned round.
+        read: weight of what `clip_reader.Reader` must read from each picture and caption.
+        faded: share of pictures that are shown with little of their colours and captioned without them. Else shapes
+            are learnt by colour, and one that never had this colour isn't seen.
+        layers: of both towers.
     """
 
     def __init__(self, recipe: Recipe):
         from transformers import CLIPConfig, CLIPModel
 
-        self.options = options_of(recipe, {"length": 24000, "cache": None, "contradictions": False})
+        self.options = options_of(
+            recipe, {"length": 24000, "cache": None, "contradictions": 0, "read": 0.0, "faded": 0.0, "layers": 4}
+        )
         self.images = pictures_of(self.options)
         self.scenes, self.length = self.images.scenes, len(self.images)
         self.data = f"Diorama images, train split, {self.length} scenes"
@@ -47,7 +57,7 @@ class CLIPTask(Task):
         tower = {
             "hidden_size": 128,
             "intermediate_size": 512,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": self.options["layers"],
             "num_attention_heads": 4,
             "projection_dim": 128,
         }
@@ -61,9 +71,10 @@ class CLIPTask(Task):
         }
         vision = {**tower, "image_size": SIZE, "patch_size": 8}
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+        self.reader = Reader(128) if self.options["read"] else None
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"clip": self.clip}
+        return {"clip": self.clip} | ({"reader": self.reader} if self.reader else {})
 
     def load_weights(self, source: str) -> dict[str, int]:
         """Starts from a folder or embedded name of the same architecture."""
@@ -77,41 +88,77 @@ class CLIPTask(Task):
         self.clip.load_state_dict(saved.state_dict())
         return {"parameters": sum(p.numel() for p in saved.parameters())}
 
+    def fades(self, index: int, noise: KeyedNoise) -> bool:
+        """Whether scene `index` is shown with little of its colours."""
+        return bool(noise.uniform(index, (), "faded") < self.options["faded"])
+
     def words(self, index: int, noise: KeyedNoise) -> str:
         """The caption of scene `index` as this step words it."""
-        return _said_of(self.scenes[index], noise.generator(index, "caption"))
+        text = _said_of(self.scenes[index], noise.generator(index, "caption"))
+        return without_colours(text) if self.fades(index, noise) else text
 
-    def false_words(self, index: int, noise: KeyedNoise) -> str | None:
-        """What `contradiction` makes of `words(index, noise)`."""
-        return contradiction(
-            self.scenes[index],
-            lambda scene: _said_of(scene, noise.generator(index, "caption")),
-            noise.generator(index, "contradiction"),
-        )
+    def false_words(self, index: int, noise: KeyedNoise) -> list[str]:
+        """What `contradiction` makes of `words(index, noise)`, up to `options.contradictions` captions."""
+        if self.fades(index, noise):
+            return []
+        rng = noise.generator(index, "contradiction")
+        made = [
+            contradiction(
+                self.scenes[index],
+                lambda scene: _said_of(scene, noise.generator(index, "caption")),
+                rng,
+                turn=n == 0 and self.options["contradictions"] > 1,
+            )
+            for n in range(self.options["contradictions"])
+        ]
+        return list(dict.fromkeys(text for text in made if text))
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        count = len(indices)
         captions = [self.words(i, noise) for i in indices]
-        false = [self.false_words(i, noise) if self.options["contradictions"] else None for i in indices]
-        lied = [n for n, text in enumerate(false) if text]
-        pictures = (self.images.pictures(indices) * 2 - 1).to(self.device)
-        images = self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output)
-        texts = self.text_features(captions + [false[n] for n in lied])
+        lies = [(n, text) for n, i in enumerate(indices) for text in self.false_words(i, noise)]
+        pictures, faded = self._pictures(indices, noise)
+        images = self.clip.visual_projection(self.clip.vision_model(pictures * 2 - 1).pooler_output)
+        texts = self.text_features(captions + [text for _, text in lies])
         with torch.no_grad():
             self.clip.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         scale = self.clip.logit_scale.exp()
         logits = scale * functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T
         also = true_elsewhere(captions, [self.scenes[i] for i in indices]).to(self.device)
-        own = torch.arange(len(indices), device=self.device)
-        square = logits[:, : len(indices)].masked_fill(also, float("-inf"))
-        against = torch.full_like(logits[:, :1], float("-inf"))  # a picture's own contradiction
-        against[lied, 0] = logits[lied, len(indices) + torch.arange(len(lied), device=self.device)]
+        own = torch.arange(count, device=self.device)
+        square = logits[:, :count].masked_fill(also, float("-inf"))
+        liar = torch.tensor([n for n, _ in lies], dtype=torch.long, device=self.device)
+        against = logits[:, count:].masked_fill(liar[None] != own[:, None], float("-inf"))
         wide = torch.cat([square, against], 1)
         loss = (functional.cross_entropy(wide, own) + functional.cross_entropy(square.T, own)) / 2
         right = ((square.argmax(0) == own).float().mean() + (square.argmax(1) == own).float().mean()) / 2
         said = {"loss": loss, "right": right, "scale": scale}
-        if lied:
-            said["contradicted"] = (wide.diagonal()[lied] > against[lied, 0]).float().mean()
+        if lies:
+            said["contradicted"] = (wide.diagonal()[liar] > against[liar, torch.arange(len(lies))]).float().mean()
+        if self.reader:
+            self._read(said, images, texts[:count], indices, captions, faded)
         return said
+
+    def _pictures(self, indices: list[int], noise: KeyedNoise) -> tuple[torch.Tensor, list[bool]]:
+        """Pictures (N, 3, 64, 64) in [0, 1], and which of them have lost their colours."""
+        faded = [self.fades(i, noise) for i in indices]
+        pictures = self.images.pictures(indices).to(self.device)
+        if any(faded):
+            share = 0.3 + 0.6 * noise.uniform([i for i, f in zip(indices, faded, strict=True) if f], (), "share")
+            at = torch.tensor(faded, device=self.device)
+            pictures = pictures.clone()
+            pictures[at] = fade(pictures[at], share.to(self.device))
+        return pictures, faded
+
+    def _read(self, said: dict, images: torch.Tensor, texts: torch.Tensor, indices, captions, faded) -> None:
+        """Adds the reader's losses, the mean of both modalities, to those that are said."""
+        shown = [shown_in(self.scenes[i], g) for i, g in zip(indices, faded, strict=True)]
+        told = [said_in(parse_caption(_bare(text))) for text in captions]
+        for name, read in (("seen", self.reader(images, shown)), ("read", self.reader(texts, told))):
+            placed = read.pop("placed", None)
+            said["loss"] = said["loss"] + self.options["read"] / 2 * sum(read.values())
+            if placed is not None:
+                said[f"placed_{name}"] = placed
 
     def text_features(self, captions: list[str]) -> torch.Tensor:
         """Projected features (N, D): the shorter half of the captions in one pass and the longer in another, each as
@@ -147,12 +194,17 @@ def _said_of(scene: Scene, rng: np.random.Generator) -> str:
     return TEMPLATE.format(text) if templated else text
 
 
-def contradiction(scene: Scene, say: Callable[[Scene], str], rng: np.random.Generator) -> str | None:
+def contradiction(
+    scene: Scene, say: Callable[[Scene], str], rng: np.random.Generator, turn: bool = False
+) -> str | None:
     """A false caption of `scene` with nearly the words of the true one, `say(scene)`.
 
     With equal chance, of those that apply: one relation turned round (left and right, behind and in front, above and
     below), the colours of two objects exchanged, one object given another shape. It never names a held-out pair or
     relation: as a caption that is always false, it would teach that these don't exist.
+
+    Args:
+        turn: a relation, where one is said.
 
     Returns:
         The caption, or None where the draw gives none.
@@ -162,7 +214,7 @@ def contradiction(scene: Scene, say: Callable[[Scene], str], rng: np.random.Gene
     ways = ["turn"] * bool(relations) + ["exchange"] * (len(scene.objects) > 1) + ["shape"] * bool(scene.objects)
     if not ways:
         return None
-    way = ways[rng.integers(len(ways))]
+    way = "turn" if turn and relations else ways[rng.integers(len(ways))]
     if way == "turn":
         at = relations[rng.integers(len(relations))]
         false = text[: at.start()] + OPPOSITES[at.group()] + text[at.end() :]
