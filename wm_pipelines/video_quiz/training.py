@@ -1,0 +1,106 @@
+"""Training of `diorama-vlm`: questions about clips, with the loss on the answer only.
+
+Recipe options (defaults in `DEFAULTS`):
+    sources, length, events, families, composition, cache: as `QuizClips` takes them.
+    size, patch: sides in pixels of a picture and of a patch.
+    width, layers, heads, inner, vision_width, vision_layers, vision_inner: as `build_vlm` takes them.
+    blind: the same texts with no picture.
+    twins: share of samples that are shown mirrored or backwards, with the answer that is right then.
+    open: share of samples asked without options and answered in words, so that words get a meaning sooner.
+    tower_rate: factor of the vision tower's learning rate.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.weights import save_half
+from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
+from wm_pipelines.video_quiz.asking import IGNORED, Asked, answer_logits, ask, batches, shuffled
+from wm_pipelines.video_quiz.modeling import build_vlm, build_vlm_processor
+from wm_pipelines.video_quiz.scenes import QuizClips
+
+SIZES: dict[str, Any] = {
+    "width": 128, "layers": 4, "heads": 4, "inner": 384, "vision_width": 128, "vision_layers": 3, "vision_inner": 384,
+}  # fmt: skip
+DEFAULTS: dict[str, Any] = {
+    "sources": ["real", "synthetic", "pictures"], "length": 6000, "events": 0, "families": None, "composition": "iid",
+    "cache": None, "size": 64, "patch": 16, "blind": False, "twins": 0.5, "open": 0.3, "tower_rate": 1.0, **SIZES,
+}  # fmt: skip
+
+
+class DioramaVLMTask(Task):
+    """Next-token prediction of the answer: `LlavaForConditionalGeneration` on questions about clips and pictures."""
+
+    def __init__(self, recipe: Recipe):
+        check_keys(recipe.options, DEFAULTS, "options")
+        self.options = {**DEFAULTS, **recipe.options}
+        for name in ("twins", "open"):
+            if not 0 <= self.options[name] <= 1:
+                raise ValueError(f"options.{name} is {self.options[name]!r}; a share from 0 to 1")
+        names = ("length", "sources", "events", "families", "composition", "size", "cache")
+        self.clips = QuizClips(**{name: self.options[name] for name in names})
+        self.length = self.clips.length
+        told = "without pictures" if self.options["blind"] else "with their clips"
+        self.data = f"Diorama questions of {', '.join(self.options['sources'])} {told}, {self.length} in the train split"
+        self.processor = build_vlm_processor(self.options["size"], self.options["patch"])
+        torch.manual_seed(recipe.seed)
+        self.model = build_vlm(self.processor, **{name: self.options[name] for name in SIZES})
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def group(self, name: str, parameter: nn.Parameter) -> tuple[float, bool]:
+        factor, decayed = super().group(name, parameter)
+        return (factor * self.options["tower_rate"] if ".vision_tower." in name else factor), decayed
+
+    def sample(self, index: int, noise: KeyedNoise) -> Asked:
+        """Item `index`, as this step shows and asks it."""
+        rng = noise.generator(index, "asked")
+        transform = None
+        if rng.random() < self.options["twins"]:
+            transform = ("mirror", "reverse")[int(rng.integers(2))]
+        question, clip = self.clips.twin(index, transform) or self.clips.twin(index, None)
+        if rng.random() < self.options["open"]:
+            text, answer = question.text, question.right
+        else:
+            options, answer = shuffled(question, rng)
+            text = ask(question.text, options)
+        return Asked(text, answer, None if self.options["blind"] else clip)
+
+    def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        samples = [self.sample(index, noise) for index in indices]
+        total, count, right, letters = torch.zeros((), device=self.device), 0, 0, 0
+        for batch in batches(samples, self.processor):
+            logits, at = answer_logits(self.model, batch, self.device), batch.targets != IGNORED
+            targets = batch.targets[at].to(self.device)
+            total = total + functional.cross_entropy(logits, targets, reduction="sum")
+            count += len(targets)
+            hits = torch.zeros(at.shape, dtype=torch.bool)
+            hits[at] = (logits.argmax(1) == targets).cpu()
+            first = at.float().argmax(1)  # of each answer
+            closed = torch.tensor(batch.closed)
+            right += int(hits[torch.arange(len(first)), first][closed].sum())
+            letters += int(closed.sum())
+        return {"loss": total / count, "right": torch.tensor(right / max(1, letters))}
+
+    def export(self, folder: Path) -> None:
+        """The model in fp16 and its processor, whatever `AutoModelForImageTextToText` and `AutoProcessor` read."""
+        self.processor.save_pretrained(folder)
+        save_half(self.model, folder)
+
+    def load_weights(self, source: str) -> dict[str, int]:
+        """Starts from a folder or embedded name of the same architecture."""
+        from transformers import LlavaForConditionalGeneration
+
+        from wm_pipelines.hub import check_weights, resolve
+
+        folder = resolve(source)
+        check_weights(folder)
+        saved = load_model(LlavaForConditionalGeneration, folder)
+        self.model.load_state_dict(saved.state_dict())
+        return {"parameters": sum(p.numel() for p in saved.parameters())}
