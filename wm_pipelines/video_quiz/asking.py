@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from wm_pipelines.diorama.questions.record import LETTERS, Question
+from wm_pipelines.evaluation.mcq.prompts import TEMPLATES, prompt
 from wm_pipelines.video_quiz.words import ASSISTANT, END, USER
 
 if TYPE_CHECKING:
@@ -37,19 +38,21 @@ class Batch:
 
     Args:
         ids: (N, S) tokens. targets: (N, S), at each place the token that follows it in the answer, elsewhere
-            `IGNORED`. clips: (N, T, 3, H, W) uint8, or None. closed: whether the answer is a letter, for each.
+            `IGNORED`. clips: (N, T, 3, H, W) uint8, or None. closed: whether the answer is a letter, for each. rows: which
+            of the samples they are.
     """
 
     ids: torch.Tensor
     targets: torch.Tensor
     clips: torch.Tensor | None
     closed: list[bool]
+    rows: list[int]
 
 
-def ask(question: str, options: Sequence[str]) -> str:
-    """The text of a multiple-choice question, an option a line."""
-    lines = (f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-    return "\n".join((question, *lines, "Answer with the letter of the right option."))
+def ask(question: str, options: Sequence[str], protocol: str = "direct") -> str:
+    """The text of a multiple-choice question, worded as `wm eval` words it."""
+    shown = dict(zip(LETTERS, options, strict=False))
+    return prompt(TEMPLATES[protocol], question, shown)
 
 
 def shuffled(question: Question, rng: np.random.Generator) -> tuple[list[str], str]:
@@ -68,10 +71,11 @@ def batches(samples: Sequence[Asked], processor: "LlavaProcessor") -> Iterator[B
     opened, answering, closing = (tokenizer.convert_tokens_to_ids(token) for token in (USER, ASSISTANT, END))
     read = tokenizer([s.text for s in samples] + [s.answer for s in samples], add_special_tokens=False).input_ids
     rows = []
-    for sample, text, answer in zip(samples, read[: len(samples)], read[len(samples) :], strict=True):
+    for number, sample in enumerate(samples):
+        text, answer = read[number], read[len(samples) + number]
         shown = [processor.image_token_id] * picture_tokens(processor, sample.clip)
         asked, said = [opened, *text, *shown, answering], [*answer, closing]
-        rows.append((0 if sample.clip is None else len(sample.clip), asked, said, sample))
+        rows.append((0 if sample.clip is None else len(sample.clip), asked, said, number))
     rows.sort(key=lambda row: (row[0], len(row[1])))
     while rows:
         frames = rows[0][0]
@@ -84,8 +88,9 @@ def batches(samples: Sequence[Asked], processor: "LlavaProcessor") -> Iterator[B
             whole = [*asked, *said]
             ids[n, : len(whole) - 1] = torch.tensor(whole[:-1])
             targets[n, len(asked) - 1 : len(whole) - 1] = torch.tensor(said)
-        clips = torch.stack([sample.clip for *_, sample in some]) if frames else None
-        yield Batch(ids, targets, clips, [sample.answer in LETTERS for *_, sample in some])
+        numbers = [row[-1] for row in some]
+        clips = torch.stack([samples[n].clip for n in numbers]) if frames else None
+        yield Batch(ids, targets, clips, [samples[n].answer in LETTERS for n in numbers], numbers)
 
 
 def picture_tokens(processor: "LlavaProcessor", clip: torch.Tensor | None) -> int:

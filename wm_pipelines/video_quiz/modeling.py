@@ -33,7 +33,7 @@ def build_vlm_processor(size: int = 64, patch: int = 16) -> "LlavaProcessor":
 def build_vlm(
     processor: "LlavaProcessor",
     width: int = 128,
-    layers: int = 4,
+    layers: int = 5,
     heads: int = 4,
     inner: int = 384,
     vision_width: int = 128,

@@ -7,7 +7,8 @@ Recipe options (defaults in `DEFAULTS`):
     blind: the same texts with no picture.
     twins: share of samples that are shown mirrored or backwards, with the answer that is right then.
     open: share of samples asked without options and answered in words, so that words get a meaning sooner.
-    tower_rate: factor of the vision tower's learning rate.
+    pictures_first: steps in which questions about single pictures alone are asked, at a fifth of the cost: what things
+        look like and how options are named is learnt before anything moves.
 """
 
 from pathlib import Path
@@ -25,11 +26,12 @@ from wm_pipelines.video_quiz.modeling import build_vlm, build_vlm_processor
 from wm_pipelines.video_quiz.scenes import QuizClips
 
 SIZES: dict[str, Any] = {
-    "width": 128, "layers": 4, "heads": 4, "inner": 384, "vision_width": 128, "vision_layers": 3, "vision_inner": 384,
+    "width": 128, "layers": 5, "heads": 4, "inner": 384, "vision_width": 128, "vision_layers": 3, "vision_inner": 384,
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {
     "sources": ["real", "synthetic", "pictures"], "length": 6000, "events": 0, "families": None, "composition": "iid",
-    "cache": None, "size": 64, "patch": 16, "blind": False, "twins": 0.5, "open": 0.3, "tower_rate": 1.0, **SIZES,
+    "cache": None, "size": 64, "patch": 16, "blind": False, "twins": 0.5, "open": 0.3, "pictures_first": 0,
+    **SIZES,
 }  # fmt: skip
 
 
@@ -45,6 +47,9 @@ class DioramaVLMTask(Task):
         names = ("length", "sources", "events", "families", "composition", "size", "cache")
         self.clips = QuizClips(**{name: self.options[name] for name in names})
         self.length = self.clips.length
+        self.pictures = [n for n in range(self.length) if self.clips.source(n) == "pictures"]
+        if self.options["pictures_first"] and not self.pictures:
+            raise ValueError(f"options.pictures_first is {self.options['pictures_first']}, but no source has pictures")
         told = "without pictures" if self.options["blind"] else "with their clips"
         self.data = f"Diorama questions of {', '.join(self.options['sources'])} {told}, {self.length} in the train split"
         self.processor = build_vlm_processor(self.options["size"], self.options["patch"])
@@ -53,10 +58,6 @@ class DioramaVLMTask(Task):
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
-
-    def group(self, name: str, parameter: nn.Parameter) -> tuple[float, bool]:
-        factor, decayed = super().group(name, parameter)
-        return (factor * self.options["tower_rate"] if ".vision_tower." in name else factor), decayed
 
     def sample(self, index: int, noise: KeyedNoise) -> Asked:
         """Item `index`, as this step shows and asks it."""
@@ -69,10 +70,12 @@ class DioramaVLMTask(Task):
             text, answer = question.text, question.right
         else:
             options, answer = shuffled(question, rng)
-            text = ask(question.text, options)
+            text = ask(question.text, options, ("direct", "loglik")[int(rng.integers(2))])
         return Asked(text, answer, None if self.options["blind"] else clip)
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
+        if step < self.options["pictures_first"]:
+            indices = [self.pictures[index % len(self.pictures)] for index in indices]
         samples = [self.sample(index, noise) for index in indices]
         total, count, right, letters = torch.zeros((), device=self.device), 0, 0, 0
         for batch in batches(samples, self.processor):

@@ -1,21 +1,24 @@
 """The tokenizer of `diorama-vlm`, and how it is asked (our design).
 
-A text is read in small letters, but a letter from A to E that stands alone stays as it is: it may name an option.
+A text is read in small letters, but a letter from A to F that stands alone stays as it is: it may name an option.
 Every word of the miniature world's questions is one token, and anything else is spelled in letters.
 """
 
+import re
 import string
 from typing import TYPE_CHECKING
 
 from wm_pipelines.diorama.questions import QUESTION_VOCABULARY
-from wm_pipelines.diorama.questions.record import LETTERS
+from wm_pipelines.evaluation.mcq.controls import NOT_SHOWN
+from wm_pipelines.evaluation.mcq.prompts import TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, USER, ASSISTANT, END, IMAGE = "<pad>", "<unk>", "<user>", "<assistant>", "<end>", "<image>"
 SPECIAL = (PAD, UNKNOWN, USER, ASSISTANT, END, IMAGE)
-ASKING = tuple("question options option answer with letter right given video frames from this think step by".split())
+ASKING = tuple(dict.fromkeys(re.findall("[a-z]+", " ".join((*TEMPLATES.values(), NOT_SHOWN)).lower())))
+NAMES = "ABCDEF"  # of options: five, and one that nothing of this is to be seen
 MARKS = string.punctuation + string.digits + string.ascii_lowercase
 PRIVATE = 0xE000  # code points that stand for the letters of options while a text is put into small letters
 
@@ -46,9 +49,9 @@ def build_vlm_tokenizer(max_length: int = 1024) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     inside = (f"##{c}" for c in string.ascii_lowercase + string.digits)
-    pieces = (*SPECIAL, *LETTERS, *MARKS, *inside, *vocabulary())
+    pieces = (*SPECIAL, *NAMES, *MARKS, *inside, *vocabulary())
     table = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}
-    hidden = [(letter, chr(PRIVATE + n)) for n, letter in enumerate(LETTERS)]
+    hidden = [(letter, chr(PRIVATE + n)) for n, letter in enumerate(NAMES)]
     alone = "(?<![A-Za-z0-9']){}(?![A-Za-z0-9'])"
     inner = Tokenizer(models.WordPiece(table, unk_token=UNKNOWN))
     inner.normalizer = normalizers.Sequence(
