@@ -66,9 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     parts = of_run(args.run) if args.run else load_parts(hub.resolve(args.model))
     size = parts[1].image_processor.size["height"]
-    quiz = QuizClips(
-        args.length, args.sources.split(","), args.events, split=args.split, size=size, cache=args.cache
-    )
+    quiz = QuizClips(args.length, args.sources.split(","), args.events, split=args.split, size=size, cache=args.cache)
     found = right(*parts, quiz)
     for (source, family), row in by_family(quiz, found).items():
         told = ", ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "n")

@@ -192,6 +192,8 @@ def judge_worlds(results: Results, seeds: int) -> dict[str, Any]:
     if not both:
         return verdict(claim, None, None, seeds)
     chosen = results.flags("worlds", "conflict") & results.flags("worlds", "counter")
+    if not chosen.any():
+        return verdict(claim, None, None, seeds)
     chance = 100 * float(np.array(results.items["worlds"]["chance"])[chosen].mean())
     normal, all_ = (
         results.figure(results.right(arm, "worlds", "full", both)[:, chosen])
@@ -227,7 +229,7 @@ def decompositions(results: Results) -> list[dict[str, Any]]:
         return made
     conflict, counter = results.flags("worlds", "conflict"), results.flags("worlds", "counter")
     for arm in WORLDS:
-        if seeds := results.seeds(arm):
+        if (seeds := results.seeds(arm)) and conflict.any():
             right = results.right(arm, "worlds", "full", seeds)
             gap = right[:, conflict & ~counter] - right[:, conflict & counter]
             made.append({"kind": "reliance", "arm": arm, "consistent - counter": results.figure(gap)})

@@ -5,6 +5,7 @@ what is not there. "biased" data have half of the first kind forced to its first
 the counter-worlds are of the family "future", each key in a normal world and in its twin of other laws.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ def to_data(items: Sequence[Item]) -> Data:
 
 def words_of(text: str) -> torch.Tensor:
     """The words of a text as places in `WORDS`, marks left out."""
-    return torch.tensor([WORDS.index(word) for word in text.replace("?", " ").replace(",", " ").replace(".", " ").split()])
+    return torch.tensor([WORDS.index(word) for word in re.findall("[a-z]+", text)])
 
 
 def state_of(one: Item) -> torch.Tensor:

@@ -38,8 +38,8 @@ class Batch:
 
     Args:
         ids: (N, S) tokens. targets: (N, S), at each place the token that follows it in the answer, elsewhere
-            `IGNORED`. clips: (N, T, 3, H, W) uint8, or None. closed: whether the answer is a letter, for each. rows: which
-            of the samples they are.
+            `IGNORED`. clips: (N, T, 3, H, W) uint8, or None. closed: whether the answer is a letter, for each.
+        rows: which of the samples they are.
     """
 
     ids: torch.Tensor

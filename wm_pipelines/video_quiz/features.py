@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutput
 
 FeatureProvider = Callable[[torch.Tensor], torch.Tensor]
-"""The frames of one clip as the model's processor gives them, (T, 3, H, W), to visual tokens (T, N, D): D is the width of
-the model's own tower, and N how many tokens its processor puts in place of a picture."""
+"""The frames of one clip as the model's processor gives them, (T, 3, H, W), to visual tokens (T, N, D).
+
+D is the width of the model's own tower, and N how many tokens its processor puts in place of a picture.
+"""
 
 
 class ProvidedTower(nn.Module):

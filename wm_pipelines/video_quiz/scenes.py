@@ -5,7 +5,6 @@ generator of videos follows boxes. "real": crowds, cameras that move, and events
 about one picture, which teach to see before anything moves.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

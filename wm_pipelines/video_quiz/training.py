@@ -50,10 +50,9 @@ class DioramaVLMTask(Task):
         self.pictures = [n for n in range(self.length) if self.clips.source(n) == "pictures"]
         if self.options["pictures_first"] and not self.pictures:
             raise ValueError(f"options.pictures_first is {self.options['pictures_first']}, but no source has pictures")
-        told = "without pictures" if self.options["blind"] else "with their clips"
-        self.data = f"Diorama questions of {', '.join(self.options['sources'])} {told}, {self.length} in the train split"
+        sources, told = ", ".join(self.options["sources"]), "without" if self.options["blind"] else "with"
+        self.data = f"Diorama questions ({sources}) {told} pictures, train split, {self.length} of them"
         self.processor = build_vlm_processor(self.options["size"], self.options["patch"])
-        torch.manual_seed(recipe.seed)
         self.model = build_vlm(self.processor, **{name: self.options[name] for name in SIZES})
 
     def modules(self) -> dict[str, nn.Module]:

@@ -48,7 +48,7 @@ def test_the_shipped_size_is_within_its_bounds():
         model = build_vlm(processor, **SIZES)
     count = sum(p.numel() for p in model.parameters())
     assert count < 2_900_000 and 2 * count < 6e6
-    assert type(model).__module__.startswith("transformers.") and type(processor).__module__.startswith("transformers.")
+    assert all(type(part).__module__.startswith("transformers.") for part in (model, processor))
 
 
 def test_stock_classes_load_it_in_a_process_without_us(exported, tmp_path):
@@ -105,7 +105,8 @@ def test_every_word_is_a_token_and_letters_of_options_keep_their_case():
     for letter in "ABCDEF":
         for text in (letter, f" {letter}", f"({letter})", f"{letter}.", f"\n{letter}. left"):
             assert letter in tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids), text
-        assert letter not in tokenizer.convert_ids_to_tokens(tokenizer(f"{letter.lower()} {letter}x x{letter}").input_ids)
+        small = tokenizer(f"{letter.lower()} {letter}x x{letter}").input_ids
+        assert letter not in tokenizer.convert_ids_to_tokens(small)
     for template in TEMPLATES.values():
         asked = template.format(question="Which way?", options="A. left\nB. Right")
         assert tokenizer.unk_token_id not in tokenizer(asked).input_ids
@@ -118,7 +119,8 @@ def test_a_turns_text_stands_before_its_pictures_in_any_order():
     processor = build_vlm_processor(32, 16)
     text, picture = {"type": "text", "text": "which way?"}, {"type": "image"}
     ways = [[text, picture, picture], [picture, picture, text], [picture, text, picture]]
-    said = {processor.apply_chat_template([{"role": "user", "content": way}], add_generation_prompt=True) for way in ways}
+    asked = [[{"role": "user", "content": way}] for way in ways]
+    said = {processor.apply_chat_template(turns, add_generation_prompt=True) for turns in asked}
     assert said == {"<user>which way?<image><image><assistant>"}
     turns = [{"role": "user", "content": "which way?"}, {"role": "assistant", "content": "left"}]
     assert processor.apply_chat_template(turns) == "<user>which way?<assistant>left<end>"
@@ -149,7 +151,8 @@ def test_a_provider_stands_in_for_the_tower_and_leaves_no_trace(quiz_task, quiz)
     task = quiz_task()
     index = next(n for n in range(quiz.length) if len(quiz.clip(n)) == 8)
     question = quiz.questions[index]
-    (batch,) = batches([Asked(ask(question.text, question.options), question.letter, quiz.clip(index))], task.processor)
+    sample = Asked(ask(question.text, question.options), question.letter, quiz.clip(index))
+    (batch,) = batches([sample], task.processor)
     own = answer_logits(task.model, batch, task.device)
     with provided(task.model, clip_features()) as model:
         given = answer_logits(model, batch, task.device)
