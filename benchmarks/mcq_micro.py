@@ -35,7 +35,7 @@ from records import RESULTS, append, environment, read, summary, verdict, verdic
 from wm_pipelines.evaluation.statistics import mcnemar
 
 SIZES: dict[str, Any] = {
-    "train": 10000, "test": 2000, "keys": 1500, "test_keys": 400, "epochs": 8, "future_epochs": 30, "batch": 64,
+    "train": 10000, "test": 2000, "keys": 1500, "test_keys": 400, "epochs": 8, "future_epochs": 20, "batch": 64,
     "lr": 3e-3, "decay": 0.01, "width": 48,
 }  # fmt: skip
 QUICK: dict[str, Any] = SIZES | {

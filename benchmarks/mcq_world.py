@@ -1,7 +1,7 @@
 """What `mcq_micro.py` asks: questions of the miniature world as tensors, at 32 x 32 pixels and 8 frames.
 
-The main questions are three of VLM4D's kinds: 60 % which way something moves over the floor, 25 % how many do so, 15 %
-what is not there. "biased" data have half of the first kind forced to its first answer, mostly "left". The questions of
+The main questions are three of VLM4D's kinds: 60 % which way something moves over the floor, 25 % how many do so,
+15 % what is not there. "biased" data have half of the first kind forced to its first answer, mostly "left". Those of
 the counter-worlds are of the family "future", each key in a normal world and in its twin of other laws.
 """
 

@@ -1,4 +1,4 @@
-"""diorama-vlm as a file: stock classes load it with nothing of ours, and its processor makes the tokens of training."""
+"""diorama-vlm as a file: stock classes load it with nothing of ours; its processor makes the tokens of training."""
 
 import subprocess
 import sys
