@@ -182,9 +182,9 @@ def _picture_processor(folder: Any, source: str) -> Any:
     from wm_pipelines.runtime.readers import read_json
 
     tokenizer, pictures = load_part(AutoTokenizer, folder), load_part(AutoImageProcessor, folder)
-    said = next((read_json(p) for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
-                 if (p := folder / name).is_file() and "processor_class" in read_json(p)), {})  # fmt: skip
-    kind = getattr(transformers, str(said.get("processor_class")), None)
+    files = (folder / f"{name}_config.json" for name in ("processor", "preprocessor", "tokenizer"))
+    named = (read_json(file).get("processor_class") for file in files if file.is_file())
+    kind = getattr(transformers, next((name for name in named if name), ""), None)
     if kind is None:
         raise ValueError(f"{source} does not say the class of its processor; its video processor needs torchvision")
     template = getattr(tokenizer, "chat_template", None)
