@@ -101,8 +101,11 @@ class Item:
         """The letters of the options that have this text."""
         return tuple(letter for letter, option in self.options.items() if option == clean(text))
 
-    def twin(self, transform: str) -> tuple[str, tuple[str, ...]] | None:
+    def twin(self, transform: str, letter: str | None = None) -> tuple[str, tuple[str, ...]] | None:
         """(question, letters that are right) for the transformed video; None where the item has no such twin.
+
+        Args:
+            letter: of what is right of the video itself, `answer` by default.
 
         Raises:
             ValueError: `transform` is neither "mirror" nor "reverse".
@@ -110,7 +113,7 @@ class Item:
         if transform not in TRANSFORMS:
             raise ValueError(f"`transform` is {transform!r}; it must be one of {', '.join(TRANSFORMS)}")
         texts = self.transforms.get(transform)
-        found = None if texts is None else texts[self.options[self.answer]]
+        found = None if texts is None else texts[self.options[letter or self.answer]]
         return None if found is None else (texts.get(self.question) or self.question, self.letters_of(found))
 
     def error(self, name: str, came: Any, allowed: str) -> ValueError:
