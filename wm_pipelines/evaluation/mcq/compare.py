@@ -101,7 +101,7 @@ class Rank(NamedTuple):
     Args:
         model, protocol: of the run. n: items that it answered. micro: mean over items, clustered by video.
         interval: Wilson's, over items. macro: mean over the groups' means; groups: group -> (mean, n).
-        format_failures: share of replies that name no option; truncated: share cut off. unanswered: items.
+        format_failures: share of replies that name no option; truncated: such that were cut off. unanswered: items.
         gap, p, adjusted: to the next place: its difference, exact McNemar, and that by Holm; None for the last.
         detectable: the smallest gap to the next place that is found with 80 % power.
     """
@@ -181,8 +181,8 @@ def _rank(model: str, protocol: str, run: Sequence[Row], by: str | None) -> Rank
     return Rank(
         model=model, protocol=protocol, n=len(answered), micro=clustered_mean(right, [r.cluster for r in answered]),
         interval=wilson(sum(right), len(right)), macro=sum(mean for mean, _ in means.values()) / len(means),
-        groups=means, format_failures=sum(row.letter is None for row in answered) / len(answered),
-        truncated=sum(row.truncated for row in answered) / len(answered), unanswered=len(run) - len(answered),
+        groups=means, format_failures=sum(row.letter is None and not row.truncated for row in answered) / len(answered),
+        truncated=sum(row.letter is None and row.truncated for row in answered) / len(answered), unanswered=len(run) - len(answered),
     )  # fmt: skip
 
 
