@@ -12,7 +12,7 @@ from typing import Any
 
 from wm_pipelines.evaluation.mcq.files import OnMissing, with_videos
 from wm_pipelines.evaluation.mcq.items import LETTERS, Item, check_items, clean
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.readers import located, read_json
 from wm_pipelines.vlm4d.twins import transform_ok, twin_maps
 
 SUBSETS = ("real", "synthetic")
@@ -81,32 +81,23 @@ def read_questions(path: str | os.PathLike, subset: str, root: Path | None = Non
     records = read_json(path)
     if not isinstance(records, list) or not records:
         raise ValueError(f"{path} holds {type(records).__name__}; it must be a list of questions")
-    return [_item(path, number, record, subset, root) for number, record in enumerate(records)]
+    items = []
+    for place, record in enumerate(records):
+        with located(f"{path}, question {place}"):
+            items.append(read_question(subset, record, root))
+    return items
 
 
-def bucket(subset: str, number: int, answer: str) -> str:
-    """The column of table 1 that a question counts for, as the authors' script has it."""
-    if subset == "real":
-        return "exo" if number <= LAST_EXO else "ego"
-    low = answer.lower()
-    return "false positive" if low == "no" or low.startswith("no ") else "directional"
+def read_question(subset: str, record: Any, root: Path | None = None) -> Item:
+    """The item of one record; with `root`, with its video.
 
-
-def inferred_type(question: str, options: Sequence[str], answer: str) -> str:
-    """One of `TYPES`, by words alone; the authors' labels are not published."""
-    if answer.isdigit() or "how many" in question.lower():
-        return "counting"
-    if re.match(r"(?:there (?:are|is) )?no\b(?! (?:rotation|turn))", answer.lower()):
-        return "false positive"
-    return "rotational" if _ROTATION.search(" ".join([question, *options]).lower()) else "translational"
-
-
-def _item(path: Any, place: int, record: Any, subset: str, root: Path | None) -> Item:
-    where = f"{path}, question {place}"
+    Raises:
+        ValueError: names what is wrong with it.
+    """
     name = record.get("id") if isinstance(record, dict) else None
     found = re.fullmatch(r"\w+_(\d+)", name) if isinstance(name, str) else None
     if found is None:
-        raise ValueError(f"{where}: `id` is {name!r}; it must be text that ends in _ and a number")
+        raise ValueError(f"`id` is {name!r}; it must be text that ends in _ and a number")
     where = f"vlm4d/{subset}/{name}"
     choices = record.get("choices")
     if not isinstance(choices, dict) or list(choices) != list(LETTERS[: len(choices)]):
@@ -126,6 +117,23 @@ def _item(path: Any, place: int, record: Any, subset: str, root: Path | None) ->
         annotations={"clips": Path(video).parent.name, "mirror_ok": safe["mirror"], "reverse_ok": safe["reverse"]},
         transforms=twin_maps(question, options),
     )  # fmt: skip
+
+
+def bucket(subset: str, number: int, answer: str) -> str:
+    """The column of table 1 that a question counts for, as the authors' script has it."""
+    if subset == "real":
+        return "exo" if number <= LAST_EXO else "ego"
+    low = answer.lower()
+    return "false positive" if low == "no" or low.startswith("no ") else "directional"
+
+
+def inferred_type(question: str, options: Sequence[str], answer: str) -> str:
+    """One of `TYPES`, by words alone; the authors' labels are not published."""
+    if answer.isdigit() or "how many" in question.lower():
+        return "counting"
+    if re.match(r"(?:there (?:are|is) )?no\b(?! (?:rotation|turn))", answer.lower()):
+        return "false positive"
+    return "rotational" if _ROTATION.search(" ".join([question, *options]).lower()) else "translational"
 
 
 def _text(where: str, name: str, value: Any) -> str:

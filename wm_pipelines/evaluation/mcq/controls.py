@@ -7,7 +7,7 @@
     shuffle         the frames in random order
     reverse         backwards, and what is right then
     mirror          left and right exchanged, and what is right then
-    circular        the options moved on by 1, 2, ... places; with `full` all orders of a cycle (Liu et al., 2307.06281)
+    circular        the options moved on by 1, 2, ... places; with `full` all of a cycle (Liu et al., 2307.06281)
     frames:K        K frames
     oracle_state    no frames, but the true state in words
     dummy           with an option that nothing of this is to be seen: `dummy:noise` frames of noise, where it is
@@ -105,7 +105,7 @@ def unfit(item: Item, control: str) -> str | None:
             return f"has no right option for the control {control!r}"
     if control == "oracle_state" and item.state is None:
         return "has no `state` for the control 'oracle_state'"
-    if control.split(":")[0] not in TEXT_ONLY and item.video is None or control.startswith("blind:") and not item.video:
+    if control not in TEXT_ONLY and item.video is None:
         return f"has no `video` for the control {control!r}"
     return None
 

@@ -22,10 +22,11 @@ _PHRASE = re.compile(
     r"[\s:]*" + _DRESS + r"(?:(?:option|choice|letter)\s+)?" + _DRESS + rf"(?-i:([A-F]){_ALONE})",
     re.IGNORECASE,
 )
-_LEADING = re.compile(r"[\s*_$`\"'“‘(\[<]*([A-F])(?:$|[).:,\s*\]>\"'”’}])")
-_LEADING_SHORT = re.compile(r"[\s*_$`\"'“‘(\[<]*([A-Fa-f])(?:$|[).:,\s*\]>\"'”’}])")
+_LEADING = re.compile(r"[\s*_$`\"'“‘(\[<]*([A-F])" + _ALONE + r"(?:$|[).:,\s*\]>\"'”’}])")
+_LEADING_SHORT = re.compile(r"[\s*_$`\"'“‘(\[<]*([A-Fa-f])" + _ALONE + r"(?:$|[).:,\s*\]>\"'”’}])")
 _BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{)?\s*\(?([A-F])(?![A-Za-z])")
 _TRAILING = re.compile(r"(?:^|[\s(\[*:$\"'])([A-F])[\s.)\]*$\"'}]*$")
+_SEVERAL = re.compile(r"(?<![A-Za-z])[A-F]\W{1,3}(?:(?:or|and)\W{1,3})?[A-F]\W*$")  # "A or D", at the end
 _MENTION = re.compile(r"\b(?:option|choice)\s*[:\s]*" + _DRESS + r"(?-i:([A-F]))(?![A-Za-z])", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _SHORT = 6
@@ -83,7 +84,8 @@ def _letters(reply: str, options: Mapping[str, str]):
     found = (_LEADING_SHORT if len(stripped) < _SHORT else _LEADING).match(stripped)
     yield "leading", found and found[1].upper()
     yield "boxed", _last(_BOXED, reply, options)
-    found = _TRAILING.search(stripped[-16:])
+    end = stripped[-24:]
+    found = None if _SEVERAL.search(end) else _TRAILING.search(end)
     yield "trailing", found and found[1]
     low = stripped.lower()
     sentences = [part for part in _SENTENCE.split(low) if part.strip()]

@@ -21,8 +21,8 @@ Figure = dict[str, Any]
 def share(values: Sequence[bool], clusters: Sequence[str]) -> Figure | None:
     """A share with its intervals; None of no value.
 
-    `low` and `high` are those of errors over clusters, cut to [0, 1]; Wilson's where there is one cluster or all values
-    are equal.
+    `low` and `high` are those of errors over clusters, cut to [0, 1]; Wilson's where there is one cluster or all
+    values are equal.
     """
     if not len(values):
         return None

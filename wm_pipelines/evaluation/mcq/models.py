@@ -97,7 +97,7 @@ def check_scores(scores: Mapping[str, float], options: Mapping[str, str]) -> dic
         ValueError: another letter, or NaN.
     """
     if set(scores) != set(options) or not all(np.isfinite(value) for value in scores.values()):
-        raise ValueError(f"`model` scored {dict(scores)}; it must give a finite number for each of {', '.join(options)}")
+        raise ValueError(f"`model` scored {dict(scores)}; it must give each of {', '.join(options)} a finite number")
     return {letter: float(scores[letter]) for letter in options}
 
 

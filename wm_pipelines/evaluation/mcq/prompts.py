@@ -8,8 +8,8 @@ from wm_pipelines.evaluation.mcq.rows import PROTOCOLS
 
 DIRECT = "{question}\n{options}\nAnswer with the letter of the right option and nothing else."
 COT = (
-    "{question}\n{options}\nThink step by step about what happens in the video. Then end with one line of exactly this "
-    "form, with the letter of the right option:\nThe final answer is: LETTER"
+    "{question}\n{options}\nThink step by step about what happens in the video. Then end with one line of exactly "
+    "this form, with the letter of the right option:\nThe final answer is: LETTER"
 )
 LOGLIK = "{question}\n{options}\nAnswer:"
 TEMPLATES = dict(zip(PROTOCOLS, (DIRECT, COT, LOGLIK), strict=True))

@@ -156,7 +156,7 @@ def skip(task: Task, item: Item, error: BadVideo, settings: Settings) -> None:
     Raises:
         ValueError: it was not; says how many items have this video.
     """
-    if settings.on_missing == "raise":
+    if settings.on_missing == "error":
         affected = sum(video_name(other) == video_name(item) for other in task.items)
         raise ValueError(
             f"{error}; `on_missing='skip'` leaves such out, this video has {affected:,} of {len(task.items):,} items"

@@ -11,7 +11,7 @@ from wm_pipelines.evaluation.mcq.items import Item, check_items
 from wm_pipelines.evaluation.mcq.prompts import NEW_TOKENS, TEMPLATES, check_template, text_sha
 from wm_pipelines.evaluation.mcq.rows import PROTOCOLS
 
-ON_PROBLEM = ("raise", "skip")
+ON_PROBLEM = ("error", "skip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Settings:
         template: text with `{question}` and `{options}`; None for our own.
         max_new_tokens: of a reply; None for 16, with "cot" 1,024.
         seed: of what is drawn: the order of shuffled frames, noise, the other video.
-        on_missing: what to do about a video that is not there or can't be read: "raise", or "skip" its items.
+        on_missing: what to do about a video that is not there or can't be read: "error", or "skip" its items.
         unfit: likewise for an item that a control has no answer for, such as a mirror without a map of answers.
         timings: put seconds into rows; equal runs then differ.
 
@@ -42,8 +42,8 @@ class Settings:
     template: str | None = None
     max_new_tokens: int | None = None
     seed: int = 0
-    on_missing: str = "raise"
-    unfit: str = "raise"
+    on_missing: str = "error"
+    unfit: str = "error"
     timings: bool = False
 
     def __post_init__(self) -> None:
@@ -115,9 +115,10 @@ def plan(items: Sequence[Item], settings: Settings) -> Task:
     """
     found = check_items(items)
     skipped = {i.uid: f"{i.video} not found" for i in found if _missing(i)}
-    if skipped and settings.on_missing == "raise":
+    if skipped and settings.on_missing == "error":
         uid, why = next(iter(skipped.items()))
-        raise ValueError(f"{uid}: {why}; `on_missing='skip'` leaves such out, {len(skipped):,} of {len(found):,} items")
+        affected = f"{len(skipped):,} of {len(found):,} items"
+        raise ValueError(f"{uid}: {why}; `on_missing='skip'` leaves such items out, here {affected}")
     found = [item for item in found if item.uid not in skipped]
     if not found:
         raise ValueError(f"no item is left: {len(skipped)} have no video")
@@ -125,7 +126,7 @@ def plan(items: Sequence[Item], settings: Settings) -> Task:
     left_out = {}
     for control in settings.controls:
         reasons = {item.uid: why for item in found if (why := unfit(item, control))}
-        if reasons and (settings.unfit == "raise" or len(reasons) == len(found)):
+        if reasons and (settings.unfit == "error" or len(reasons) == len(found)):
             uid, why = next(iter(reasons.items()))
             remedy = "leave the control out" + (
                 "" if len(reasons) == len(found) else ", or give `unfit='skip'`, which asks the others"

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from wm_pipelines.evaluation.mcq.figures import Figure, both, cycles, difference, figure, position_bias
-from wm_pipelines.evaluation.mcq.rows import Row
+from wm_pipelines.evaluation.mcq.rows import SHOWN, Row
+from wm_pipelines.evaluation.statistics import cluster_bootstrap, interval
 
 MOST_GROUPS = 40
 """Values that an annotation may have to be a way to group results."""
@@ -150,17 +151,16 @@ def _knowledge(rows: Iterable[Row]) -> dict[str, Any] | None:
 
 def _difference_interval(sides: Mapping[str, Sequence[Row]], clusters: Sequence[str]) -> tuple[float, float]:
     """Of the difference of two sides that may share clusters, by drawing whole clusters."""
-    from wm_pipelines.evaluation.statistics import cluster_bootstrap, interval
-
     table = np.array([(float(row.correct), float(name == "counter")) for name in sides for row in sides[name]])
 
     def gap(drawn: np.ndarray) -> float:
         counter = drawn[:, 1] == 1
         if counter.all() or not counter.any():
-            return 0.0
+            return np.nan
         return float(drawn[~counter, 0].mean() - drawn[counter, 0].mean())
 
-    return interval(cluster_bootstrap(table, clusters, statistic=gap))
+    draws = cluster_bootstrap(table, clusters, statistic=gap)
+    return interval(draws[np.isfinite(draws)])
 
 
 def _dummy(of: Mapping[str, dict[str, Row]]) -> dict[str, Any] | None:
@@ -176,6 +176,4 @@ def _dummy(of: Mapping[str, dict[str, Row]]) -> dict[str, Any] | None:
 
 
 def _last(row: Row) -> str:
-    from wm_pipelines.evaluation.mcq.rows import SHOWN
-
     return SHOWN[row.options - 1]

@@ -36,25 +36,6 @@ class VisionLanguageModel:
             self.name += f", {layout}"
         self._check_slots()
 
-    @classmethod
-    def load(cls, source: str | os.PathLike, layout: str = "images", device: str = "cpu", dtype: Any = None):
-        """From an embedded name, a folder or a Hub id.
-
-        Raises:
-            ValueError: the processor can't be loaded here, or as the class.
-        """
-        from transformers import AutoModelForImageTextToText
-
-        from wm_pipelines import hub
-        from wm_pipelines.hub.stock import load_model
-
-        folder = hub.resolve(source)
-        processor = load_processor(folder, str(source), layout)
-        model = load_model(AutoModelForImageTextToText, folder, **({"dtype": dtype} if dtype else {}))
-        revision = hub.resolved_revision(folder)
-        name = f"{source}@{revision[:12]}" if revision else os.path.basename(os.path.normpath(source))
-        return cls(model.to(device).eval(), processor, layout, name)
-
     def check(self, protocol: str) -> None:
         """ValueError where log-likelihoods are asked for and a letter of the options is no token of its own."""
         if protocol == "loglik":
@@ -151,6 +132,35 @@ class VisionLanguageModel:
         return self._inputs("?", frames, None)["input_ids"].shape[1]
 
 
+def load_vision_language(
+    source: str | os.PathLike, layout: str = "images", device: str | None = None, dtype: str | None = None
+) -> VisionLanguageModel:
+    """From an embedded name, a folder or a Hub id.
+
+    Args:
+        device: None for a GPU where there is one. dtype: such as "bfloat16"; None for what the checkpoint says.
+
+    Raises:
+        ValueError: the processor can't be loaded here, another `dtype`, or as `VisionLanguageModel`.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    from wm_pipelines import hub
+    from wm_pipelines.hub.stock import load_model
+
+    check_layout(layout)
+    folder = hub.resolve(source)
+    processor = load_processor(folder, str(source), layout)
+    kind = getattr(torch, dtype, None) if dtype else None
+    if dtype and not isinstance(kind, torch.dtype):
+        raise ValueError(f"`dtype` is {dtype!r}; it must be the name of a torch dtype, such as bfloat16")
+    model = load_model(AutoModelForImageTextToText, folder, **({"dtype": kind} if dtype else {}))
+    revision = hub.resolved_revision(folder)
+    name = f"{source}@{revision[:12]}" if revision else os.path.basename(os.path.normpath(source))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return VisionLanguageModel(model.to(device).eval(), processor, layout, name + (f", {dtype}" if dtype else ""))
+
+
 def load_processor(folder: Any, source: str, layout: str) -> Any:
     """The processor of a folder; for pictures also where its video processor needs torchvision, which is missing.
 
@@ -182,9 +192,9 @@ def _picture_processor(folder: Any, source: str) -> Any:
     from wm_pipelines.runtime.readers import read_json
 
     tokenizer, pictures = load_part(AutoTokenizer, folder), load_part(AutoImageProcessor, folder)
-    said = next((read_json(p) for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
-                 if (p := folder / name).is_file() and "processor_class" in read_json(p)), {})  # fmt: skip
-    kind = getattr(transformers, str(said.get("processor_class")), None)
+    files = (folder / f"{name}_config.json" for name in ("processor", "preprocessor", "tokenizer"))
+    named = (read_json(file).get("processor_class") for file in files if file.is_file())
+    kind = getattr(transformers, next((name for name in named if name), ""), None)
     if kind is None:
         raise ValueError(f"{source} does not say the class of its processor; its video processor needs torchvision")
     template = getattr(tokenizer, "chat_template", None)
