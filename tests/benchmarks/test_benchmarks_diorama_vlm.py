@@ -30,3 +30,24 @@ def test_a_run_and_its_export_are_scored_alike(script, run, tmp_path, capsys):
     (row,) = found["run"]["evaluation"]
     assert row["n"] == 7 and row["dataset"] == "Diorama val, questions, pictures" and 0 < row["baseline"] < 1
     assert len(found["run"]["families"]) == 7
+
+
+def test_fine_tuning_is_reported_net_of_its_blind_twin(script, tmp_path, capsys):
+    benchmark = script("diorama_vlm_sft")
+    options = {**benchmark.QUICK["options"], "length": 3, "sources": ["pictures"], "families": ["colour"]}
+    recipe = Recipe(task="diorama-vlm", steps=1, batch_size=2, lr=1e-3, options=options)
+    train(build(recipe), recipe, tmp_path / "base")
+    out = tmp_path / "sft.jsonl"
+    small = ["--quick", f"--base={tmp_path / 'base' / 'export'}", f"--work={tmp_path / 'work'}", f"--out={out}"]
+    assert benchmark.main([*small, "--arms=base,synthetic,synthetic-blind"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("net of blind") == 2 and said.count("over the base") == 2
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["arm"] for row in rows] == ["base", "synthetic", "synthetic-blind"]
+    assert benchmark.main([*small, "--arms=base"]) == 0 and "0 of 1 cells" in capsys.readouterr().out
+    made_up = [
+        {"kind": "cell", "arm": arm, "right": {test: right for test in benchmark.TESTS}}
+        for arm, right in (("real", [1] * 60 + [0] * 40), ("real-blind", [1] * 50 + [0] * 50))
+    ]
+    assert "real             real       60.0" in benchmark.report(made_up)[0]
+    assert "net of blind +10.0" in benchmark.report(made_up)[0] and "(p 2.0e-03)" in benchmark.report(made_up)[0]

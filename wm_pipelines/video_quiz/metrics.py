@@ -58,11 +58,12 @@ def right(
     for control in controls:
         values = np.full(clips.length, np.nan)
         cases = [(n, case) for n in range(clips.length) if (case := _case(clips, n, control)) is not None]
-        questions, shown = [case[0] for _, case in cases], [case[1] for _, case in cases]
-        chosen = probabilities(model, processor, questions, shown).argmax(1)
-        for (n, _), question, answer in zip(cases, questions, chosen, strict=True):
-            values[n] = answer == question.answer
         found[control] = values
+        if cases:
+            numbers, asked = zip(*cases, strict=True)
+            questions, shown = zip(*asked, strict=True)
+            chosen = probabilities(model, processor, questions, shown).argmax(1)
+            values[list(numbers)] = chosen == [question.answer for question in questions]
     return found
 
 

@@ -5,6 +5,7 @@ generator of videos follows boxes. "real": crowds, cameras that move, and events
 about one picture, which teach to see before anything moves.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from wm_pipelines.diorama.datasets import COMPOSITIONS, SPLITS, DioramaDataset
 from wm_pipelines.diorama.questions import FAMILIES, Item, Knobs, Question
 from wm_pipelines.diorama.render import render
+from wm_pipelines.evaluation.mcq.frames import sample
 from wm_pipelines.runtime.files import atomic
 
 PICTURES = tuple(name for name, f in FAMILIES.items() if f.medium == "picture" and not f.told)
@@ -47,7 +49,9 @@ class QuizClips:
         length: items of each source, events apart. sources: of `SOURCES`; a name may not occur twice.
         events: items of each family of events, which take a second each to simulate; for the source "real".
         split: "train", "val" or "test". composition: "iid", "held_out" or "all".
-        frames: of a clip, 8 to 64. size: side in pixels. name: first part of every key.
+        clip_frames: of a clip, 8 to 64. frames: of those shown, spread as `wm eval` spreads them; what is asked is
+            meant of the whole clip.
+        size: side in pixels. name: first part of every key.
         families: only these; None: all. cache: a file that keeps it all between runs.
 
     Attributes: `parts`; `questions` (list); `rgb`, a tensor (count, frames, 3, size, size) uint8 for each part.
@@ -63,20 +67,22 @@ class QuizClips:
         events: int = 0,
         split: str = "train",
         composition: str = "iid",
+        clip_frames: int = 16,
         frames: int = 8,
         size: int = 64,
         name: str = "video quiz",
         families: Sequence[str] | None = None,
         cache: str | None = None,
     ):
-        self.parts = _parts(length, sources, events, frames, families)
+        self.parts = _parts(length, sources, events, clip_frames, frames, families)
         for key, value, allowed in (("split", split, SPLITS), ("composition", composition, COMPOSITIONS)):
             if value not in allowed:
                 raise ValueError(f"`{key}` is {value!r}; allowed: {', '.join(allowed)}")
         self.split, self.composition, self.size, self.name = split, composition, size, name
+        self.clip_frames = clip_frames
         self._ends = np.cumsum([part.count for part in self.parts])
         self.length = int(self._ends[-1])
-        identity = repr([self.parts, split, composition, size, name])
+        identity = repr([self.parts, split, composition, clip_frames, size, name])
         if cache is not None and Path(cache).exists():
             self._load(Path(cache), identity)
             return
@@ -117,7 +123,7 @@ class QuizClips:
             for start in tqdm(range(0, part.count, BATCH), desc=said):
                 some = [items.item(i) for i in range(start, min(part.count, start + BATCH))]
                 self.questions += [item.question for item in some]
-                frames[start : start + len(some)] = render_clips(some, self.size)
+                frames[start : start + len(some)] = render_clips(some, part.frames, self.size)
             self.rgb.append(frames)
 
     def _items(self, part: Part):
@@ -128,7 +134,7 @@ class QuizClips:
             length=part.count,
             name=f"{self.name} {part.source}",
             families=part.families,
-            frames=max(part.frames, 8),
+            frames=self.clip_frames,
             knobs=KNOBS[part.source],
         )
         return dataset.questions
@@ -157,16 +163,23 @@ class QuizClips:
         self.questions = [Question.from_json(line) for line in text.split("\n")]
 
 
-def render_clips(items: Sequence[Item], size: int) -> torch.Tensor:
-    """The frames shown of items that show equally many, (N, T, 3, size, size) uint8."""
-    shown = render([item.clip.scene for item in items], range(items[0].clip.shown), size, ("rgb",)).rgb
+def render_clips(items: Sequence[Item], frames: int, size: int) -> torch.Tensor:
+    """`frames` frames of items that show equally many, (N, frames, 3, size, size) uint8."""
+    times = sample(frames, items[0].clip.shown)
+    shown = render([item.clip.scene for item in items], times, size, ("rgb",)).rgb
     return (shown * 255).round().to(torch.uint8)
 
 
-def _parts(length, sources, events, frames, families) -> list[Part]:
-    for key, value, least in (("length", length, 1), ("events", events, 0), ("frames", frames, 8)):
-        if type(value) is not int or value < least:
-            raise ValueError(f"`{key}` is {value!r}; an integer of {least} or more")
+def _parts(length, sources, events, clip_frames, frames, families) -> list[Part]:
+    for key, value, least, most in (
+        ("length", length, 1, math.inf),
+        ("events", events, 0, math.inf),
+        ("clip_frames", clip_frames, 8, 64),
+        ("frames", frames, 1, clip_frames),
+    ):
+        if type(value) is not int or not least <= value <= most:
+            allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise ValueError(f"`{key}` is {value!r}; an integer of {allowed}")
     sources = [sources] if isinstance(sources, str) else list(sources)
     if not sources or not set(sources) <= set(SOURCES) or len(set(sources)) < len(sources):
         raise ValueError(f"`sources` is {sources!r}; one or several of {', '.join(SOURCES)}")
