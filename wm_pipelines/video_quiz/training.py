@@ -7,7 +7,7 @@ Recipe options (defaults in `DEFAULTS`):
     blind: the same texts with no picture.
     twins: share of samples that are shown mirrored or backwards, with the answer that is right then.
     open: share of samples asked without options and answered in words, so that words get a meaning sooner.
-    pictures_first: steps in which questions about single pictures alone are asked, at a fifth of the cost: what things
+    pictures_first: steps in which questions about single pictures alone are asked, at a third of the cost: what things
         look like and how options are named is learnt before anything moves.
 """
 
