@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.guards import check_pipeline, outside_inference_mode
 from ._shared.types import CATEGORY, Pipeline, lines_of, to_image
+from .mojito._sockets import Trajectory
 
 NONE = "none found"
 LAYOUTS = ("images", "grid")
@@ -15,7 +16,9 @@ FAMILIES = (
     "translation", "translation_picture", "translation_object", "rotation", "counting", "absent", "order", "procedure",
     "explanation", "attribution", "counterfactual", "future",
 )  # fmt: skip
-Trajectory = io.Custom("WM_TRAJECTORY")
+
+Quiz = io.Custom("WM_QUIZ")
+"""A `wm_pipelines.evaluation.mcq.items.Item`."""
 
 
 class WM_LoadVideoModel(io.ComfyNode):
@@ -100,12 +103,18 @@ class WM_VideoQuiz(io.ComfyNode):
                 ),
                 io.Image.Input("images", optional=True, tooltip="The frames of the clip in order; or give a video."),
                 io.Video.Input("video", optional=True, tooltip="The clip; or give its frames as images."),
+                Quiz.Input(
+                    "quiz",
+                    optional=True,
+                    tooltip="From WM Diorama Clip: its question and options are asked in place of the texts here, and "
+                    "the report says what is right.",
+                ),
             ],
             outputs=[
                 io.String.Output("answer", tooltip="The likeliest option for the clip as it is."),
                 io.String.Output("probabilities", tooltip="Each option with its probability for the clip as it is."),
                 io.String.Output("reversed", tooltip="The likeliest option for the clip played backwards."),
-                io.String.Output("mirrored", tooltip="The likeliest option for the clip with left and right exchanged."),
+                io.String.Output("mirrored", tooltip="The likeliest option with left and right exchanged."),
                 io.String.Output("report", tooltip="All options and probabilities for all four, as a table."),
             ],
         )
@@ -119,6 +128,7 @@ class WM_VideoQuiz(io.ComfyNode):
         num_frames: int,
         images: Any = None,
         video: Any = None,
+        quiz: Any = None,
     ) -> io.NodeOutput:
         from wm_pipelines.evaluation.mcq.pipeline import VideoMCQPipeline
 
@@ -127,14 +137,22 @@ class WM_VideoQuiz(io.ComfyNode):
             raise ValueError("connect either images or video, and not both")
         frames = images if video is None else video.get_components().images
         clip = (frames[..., :3] * 255).round().byte().cpu().numpy()
-        choices = lines_of(options)
+        choices = lines_of(options) if quiz is None else list(quiz.options.values())
+        question = question if quiz is None else quiz.question
         found = {one.shown: one for one in pipeline.load(num_frames, 0, 0).quiz(clip, question, choices, num_frames)}
         lines = [f"{choice}: {p:.3f}" for choice, p in zip(choices, found["as it is"].probabilities, strict=True)]
         table = ["as it is / reversed / mirrored / without it"]
         for n, choice in enumerate(choices):
             table.append(f"{choice}: " + " / ".join(f"{one.probabilities[n]:.3f}" for one in found.values()))
+        table += [] if quiz is None else [f"right: {' / '.join(right_answers(quiz))}"]
         answers = [found[name].answer for name in ("reversed", "mirrored")]
         return io.NodeOutput(found["as it is"].answer, "\n".join(lines), *answers, "\n".join(table))
+
+
+def right_answers(item: Any) -> list[str]:
+    """What is right of a clip, of it reversed and of it mirrored; a dash where nothing is."""
+    twins = [item.twin("reverse"), item.twin("mirror")]
+    return [item.options[item.answer], *("-" if twin is None else item.options[twin[1][0]] for twin in twins)]
 
 
 class WM_DioramaClip(io.ComfyNode):
@@ -168,16 +186,17 @@ class WM_DioramaClip(io.ComfyNode):
                 io.Boolean.Input(
                     "counter_world",
                     default=False,
-                    tooltip="The same question in a world that contradicts common sense, for counterfactual and future.",
+                    tooltip="The same in a world against common sense; for counterfactual and future only.",
                 ),
             ],
             outputs=[
                 io.Image.Output("images", tooltip="The frames in order."),
                 io.Video.Output("video", tooltip="The same frames as a video, 8 a second."),
-                io.String.Output("question", tooltip="The question, for WM Video Quiz."),
+                io.String.Output("question", tooltip="What is asked about the clip."),
                 io.String.Output("options", tooltip="The answers to choose from, one on each line."),
                 io.String.Output("answer", tooltip="The right one."),
                 Trajectory.Output("trajectory", tooltip="The box of each thing in every frame, for Mojito's nodes."),
+                Quiz.Output("quiz", tooltip="Question, options and all truths together, for WM Video Quiz."),
             ],
         )
 
@@ -199,7 +218,7 @@ class WM_DioramaClip(io.ComfyNode):
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(8)))
         options = "\n".join(item.options.values())
         boxes = tuple(MotionObject(words, boxes=b) for words, b in boxes_of(drawn).items())
-        return io.NodeOutput(images, video, item.question, options, item.options[item.answer], boxes)
+        return io.NodeOutput(images, video, item.question, options, item.options[item.answer], boxes, item)
 
 
 NODES = (WM_LoadVideoModel, WM_VideoQuiz, WM_DioramaClip)

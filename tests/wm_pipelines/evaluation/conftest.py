@@ -100,7 +100,7 @@ def toy():
 
 @pytest.fixture(scope="session")
 def tiny_vlm(tmp_path_factory):
-    """Folder of a LLaVA with random weights and a processor whose tokenizer has letters; loads by plain Auto classes."""
+    """Folder of a LLaVA with random weights, a token for each character; plain Auto classes load it."""
     import torch
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import (

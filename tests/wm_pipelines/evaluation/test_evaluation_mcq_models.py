@@ -49,7 +49,7 @@ def test_log_likelihoods_are_those_of_the_model_itself(loaded):
 def test_frames_and_their_order_reach_the_model(loaded):
     scores = [tuple(loaded.answer(request(frames)).scores.values()) for frames in
               (noisy(0), noisy(0)[::-1], noisy(1), noisy(0, 2), None)]  # fmt: skip
-    assert len(set(scores)) == 5 and loaded.answer(request(noisy(0))).scores == dict(zip(OPTIONS, scores[0]))
+    assert len(set(scores)) == 5 and tuple(loaded.answer(request(noisy(0))).scores.values()) == scores[0]
 
 
 def test_replies_and_where_they_are_cut(loaded):
@@ -67,7 +67,8 @@ def test_a_grid_is_asked_as_one_picture(loaded):
     assert whole.answer(request(noisy(0))).scores == loaded.answer(request(grid(noisy(0)))).scores
     assert whole.name == "tiny-vlm, grid"
     sheet = grid(noisy(0, 3), gap=1)
-    assert sheet.shape == (1, 41, 41, 3) and np.array_equal(sheet[0, :20, 21:], noisy(0, 3)[1]) and not sheet[0, 20].any()
+    assert sheet.shape == (1, 41, 41, 3) and np.array_equal(sheet[0, :20, 21:], noisy(0, 3)[1])
+    assert not sheet[0, 20].any()
 
 
 def test_what_a_model_lacks_is_said(loaded, monkeypatch):
@@ -104,7 +105,6 @@ def test_letters_must_be_tokens_for_log_likelihoods(loaded, monkeypatch):
 
 def test_a_video_processor_that_needs_torchvision(tmp_path):
     """Qwen2-VL's processor can't be made without torchvision: pictures work all the same, video names the remedy."""
-    pytest.importorskip("transformers")
     try:
         import torchvision  # noqa: F401
 
