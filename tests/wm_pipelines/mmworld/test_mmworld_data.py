@@ -54,26 +54,48 @@ def test_micro_and_macro_rank_differently():
 
 
 def question(kind="Explanation", label="b", **more):
-    return {"type": kind, "question": "Why does it fall?", "options": {"a": "wind", "b": "a push ", "c": "heat"},
-            "answer": "a push", "requires_domain_knowledge": True, "requires_audio": False, "requires_visual": True,
-            "question_only": False, "correct_answer_label": label} | more  # fmt: skip
+    return {
+        "type": kind,
+        "question": "Why does it fall?",
+        "options": {"a": "wind", "b": "a push ", "c": "heat"},
+        "answer": "a push",
+        "requires_domain_knowledge": True,
+        "requires_audio": False,
+        "requires_visual": True,
+        "question_only": False,
+        "correct_answer_label": label,
+    } | more
 
 
 def nested():
     return [
-        {"video_id": "v1", "video_url": "https://example.org/v1", "discipline": "Art & Sports", "subdiscipline": "Dance",
-         "captions": ["x"], "questions": [question(), question("counterfactual thinking", "c", answer="heat")]},
-        {"video_id": "v2", "video_url": "", "discipline": "Tech & Engineering", "subdiscipline": "Cars", "captions": [],
-         "questions": [question("Future Prediction", options={"a": "yes", "b": "no"}, answer="no")]},
-    ]  # fmt: skip
+        {
+            "video_id": "v1",
+            "video_url": "https://example.org/v1",
+            "discipline": "Art & Sports",
+            "subdiscipline": "Dance",
+            "captions": ["x"],
+            "questions": [question(), question("counterfactual thinking", "c", answer="heat")],
+        },
+        {
+            "video_id": "v2",
+            "video_url": "",
+            "discipline": "Tech & Engineering",
+            "subdiscipline": "Cars",
+            "captions": [],
+            "questions": [question("Future Prediction", options={"a": "yes", "b": "no"}, answer="no")],
+        },
+    ]
 
 
 def flat():
     rows = []
     for video in nested():
         shared = {key: video[key] for key in ("video_id", "discipline")}
-        rows += [shared | {key: q[key] for key in ("question", "options", "answer", "correct_answer_label")}
-                 for q in video["questions"]]  # fmt: skip
+        rows += [
+            shared | {key: q[key] for key in ("question", "options", "answer", "correct_answer_label")}
+            for q in video["questions"]
+        ]
     return rows
 
 
@@ -106,7 +128,9 @@ def test_facets_and_flags(files):
 
 
 def test_subsets_tell_ids_apart(files):
-    uids = {load_mmworld(files / "flat.json", subset)[0].uid for subset in ("main", "synthetic_audio", "synthetic_visual")}
+    uids = {
+        load_mmworld(files / "flat.json", subset)[0].uid for subset in ("main", "synthetic_audio", "synthetic_visual")
+    }
     assert len(uids) == 3
     with pytest.raises(ValueError, match="`subset`"):
         load_mmworld(files / "flat.json", "synthetic")
@@ -140,14 +164,20 @@ def test_the_label_counts_where_the_text_is_another(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"correct_answer_label": "d"}, "`correct_answer_label`"), ({"correct_answer_label": 1}, "label"),
-        ({"options": {"a": "x"}}, "`options`"), ({"options": ["x", "y"]}, "`options`"),
-        ({"options": {"a": "x", "c": "y"}}, "`options`"), ({"options": dict.fromkeys("abcdef", "x")}, "`options`"),
-        ({"correct_answer_label": None, "answer": "rain"}, "`answer`"), ({"discipline": "Cooking"}, "`discipline`"),
-        ({"discipline": None}, "`discipline`"), ({"video_id": ""}, "`video_id`"), ({"question": None}, "`question`"),
+        ({"correct_answer_label": "d"}, "`correct_answer_label`"),
+        ({"correct_answer_label": 1}, "label"),
+        ({"options": {"a": "x"}}, "`options`"),
+        ({"options": ["x", "y"]}, "`options`"),
+        ({"options": {"a": "x", "c": "y"}}, "`options`"),
+        ({"options": dict.fromkeys("abcdef", "x")}, "`options`"),
+        ({"correct_answer_label": None, "answer": "rain"}, "`answer`"),
+        ({"discipline": "Cooking"}, "`discipline`"),
+        ({"discipline": None}, "`discipline`"),
+        ({"video_id": ""}, "`video_id`"),
+        ({"question": None}, "`question`"),
         ({"requires_audio": "yes"}, "`requires_audio`"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_question_is_named(tmp_path, change, said):
     rows = flat()
     rows[1] |= change
@@ -172,7 +202,9 @@ def test_videos_in_folders_and_missing_ones(files):
     with pytest.warns(UserWarning, match="1 of 3"):
         assert len(load_mmworld(files / "flat.json", videos=videos, on_missing="skip")) == 2
     (videos / "v2.mp4").write_bytes(MP4)
-    assert [item.video.name for item in load_mmworld(files / "flat.json", videos=videos)] == ["clip.mp4"] * 2 + ["v2.mp4"]
+    assert [item.video.name for item in load_mmworld(files / "flat.json", videos=videos)] == ["clip.mp4"] * 2 + [
+        "v2.mp4"
+    ]
     (videos / "v1" / "other.mp4").write_bytes(MP4)
     with pytest.raises(ValueError, match="2 videos for 'v1'"):
         load_mmworld(files / "flat.json", videos=videos)
@@ -183,22 +215,33 @@ def test_a_submission_round_trips(files):
     letters = dict(zip((item.uid for item in items), ("A", None, "B"), strict=True))
     path = write_submission(files / "s.json", items, letters)
     results = json.loads(path.read_text())["detailed_results"]
-    assert results[0] == {"video_id": "v1", "model_answer": "a"} and [r["video_id"] for r in results] == ["v1", "v1", "v2"]
+    assert results[0] == {"video_id": "v1", "model_answer": "a"} and [r["video_id"] for r in results] == [
+        "v1",
+        "v1",
+        "v2",
+    ]
     assert list(read_submission(path, items).values()) == ["a", "", "b"]
 
 
 def test_bad_submissions(files):
     items = load_mmworld(files / "nested.json")
     whole = {item.uid: "A" for item in items}
-    for letters, said in ((dict(list(whole.items())[:2]), "lacks"), (whole | {"x": "A"}, "no item"),
-                          (whole | {items[2].uid: "C"}, "options")):  # fmt: skip
+    for letters, said in (
+        (dict(list(whole.items())[:2]), "lacks"),
+        (whole | {"x": "A"}, "no item"),
+        (whole | {items[2].uid: "C"}, "options"),
+    ):
         with pytest.raises(ValueError, match=said):
             write_submission(files / "s.json", items, letters)
     assert not (files / "s.json").exists()
     answers = [{"video_id": v, "model_answer": "a"} for v in ("v1", "v1", "v2")]
-    for results, said in ((answers[:1] + answers[2:], "1 answers for video 'v1', of 2"), (answers + answers[:1], "3 ans"),
-                          (answers + [{"video_id": "v9", "model_answer": "a"}], "v9"), ([{}], "result 0"),
-                          ({}, "submission")):  # fmt: skip
+    for results, said in (
+        (answers[:1] + answers[2:], "1 answers for video 'v1', of 2"),
+        (answers + answers[:1], "3 ans"),
+        (answers + [{"video_id": "v9", "model_answer": "a"}], "v9"),
+        ([{}], "result 0"),
+        ({}, "submission"),
+    ):
         (files / "bad.json").write_text(json.dumps({"detailed_results": results} if results != {} else {}))
         with pytest.raises(ValueError, match=said):
             read_submission(files / "bad.json", items)
