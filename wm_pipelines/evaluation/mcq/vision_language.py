@@ -36,25 +36,6 @@ class VisionLanguageModel:
             self.name += f", {layout}"
         self._check_slots()
 
-    @classmethod
-    def load(cls, source: str | os.PathLike, layout: str = "images", device: str = "cpu", dtype: Any = None):
-        """From an embedded name, a folder or a Hub id.
-
-        Raises:
-            ValueError: the processor can't be loaded here, or as the class.
-        """
-        from transformers import AutoModelForImageTextToText
-
-        from wm_pipelines import hub
-        from wm_pipelines.hub.stock import load_model
-
-        folder = hub.resolve(source)
-        processor = load_processor(folder, str(source), layout)
-        model = load_model(AutoModelForImageTextToText, folder, **({"dtype": dtype} if dtype else {}))
-        revision = hub.resolved_revision(folder)
-        name = f"{source}@{revision[:12]}" if revision else os.path.basename(os.path.normpath(source))
-        return cls(model.to(device).eval(), processor, layout, name)
-
     def check(self, protocol: str) -> None:
         """ValueError where log-likelihoods are asked for and a letter of the options is no token of its own."""
         if protocol == "loglik":
@@ -149,6 +130,35 @@ class VisionLanguageModel:
     def _size(self, frames: Frames) -> int:
         """Tokens that frames make, or features, where the pictures are no tokens of the text."""
         return self._inputs("?", frames, None)["input_ids"].shape[1]
+
+
+def load_vision_language(
+    source: str | os.PathLike, layout: str = "images", device: str | None = None, dtype: str | None = None
+) -> VisionLanguageModel:
+    """From an embedded name, a folder or a Hub id.
+
+    Args:
+        device: None for a GPU where there is one. dtype: such as "bfloat16"; None for what the checkpoint says.
+
+    Raises:
+        ValueError: the processor can't be loaded here, another `dtype`, or as `VisionLanguageModel`.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    from wm_pipelines import hub
+    from wm_pipelines.hub.stock import load_model
+
+    check_layout(layout)
+    folder = hub.resolve(source)
+    processor = load_processor(folder, str(source), layout)
+    kind = getattr(torch, dtype, None) if dtype else None
+    if dtype and not isinstance(kind, torch.dtype):
+        raise ValueError(f"`dtype` is {dtype!r}; it must be the name of a torch dtype, such as bfloat16")
+    model = load_model(AutoModelForImageTextToText, folder, **({"dtype": kind} if dtype else {}))
+    revision = hub.resolved_revision(folder)
+    name = f"{source}@{revision[:12]}" if revision else os.path.basename(os.path.normpath(source))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return VisionLanguageModel(model.to(device).eval(), processor, layout, name + (f", {dtype}" if dtype else ""))
 
 
 def load_processor(folder: Any, source: str, layout: str) -> Any:
