@@ -106,7 +106,9 @@ def write_submission(path: str | os.PathLike, items: Sequence[Item], letters: Ma
         raise ValueError(f"`letters` {what}; it must have every item once, with None for no answer")
     for item in items:
         if letters[item.uid] is not None and letters[item.uid] not in item.options:
-            raise ValueError(f"`letters[{item.uid}]` is {letters[item.uid]!r}; the options are {', '.join(item.options)}")
+            raise ValueError(
+                f"`letters[{item.uid}]` is {letters[item.uid]!r}; the options are {', '.join(item.options)}"
+            )
     found = [{"video_id": item.cluster, "model_answer": (letters[item.uid] or "").lower()} for item in items]
     return write_atomic(Path(path), json.dumps({"detailed_results": found}, indent=1, ensure_ascii=False) + "\n")
 
@@ -135,7 +137,9 @@ def read_submission(path: str | os.PathLike, items: Sequence[Item]) -> dict[str,
         said.setdefault(video, []).append(result["model_answer"])
     for video, uids in of.items():
         if len(said.get(video, [])) != len(uids):
-            raise ValueError(f"{path}: {len(said.get(video, []))} answers for video {video!r}, of {len(uids)} questions")
+            raise ValueError(
+                f"{path}: {len(said.get(video, []))} answers for video {video!r}, of {len(uids)} questions"
+            )
     return {uid: answer for video, uids in of.items() for uid, answer in zip(uids, said[video], strict=True)}
 
 
@@ -223,7 +227,9 @@ def _video(where: str, root: Path, video: str) -> Path:
     if not found and (root / name).is_dir():
         found = sorted(path for path in (root / name).iterdir() if path.suffix in _SUFFIXES)
     if len(found) > 1:
-        raise ValueError(f"{where}: {len(found)} videos for {video!r}, {found[0].name}, {found[1].name}, ...; leave one")
+        raise ValueError(
+            f"{where}: {len(found)} videos for {video!r}, {found[0].name}, {found[1].name}, ...; leave one"
+        )
     return found[0] if found else root / f"{name}{_SUFFIXES[0]}"
 
 

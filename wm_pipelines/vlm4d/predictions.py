@@ -1,4 +1,4 @@
-"""The authors' prediction files of VLM4D: raw replies with what a judge said of them (2508.02095, their repository)."""
+"""The prediction files of VLM4D (2508.02095), from its repository: raw replies with what a judge said of them."""
 
 import os
 from collections import Counter
@@ -89,10 +89,18 @@ def _asked(item: Item, record: Mapping[str, Any]) -> tuple[Item, bool]:
     """The item as it was asked, and whether that is another wording."""
     options = {letter: clean(str(text)) for letter, text in record["choices"].items()}
     answer = clean(str(record["ground_truth_answer"]))
-    same = clean(record["question"]) == item.question and options == item.options and answer == item.options[item.answer]
+    same = (
+        clean(record["question"]) == item.question and options == item.options and answer == item.options[item.answer]
+    )
     if same:
         return item, False
-    fresh = {"id": item.id, "video": item.cluster, "question": record["question"], "choices": options, "answer": answer}
+    fresh = {
+        "id": item.id,
+        "video": item.cluster,
+        "question": record["question"],
+        "choices": options,
+        "answer": answer,
+    }
     return replace(read_question(item.subset, fresh), annotations=item.annotations), True
 
 

@@ -1,4 +1,4 @@
-"""`wm eval`: each file of this folder is a command; its function of the file's name. Only the one asked for is imported."""
+"""`wm eval`: each file of this folder is a command, its function of the file's name; only that is imported."""
 
 import pkgutil
 from importlib import import_module
@@ -24,5 +24,7 @@ class EvaluationCommands(TyperGroup):
 
 
 eval_app = typer.Typer(
-    cls=EvaluationCommands, no_args_is_help=True, help="Whether a model sees a video, or guesses: scores with controls."
+    cls=EvaluationCommands,
+    no_args_is_help=True,
+    help="Whether a model sees a video, or guesses: scores with controls.",
 )

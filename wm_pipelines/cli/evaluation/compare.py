@@ -24,10 +24,12 @@ def compare(
 
     found = compared(run_rows(first), run_rows(second), control, allow_mismatch)
     gap, test = found.difference, found.test
-    typer.echo(f"{found.first}: {100 * found.accuracies[0]:.1f} %; {found.second}: {100 * found.accuracies[1]:.1f} %")
+    for name, accuracy in zip((found.first, found.second), found.accuracies, strict=True):
+        typer.echo(f"{name}: {100 * accuracy:.1f} %")
+    low, high = 100 * gap.low, 100 * gap.high
     typer.echo(
-        f"difference {100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] points over {gap.clusters:,} "
-        f"videos, {found.n:,} items; McNemar p = {test.p:.3g} ({test.only_first} and {test.only_second} only one got)"
+        f"difference {100 * gap.value:+.1f} [{low:+.1f}, {high:+.1f}] points over {gap.clusters:,} videos, "
+        f"{found.n:,} items; McNemar p = {test.p:.3g} ({test.only_first} and {test.only_second} only one got)"
     )
     if found.detectable is not None:
         typer.echo(f"smallest gap found with 80 % power: {100 * found.detectable:.1f} points")

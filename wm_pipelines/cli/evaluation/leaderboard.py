@@ -25,7 +25,9 @@ def leaderboard(
     if not files:
         raise ValueError(f"no {OURS} in or under {folder}")
     board = ranked([row for file in files for row in run_rows(file)], control, by, allow_mismatch)
-    typer.echo(f"{'':<44}{'n':>6} {'micro':>6}  {'95 % over videos':<16}{'macro':>6}  {'no option':>9}  against the next")
+    typer.echo(
+        f"{'':<44}{'n':>6} {'micro':>6}  {'95 % over videos':<16}{'macro':>6}  {'no option':>9}  against the next"
+    )
     for rank in board:
         low, high = 100 * rank.micro.low, 100 * rank.micro.high
         silent = 100 * (rank.format_failures + rank.truncated)

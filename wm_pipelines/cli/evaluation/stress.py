@@ -26,7 +26,12 @@ def stress(
     items = data_items(data)
     found = found_by(items, folds, penalty, seed)
     write_atomic(out, "".join(json.dumps(bias._asdict(), ensure_ascii=False) + "\n" for bias in found))
-    ways = {"all": lambda item: "", "subset": lambda i: i.subset, "facet": lambda i: i.facet, "type": lambda i: i.family}
+    ways = {
+        "all": lambda item: "",
+        "subset": lambda i: i.subset,
+        "facet": lambda i: i.facet,
+        "type": lambda i: i.family,
+    }
     for way, value_of in ways.items():
         for value in sorted({value_of(item) for item in items}):
             some = [bias for item, bias in zip(items, found, strict=True) if value_of(item) == value]

@@ -85,14 +85,21 @@ def compare(
     discordance = (test.only_first + test.only_second) / len(both)
     effect = difference.design_effect or 1.0
     return Comparison(
-        first=_name(one), second=_name(two), n=len(both), accuracies=(sum(x) / len(x), sum(y) / len(y)),
-        difference=difference, test=test,
+        first=_name(one),
+        second=_name(two),
+        n=len(both),
+        accuracies=(sum(x) / len(x), sum(y) / len(y)),
+        difference=difference,
+        test=test,
         detectable=detectable_gap(len(both), discordance, design_effect=effect) if discordance else None,
         only_first=tuple(dict.fromkeys(a.uid for a, b in both if a.correct > b.correct)),
         only_second=tuple(dict.fromkeys(a.uid for a, b in both if a.correct < b.correct)),
-        unanswered=len(pairs) - len(both), unshared=len(set(one) ^ set(two)), other_frames=frames,
-        other_prompts=prompts, unknown=unknown,
-    )  # fmt: skip
+        unanswered=len(pairs) - len(both),
+        unshared=len(set(one) ^ set(two)),
+        other_frames=frames,
+        other_prompts=prompts,
+        unknown=unknown,
+    )
 
 
 class Rank(NamedTuple):
@@ -129,7 +136,7 @@ def leaderboard(
 
     Args:
         rows: of two runs or more; a run is a model under a protocol.
-        by: what `macro` is over: "facet", "family", "subset", or a name of `annotations`; by default "discipline" where
+        by: what `macro` is over: "facet", "family", "subset", a name of `annotations`; by default "discipline" where
             the rows have it, and the facet else.
         allow_mismatch: as for `compare`.
 
@@ -141,7 +148,9 @@ def leaderboard(
         if row.control == control:
             runs.setdefault((row.model, row.protocol), []).append(row)
     if len(runs) < 2:
-        raise ValueError(f"`rows` holds {len(runs)} runs under the control {control!r}; a leaderboard takes two or more")
+        raise ValueError(
+            f"`rows` holds {len(runs)} runs under the control {control!r}; a leaderboard takes two or more"
+        )
     board = sorted((_rank(*name, run, by) for name, run in runs.items()), key=lambda r: (-r.micro.value, r.model))
     tests = [
         compare(runs[a.model, a.protocol], runs[b.model, b.protocol], control, allow_mismatch)
@@ -179,11 +188,17 @@ def _rank(model: str, protocol: str, run: Sequence[Row], by: str | None) -> Rank
     means = {name: (sum(some) / len(some), len(some)) for name, some in sorted(groups.items())}
     right = [row.correct for row in answered]
     return Rank(
-        model=model, protocol=protocol, n=len(answered), micro=clustered_mean(right, [r.cluster for r in answered]),
-        interval=wilson(sum(right), len(right)), macro=sum(mean for mean, _ in means.values()) / len(means),
-        groups=means, format_failures=sum(row.letter is None and not row.truncated for row in answered) / len(answered),
-        truncated=sum(row.letter is None and row.truncated for row in answered) / len(answered), unanswered=len(run) - len(answered),
-    )  # fmt: skip
+        model=model,
+        protocol=protocol,
+        n=len(answered),
+        micro=clustered_mean(right, [r.cluster for r in answered]),
+        interval=wilson(sum(right), len(right)),
+        macro=sum(mean for mean, _ in means.values()) / len(means),
+        groups=means,
+        format_failures=sum(row.letter is None and not row.truncated for row in answered) / len(answered),
+        truncated=sum(row.letter is None and row.truncated for row in answered) / len(answered),
+        unanswered=len(run) - len(answered),
+    )
 
 
 def _keyed(name: str, rows: Iterable[Row], control: str) -> dict[Key, Row]:
@@ -214,10 +229,13 @@ def _mismatch(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float, float]:
 def _refuse(frames: float, prompts: float, unknown: float) -> None:
     parts = [
         f"{_percent(share)} of items {text}"
-        for share, text in ((frames, "used other frames"), (prompts, "used other prompts"),
-                            (unknown, "do not say which frames and prompts they used"))
+        for share, text in (
+            (frames, "used other frames"),
+            (prompts, "used other prompts"),
+            (unknown, "do not say which frames and prompts they used"),
+        )
         if share
-    ]  # fmt: skip
+    ]
     if parts:
         raise ValueError(f"paired test refused: {', '.join(parts)}; pass `allow_mismatch=True`")
 

@@ -105,7 +105,9 @@ def _only_option(low: str, options: Mapping[str, str]) -> str | None:
     """The only option whose text stands in `low`, or whose text holds those of all others that do."""
     texts = {letter: " ".join(text.lower().split()) for letter, text in options.items()}
     hits = {letter: text for letter, text in texts.items() if text and _whole(text).search(low)}
-    kept = [letter for letter, text in hits.items() if not any(text in other for other in hits.values() if other != text)]
+    kept = [
+        letter for letter, text in hits.items() if not any(text in other for other in hits.values() if other != text)
+    ]
     return kept[0] if len(kept) == 1 else None
 
 

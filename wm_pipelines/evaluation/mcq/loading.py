@@ -65,4 +65,4 @@ def named_function(dotted: str) -> FunctionModel:
     try:
         return FunctionModel(load(dotted), dotted)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"`model` is '{PYTHON}{dotted}', which is no function that can be imported: {error}") from None
+        raise ValueError(f"`model` is '{PYTHON}{dotted}', which can't be imported as a function: {error}") from None

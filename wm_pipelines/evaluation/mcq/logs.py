@@ -1,4 +1,4 @@
-"""Rows of what others logged: samples of lmms-eval, tables of VLMEvalKit. No judge: `extract_answer` reads the replies.
+"""Rows of what others logged: samples of lmms-eval, tables of VLMEvalKit; `extract_answer` reads the replies.
 
 A log says nothing about frames and prompts, so its rows can only be compared with such by `allow_mismatch`.
 """
@@ -48,7 +48,11 @@ def logged_row(
     letters = list(item.options)
     shown = {letters[(i + shift) % len(letters)]: text for i, text in enumerate(item.options.values())}
     found = extract_answer(reply, dict(sorted(shown.items()))) if reply is not None else None
-    letter = None if found is None or found.letter is None else letters[(letters.index(found.letter) - shift) % len(letters)]
+    letter = (
+        None
+        if found is None or found.letter is None
+        else letters[(letters.index(found.letter) - shift) % len(letters)]
+    )
     return Row(
         uid=item.uid, cluster=item.cluster, model=model, protocol=protocol, control=control, options=len(letters),
         right=tuple(item.right if right is None else right), letter=letter, source=item.source, subset=item.subset,
@@ -186,9 +190,7 @@ def _own_row(where: str, logged: Mapping[str, Any], reply: Any, model: str) -> R
         )  # fmt: skip
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{where}: a sample of our task lacks {error}") from None
-    return logged_row(
-        item, reply, model=model, protocol=logged["protocol"], control=logged["control"], shift=shift
-    )
+    return logged_row(item, reply, model=model, protocol=logged["protocol"], control=logged["control"], shift=shift)
 
 
 def _item_of_text(where: str, task: str, sample: Mapping[str, Any], text: str) -> Item:

@@ -44,7 +44,9 @@ def _separated(path: Path) -> list[list[str]]:
     csv.field_size_limit(MAX_BYTES)
     text = read_text(path, newline="")
     try:
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t"))
+        return list(
+            csv.reader(io.StringIO(text, newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t")
+        )
     except csv.Error as error:
         raise ValueError(str(error)) from None
 
