@@ -101,6 +101,34 @@ def resolve_clip(name: str, roots: list[Path]) -> Path:
     return next(root / name for root in roots if is_clip(root / name))
 
 
+def is_vlm(folder: Path) -> bool:
+    """Whether the folder holds a model that reads pictures and writes text, as transformers keeps it."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        named = config["architectures"][0]
+    except (OSError, ValueError, AttributeError, KeyError, IndexError, TypeError):
+        return False
+    return "vision_config" in config and str(named).endswith("ForConditionalGeneration")
+
+
+def list_vlms(roots: list[Path]) -> list[str]:
+    """Names of the models that read pictures and write text: embedded ones, then local folders."""
+    names = [EMBEDDED + path.name for path in _subfolders(embedded_root()) if is_vlm(path)]
+    return [*names, *_list(roots, is_vlm)]
+
+
+def resolve_vlm(name: str, roots: list[Path]) -> Path:
+    """The folder behind a name of `list_vlms`.
+
+    Raises:
+        ValueError: the name would leave its folder, or no such model is there.
+    """
+    _check_offered("model", name, list_vlms(roots))
+    if name.startswith(EMBEDDED):
+        return embedded_root() / name.removeprefix(EMBEDDED)
+    return next(root / name for root in roots if is_vlm(root / name))
+
+
 def is_plain(name: str) -> bool:
     """Whether a name stays inside its folder: relative, no `..`, no drive, no backslash, no control character."""
     parts = PurePosixPath(name).parts

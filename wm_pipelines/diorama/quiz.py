@@ -10,6 +10,7 @@ import numpy as np
 
 from wm_pipelines.diorama.questions import FAMILIES, KNOWING, Knobs, sample_question
 from wm_pipelines.diorama.questions import Item as Question
+from wm_pipelines.diorama.questions.tracks import PIXELS
 from wm_pipelines.diorama.render import render
 from wm_pipelines.evaluation.mcq.items import LETTERS, Item
 
@@ -56,26 +57,12 @@ def diorama_items(
     strange = [name for name in names if name not in moving]
     if strange:
         raise ValueError(f"`families` has {strange[0]!r}; those about clips are {', '.join(moving)}")
-    worlds = ("normal", "counter") if world == "both" else (world,)
-    return [
-        quiz_item(
-            sample_question(
-                names[i % len(names)],
-                "quiz",
-                seed,
-                i,
-                knobs=knobs,
-                frames=frames,
-                composition=composition,
-                world=side,
-            ),
-            subset=side,
-            id=f"{seed}-{i}",
-            size=size,
-        )
-        for i in range(count)
-        for side in worlds
-    ]
+    found, shown = [], {"knobs": knobs, "frames": frames, "composition": composition}
+    for i in range(count):
+        for side in ("normal", "counter") if world == "both" else (world,):
+            question = sample_question(names[i % len(names)], "quiz", seed, i, world=side, **shown)
+            found.append(quiz_item(question, subset=side, id=f"{seed}-{i}", size=size))
+    return found
 
 
 def quiz_item(question: Question, *, subset: str, id: str, size: int = 64) -> Item:
@@ -108,6 +95,15 @@ def quiz_item(question: Question, *, subset: str, id: str, size: int = 64) -> It
         decides=lambda indices: letters.get(question.truth_for(indices)),
         state=state_text(question),
     )
+
+
+def boxes_of(question: Question) -> dict[str, np.ndarray]:
+    """Words for each solid of a clip -> its box in every frame shown, `(T, 4)` x0, y0, x1, y1 in fractions."""
+    clip = question.clip
+    return {
+        f"{solid.size} {solid.colour} {solid.shape}": (clip.tracks[solid.id].box[: clip.shown] / PIXELS).clip(0, 1)
+        for solid in clip.scene.objects
+    }
 
 
 def state_text(question: Question) -> str:

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from wm_pipelines.evaluation.mcq.items import Item
-from wm_pipelines.evaluation.mcq.models import AnswersQuestions, as_model
+from wm_pipelines.evaluation.mcq.frames import sample
+from wm_pipelines.evaluation.mcq.items import LETTERS, Frames, Item, check_frames
+from wm_pipelines.evaluation.mcq.models import AnswersQuestions, Request, as_model, softmax
+from wm_pipelines.evaluation.mcq.prompts import TEMPLATES, prompt
 from wm_pipelines.evaluation.mcq.rows import Row
 from wm_pipelines.evaluation.mcq.runner import evaluate
 from wm_pipelines.evaluation.mcq.settings import Settings, plan
@@ -33,6 +35,18 @@ class VideoMCQOutput(BaseOutput):
     headline: str
     report: dict[str, Any]
     rows: list[Row]
+
+
+class QuizAnswer(NamedTuple):
+    """The likeliest option for a clip, and the probabilities of all in their order.
+
+    Args:
+        shown: "as it is", "reversed", "mirrored" or "without it".
+    """
+
+    shown: str
+    answer: str
+    probabilities: tuple[float, ...]
 
 
 class VideoMCQPipeline(WMPipeline):
@@ -113,6 +127,39 @@ class VideoMCQPipeline(WMPipeline):
         full = {row.uid: row.letter for row in found.rows if row.control == "full"}
         report = self.extended(found.report)
         return VideoMCQOutput([full.get(i.uid) for i in items], self.headline(report), report, found.rows)
+
+    def quiz(self, frames: Frames, question: str, options: Sequence[str], num_frames: int = 8) -> list[QuizAnswer]:
+        """One question about one clip: as it is, reversed, mirrored, and without it.
+
+        The options that are right of the reversed and of the mirrored clip may be others; these answers are to be
+        compared by a person.
+
+        Args:
+            frames: uint8 `(T, H, W, 3)`, of which `num_frames` are shown, some twice where there are fewer.
+            options: two to five.
+
+        Raises:
+            ValueError: frames, question or options that don't fit, or a letter is no token of the model.
+        """
+        shown = dict(zip(LETTERS, options, strict=False))
+        if len(shown) < len(options):
+            raise ValueError(f"`options` has {len(options)}; it must have two to five")
+        if len(set(options)) < len(options):
+            raise ValueError(f"`options` are {list(options)}; they must differ")
+        asked = Item("quiz", "one", "0", question, shown, "A", video=frames)
+        self.answers.check("loglik")
+        clip = check_frames(asked.uid, frames)[list(sample(num_frames, len(frames)))]
+        ways = {"as it is": clip, "reversed": clip[::-1], "mirrored": clip[:, :, ::-1], "without it": None}
+        text = prompt(TEMPLATES["loglik"], asked.question, asked.options)
+        found = []
+        for name, seen in ways.items():
+            reply = self.answers.answer(Request(text, asked.question, asked.options, seen, None, "loglik", 0))
+            if reply.scores is None:
+                raise ValueError(f"`model` {self.answers.name} gave no log-likelihoods: {reply.error or reply.text!r}")
+            chances = softmax(reply.scores)
+            best = max(chances, key=chances.get)
+            found.append(QuizAnswer(name, asked.options[best], tuple(chances.values())))
+        return found
 
     def extended(self, report: dict[str, Any]) -> dict[str, Any]:
         """The report with what a benchmark adds."""

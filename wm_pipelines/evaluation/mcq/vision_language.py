@@ -123,7 +123,8 @@ class VisionLanguageModel:
             two = self._size(probe) if self.layout == "images" else one + 1
         except Exception as error:  # of whatever kind a processor raises for what it can't take
             problem = " ".join(str(error).split())[:200]
-            raise ValueError(f"{who} does not take several pictures ({problem}); use `layout='grid'`") from None
+            remedy = "several pictures; use `layout='grid'`" if self.layout == "images" else "a picture"
+            raise ValueError(f"{who} does not take {remedy} ({problem})") from None
         if two <= one:
             raise ValueError(f"{who} takes one picture only; use `layout='grid'`, which puts all frames on one")
 
@@ -197,10 +198,14 @@ def _picture_processor(folder: Any, source: str) -> Any:
     kind = getattr(transformers, next((name for name in named if name), ""), None)
     if kind is None:
         raise ValueError(f"{source} does not say the class of its processor; its video processor needs torchvision")
-    template = getattr(tokenizer, "chat_template", None)
+
+    class WithoutVideos(kind):
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> None:
+            """transformers would want the video processor to be one."""
+
     file = folder / "chat_template.jinja"
-    return kind(image_processor=pictures, tokenizer=tokenizer,
-                chat_template=file.read_text(encoding="utf-8") if file.is_file() else template)  # fmt: skip
+    template = file.read_text(encoding="utf-8") if file.is_file() else getattr(tokenizer, "chat_template", None)
+    return WithoutVideos(image_processor=pictures, tokenizer=tokenizer, chat_template=template)
 
 
 def _pictures(frames: Frames) -> list[Any]:
