@@ -21,7 +21,8 @@ def data(tmp_path_factory):
         write_video([np.full((32, 32, 3), 90, np.uint8)] * 8, folder / f"{video}.mp4")
         questions = [
             {"type": "Explanation", "question": f"What happens ({n})?", "question_only": False,
-             "options": {"a": "this", "b": "that", "c": "else"}, "answer": {"a": "this", "b": "that"}[letter], "correct_answer_label": letter,
+             "options": {"a": "this", "b": "that", "c": "else"}, "answer": {"a": "this", "b": "that"}[letter],
+             "correct_answer_label": letter,
              "requires_domain_knowledge": n == 0, "requires_audio": False, "requires_visual": True}
             for n, letter in enumerate(answers)
         ]  # fmt: skip

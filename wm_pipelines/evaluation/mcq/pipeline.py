@@ -161,6 +161,14 @@ class VideoMCQPipeline(WMPipeline):
             found.append(QuizAnswer(name, asked.options[best], tuple(chances.values())))
         return found
 
+    def activation_bytes(self, pictures: int, training: bool = False) -> int:
+        """Bytes of activations to keep free for a question with so many frames: an estimate with room to spare.
+
+        A thousand tokens a picture, each at forty times the width of the language model.
+        """
+        wide = self.model.config.get_text_config().hidden_size
+        return 1024 * 40 * (pictures + 1) * wide * self.model.dtype.itemsize * (3 if training else 1)
+
     def extended(self, report: dict[str, Any]) -> dict[str, Any]:
         """The report with what a benchmark adds."""
         return report
