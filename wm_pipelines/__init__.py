@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.hub.store import embedded as embedded
     from wm_pipelines.kadaptation.pipeline import KAdaptationPipeline as KAdaptationPipeline
     from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension as LocalIntrinsicDimension
+    from wm_pipelines.mmworld.pipeline import MMWorldPipeline as MMWorldPipeline
     from wm_pipelines.mojito.modeling import MotionIntensityModel as MotionIntensityModel
     from wm_pipelines.mojito.objects import MotionObject as MotionObject
     from wm_pipelines.mojito.pipeline import MojitoPipeline as MojitoPipeline
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.text.scene_graph import Edge as Edge
     from wm_pipelines.text.scene_graph import Node as Node
     from wm_pipelines.text.scene_graph import SceneGraph as SceneGraph
+    from wm_pipelines.vlm4d.pipeline import VLM4DPipeline as VLM4DPipeline
     from wm_pipelines.world_model.pipeline import WorldModelPipeline as WorldModelPipeline
 
 _PUBLIC = {
@@ -53,12 +55,14 @@ _PUBLIC = {
     "KAdaptationPipeline": "wm_pipelines.kadaptation.pipeline",
     "KroneckerConfig": "wm_pipelines.adapters.kronecker",
     "LocalIntrinsicDimension": "wm_pipelines.kadaptation.subspace.dimension",
+    "MMWorldPipeline": "wm_pipelines.mmworld.pipeline",
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",
     "Node": "wm_pipelines.text.scene_graph",
     "QuasiAttentionModel": "wm_pipelines.graph_transformer.modeling",
     "SceneGraph": "wm_pipelines.text.scene_graph",
+    "VLM4DPipeline": "wm_pipelines.vlm4d.pipeline",
     "WMConfig": "wm_pipelines.config",
     "WMPipeline": "wm_pipelines.pipeline",
     "WorldModelPipeline": "wm_pipelines.world_model.pipeline",

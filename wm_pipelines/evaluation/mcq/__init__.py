@@ -1,0 +1,1 @@
+"""Multiple choice about videos: whether a model sees them, or guesses."""

@@ -1,0 +1,133 @@
+"""Multiple choice about videos as a pipeline: a model, its processor, and the harness (our design)."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers.utils import BaseOutput
+from torch import nn
+
+from wm_pipelines.evaluation.mcq.items import Item
+from wm_pipelines.evaluation.mcq.models import AnswersQuestions, as_model
+from wm_pipelines.evaluation.mcq.rows import Row
+from wm_pipelines.evaluation.mcq.runner import evaluate
+from wm_pipelines.evaluation.mcq.settings import Settings, plan
+from wm_pipelines.evaluation.mcq.summary import headline
+from wm_pipelines.evaluation.mcq.vision_language import VisionLanguageModel, load_vision_language
+from wm_pipelines.pipeline import WMPipeline
+
+
+@dataclass
+class VideoMCQOutput(BaseOutput):
+    """What a pipeline gives.
+
+    Args:
+        answers: the letter for each item, in the order given; None where the model named none, or where it was
+            skipped.
+        headline: the score in one line with what would make it worthless.
+        report: all figures, see `summary.summarise`. rows: one for each question.
+    """
+
+    answers: list[str | None]
+    headline: str
+    report: dict[str, Any]
+    rows: list[Row]
+
+
+class VideoMCQPipeline(WMPipeline):
+    """Asks a model multiple-choice questions about videos, with controls that show what its score rests on.
+
+    Args:
+        model: an `AutoModelForImageTextToText`; or, without a processor, whatever `evaluate` takes: an
+            `EndpointModel`, or a function. Such a pipeline can't be saved.
+        processor: of the model.
+        layout: how frames are given: "images", one by one, "grid", all on one picture, or "video".
+
+    Raises:
+        ValueError: the processor has no slot for pictures laid out so.
+    """
+
+    model_cpu_offload_seq = "model"
+    _optional_components = ["model", "processor"]
+
+    def __init__(self, model: Any = None, processor: Any = None, layout: str = "images") -> None:
+        super().__init__()
+        self.answers: AnswersQuestions
+        if isinstance(model, nn.Module):
+            if processor is None:
+                raise ValueError("`processor` is None; a model of transformers needs its own")
+            self.answers = VisionLanguageModel(model, processor, layout)
+            self.register_modules(model=model, processor=processor)
+        else:
+            if processor is not None:
+                raise ValueError(f"`model` is {type(model).__name__}; only one of transformers takes a `processor`")
+            self.answers = as_model(model)
+            self.register_modules(model=None, processor=None)
+        self.register_to_config(layout=layout)
+
+    @classmethod
+    def from_model(
+        cls, source: str | os.PathLike, layout: str = "images", device: str | None = None, dtype: str | None = None
+    ) -> "VideoMCQPipeline":
+        """A pipeline on a checkpoint as transformers keeps it; arguments as `load_vision_language`."""
+        found = load_vision_language(source, layout, device, dtype)
+        made = cls(found.model, found.processor, layout)
+        made.answers = found
+        return made
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "VideoMCQPipeline":
+        """As `WMPipeline`; rows name the model by the checkpoint's name."""
+        made = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        made.answers.name = os.path.basename(os.path.normpath(pretrained_model_name_or_path))
+        return made
+
+    def check_inputs(self, items: Sequence[Item], **settings: Any) -> None:
+        """As `__call__`, without asking anything.
+
+        Raises:
+            ValueError: settings or items that don't fit.
+        """
+        chosen = Settings(**settings)
+        self.answers.check(chosen.protocol)
+        plan(items, chosen)
+
+    def __call__(
+        self,
+        items: Item | Sequence[Item],
+        *,
+        out: str | os.PathLike | None = None,
+        on_row: Callable[[int, int], None] | None = None,
+        **settings: Any,
+    ) -> VideoMCQOutput:
+        """Ask about items; arguments and errors as `evaluate`.
+
+        Returns:
+            The answers to the questions as they are, and the report over them and all controls.
+        """
+        items = [items] if isinstance(items, Item) else list(items)
+        self.check_inputs(items, **settings)
+        quiet = getattr(self, "_progress_bar_config", {}).get("disable", False)
+        found = evaluate(items, self.answers, out=out, progress=not quiet, on_row=on_row, **settings)
+        full = {row.uid: row.letter for row in found.rows if row.control == "full"}
+        report = self.extended(found.report)
+        return VideoMCQOutput([full.get(i.uid) for i in items], self.headline(report), report, found.rows)
+
+    def extended(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The report with what a benchmark adds."""
+        return report
+
+    def headline(self, report: dict[str, Any]) -> str:
+        """The score in one line."""
+        return headline(report)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As `WMPipeline`.
+
+        Raises:
+            ValueError: the model is no model of transformers.
+        """
+        if self.model is None:
+            raise ValueError(f"`model` is {self.answers.name}, which is no model of transformers and can't be saved")
+        super().save_pretrained(save_directory, **kwargs)
