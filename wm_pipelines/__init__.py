@@ -10,6 +10,7 @@ from wm_pipelines.runtime.version import __version__ as __version__
 TYPE_CHECKING = False  # what type checkers take for typing's, whose import would cost as much as all the rest here
 if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the two together
     from wm_pipelines.adapters.kronecker import KroneckerConfig as KroneckerConfig
+    from wm_pipelines.aurora_bench.pipeline import AuroraBenchPipeline as AuroraBenchPipeline
     from wm_pipelines.comclip.pipeline import ComCLIPPipeline as ComCLIPPipeline
     from wm_pipelines.config import WMConfig as WMConfig
     from wm_pipelines.cpl.modeling import CPLPromptLearner as CPLPromptLearner
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
 
 _PUBLIC = {
     "AttentionGraph": "wm_pipelines.graph_transformer.graph",
+    "AuroraBenchPipeline": "wm_pipelines.aurora_bench.pipeline",
     "AutoWMPipeline": "wm_pipelines.pipeline",
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "CPLPromptLearner": "wm_pipelines.cpl.modeling",

@@ -8,11 +8,13 @@ import sys
 
 import typer
 
+from wm_pipelines.cli.annotate import annotate_app
 from wm_pipelines.cli.evaluation import eval_app
 from wm_pipelines.cli.house import app
 from wm_pipelines.cli.run import run_app
 
 app.add_typer(run_app, name="run")
+app.add_typer(annotate_app, name="annotate")
 app.add_typer(eval_app, name="eval")
 
 

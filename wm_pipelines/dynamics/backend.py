@@ -33,6 +33,11 @@ class State:
         self.cache.batch_repeat_interleave(count)
         return State(self.cache, self.mask.repeat_interleave(count, 0), self.position.repeat_interleave(count, 0))
 
+    def part(self, rows: torch.Tensor) -> "State":
+        """Some of the rows; the cache is changed in place."""
+        self.cache.batch_select_indices(rows)
+        return State(self.cache, self.mask[rows], self.position[rows])
+
 
 class TokenBackend:
     """A causal language model of transformers over words and codes, read token by token.
@@ -158,11 +163,14 @@ class TokenBackend:
         return found
 
     def greedy_words(
-        self, state: State, last: Sequence[Sequence[int]], most: int
+        self, state: State, last: Sequence[Sequence[int]], most: int, leave: bool = True
     ) -> list[tuple[list[int], list[float]]]:
         """The likeliest word at each place until the stop, or `most` tokens; `last` is fed behind `state` first.
 
         Codes and the marks of pictures are never chosen; log-probabilities are over all tokens.
+
+        Args:
+            leave: rows that are done leave the batch, so that the others cost less; the state is spent.
 
         Returns:
             For each row (tokens without the stop, log-probability of each, the stop's too where it came).
@@ -174,18 +182,23 @@ class TokenBackend:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
         found: list[tuple[list[int], list[float]]] = [([], []) for _ in rows]
         done = torch.zeros(len(rows), dtype=torch.bool)
+        numbers = list(range(len(rows)))  # of the rows in the batch
         for _ in range(most):
             logprobs = self.logits(self.extend(state, tokens, mask)[:, -1]).log_softmax(-1)
             chosen = logprobs.index_fill(1, barred, -torch.inf).argmax(1)
             likely = logprobs.gather(1, chosen[:, None])[:, 0]
             for n in (~done).nonzero()[:, 0].tolist():
-                found[n][1].append(float(likely[n]))
+                found[numbers[n]][1].append(float(likely[n]))
                 if int(chosen[n]) == self.sequences.stop:
                     done[n] = True
                 else:
-                    found[n][0].append(int(chosen[n]))
+                    found[numbers[n]][0].append(int(chosen[n]))
             if done.all():
                 break
+            if leave and done.any():
+                left = (~done).nonzero()[:, 0]
+                state, chosen = state.part(left.to(self.device)), chosen[left.to(self.device)]
+                numbers, done = [numbers[n] for n in left.tolist()], done[left]
             tokens, mask = chosen[:, None], (~done).long()[:, None].to(self.device)
         return found
 

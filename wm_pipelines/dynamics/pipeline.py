@@ -79,16 +79,28 @@ class DynamicsModelPipeline(TokenPipeline):
         self, source: torch.Tensor, target: torch.Tensor, max_new_tokens: int = 256
     ) -> DynamicsModelOutput:
         """As a call, for codes `(B, h, w)`."""
+        found = self.infer_tokens(source, target, max_new_tokens)
+        actions = [self.words_of(tokens) for tokens, _ in found]
+        logprobs = [torch.tensor(values) for _, values in found]
+        return DynamicsModelOutput(actions, logprobs, torch.stack([values.mean() for values in logprobs]))
+
+    def words_of(self, tokens: Sequence[int]) -> str:
+        """The sentence that tokens spell."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+    @torch.no_grad()
+    def infer_tokens(
+        self, source: torch.Tensor, target: torch.Tensor, max_new_tokens: int = 256, leave: bool = True
+    ) -> list[tuple[list[int], list[float]]]:
+        """As `infer_codes`, as tokens: see `TokenBackend.greedy_words`, also for `leave`."""
         said = self.backend.sequences
         prompts = [[*said.inverse_head(a), *said.inverse_tail(b)] for a, b in zip(source, target, strict=True)]
         room = self.backend.context - max(map(len, prompts))
         self.backend.check_context(max(map(len, prompts)) + 1)
         with self.reading():
             state = self.backend.read([prompt[:-1] for prompt in prompts])
-            found = self.backend.greedy_words(state, [prompt[-1:] for prompt in prompts], min(max_new_tokens, room))
-        actions = [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in found]
-        logprobs = [torch.tensor(values) for _, values in found]
-        return DynamicsModelOutput(actions, logprobs, torch.stack([values.mean() for values in logprobs]))
+            last, most = [prompt[-1:] for prompt in prompts], min(max_new_tokens, room)
+            return self.backend.greedy_words(state, last, most, leave)
 
     @torch.no_grad()
     def score(
@@ -122,12 +134,20 @@ class DynamicsModelPipeline(TokenPipeline):
             `(B, N)`, float32: mean log-probability, as `score`.
         """
         said, count = self.backend.sequences, candidates.shape[1]
+        completions = [said.inverse_completion(action) for action in actions for _ in range(count)]
+        found = self.score_tokens(source, candidates, completions)
+        return torch.stack([values.mean() for values in found]).reshape(len(source), count)
+
+    @torch.no_grad()
+    def score_tokens(
+        self, source: torch.Tensor, candidates: torch.Tensor, completions: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        """Log-probabilities `(T_i,)` of B N completions, as `score_codes` reads them, candidate by candidate."""
+        said, count = self.backend.sequences, candidates.shape[1]
         heads = [said.inverse_head(codes) for codes in source]
         before = [[heads[b][-1], *said.inverse_tail(codes)] for b, row in enumerate(candidates) for codes in row]
-        completions = [said.inverse_completion(action) for action in actions for _ in range(count)]
         longest = max(len(some) + len(completion) for some, completion in zip(before, completions, strict=True))
         self.backend.check_context(max(map(len, heads)) - 1 + longest)
         with self.reading():
             state = self.backend.read([head[:-1] for head in heads]).repeat(count)
-            found = self.backend.completion_scores(state, before, completions)
-        return torch.stack([values.mean() for values in found]).reshape(len(source), count)
+            return self.backend.completion_scores(state, before, completions)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.dynamics.coded import Recognizer, joined
+from wm_pipelines.dynamics.annotation.triplets import read_triplets
+from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, joined
 from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, label_pairs
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
@@ -18,7 +19,7 @@ from wm_pipelines.world_model.weights import ALPHA, RECOGNIZERS, recognition_wei
 
 WORLD_DEFAULTS: dict[str, Any] = {
     **DEFAULTS, "alpha": ALPHA, "recognizer": "vq_l2", "dynamics": None, "unlabelled": None, "unlabelled_length": 8000,
-    "held_out": 200, "keep": 0.6, "least_accuracy": LEAST_ACCURACY,
+    "held_out": 200, "keep": 0.6, "least_accuracy": LEAST_ACCURACY, "triplets": None,
 }  # fmt: skip
 
 
@@ -33,6 +34,7 @@ class WorldModelTask(TokenTask):
             is drawn then comes from there. unlabelled_length: pairs of the miniature world. held_out: so many labelled
             pairs are taken out of training to measure the dynamics model. keep: share of the unlabelled pairs that it
             is surest of. least_accuracy: below it nothing is labelled.
+        triplets: folder that `wm annotate reduce` wrote; half of what is drawn comes from there.
     """
 
     pipeline_class = WorldModelPipeline
@@ -46,11 +48,15 @@ class WorldModelTask(TokenTask):
             raise ValueError(f"options.alpha is {given['alpha']}; it must lie in [0, 1]")
         if (given["dynamics"] is None) != (given["unlabelled"] is None):
             raise ValueError("options.dynamics and options.unlabelled go together: who labels, and what")
+        if given["triplets"] is not None and given["dynamics"] is not None:
+            raise ValueError("options.triplets have their labels; leave out options.dynamics and options.unlabelled")
         super().__init__(recipe)
         self.weights = recognition_weights(self.pairs.distances, self.options["alpha"])
         self.labelled = self.length
         if self.options["dynamics"] is not None:
             self._add_labelled()
+        if self.options["triplets"] is not None:
+            self._add_triplets(self.options["triplets"])
 
     def recognizer(self) -> Recognizer | None:
         return RECOGNIZERS[self.options["recognizer"]](self.backend.pictures)
@@ -72,10 +78,23 @@ class WorldModelTask(TokenTask):
         held_out = self.pairs.part(range(cut, self.length))
         keep = max(1, round(options["keep"] * len(unlabelled)))
         found = label_pairs(model, unlabelled, held_out, keep, options["least_accuracy"])
-        self.pairs = joined(self.pairs.part(range(cut)), found)
-        self.weights = recognition_weights(self.pairs.distances, options["alpha"])
-        self.labelled, self.length = cut, None
-        self.data += f"; {len(found)} of {options['unlabelled']} labelled by {options['dynamics']}"
+        self.pairs = self.pairs.part(range(cut))
+        self._add(found, f"{len(found)} of {options['unlabelled']} labelled by {options['dynamics']}")
+
+    def _add_triplets(self, folder: str) -> None:
+        found = read_triplets(folder, self.backend.pictures)
+        if found.source.shape[1:] != self.pairs.source.shape[1:]:
+            sizes = [tuple(pairs.source.shape[1:]) for pairs in (found, self.pairs)]
+            raise ValueError(f"options.triplets has {sizes[0]} codes a picture, the labelled pairs {sizes[1]}")
+        if self.options["recognizer"] == "code_change":
+            found = replace(found, distances=(found.source != found.target).float())
+        self._add(found, f"{len(found)} annotated in {folder}")
+
+    def _add(self, found: CodedPairs, what: str) -> None:
+        self.labelled, self.length = len(self.pairs), None
+        self.pairs = joined(self.pairs, found)
+        self.weights = recognition_weights(self.pairs.distances, self.options["alpha"])
+        self.data += f"; {what}"
 
     def index_of(self, index: int, noise: KeyedNoise) -> int:
         """The pair that sample `index` is: each labelled one in turn where there are no others, else drawn, half of

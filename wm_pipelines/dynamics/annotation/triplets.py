@@ -1,0 +1,68 @@
+"""Annotated triplets as training reads them: codes, actions and where each came from, in one Parquet file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_pipelines.dynamics.coded import CodedPairs, fingerprint
+from wm_pipelines.runtime.files import sha256
+from wm_pipelines.runtime.readers import read_json
+
+TRIPLETS, MANIFEST = "triplets.parquet", "triplets.json"
+FORMAT = 1
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """What `triplets.json` says of the triplets beside it, which are checked against it.
+
+    Raises:
+        ValueError: no such folder, another format, or triplets that were altered.
+    """
+    folder = Path(folder)
+    found = read_json(folder / MANIFEST)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"{folder / MANIFEST} is no list of triplets of format {FORMAT}; run `wm annotate reduce`")
+    path = folder / TRIPLETS
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {TRIPLETS}; run `wm annotate reduce` again")
+    if sha256(path) != found["sha256"]:
+        raise ValueError(f"{path} was altered since it was written; run `wm annotate reduce` again")
+    return found
+
+
+def read_triplets(folder: str | Path, pictures: Any) -> CodedPairs:
+    """The triplets of a folder that `wm annotate reduce` wrote; `distances` are those of `vq_l2`.
+
+    Args:
+        pictures: the tokeniser of the model that is to learn from them.
+
+    Raises:
+        ValueError: as `read_manifest`; codes of another tokeniser; pyarrow is missing.
+    """
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ValueError('triplets need pyarrow: pip install "wm-pipelines[scale]"') from None
+    found = read_manifest(folder)
+    own = fingerprint(pictures)
+    if found["tokens"] != own:
+        raise ValueError(f"{folder} holds codes of tokeniser {found['tokens']}, the model has {own}; annotate again")
+    columns = ["id", "class", "rows", "source_codes", "target_codes", "distances", "action"]
+    table = parquet.read_table(Path(folder) / TRIPLETS, columns=columns)
+    rows = table["rows"][0].as_py()
+
+    def grid(name: str, dtype: torch.dtype) -> torch.Tensor:
+        flat = torch.tensor(table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).copy(), dtype=dtype)
+        return flat.reshape(len(table), rows, -1)
+
+    actions = table["action"].to_pylist()
+    return CodedPairs(
+        grid("source_codes", torch.long), grid("target_codes", torch.long), grid("distances", torch.float32),
+        tuple((action,) for action in actions), _texts(table["class"]), ("",) * len(actions), _texts(table["id"]),
+    )  # fmt: skip
+
+
+def _texts(column: Any) -> Sequence[str]:
+    return tuple(column.to_pylist())
