@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.files import atomic_folder
 
 from .config import KroneckerConfig
 from .layer import AdaptedLinear
@@ -45,17 +45,13 @@ def save_adapter(
     if not isinstance(known.get(adapter_name), KroneckerConfig):
         raise ValueError(f"no Kronecker adapter {adapter_name!r} in the model; it has {sorted(known)}")
     folder = Path(folder)
-    if folder.is_file():
-        raise ValueError(f"`folder` must be a folder, {folder} is a file")
-    folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name)
     state = {_PREFIX + key.removeprefix(_PREFIX): t.detach().to("cpu", dtype).contiguous() for key, t in state.items()}
     fields = {k: sorted(v) if isinstance(v, set) else v for k, v in known[adapter_name].to_dict().items()}
     text = json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True)
-    with atomic(folder / _WEIGHTS) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
-    with atomic(folder / _CONFIG) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with atomic_folder(folder, last=_CONFIG) as partial:
+        save_file(state, partial / _WEIGHTS, metadata={"format": "pt"})
+        (partial / _CONFIG).write_text(text, encoding="utf-8")
     return folder
 
 
