@@ -1,6 +1,6 @@
 """Is anything lost when a command that replaces a result is killed? Every command below, killed at every moment.
 
-    python benchmarks/kills.py                        # prints the table, rewrites results/kills.jsonl; status 1 if lost
+    python benchmarks/kills.py                      # prints the table, rewrites results/kills.jsonl; status 1 if lost
     python benchmarks/kills.py --only seal --most 20
 
 A moment is one change of the disk: the child is killed (SIGKILL) just before its n-th, for every n (evenly chosen
@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def _fork(work: Callable[[], Any], folder: Path, kill_at: int | None) -> int:
     child = os.fork()
     if child:
         return child
-    status = 1
+    status, told = 1, os.dup(2)
     try:
         left = kill_at or 0
 
@@ -163,7 +164,7 @@ def _fork(work: Callable[[], Any], folder: Path, kill_at: int | None) -> int:
         work()
         status = 0
     except BaseException as error:  # a fork must never return into its parent's code
-        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        os.write(told, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)
 
@@ -203,6 +204,8 @@ def _status(child: int) -> int:
 def _quiet() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
+    os.dup2(null, 2)
+    warnings.simplefilter("ignore")
 
 
 def _run(folder: Path, weights: Path, version: int) -> Path:
