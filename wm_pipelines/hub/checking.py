@@ -4,6 +4,7 @@ Loaders of diffusers, transformers and PEFT trust what a configuration says. Her
 and bounded; whatever they still stumble over comes out as one `ValueError` that names the folder.
 """
 
+import dataclasses
 import inspect
 import json
 import os
@@ -83,7 +84,7 @@ def check_values(kind: type, values: Mapping[str, Any]) -> None:
     from wm_pipelines.record import explain
 
     init = inspect.unwrap(kind.__init__)
-    hints = typing.get_type_hints(init)
+    hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else init)
     for name in inspect.signature(init).parameters:
         if name not in values or name not in hints:
             continue

@@ -264,6 +264,7 @@ class _Video:
         if not number:
             raise ValueError(f"{str(self.path)!r} holds no frame")
         self._check_end(ends, max(longest, 1 / self.rate if self.rate else 0))
+        _check_length(self.path, inside=True)
 
     def _time(self, frame: Any, number: int) -> Fraction:
         if frame.pts is not None and frame.time_base:
@@ -312,23 +313,27 @@ def _check_bytes(path: Path, size: int) -> None:
         )
 
 
-def _check_length(path: Path) -> None:
-    """ValueError if a Matroska, WebM or AVI file is shorter than it says: FFmpeg reads what is left without a word."""
+def _check_length(path: Path, inside: bool = False) -> None:
+    """ValueError if a Matroska, WebM or AVI file is shorter than it says: FFmpeg reads what is left without a word.
+
+    Args:
+        inside: look into a Matroska file that does not say how long it is.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
         if head.startswith(b"\x1a\x45\xdf\xa3"):
-            promised = _matroska_end(file, size)
+            promised = _matroska_end(file, size, inside)
         else:
             promised = 8 + int.from_bytes(head[4:8], "little") if head[:4] == b"RIFF" and head[8:11] == b"AVI" else 0
     if promised > size:
         raise ValueError(f"{str(path)!r} is damaged: it has {size} bytes of {promised}")
 
 
-def _matroska_end(file: IO[bytes], size: int) -> int:
+def _matroska_end(file: IO[bytes], size: int, inside: bool) -> int:
     """Where the last element of a Matroska file ends, as it says itself.
 
-    Streams are written before anyone knows their length: there the elements inside are gone through one by one.
+    Streams are written before anyone knows their length: there `inside` goes through the elements one by one.
     """
     at = 0
     while at < size:
@@ -342,7 +347,7 @@ def _matroska_end(file: IO[bytes], size: int) -> int:
             return size + 1
         if length is not None:
             at += start + length
-        elif head[:name] in _UNENDING:
+        elif inside and head[:name] in _UNENDING:
             at += start
         else:
             return 0
