@@ -14,6 +14,7 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
+from wm_pipelines.hub.checking import check_folder, translated
 from wm_pipelines.hub.stock import refuse_code, safetensors_only
 from wm_pipelines.hub.weights import align
 from wm_pipelines.methods import load, pipelines
@@ -96,9 +97,13 @@ class WMPipeline(DiffusionPipeline):
         """As in diffusers, from safetensors alone and without a folder's code.
 
         Raises:
-            ValueError: remote code or pickled weights were asked for.
+            ValueError: remote code or pickled weights were asked for, or a file is damaged.
         """
-        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs, may_be_none=True))
+        kwargs = safetensors_only(kwargs, may_be_none=True)
+        with translated(pretrained_model_name_or_path):
+            if os.path.isdir(pretrained_model_name_or_path):
+                check_folder(pretrained_model_name_or_path)
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "WMPipeline":
@@ -124,6 +129,7 @@ class WMPipeline(DiffusionPipeline):
             local = hub.resolve(pretrained_model_name, revision=kwargs.get("revision"))
             if pretrained_model_name in hub.embedded_names():
                 hub.verify(local)
+            check_folder(local)
             return str(local)
         folder = hub.download(
             pretrained_model_name,
@@ -134,6 +140,7 @@ class WMPipeline(DiffusionPipeline):
             force_download=bool(kwargs.get("force_download")),
             variant=kwargs.get("variant"),
         )
+        check_folder(folder)
         return str(folder)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -197,10 +204,12 @@ class AutoWMPipeline:
         folder = hub.resolve(source, revision=revision, **cache)
         config = _checked(folder, verify)
         pipeline_class = _pipeline_class(config, folder)
+        check_folder(folder)
         if (folder / MODEL_INDEX).is_file():
             if base is not None:
                 raise ValueError(f"{source} is a whole pipeline and takes no base, got base={os.fspath(base)!r}")
-            return pipeline_class.from_pretrained(str(folder), **kwargs)
+            with translated(source):
+                return pipeline_class.from_pretrained(str(folder), **kwargs)
         from_base = getattr(pipeline_class, "from_base", None)  # a stock class has none
         if from_base is None or config.base_model is None:
             raise ValueError(f"{folder} has no {MODEL_INDEX} and its record names no base to put it on")
@@ -214,7 +223,8 @@ class AutoWMPipeline:
         _refuse_other_base(config.base_model, source, base or config.base_model.name, base_folder)
         if (base_folder / CONFIG_NAME).is_file():
             _checked(base_folder, verify)
-        return from_base(base_folder, folder, **kwargs)
+        with translated(source):
+            return from_base(base_folder, folder, **kwargs)
 
 
 def _checked(folder: Path, verify: bool) -> WMConfig:

@@ -24,6 +24,6 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        typer.echo(f"error: {error or type(error).__name__}", err=True)
         sys.exit(2)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wm_pipelines.methods import folders, recipes
+from wm_pipelines.runtime.claims import check_folder, claimed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -20,8 +21,9 @@ Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
     """Scenes under one, two and three conditions, and clips under trajectories and intensities, with their pages."""
-    for folder in folders("demo.py"):
-        typer.echo(import_module(f"{PACKAGE}.{folder}.demo").demo(out, seed))
+    with claimed(check_folder(out)):
+        for folder in folders("demo.py"):
+            typer.echo(import_module(f"{PACKAGE}.{folder}.demo").demo(out, seed))
 
 
 @app.command()
@@ -173,5 +175,6 @@ def diorama(
         write = partial(write_camera_sheet, cameras=cameras)
     else:
         from wm_pipelines.diorama.sheet import write_sheet as write
-    for path in write(out, seed=seed, size=size):
-        typer.echo(path)
+    with claimed(check_folder(out)):
+        for path in write(out, seed=seed, size=size):
+            typer.echo(path)

@@ -20,6 +20,7 @@ from wm_pipelines.config import CONFIG_NAME
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.text.parsers import make_parser
 
@@ -43,6 +44,7 @@ def load(base: str) -> ComCLIPPipeline:
     return ComCLIPPipeline.from_matcher(base)
 
 
+@holding("out")
 def run(
     images: Sequence[str | os.PathLike],
     texts: Sequence[str],
@@ -72,8 +74,6 @@ def run(
     Raises:
         ValueError: before any pass; nothing is written then.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     if boxes and len(boxes) != len(images):
         raise ValueError(f"boxes names {len(boxes)} files for {len(images)} images; give one for each image")
     pictures = [load_image(path) for path in images]

@@ -12,8 +12,10 @@ from wm_pipelines.data.class_folders import Source, check_names, class_folders, 
 from wm_pipelines.evaluation.results import prediction_rows, write_results
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 
 
+@holding("out")
 def run(
     pictures: Sequence[Source] = (),
     class_names: Sequence[str] = (),
@@ -42,8 +44,6 @@ def run(
     Raises:
         ValueError: before anything is fitted; nothing is written then.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     if train is None and not pictures and not explain:
         raise ValueError("give train, pictures or explain; there is nothing to do")
     if pictures and not class_names and train is None:
@@ -86,6 +86,7 @@ def run(
     return report
 
 
+@holding("out")
 def run_benchmark(
     benchmark: str | None,
     root: Source | None,
@@ -108,8 +109,6 @@ def run_benchmark(
     """
     if not benchmark or root is None:
         raise ValueError("benchmark and root belong together: name the data set and the folder that holds it")
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     given = {name: value for name, value in settings.items() if value is not None}
     rows = run_protocol(benchmark, root=root, base=base, shots=shots, seeds=(seed,), say=say, **given)
     Path(out).mkdir(parents=True, exist_ok=True)

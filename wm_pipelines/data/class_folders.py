@@ -16,7 +16,10 @@ from wm_pipelines.runtime.readers import Source
 Pictures = Picture | Sequence[Picture]
 
 # What may be a picture and is not read as one: never left out without a word.
-_UNREADABLE = ("", ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd", ".exr")
+_UNREADABLE = (
+    "", ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd", ".exr",
+    ".tga", ".ico", ".icns", ".pcx", ".dds", ".xcf", ".hdr", ".orf", ".raf", ".rw2",
+)  # fmt: skip
 
 
 def list_pictures(images: Pictures) -> list[Picture]:
@@ -107,11 +110,16 @@ def classes_in(folder: Source) -> dict[str, Path]:
     """The class folders in a folder, by name; what systems leave there is none (`runtime.files.visible`).
 
     Raises:
-        ValueError: no such folder, or two classes of one name.
+        ValueError: no such folder, two classes of one name, or a picture beside the classes, which would be of none.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
-    folders = [path for path in visible(folder) if path.is_dir()]
+    entries = visible(folder)
+    pictures = (*PICTURE_SUFFIXES, *_UNREADABLE[1:])
+    loose = next((path for path in entries if path.is_file() and path.suffix.lower() in pictures), None)
+    if loose is not None:
+        raise ValueError(f"{str(folder)!r} holds the picture {loose.name!r} beside its classes; move it into one")
+    folders = [path for path in entries if path.is_dir()]
     try:
         check_names([path.name for path in folders])
     except ValueError as error:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from wm_pipelines.hub.stock import load_part
+from wm_pipelines.hub.checking import read_config, translated
 from wm_pipelines.runtime.files import atomic_folder
-from wm_pipelines.runtime.readers import parse_json, read_text
+from wm_pipelines.runtime.patterns import check_patterns
+from wm_pipelines.runtime.tensors import read_tensors
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
@@ -143,16 +144,14 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
         ValueError: files missing, no LoRA, a name that is taken, or tensors of another model.
     """
     from peft import set_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     folder = Path(folder)
     config = _config(folder)
     if name in adapter_names(model):
         raise ValueError(f"`name` {name!r} is taken; the model has {', '.join(adapter_names(model))}")
     try:
-        state = load_file(folder / "adapter_model.safetensors")
-    except (OSError, SafetensorError) as error:
+        state = read_tensors(folder / "adapter_model.safetensors")
+    except ValueError as error:
         raise ValueError(f"adapter {str(folder)!r} has no readable adapter_model.safetensors: {error}") from None
     state = {key.removeprefix("base_model.model."): value.float() for key, value in state.items()}
     try:
@@ -172,9 +171,11 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
 def _config(folder: Path) -> Any:
     from peft import LoraConfig
 
-    values = parse_json(read_text(folder / "adapter_config.json"))
-    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
+    values = read_config(folder / "adapter_config.json")
+    if values.get("peft_type") != "LORA":
         raise ValueError(f"adapter {str(folder)!r} is no LoRA of PEFT: its adapter_config.json says otherwise")
-    config = load_part(LoraConfig, folder)
+    with translated(folder):
+        config = LoraConfig.from_peft_type(**LoraConfig.check_kwargs(**values))
+    check_patterns(config)
     config.inference_mode = True
     return config

@@ -12,6 +12,7 @@ from wm_pipelines.dynamics.pictures import check_actions
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 
 
@@ -34,12 +35,7 @@ def on_accelerator(pipeline: Any) -> Any:
     return pipeline
 
 
-def check_out(out: str | os.PathLike) -> None:
-    """ValueError if `out` is a file."""
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
-
-
+@holding("out")
 def run(
     sources: Sequence[str | os.PathLike],
     targets: Sequence[str | os.PathLike],
@@ -58,7 +54,6 @@ def run(
     Raises:
         ValueError: before any pass; nothing is written then.
     """
-    check_out(out)
     if len(sources) != len(targets):
         raise ValueError(f"source names {len(sources)} pictures and target {len(targets)}; give one for each")
     before, after = ([load_image(path) for path in paths] for paths in (sources, targets))

@@ -18,6 +18,7 @@ from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.flexecontrol.plan import prepare_conditions
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic, atomic_folder
 from wm_pipelines.runtime.readers import read_text
 from wm_pipelines.text.scene_graph import SceneGraph
@@ -70,6 +71,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         partial.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@holding("out")
 def run(
     prompt: str | None,
     conditions: Sequence[str | Condition] = (),
@@ -101,8 +103,6 @@ def run(
     Raises:
         ValueError: before any sampling; nothing is written then.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     for name, value, least in (("seed", seed, 0), ("images", images, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
             raise ValueError(f"{name}={value!r}; it must be an integer from {least} to 2**63 - 1")

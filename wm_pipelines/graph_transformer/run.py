@@ -18,6 +18,7 @@ from wm_pipelines.graph_transformer.tables import Table
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.runtime.readers import read_text
 from wm_pipelines.text.parsers import make_parser
@@ -51,6 +52,7 @@ def load(model: str) -> GraphTransformerPipeline:
     return pipeline
 
 
+@holding("out")
 def run(
     images: Sequence[str | os.PathLike],
     questions: Sequence[str],
@@ -85,8 +87,6 @@ def run(
     Raises:
         ValueError: before any pass; nothing is written then.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     if context is not None and table is not None:
         raise ValueError("`context` and `table` exclude each other; give one of them")
     if type(top_k) is not int or top_k < 1:

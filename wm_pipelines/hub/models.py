@@ -1,9 +1,12 @@
 """The base class of modules that a method adds: diffusers' own, from safetensors alone."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from diffusers import ModelMixin
 
+from wm_pipelines.hub.checking import check_folder, check_values, translated
 from wm_pipelines.hub.stock import safetensors_only
 
 
@@ -16,6 +19,24 @@ class WMModel(ModelMixin):
         """As in diffusers.
 
         Raises:
-            ValueError: pickled weights or code were asked for.
+            ValueError: pickled weights or code were asked for, or a file is damaged or says what no model can be.
         """
-        return super().from_pretrained(pretrained_model_name_or_path, **safetensors_only(kwargs, may_be_none=True))
+        kwargs = safetensors_only(kwargs, may_be_none=True)
+        with translated(pretrained_model_name_or_path):
+            folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+            if os.path.isdir(folder):
+                check_folder(folder)
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> Any:
+        """As in diffusers.
+
+        Raises:
+            ValueError: no configuration, a value of another type than the model takes, or one that makes no model.
+        """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"`config` must be a configuration, got {type(config).__name__}")
+        check_values(cls, config)
+        with translated(f"the configuration of {cls.__name__}"):
+            return super().from_config(config, **kwargs)

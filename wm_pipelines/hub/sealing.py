@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig
 from wm_pipelines.hub import store
 from wm_pipelines.hub.cards import write_card
 from wm_pipelines.methods import methods
-from wm_pipelines.runtime.files import write_atomic
+from wm_pipelines.runtime.claims import holding
+from wm_pipelines.runtime.files import atomic_folder, write_atomic
 
 
+@holding("out")
 def seal_run(
     run: str | os.PathLike,
     out: str | os.PathLike,
@@ -52,17 +53,12 @@ def seal_run(
         evaluation=_evaluations(evaluation),
         **method.record(task, training.recipe.get("options", {})),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        partial = Path(temporary) / out.name
-        shutil.copytree(run / "export", partial)
+    with atomic_folder(out, whole=True) as partial:
+        shutil.copytree(run / "export", partial, dirs_exist_ok=True)
         for path in [partial, *partial.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
         config = store.seal(partial, config)
         write_card(partial)
-        if out.exists():
-            os.replace(out, Path(temporary) / "old")
-        os.replace(partial, out)
     if page is not None:
         _write_page(run, out, Path(page), config)
     return config

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from wm_pipelines.hub.checking import check_folder, translated
 from wm_pipelines.runtime.quiet import leave_out_superfluous_lines
 
 T = TypeVar("T")
@@ -20,16 +21,28 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
         kwargs: passed to `from_pretrained`, for example `dtype`.
 
     Raises:
-        ValueError: pickled weights were asked for.
+        ValueError: pickled weights were asked for, or a file is damaged or says what no model can be.
         OSError: there are no safetensors.
     """
-    return kind.from_pretrained(folder, **_inside(subfolder), **safetensors_only(kwargs), **_no_code(kind))
+    return _load(kind, folder, subfolder, safetensors_only(kwargs))
 
 
 def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:
-    """What has no weights: a tokenizer, scheduler, processor or configuration. Arguments as `load_model`."""
+    """What has no weights: a tokenizer, scheduler, processor or configuration. Arguments as `load_model`.
+
+    Raises:
+        ValueError: code was asked for, or a file is damaged.
+    """
     refuse_code(kwargs)
-    return kind.from_pretrained(folder, **_inside(subfolder), **kwargs, **_no_code(kind))
+    return _load(kind, folder, subfolder, kwargs)
+
+
+def _load(kind: type[T], folder: str | os.PathLike, subfolder: str | None, kwargs: dict[str, Any]) -> T:
+    inner = os.path.join(folder, subfolder or "")
+    with translated(inner):
+        if os.path.isdir(inner):
+            check_folder(inner)
+        return kind.from_pretrained(folder, **_inside(subfolder), **kwargs, **_no_code(kind))
 
 
 def safetensors_only(kwargs: dict[str, Any], *, may_be_none: bool = False) -> dict[str, Any]:

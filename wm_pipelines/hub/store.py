@@ -14,6 +14,7 @@ from pathlib import Path
 
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 from wm_pipelines.runtime.files import sha256
+from wm_pipelines.runtime.tensors import check_safetensors
 
 EMBEDDED_ROOT = Path(str(files("wm_pipelines") / "embedded"))
 # Weights in component folders, and in the root under the names that loaders look for: repositories of real bases keep
@@ -31,7 +32,6 @@ VARIANTS = "*.*.safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".ipynb")
 REPO_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*\Z", re.ASCII)
-MAX_HEADER_BYTES = 100_000_000
 
 
 class HubError(OSError):
@@ -138,28 +138,6 @@ def verify(folder: str | os.PathLike) -> WMConfig:
         if foreign is not None:
             raise ValueError(f"{path} is {foreign}; remove it")
     return config
-
-
-def check_safetensors(path: str | os.PathLike) -> None:
-    """Check that a safetensors file is as long as its header says, without reading a tensor.
-
-    Raises:
-        ValueError: the file is truncated or has no valid header; names it.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
-        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError(f"{path} is truncated or not a safetensors file ({size} bytes, header cut off)")
-        try:
-            header = json.loads(file.read(length))
-            end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise ValueError(f"{path} has a corrupt safetensors header") from None
-    if size != 8 + length + end:
-        state = "truncated" if size < 8 + length + end else "longer than its header says"
-        raise ValueError(f"{path} is {state}: {size} bytes, the header promises {8 + length + end}")
 
 
 def check_weights(folder: str | os.PathLike) -> None:

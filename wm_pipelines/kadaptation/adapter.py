@@ -16,6 +16,7 @@ from wm_pipelines.adapters.kronecker.layer import AdaptedLinear
 
 NAME = "kadaptation"
 CONFIG_FILE = "adapter_config.json"
+LOADED = "_hf_peft_config_loaded"
 TARGETS = ("q_proj", "v_proj")  # of self-attention in every block of the image tower (section 3 of the paper)
 
 
@@ -39,22 +40,27 @@ def parameters(tower: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def remove(tower: nn.Module) -> tuple[dict[str, AdaptedLinear], Any]:
+def remove(tower: nn.Module) -> tuple[dict[str, AdaptedLinear], Any, bool]:
     """Gives the tower its own layers back; returns what `put_back` takes."""
+    loaded = getattr(tower, LOADED, False)
+    if loaded:  # transformers looks for the adapter's layers when it saves
+        setattr(tower, LOADED, False)
     layers = {name: module for name, module in tower.named_modules() if isinstance(module, AdaptedLinear)}
     for name, layer in layers.items():
         tower.set_submodule(name, layer.base_layer)
-    return layers, tower.__dict__.pop("peft_config", None)
+    return layers, tower.__dict__.pop("peft_config", None), loaded
 
 
-def put_back(tower: nn.Module, removed: tuple[dict[str, AdaptedLinear], Any]) -> None:
+def put_back(tower: nn.Module, removed: tuple[dict[str, AdaptedLinear], Any, bool]) -> None:
     """Undoes `remove`, whatever was put in since."""
     remove(tower)
-    layers, config = removed
+    layers, config, loaded = removed
     for name, layer in layers.items():
         tower.set_submodule(name, layer)
     if config is not None:
         tower.peft_config = config
+    if loaded:
+        setattr(tower, LOADED, True)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """KAdaptation from the command line: a folder of pictures per class makes a classifier, which reads more pictures."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,10 @@ from wm_pipelines.kadaptation.adapter import TARGETS
 from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 
 
+@holding("out")
 def run(
     train: Source | None = None,
     pictures: Sequence[Source] = (),
@@ -44,8 +45,6 @@ def run(
     Raises:
         ValueError: before anything is fitted; nothing is written then.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     if train is None and not pictures:
         raise ValueError("give train, pictures, or both; there is nothing to do")
     if validation is not None and train is None:

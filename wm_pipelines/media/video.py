@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ GIF_RATES = (100 / 65535, 50.0)
 
 VIDEO_RATES = (0.001, 1000.0)
 """Frames a second that every container keeps: within a thousandth, as they are read back."""
+
+
+_UNENDING = (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75")  # Matroska's segment and cluster
 
 
 class Frame(NamedTuple):
@@ -64,7 +67,7 @@ def check_gif_rate(fps: float, frames: int) -> None:
     Raises:
         ValueError: fps outside `GIF_RATES`, or more than 655.35 seconds: a picture that stays can't last longer.
     """
-    if not GIF_RATES[0] <= fps <= GIF_RATES[1]:
+    if not GIF_RATES[0] <= _rate(fps) <= GIF_RATES[1]:
         raise ValueError(f"fps={fps}; a GIF plays {GIF_RATES[0]:.4f} to {GIF_RATES[1]:g} frames a second")
     if frames / fps > 655.35:
         raise ValueError(f"fps={fps}: {frames} frames last {frames / fps:g} s; a GIF keeps up to 655.35 s")
@@ -87,7 +90,7 @@ def write_video(frames: Sequence[Picture], path: str | Path, fps: float = 8.0, q
     path = Path(path)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise ValueError(f"can't write a video as {path.name!r}: use a suffix among {', '.join(VIDEO_SUFFIXES)}")
-    if not VIDEO_RATES[0] <= fps <= VIDEO_RATES[1] or not 0 <= quality <= 51:
+    if not VIDEO_RATES[0] <= _rate(fps) <= VIDEO_RATES[1] or not 0 <= quality <= 51:
         rates = f"[{VIDEO_RATES[0]:g}, {VIDEO_RATES[1]:g}]"
         raise ValueError(f"fps={fps}, quality={quality}; fps must lie in {rates} and quality in [0, 51]")
     codec = "libvpx-vp9" if path.suffix.lower() == ".webm" else "libx264"
@@ -152,7 +155,7 @@ def pick_frames(path: str | Path, count: int, fps: float) -> torch.Tensor:
         ValueError: as `iter_video`; `count` below 1, fps not above 0; or a video that is too short.
     """
     path = Path(path)
-    if count < 1 or not 0 < fps < float("inf"):
+    if count < 1 or not 0 < _rate(fps) < float("inf"):
         raise ValueError(f"count={count}, fps={fps}; count must be at least 1 and fps above 0")
     rate = Fraction(float(fps))
     step = 1 / (rate.limit_denominator(1001) if fps >= VIDEO_RATES[0] else rate)
@@ -182,6 +185,12 @@ def pick_frames(path: str | Path, count: int, fps: float) -> torch.Tensor:
                     f"{float(after.time - start):g} s"
                 )
     return torch.stack(chosen)
+
+
+def _rate(fps: Any) -> float:
+    if isinstance(fps, bool) or not isinstance(fps, int | float | np.number | Fraction):
+        raise ValueError(f"`fps` must be a number of frames a second, got {fps!r}")
+    return float(fps)
 
 
 def _is_nearer(before: Frame, after: Frame, time: Fraction, number: int) -> bool:
@@ -255,6 +264,7 @@ class _Video:
         if not number:
             raise ValueError(f"{str(self.path)!r} holds no frame")
         self._check_end(ends, max(longest, 1 / self.rate if self.rate else 0))
+        _check_length(self.path, inside=True)
 
     def _time(self, frame: Any, number: int) -> Fraction:
         if frame.pts is not None and frame.time_base:
@@ -303,27 +313,51 @@ def _check_bytes(path: Path, size: int) -> None:
         )
 
 
-def _check_length(path: Path) -> None:
-    """ValueError if a Matroska, WebM or AVI file is shorter than it says: FFmpeg reads what is left without a word."""
+def _check_length(path: Path, inside: bool = False) -> None:
+    """ValueError if a Matroska, WebM or AVI file is shorter than it says: FFmpeg reads what is left without a word.
+
+    Args:
+        inside: look into a Matroska file that does not say how long it is.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(128)
-    promised = None
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        at, size = _vint(head, 4)
-        at += size or 0
-        if head[at : at + 4] == b"\x18\x53\x80\x67":
-            at, size = _vint(head, at + 4)
-            promised = None if size is None else at + size
-    elif head[:4] == b"RIFF" and head[8:11] == b"AVI":
-        promised = 8 + int.from_bytes(head[4:8], "little")
-    if promised is not None and promised > path.stat().st_size:
-        raise ValueError(f"{str(path)!r} is damaged: it has {path.stat().st_size} bytes of {promised}")
+        head = file.read(12)
+        if head.startswith(b"\x1a\x45\xdf\xa3"):
+            promised = _matroska_end(file, size, inside)
+        else:
+            promised = 8 + int.from_bytes(head[4:8], "little") if head[:4] == b"RIFF" and head[8:11] == b"AVI" else 0
+    if promised > size:
+        raise ValueError(f"{str(path)!r} is damaged: it has {size} bytes of {promised}")
+
+
+def _matroska_end(file: IO[bytes], size: int, inside: bool) -> int:
+    """Where the last element of a Matroska file ends, as it says itself.
+
+    Streams are written before anyone knows their length: there `inside` goes through the elements one by one.
+    """
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(12)
+        name = 5 - (head[0] >> 4).bit_length()
+        start, length = _vint(head, name)
+        if name > 4:
+            return 0
+        if start > len(head):  # it ends within a name or a length
+            return size + 1
+        if length is not None:
+            at += start + length
+        elif inside and head[:name] in _UNENDING:
+            at += start
+        else:
+            return 0
+    return at
 
 
 def _vint(data: bytes, at: int) -> tuple[int, int | None]:
     """(where it ends, its value) of a size in EBML; None for one that is not known."""
     length = 9 - data[at].bit_length() if at < len(data) else 9
     if length > 8 or at + length > len(data):
-        return len(data), None
+        return len(data) + 1, None
     value = int.from_bytes(data[at : at + length], "big") & ((1 << 7 * length) - 1)
     return at + length, None if value == (1 << 7 * length) - 1 else value

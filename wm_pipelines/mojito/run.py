@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from wm_pipelines.mojito.reporting import frames_tensor
 from wm_pipelines.mojito.trajectories import TIMED_FORMATS, load_trajectory, parse_object
 from wm_pipelines.mojito.values import frame_count, real, whole
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder
 
 SHEET = 8
@@ -40,6 +40,7 @@ def load(model: str = "diorama-video", base: str | None = None, verify: bool = T
     return pipeline
 
 
+@holding("out")
 def run(
     prompt: str,
     objects: Sequence[str | MotionObject] = (),
@@ -73,8 +74,6 @@ def run(
     Raises:
         ValueError: before any sampling; nothing is written then.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     if whole(seed) is None or not 0 <= whole(seed) < 2**63:
         raise ValueError(f"seed={seed!r}; it must be an integer from 0 to 2**63 - 1")
     if real(fps) is None:

@@ -18,6 +18,7 @@ from wm_pipelines.mojito.formats import ati, boxes, canonical, points, reading, 
 from wm_pipelines.mojito.objects import MotionObject, text
 from wm_pipelines.mojito.values import array, brief, frame_count, pair
 from wm_pipelines.runtime.files import atomic, read_data
+from wm_pipelines.runtime.readers import decode_text
 
 Place = Callable[[np.ndarray, int], np.ndarray]
 """A function of `formats.timing`: a track `(K, 2)` and a number of frames F to places `(F, 2)`."""
@@ -65,10 +66,13 @@ def load_trajectory(path: str | Path, format: str = "json", **options: Any) -> l
         ValueError: a file that is not there or not of the format, with its name in the message.
     """
     data = read_data(path)
+    if format != "ati":
+        try:
+            data = decode_text(data)
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} {str(error).removeprefix('it ')}, so it is not of {format!r}") from None
     try:
-        return read_trajectory(data if format == "ati" else data.decode("utf-8"), format, **options)
-    except UnicodeDecodeError:
-        raise ValueError(f"{str(path)!r} is no text of UTF-8, so it is not a file of {format!r}") from None
+        return read_trajectory(data, format, **options)
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from None
 

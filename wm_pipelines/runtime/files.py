@@ -3,10 +3,12 @@
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from wm_pipelines.runtime.claims import beside, check_folder, claimed, real, work_folder
+from wm_pipelines.runtime.swapping import merge_folder, replace_folder
 
 LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin"})
 """What systems leave in people's folders, in small letters; names that begin with a dot are such too."""
@@ -14,37 +16,37 @@ LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffix, that replaces `path` only if the block ends well."""
-    temporary = _beside(path)
-    temporary.touch(exist_ok=False)
-    try:
+    """A temporary path, with the name of `path`, that replaces `path` only if the block ends well."""
+    with work_folder(path) as aside:
+        temporary = aside / Path(path).name
+        temporary.touch()
         yield temporary
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(target: str | os.PathLike, last: str | None = None) -> Iterator[Path]:
-    """A new folder beside `target` whose files move there only if the block ends well; other files there stay.
+def atomic_folder(target: str | os.PathLike, last: str | None = None, whole: bool = False) -> Iterator[Path]:
+    """A new folder whose files come to `target` only if the block ends well, those that replace others by one rename
+    (`runtime.swapping`); no other run may write there meanwhile.
 
     Args:
-        last: name of the file that moves last, the one that speaks about the others.
+        last: name of the file that speaks about the others, which comes last where files come one by one.
+        whole: what the folder held goes; by default other files there stay.
 
     Raises:
-        ValueError: `target` is a file.
+        ValueError: `target` is a file, can't be written, or is held by another run.
     """
-    target = Path(target)
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{str(target)!r} is a file; name a folder")
-    # Inside a folder that is there, for it may be a mount point; either way a rename stays on one disk.
-    temporary = target / f".{secrets.token_hex(4)}" if target.is_dir() else _beside(target)
-    temporary.mkdir()
-    try:
-        yield temporary
-        _move(temporary, target, last)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    path = real(check_folder(target, "folder"))
+    with claimed(target):
+        # Inside a folder that is a mount point: either way a rename stays on one disk.
+        with work_folder(path if beside(path) else path / path.name) as aside:
+            partial = aside / (path.name or "root")
+            partial.mkdir()
+            yield partial
+            if whole and beside(path):
+                replace_folder(partial, path)
+            else:
+                merge_folder(partial, path, last)
 
 
 def write_atomic(path: Path, text: str) -> Path:
@@ -98,16 +100,6 @@ def _beside(path: str | os.PathLike) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: it makes private files, while what we write follows the user's umask like any other.
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-
-
-def _move(source: Path, target: Path, last: str | None) -> None:
-    if not target.exists():
-        os.rename(source, target)
-        return
-    for path in sorted((p for p in source.rglob("*") if p.is_file()), key=lambda p: p.name == last):
-        destination = target / path.relative_to(source)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, destination)
 
 
 def read_data(path: str | Path, most: int = 64 * 2**20) -> bytes:

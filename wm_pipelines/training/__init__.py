@@ -30,7 +30,9 @@ two CPU processes where there is no GPU (accelerate's own `--cpu` starts a singl
 rank; two processes with `batch_size` b equal one process with `grad_accum` 2 of b.
 """
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ import torch
 
 from wm_pipelines.config import TrainingRecord
 from wm_pipelines.methods import load, recipes, tasks
+from wm_pipelines.runtime.claims import check_folder, claimed
 
 from .engine import load_state, train
 from .recipe import Recipe, check_keys, load_recipe
@@ -78,4 +81,6 @@ def train_main(
     recipe = load_recipe(recipe_path_or_none or recipe_path(name), overrides)
     if recipe.task != name:
         raise ValueError(f"the recipe is for task {recipe.task!r}, but {name!r} was asked for")
-    return train(build(recipe), recipe, out)
+    first = os.environ.get("RANK", "0") == "0"
+    with claimed(check_folder(out)) if first else nullcontext():  # before tasks render or load what they learn from
+        return train(build(recipe), recipe, out)

@@ -4,6 +4,7 @@ import atexit
 import fcntl
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,8 +14,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, gather_object, parse_flag_from_env, reduce
+from safetensors import SafetensorError
 
 from wm_pipelines.config import TrainingRecord
+from wm_pipelines.runtime.claims import claimed
+from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 
 from . import record as facts
@@ -170,16 +174,21 @@ def _loop(
                 line = {"step": done, "lr": learning_rate(step, recipe), "time": elapsed, **_means(window, place)}
                 window = []
                 if place.is_main_process:
-                    append_log(root / "log.jsonl", line)
+                    with _writing(root, run["step"]):
+                        append_log(root / "log.jsonl", line)
                     if on_log:
                         on_log(done, line)
             show(done, line)
             if saving:
-                run |= {"step": done, "wall_time_s": spent + time.monotonic() - began}
+                now = run | {"step": done, "wall_time_s": spent + time.monotonic() - began}
                 if place.is_main_process:
-                    states.save_state(root / "state", done, trainer.tensors(), run)
+                    with _writing(root, run["step"]):
+                        states.save_state(root / "state", done, trainer.tensors(), now)
+                run |= now
                 place.wait_for_everyone()
             if stopping:
+                if place.is_main_process:
+                    print(f"stopped at step {done} of {recipe.steps}; its state is saved in {root}", file=sys.stderr)
                 raise SystemExit(128 + (stop[0] if stop else signal.SIGTERM))
 
 
@@ -218,12 +227,10 @@ def _finish(trainer: Trainer, run: dict[str, Any], root: Path, place: PartialSta
         stages=stages,
     )
     if place.is_main_process:
-        temporary = root / "export.tmp"
-        temporary.mkdir()
-        with trainer.averaged():
-            trainer.task.export(temporary)
-        states.replace(temporary, root / "export")
-        states.write_json(root / "record.json", record.model_dump(mode="json"))
+        with _writing(root, run["step"]):
+            with trainer.averaged(), atomic_folder(root / "export", whole=True) as partial:
+                trainer.task.export(partial)
+            states.write_json(root / "record.json", record.model_dump(mode="json"))
     place.wait_for_everyone()
     return record
 
@@ -260,4 +267,14 @@ def _locked(root: Path, place: PartialState) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"folder {str(root)!r} is in use by another training process") from None
+        with claimed(root):
+            yield
+
+
+@contextmanager
+def _writing(root: Path, kept: int) -> Iterator[None]:
+    """Says which state stays where nothing can be written: a full disk."""
+    try:
         yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"can't write into {str(root)!r}: {error}; the last saved state is of step {kept}") from error

@@ -61,13 +61,17 @@ def save_state(root: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     files = {}
-    for stem, named in tensors.items():
-        path = temporary / f"{stem}.safetensors"
-        save_file(_unshared(named), path)
-        sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_json(temporary / "state.json", {**scalars, "format": FORMAT, "step": step, "files": files})
-    sync(temporary)
+    try:
+        for stem, named in tensors.items():
+            path = temporary / f"{stem}.safetensors"
+            save_file(_unshared(named), path)
+            sync(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_json(temporary / "state.json", {**scalars, "format": FORMAT, "step": step, "files": files})
+        sync(temporary)
+    except Exception:  # a full disk, which half a state would keep full
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     replace(temporary, final)
     for other in _steps(root):
         if other != final:

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 
 from wm_pipelines.dynamics.pictures import check_actions
-from wm_pipelines.dynamics.run import check_out, load, on_accelerator
+from wm_pipelines.dynamics.run import load, on_accelerator
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.world_model.outputs import WorldModelOutput
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
 from wm_pipelines.world_model.selection import LIKELIHOOD
 
 
+@holding("out")
 def run(
     source: str | os.PathLike,
     actions: Sequence[str],
@@ -40,7 +42,6 @@ def run(
     Raises:
         ValueError: before any pass; nothing is written then.
     """
-    check_out(out)
     picture, said = load_image(source), check_actions(list(actions), len(actions))
     pipeline = AutoWMPipeline.from_pretrained(model, base=base)
     if not isinstance(pipeline, WorldModelPipeline):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from wm_pipelines.runtime.limits import limit
+from wm_pipelines.runtime.patterns import check_patterns
+
 __all__ = ["KroneckerConfig"]
+
+MAX_SIZE = limit("ADAPTER_SIZE", 16384)
+"""Of n, r and the number of terms: factors grow with each, and are made before weights are read."""
 
 
 @dataclass
@@ -70,6 +75,8 @@ class KroneckerConfig(PeftConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
+            if value > MAX_SIZE:
+                raise ValueError(f"`{name}` must be at most {MAX_SIZE} (WM_MAX_ADAPTER_SIZE), got {value!r}")
         for name, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
             if not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
                 raise ValueError(f"`{name}`: alpha must be finite and above 0, got {alpha!r}")
@@ -78,13 +85,8 @@ class KroneckerConfig(PeftConfig):
         for name, allowed in (("bias", ("none", "own", "shared")), ("init", ("default", "authors_release"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
-        if isinstance(self.shared_sets, dict):
-            for pattern in self.shared_sets:
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    raise ValueError(f"`shared_sets`: {pattern!r} is not a regular expression: {error}") from None
-        elif self.shared_sets not in ("target", "all", "none"):
+        check_patterns(self)
+        if not isinstance(self.shared_sets, dict) and self.shared_sets not in ("target", "all", "none"):
             raise ValueError(
                 f"`shared_sets` must be 'target', 'all', 'none' or a dict regex -> set, got {self.shared_sets!r}"
             )

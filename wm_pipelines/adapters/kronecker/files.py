@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.hub.checking import check_values, read_config
+from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.patterns import check_patterns
+from wm_pipelines.runtime.tensors import read_tensors
 
 from .config import KroneckerConfig
 from .layer import AdaptedLinear
 
-__all__ = ["inject", "load_adapter", "read_adapter", "read_tensors", "save_adapter"]
+__all__ = ["inject", "load_adapter", "read_adapter", "save_adapter"]
 
 _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -45,38 +47,14 @@ def save_adapter(
     if not isinstance(known.get(adapter_name), KroneckerConfig):
         raise ValueError(f"no Kronecker adapter {adapter_name!r} in the model; it has {sorted(known)}")
     folder = Path(folder)
-    if folder.is_file():
-        raise ValueError(f"`folder` must be a folder, {folder} is a file")
-    folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name)
     state = {_PREFIX + key.removeprefix(_PREFIX): t.detach().to("cpu", dtype).contiguous() for key, t in state.items()}
     fields = {k: sorted(v) if isinstance(v, set) else v for k, v in known[adapter_name].to_dict().items()}
     text = json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True)
-    with atomic(folder / _WEIGHTS) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
-    with atomic(folder / _CONFIG) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with atomic_folder(folder, last=_CONFIG) as partial:
+        save_file(state, partial / _WEIGHTS, metadata={"format": "pt"})
+        (partial / _CONFIG).write_text(text, encoding="utf-8")
     return folder
-
-
-def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        ValueError: there is no such file, or it is of another format. Pickles can run code when they are read, so they
-            are never opened here.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} can't be read: {error}. Only safetensors files are; convert a torch pickle yourself, once: "
-            "save_file({k: v.clone().contiguous() for k, v in torch.load(old, weights_only=True).items()}, new), with "
-            "save_file from safetensors.torch"
-        ) from error
 
 
 def read_adapter(folder: str | os.PathLike, kind: type[PeftConfig]) -> tuple[PeftConfig, dict[str, torch.Tensor]]:
@@ -90,8 +68,13 @@ def read_adapter(folder: str | os.PathLike, kind: type[PeftConfig]) -> tuple[Pef
         if not (folder / name).is_file():
             raise ValueError(f"`folder` {folder} has no {name}")
     try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # PEFT checks nothing, so broken JSON gives errors of any kind
+        values = read_config(folder / _CONFIG)
+        values.pop("runtime_config", None)
+        if values.get("peft_type") == kind().peft_type.value:
+            check_values(kind, values)
+        config = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**values))
+        check_patterns(config)
+    except Exception as error:  # PEFT checks nothing, so values of other types give errors of any kind
         raise ValueError(f"{folder / _CONFIG} is not a PEFT config: {error}") from error
     if not isinstance(config, kind):
         found = getattr(config.peft_type, "value", config.peft_type)

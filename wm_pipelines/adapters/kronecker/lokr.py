@@ -6,7 +6,6 @@ that is a sum of n_out Kronecker terms whose A_k = e_k w1[k, :] has rank one, an
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,13 +16,14 @@ from pathlib import Path
 import torch
 from peft import LoKrConfig
 from peft.utils.other import get_pattern_key
-from safetensors import safe_open
 from torch import nn
 
 from wm_pipelines.kernels import kronecker_lora_factors
+from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.tensors import open_tensors, read_tensors
 
 from .config import KroneckerConfig
-from .files import inject, read_adapter, read_tensors
+from .files import inject, read_adapter
 from .names import in_model
 from .targets import supported_base
 
@@ -86,8 +86,9 @@ def load_lokr(
         names, groups = _group({key.removeprefix("base_model.model."): t for key, t in tensors.items()}, path), {}
         known, said = {name for name, _ in model.named_modules()}, {}
         for name, parts in names.items():
-            r = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
+            r = _above_zero("r", config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r))
             alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.alpha)
+            alpha = _above_zero("alpha", alpha)
             groups[in_model(name, known)] = _factors(name, parts, alpha / r)
             if _whole(parts) and alpha != r:
                 said[name] = f"r={r} and alpha={alpha:g}"
@@ -99,6 +100,12 @@ def load_lokr(
     for name, factors in groups.items():
         _check_fits(model, name, factors)
     return inject(model, *_as_kronecker(groups), adapter_name, str(path))
+
+
+def _above_zero(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"`{name}` of a LoKr adapter must be a number above 0, got {value!r}")
+    return value
 
 
 def _group(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -197,11 +204,11 @@ def _other_scales(path: Path, groups: dict[str, dict[str, torch.Tensor]]) -> dic
 
 def _header(path: Path) -> tuple[float | None, float | None]:
     """(rank, alpha) that the header of a safetensors file names, as Kohya's trainers, PEFT or diffusers write it."""
-    with safe_open(path, "pt") as file:
+    with open_tensors(path) as file:
         stored = dict(file.metadata() or {})
     for value in list(stored.values()):
         try:
-            nested = json.loads(value)
+            nested = parse_json(value)
         except ValueError:
             continue
         if isinstance(nested, dict):  # `lora_adapter_metadata`: {"unet.r": 8, "unet.lora_alpha": 4, …}

@@ -13,8 +13,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from wm_pipelines.runtime.tensors import read_tensors
+
 from .config import KroneckerConfig
-from .files import inject, read_tensors
+from .files import inject
 
 __all__ = ["load_pevit"]
 

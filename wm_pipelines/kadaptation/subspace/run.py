@@ -17,6 +17,7 @@ from wm_pipelines.kadaptation.subspace.groups import block_groups
 from wm_pipelines.kadaptation.subspace.results import LIDResult
 from wm_pipelines.kadaptation.subspace.training import ClassificationTask, Labelled
 from wm_pipelines.media.pictures import load_image
+from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 
@@ -67,6 +68,7 @@ def split_classes(classes: dict[str, list[Path]]) -> list[list[tuple[Path, int]]
     return parts
 
 
+@holding("out")
 def run(
     pictures: str | os.PathLike,
     base: str,
@@ -92,8 +94,6 @@ def run(
     for name, value in (("steps", steps), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name}={value}; it must be an integer above 0")
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
     classes = files_of_classes(pictures)
     folder = hub.resolve(base)
     kind = model_type(folder)
