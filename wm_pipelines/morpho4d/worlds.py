@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from wm_pipelines.diorama.cameras import camera_matrices
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Camera, Scene, SceneObject
