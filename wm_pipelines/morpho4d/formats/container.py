@@ -139,7 +139,8 @@ def read_4dgs(path: str | os.PathLike, up: str | None = None) -> Container:
     with opened(path) as data:
         try:
             _check_sizes(data)
-            scene = fourdgs.read(data, recover_truncated=False)
+            with np.errstate(all="ignore"):
+                scene = fourdgs.read(data, recover_truncated=False)
             says = scene.header.attributes.get("coordinate_system")
         except ValueError:
             raise

@@ -83,6 +83,7 @@ def _whole(value: Any, what: str, least: int = 0) -> int:
 class _Document:
     def __init__(self, document: dict[str, Any], binary: bytes, size: int):
         self.document, self.binary, self.budget = document, binary, Budget(size)
+        self.used: set[int] = set()
         self.lists = {kind: _objects(document, kind) for kind in _LISTS if kind in document}
 
     def parts(self) -> tuple[Part, ...]:
@@ -110,6 +111,7 @@ class _Document:
                 raise ValueError(f"its node {number} is animated and has children; only a mesh may move")
             local = _placed(node)
             if "mesh" in node:
+                self._once(node["mesh"])
                 found += self._mesh(node, len(found), above, local, keys)
             open_nodes += [(child, _under(above, local), depth + 1) for child in reversed(children)]
         if not found:
@@ -117,6 +119,11 @@ class _Document:
         if len({part.splats.degree for part in found}) > 1:
             raise ValueError("its primitives have harmonics of different degrees")
         return tuple(found)
+
+    def _once(self, mesh: Any) -> None:
+        if mesh in self.used:
+            raise ValueError(f"its mesh {mesh} belongs to two nodes; instances are not read")
+        self.used.add(_whole(mesh, "the mesh of a node"))
 
     def _mesh(self, node: dict, number: int, above: tuple, local: tuple, keys: dict) -> list[Part]:
         found: list[Part] = []

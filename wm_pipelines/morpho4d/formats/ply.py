@@ -183,7 +183,7 @@ def _splats(rows: np.ndarray) -> Splats:
     if len(rest) not in counts or set(rest) != {f"f_rest_{n}" for n in range(len(rest))}:
         raise ValueError(f"it has {len(rest)} properties f_rest_*; allowed: {counts}, numbered from 0")
     higher = _columns(rows, tuple(f"f_rest_{n}" for n in range(len(rest))))
-    higher = higher.reshape(len(rows), 3, -1).transpose(1, 2)  # red, green, blue, each (N, K - 1)
+    higher = higher.reshape(len(rows), 3, len(rest) // 3).transpose(1, 2)  # red, green, blue, each (N, K - 1)
     logs, logits = _columns(rows, _SCALE), _columns(rows, ("opacity",))[:, 0]
     for name, values, most in (("scale", logs, math.log(1e30)), ("opacity", logits, math.inf)):
         if values.isnan().any() or (values.abs() > most).any():
