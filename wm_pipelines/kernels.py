@@ -2,6 +2,12 @@
 
 from importlib.util import find_spec
 
+from custom_kernels.gaussians.op import composite_gaussians
+from custom_kernels.gaussians.projection import Projected, project_gaussians
+from custom_kernels.gaussians.reference import composite_gaussians_reference
+from custom_kernels.gaussians.tiles import assemble as assemble_tiles
+from custom_kernels.gaussians.tiles import buckets as gaussian_buckets
+from custom_kernels.gaussians.tiles import tile_origins
 from custom_kernels.kronecker_linear.forms import (
     folding_pays,
     kronecker_delta,
@@ -23,8 +29,13 @@ from custom_kernels.temporal_motion_attention.reference import temporal_motion_a
 __all__ = [
     "MotionAttention",
     "MotionAttentionMaps",
+    "Projected",
+    "assemble_tiles",
     "box_masks",
+    "composite_gaussians",
+    "composite_gaussians_reference",
     "folding_pays",
+    "gaussian_buckets",
     "has_triton_kernels",
     "kronecker_delta",
     "kronecker_linear",
@@ -33,8 +44,10 @@ __all__ = [
     "kronecker_weight",
     "motion_attention",
     "motion_attention_reference",
+    "project_gaussians",
     "temporal_motion_attention",
     "temporal_motion_attention_reference",
+    "tile_origins",
 ]
 
 

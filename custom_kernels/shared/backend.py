@@ -12,7 +12,7 @@ import torch
 __all__ = ["on_device_of", "use_triton"]
 
 
-def _missing(x: torch.Tensor) -> str | None:
+def _missing(x: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> str | None:
     """Why the kernels can't take `x`; None where they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
@@ -20,8 +20,9 @@ def _missing(x: torch.Tensor) -> str | None:
         return "`x` is on the CPU, where the kernels run only under TRITON_INTERPRET=1"
     if x.device.type not in ("cpu", "cuda"):
         return f"`x` is on {x.device.type}; the kernels run on CUDA and ROCm devices"
-    if x.device.type == "cuda" and x.dtype not in (torch.float16, torch.bfloat16):
-        return f"`x` is {x.dtype}; on a GPU the kernels multiply float16 and bfloat16"
+    if x.device.type == "cuda" and x.dtype not in dtypes:
+        names = " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        return f"`x` is {x.dtype}; on a GPU the kernels multiply {names}"
     return None
 
 
@@ -30,11 +31,17 @@ def on_device_of(x: torch.Tensor) -> AbstractContextManager:
     return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()
 
 
-def use_triton(backend: str, x: torch.Tensor, refused: str | None) -> bool:
+def use_triton(
+    backend: str,
+    x: torch.Tensor,
+    refused: str | None,
+    dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16),
+) -> bool:
     """Whether the Triton kernels take this call: with "auto", where they can and `x` is on a GPU.
 
     Args:
         refused: why the operation's own kernels can't take this call; None where they can.
+        dtypes: what its kernels multiply on a GPU.
 
     Raises:
         ValueError: an unknown `backend` or `WM_KERNELS`, or Triton demanded where it can't run.
@@ -47,8 +54,8 @@ def use_triton(backend: str, x: torch.Tensor, refused: str | None) -> bool:
     if mode == "off" or backend == "torch":
         return False
     if backend == "auto" and mode == "auto":
-        return x.device.type == "cuda" and _missing(x) is None and refused is None
-    reason = _missing(x) or refused
+        return x.device.type == "cuda" and _missing(x, dtypes) is None and refused is None
+    reason = _missing(x, dtypes) or refused
     if reason is not None:
         raise ValueError(f"the Triton kernels can't be used: {reason}")
     return True

@@ -1,12 +1,15 @@
 """`Scene4D`: Gaussians that move, the cameras that saw them, and what their objects are called."""
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, PosedGaussians
 from wm_pipelines.morpho4d.motion import Motion
+from wm_pipelines.morpho4d.rendering import RenderedScene, render_posed
 
 
 @dataclass
@@ -61,6 +64,57 @@ class Scene4D:
         number = (g.is_dynamic.cumsum(0) - 1)[rows[moving]]
         moved = self.motion.pose(number, means[moving], quats[moving], times[moving])
         return means.index_copy(0, moving, moved[0]), quats.index_copy(0, moving, moved[1])
+
+    def render(
+        self,
+        camera: int | tuple[torch.Tensor, torch.Tensor] = 0,
+        times: Sequence[float] | None = None,
+        size: tuple[int, int] | None = None,
+        backend: str = "auto",
+    ) -> RenderedScene:
+        """Plays the scene.
+
+        Args:
+            camera: number of one of the scene's own, or (K, T_cw): (3, 3) in pixels, and world to camera (4, 4), or
+                (T', 4, 4) for a camera that moves.
+            times: T' times in frames; None: every frame.
+            size: (height, width); None: that of the scene's cameras. Another one scales the intrinsics of the scene's
+                own cameras; a K that is given is taken as it is.
+            backend: "auto", "torch", "triton" or "gsplat".
+
+        Raises:
+            ValueError: no such camera, shapes or numbers that do not fit, or an unusable backend.
+        """
+        times = [float(t) for t in (range(self.frames) if times is None else times)]
+        if not times or not all(map(math.isfinite, times)):
+            raise ValueError(f"`times` is {times}; give one finite time or more")
+        k, poses, size = self._camera(camera, times, size)
+        with torch.no_grad():
+            shown = [
+                render_posed(self.at(t), k, pose, size, self.background, self.dilation, backend)
+                for t, pose in zip(times, poses, strict=True)
+            ]
+        return RenderedScene.stack(shown)
+
+    def _camera(self, camera, times: list[float], size) -> tuple[torch.Tensor, Sequence[torch.Tensor], tuple]:
+        own = self.cameras
+        size = own.size if size is None else tuple(size)
+        if len(size) != 2 or not all(isinstance(s, int) and 1 <= s <= 16384 for s in size):
+            raise ValueError(f"`size` is {size!r}; (height, width) in whole pixels, 1 to 16384")
+        if isinstance(camera, int):
+            if not 0 <= camera < len(own):
+                raise ValueError(f"`camera` is {camera}; the scene has cameras 0 to {len(own) - 1}")
+            scale = torch.tensor([size[1] / own.size[1], size[0] / own.size[0], 1.0])
+            return own.K[camera] * scale[:, None], [own.at(camera, t)[1] for t in times], size
+        k, pose = camera
+        k, pose = torch.as_tensor(k, dtype=torch.float32), torch.as_tensor(pose, dtype=torch.float32)
+        pose = pose.expand(len(times), 4, 4) if pose.dim() == 2 else pose
+        if k.shape != (3, 3) or pose.shape != (len(times), 4, 4):
+            raise ValueError(
+                f"`camera` is of K {tuple(k.shape)} and T_cw {tuple(pose.shape)}; it must be (3, 3), and (4, 4) or "
+                f"({len(times)}, 4, 4) for these times"
+            )
+        return k, pose, size
 
     def check(self) -> None:
         """Raises ValueError where the parts are not as the class says, or do not fit each other."""

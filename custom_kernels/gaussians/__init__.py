@@ -1,0 +1,1 @@
+"""Gaussians in the picture plane, blended front to back over small tiles."""
