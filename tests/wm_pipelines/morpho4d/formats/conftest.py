@@ -1,8 +1,11 @@
 """Gaussians and clips to write: seeded, of every degree, with objects that move."""
 
+import json
 import os
+import select
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +118,89 @@ def splat_transform(node_modules):
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
+
+
+class Browser:
+    """Headless Chromium by its debugging pipe: pages that are opened, asked and clicked on."""
+
+    def __init__(self, program):
+        (self.read, theirs_out), (theirs_in, self.write) = os.pipe(), os.pipe()
+        self.profile = tempfile.mkdtemp()
+
+        def pipes():  # 3 is what it reads, 4 what it writes
+            low, high = os.dup(theirs_in), os.dup(theirs_out)
+            os.dup2(low, 3)
+            os.dup2(high, 4)
+
+        flags = "--headless --no-sandbox --remote-debugging-pipe --enable-unsafe-swiftshader --use-angle=swiftshader"
+        flags += " --disable-dev-shm-usage --no-first-run --force-device-scale-factor=1 --window-size=1000,800"
+        self.process = subprocess.Popen(
+            [program, *flags.split(), f"--user-data-dir={self.profile}"],
+            close_fds=False,
+            preexec_fn=pipes,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.number, self.buffer, self.events = 0, b"", []
+        page = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        if hasattr(self, "session"):
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._next()
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def _next(self):
+        while b"\0" not in self.buffer:
+            ready, _, _ = select.select([self.read], [], [], 120)
+            assert ready, "the browser does not answer"
+            found = os.read(self.read, 2**20)
+            assert found, "the browser has ended"
+            self.buffer += found
+        message, _, self.buffer = self.buffer.partition(b"\0")
+        return json.loads(message)
+
+    def open(self, path):
+        """Opens a page and waits for it; afterwards `events` has what happened meanwhile."""
+        self.events.clear()
+        self.send("Page.navigate", url=path.absolute().as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+
+    def ask(self, expression):
+        """The value of an expression in the page."""
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def mouse(self, kind, x, y):
+        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.profile, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium: what CHROMIUM names, or one on the path; else the test is skipped."""
+    names = (os.environ.get("CHROMIUM"), "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if name and (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("needs a Chromium: on the path, or named by CHROMIUM")
+    browser = Browser(program)
+    yield browser
+    browser.close()

@@ -10,10 +10,11 @@ from wm_pipelines.morpho4d.formats import glb, ply, spz
 from wm_pipelines.morpho4d.formats.clip import Clip
 from wm_pipelines.morpho4d.formats.container import read_4dgs, write_4dgs
 from wm_pipelines.morpho4d.formats.glb_reader import read_glb
-from wm_pipelines.morpho4d.formats.harmonics import basis, turned
+from wm_pipelines.morpho4d.formats.harmonics import turned
 from wm_pipelines.morpho4d.formats.rigid import rigid_part, rigid_scene
 from wm_pipelines.morpho4d.formats.splat import order, read_splat, write_splat
 from wm_pipelines.morpho4d.formats.splats import UPS, Splats, joined
+from wm_pipelines.morpho4d.harmonics import basis
 from wm_pipelines.morpho4d.quaternions import matrices, rotate, unit
 from wm_pipelines.runtime.random import keyed
 
