@@ -21,7 +21,7 @@ UP = "y"
 EXTENSION = "KHR_gaussian_splatting"
 MAGIC, JSON_CHUNK, BIN_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 FLOAT, BYTE = 5126, 5121
-POINTS = 0
+POINTS, ARRAY_BUFFER = 0, 34962
 
 
 def attribute(name: str) -> str:
@@ -99,13 +99,13 @@ def _with_up(part: Part) -> Part:
 def _primitive(writer: "_Writer", splats: Splats) -> dict[str, Any]:
     colour = torch.cat([splats.rgb, splats.opacities[:, None]], dim=1).clamp(0, 1)
     attributes = {
-        "POSITION": writer.add(splats.means.numpy(), bounds=True),
-        "COLOR_0": writer.add((colour * 255).round().numpy().astype(np.uint8), normalized=True),
-        attribute("ROTATION"): writer.add(splats.quats[:, [1, 2, 3, 0]].numpy()),
-        attribute("SCALE"): writer.add(splats.scales.numpy()),
-        attribute("OPACITY"): writer.add(splats.opacities[:, None].numpy()),
+        "POSITION": writer.add(splats.means.numpy(), True, bounds=True),
+        "COLOR_0": writer.add((colour * 255).round().numpy().astype(np.uint8), True, normalized=True),
+        attribute("ROTATION"): writer.add(splats.quats[:, [1, 2, 3, 0]].numpy(), True),
+        attribute("SCALE"): writer.add(splats.scales.numpy(), True),
+        attribute("OPACITY"): writer.add(splats.opacities[:, None].numpy(), True),
     }
-    attributes |= {harmonic(n): writer.add(splats.sh[:, n].numpy()) for n in range(splats.sh.shape[1])}
+    attributes |= {harmonic(n): writer.add(splats.sh[:, n].numpy(), True) for n in range(splats.sh.shape[1])}
     extension = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
     return {"mode": POINTS, "attributes": attributes, "extensions": {EXTENSION: extension}}
 
@@ -118,8 +118,12 @@ class _Writer:
         self.views: list[dict[str, Any]] = []
         self.accessors: list[dict[str, Any]] = []
 
-    def add(self, array: np.ndarray, bounds: bool = False, normalized: bool = False) -> int:
-        """The accessor of an array (count, components) of float32 or bytes."""
+    def add(self, array: np.ndarray, vertices: bool = False, bounds: bool = False, normalized: bool = False) -> int:
+        """The accessor of an array (count, components) of float32 or bytes.
+
+        Args:
+            vertices: whether it goes to the graphics card. bounds: adds minimum and maximum.
+        """
         kind = "SCALAR" if array.shape[1] == 1 else f"VEC{array.shape[1]}"
         component = BYTE if array.dtype == np.uint8 else FLOAT
         accessor = {"bufferView": len(self.views), "componentType": component, "count": len(array), "type": kind}
@@ -128,7 +132,8 @@ class _Writer:
         if bounds:
             accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
         raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
-        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)})
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
+        self.views.append(view | {"target": ARRAY_BUFFER} if vertices else view)
         self.data += raw + bytes(-len(raw) % 4)
         self.accessors.append(accessor)
         return len(self.accessors) - 1
