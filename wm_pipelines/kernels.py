@@ -6,8 +6,7 @@ from custom_kernels.gaussians.op import composite_gaussians
 from custom_kernels.gaussians.projection import Projected, project_gaussians
 from custom_kernels.gaussians.reference import composite_gaussians_reference
 from custom_kernels.gaussians.tiles import assemble as assemble_tiles
-from custom_kernels.gaussians.tiles import buckets as gaussian_buckets
-from custom_kernels.gaussians.tiles import tile_origins
+from custom_kernels.gaussians.tiles import tile_lists, tile_origins
 from custom_kernels.kronecker_linear.forms import (
     folding_pays,
     kronecker_delta,
@@ -35,7 +34,6 @@ __all__ = [
     "composite_gaussians",
     "composite_gaussians_reference",
     "folding_pays",
-    "gaussian_buckets",
     "has_triton_kernels",
     "kronecker_delta",
     "kronecker_linear",
@@ -47,6 +45,7 @@ __all__ = [
     "project_gaussians",
     "temporal_motion_attention",
     "temporal_motion_attention_reference",
+    "tile_lists",
     "tile_origins",
 ]
 

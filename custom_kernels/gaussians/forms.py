@@ -1,11 +1,13 @@
 """`composite_gaussians` in plain torch and its gradients.
 
-With (x, y) from the middle of a tile, the exponent is a polynomial of second degree,
-p + ln o = Σ_m k_m(u, v, a, b, c, o) · (1, x, y, x², xy, y²)_m, so that one product of matrices gives it for all pixels,
-and the gradients of all six parameters follow from its six moments.
+With (x, y) from the middle of a tile, the exponent is a polynomial of second degree, so that one product of matrices
+gives it for all pixels, and the gradients of all six parameters follow from its six moments.
 
+    p + ln o = Σ_m k_m(u, v, a, b, c, o) · (1, x, y, x², xy, y²)_m
     q_i = Σ_c ∂L/∂out_c f_ic     ∂L/∂α_i = T_i q_i − (Σ_{j>i} w_j q_j) / (1 − α_i)     ∂L/∂f_i = Σ_pixels w_i ∂L/∂out
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -15,8 +17,9 @@ from .reference import LEAST_ALPHA, LEAST_TRANSMITTANCE, MOST_ALPHA, pixel_centr
 
 __all__ = ["backward_torch", "forward_torch"]
 
-CHUNK = 2**18  # (tile, pixel, Gaussian) triples that are worked on at a time
+CHUNK = 2**17  # (tile, pixel, Gaussian) triples that are worked on at a time
 FAINT = -30.0  # of exponents: what is fainter is nothing, and exp() would make slow denormal numbers of it
+NOTHING = -1e37  # in place of ln 0
 
 
 def _basis(tile: int, like: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def _gather(splats: Tensor, lists: Tensor, origins: Tensor, tile: int) -> tuple[
 def _alphas(parts: tuple[Tensor, ...], basis: Tensor) -> Tensor:
     """α before its cap and floor, (n, P, K)."""
     u, v, a, b, c, o = parts
-    constant = (o.log() - 0.5 * (a * u * u + c * v * v) - b * u * v).clamp_(min=FAINT)
+    constant = (o.log() - 0.5 * (a * u * u + c * v * v) - b * u * v).clamp_(min=NOTHING)
     terms = torch.stack([constant, a * u + b * v, b * u + c * v, -0.5 * a, -b, -0.5 * c], dim=1)
     return torch.matmul(basis, terms).clamp_(min=FAINT).exp_()
 
@@ -49,10 +52,19 @@ def _weights(plain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return alpha, rest, threshold_(light, LEAST_TRANSMITTANCE, 0.0)
 
 
-def _chunks(lists: Tensor, tile: int):
-    step = max(1, CHUNK // max(1, lists.shape[1] * tile * tile))
-    for start in range(0, len(lists), step):
-        yield slice(start, start + step)
+def _chunks(lists: Tensor, tile: int) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of the lists, and those rows as long as the longest of them."""
+    counts = (lists >= 0).sum(1).tolist()
+    start = 0
+    while start < len(lists):
+        end, longest = start, 0
+        while end < len(lists):
+            grown = max(longest, counts[end], 1)
+            if end > start and grown * (end + 1 - start) * tile * tile > CHUNK:
+                break
+            end, longest = end + 1, grown
+        yield slice(start, end), lists[start:end, :longest]
+        start = end
 
 
 def forward_torch(splats: Tensor, channels: Tensor, lists: Tensor, origins: Tensor, tile: int) -> Tensor:
@@ -61,11 +73,11 @@ def forward_torch(splats: Tensor, channels: Tensor, lists: Tensor, origins: Tens
     if not lists.numel():
         return out
     basis = _basis(tile, splats)
-    for some in _chunks(lists, tile):
-        parts = _gather(splats, lists[some], origins[some], tile)
+    for some, index in _chunks(lists, tile):
+        parts = _gather(splats, index, origins[some], tile)
         alpha, _, light = _weights(_alphas(parts, basis))
         weight = alpha.mul_(light)
-        out[some, :, :-1] = weight @ channels[lists[some].clamp(min=0)]
+        out[some, :, :-1] = weight @ channels[index.clamp(min=0)]
         out[some, :, -1] = weight.sum(-1)
     return out
 
@@ -78,9 +90,9 @@ def backward_torch(
     if not lists.numel():
         return d_splats, d_channels
     basis, tied = _basis(tile, splats), channels.shape[1] - detached
-    for some in _chunks(lists, tile):
-        index = lists[some].clamp(min=0)
-        parts = _gather(splats, lists[some], origins[some], tile)
+    for some, index in _chunks(lists, tile):
+        parts = _gather(splats, index, origins[some], tile)
+        index = index.clamp(min=0)
         plain = _alphas(parts, basis)
         alpha, rest, light = _weights(plain)
         weight = alpha * light

@@ -72,8 +72,7 @@ def project_gaussians(
 
 
 def _matrices(q: Tensor) -> Tensor:
-    w, x, y, z = q.unbind(-1)
-    xx, yy, zz, xy, xz, yz, wx, wy, wz = x * x, y * y, z * z, x * y, x * z, y * z, w * x, w * y, w * z
-    rows = [1 - 2 * (yy + zz), 2 * (xy - wz), 2 * (xz + wy)]
-    rows += [2 * (xy + wz), 1 - 2 * (xx + zz), 2 * (yz - wx), 2 * (xz - wy), 2 * (yz + wx), 1 - 2 * (xx + yy)]
-    return torch.stack(rows, dim=-1).view(-1, 3, 3)
+    """Rotation matrices (N, 3, 3)."""
+    w, v = q[:, :1, None], q[:, 1:]
+    cross = torch.linalg.cross(v[:, :, None].expand(-1, 3, 3), torch.eye(3).to(q).expand(len(q), 3, 3), dim=1)
+    return torch.eye(3).to(q) * (1 - 2 * v.square().sum(1))[:, None, None] + 2 * (v[:, :, None] * v[:, None] + w * cross)

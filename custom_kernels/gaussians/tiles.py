@@ -5,11 +5,7 @@ from torch import Tensor
 
 from .projection import Projected
 
-__all__ = ["Bucket", "assemble", "buckets", "tile_origins"]
-
-Bucket = tuple[Tensor, Tensor]
-"""Some tiles, (n,) int64, and their lists, (n, K) int64 with -1 where one has ended."""
-
+__all__ = ["assemble", "tile_lists", "tile_origins"]
 
 def tile_origins(size: tuple[int, int], tile: int, like: Tensor) -> Tensor:
     """The top left corners (x, y) of all tiles of a picture, row by row, (rows · columns, 2)."""
@@ -18,29 +14,30 @@ def tile_origins(size: tuple[int, int], tile: int, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def buckets(projected: Projected, origins: Tensor, tile: int, parts: int = 3) -> list[Bucket]:
-    """The lists of tiles at `origins` (n, 2), in `parts` of tiles with like numbers of Gaussians.
+def tile_lists(projected: Projected, origins: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    """Which Gaussians' boxes touch the tiles at `origins` (n, 2), nearest first.
 
-    No list is cut: each part's K is as long as its longest.
+    Returns:
+        Numbers of the tiles that any touches, (m,) int64, by rising length of their lists; and the lists, (m, K)
+        int64, -1 where one has ended. None is cut: K is the length of the longest.
     """
-    reach = projected.reach
     order = projected.z.argsort(stable=True)
-    order = order[reach[order, 0] > 0]
-    half, centre, reach = tile / 2, projected.splats[order, :2], reach[order]
-    off = (origins[:, None] + half - centre).abs_()
-    hit = (off <= reach + half).all(-1)
+    order = order[projected.reach[order, 0] > 0]
+    centre, reach = projected.splats[order, :2].T, projected.reach[order].T + tile / 2
+    hit = None
+    for axis in (0, 1):  # tiles of one column, or of one row, agree
+        edges, which = origins[:, axis].unique(return_inverse=True)
+        near = ((edges[:, None] + tile / 2) - centre[axis]).abs_() <= reach[axis]
+        hit = near[which] if hit is None else hit.logical_and_(near[which])
     counts = hit.sum(1)
-    tiles, which = hit.nonzero(as_tuple=True)
-    first = counts.cumsum(0) - counts
-    rank = torch.arange(len(tiles), device=tiles.device) - first[tiles]
-    lists = torch.full((len(origins), max(int(counts.max()), 1) if len(counts) else 1), -1, device=tiles.device)
-    lists[tiles, rank] = order[which]
-    found = []
-    for some in counts.argsort(stable=True).tensor_split(min(parts, len(origins)) or 1):
-        longest = int(counts[some].max()) if len(some) else 0
-        if longest:
-            found.append((some, lists[some, :longest]))
-    return found
+    tiles = counts.argsort(stable=True)
+    tiles = tiles[counts[tiles] > 0]
+    counts = counts[tiles]
+    rows, which = hit[tiles].nonzero(as_tuple=True)
+    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    lists = torch.full((len(tiles), int(counts[-1]) if len(tiles) else 0), -1, device=rows.device)
+    lists[rows, rank] = order[which]
+    return tiles, lists
 
 
 def assemble(blocks: Tensor, size: tuple[int, int], tile: int) -> Tensor:

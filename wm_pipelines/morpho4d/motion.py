@@ -110,22 +110,24 @@ class NodeMotion(Motion):
         if self.knn_index.numel() and not 0 <= int(self.knn_index.min()) <= int(self.knn_index.max()) < self.nodes:
             raise ValueError(f"`motion.knn_index` names nodes outside the {self.nodes}")
 
-    def _nodes(self, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of the u different times, node places (u, M, 3) and rotations (u, M, 4); and which is whose (n,)."""
-        different, whose = times.unique(return_inverse=True)
-        before, after, share = _between(different, self.frames)
-        share = share[:, None, None].to(self.node_xyz)
-        q = unit(self.node_quat)
-        return torch.lerp(self.node_xyz[before], self.node_xyz[after], share), slerp(q[before], q[after], share), whose
+    def _nodes(self, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Node places (u, M, 3) and rotations (u, M, 4) at u times."""
+        before, after, share = _between(times, self.frames)
+        if not share.any():
+            return self.node_xyz[before], unit(self.node_quat[before])
+        q, share = unit(self.node_quat), share[:, None, None].to(self.node_xyz)
+        return torch.lerp(self.node_xyz[before], self.node_xyz[after], share), slerp(q[before], q[after], share)
 
     def pose(self, index, means, quats, times):
-        xyz, turned, whose = self._nodes(times)
-        rest_xyz, rest_turned, rest = self._nodes(self.ref_time[index])
-        nodes = self.knn_index[index]
-        here, there = (whose[:, None], nodes), (rest[:, None], nodes)
-        real = multiply(turned[here], conjugate(rest_turned[there]))  # (n, k, 4)
-        shift = xyz[here] - rotate(real, rest_xyz[there])
-        q, translation = blend(real, dual(real, shift), self.skin_weight[index])
+        # of all Gaussians, few pairs of (time, time of rest) differ; as one number each
+        both = times.double().clamp(0, self.frames - 1) + self.frames * self.ref_time[index].double()
+        different, whose = both.unique(return_inverse=True)
+        rest = (different / self.frames).floor()
+        (xyz, turned), (rest_xyz, rest_turned) = self._nodes(different - rest * self.frames), self._nodes(rest)
+        real = multiply(turned, conjugate(rest_turned))  # (u, M, 4)
+        rigid = torch.cat([real, dual(real, xyz - rotate(real, rest_xyz))], dim=-1)
+        rigid = rigid[whose[:, None], self.knn_index[index]]  # (n, k, 8)
+        q, translation = blend(rigid[..., :4], rigid[..., 4:], self.skin_weight[index])
         return rotate(q, means) + translation, multiply(q, quats)
 
 

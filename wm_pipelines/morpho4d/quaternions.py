@@ -8,19 +8,29 @@ def unit(q: torch.Tensor) -> torch.Tensor:
     return q / q.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
+def _table(entries: str, columns: int) -> torch.Tensor:
+    """(16, columns): what each product of two components counts in each column."""
+    table = torch.zeros(4, 4, columns)
+    for column, terms in enumerate(entries.split(";")):
+        for term in terms.split():
+            sign = -1.0 if term[0] == "-" else 1.0
+            a, b = term.lstrip("-+2")
+            table["wxyz".index(a), "wxyz".index(b), column] += sign * (2.0 if "2" in term else 1.0)
+    return table.view(16, columns)
+
+
+_PRODUCT = _table("ww -xx -yy -zz; wx xw yz -zy; wy -xz yw zx; wz xy -yx zw", 4)
+_ROWS = _table("-2yy -2zz; 2xy -2wz; 2xz 2wy; 2xy 2wz; -2xx -2zz; 2yz -2wx; 2xz -2wy; 2yz 2wx; -2xx -2yy", 9)
+
+
+def _products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(..., 16), every component of a times every one of b."""
+    return (a[..., :, None] * b[..., None, :]).flatten(-2)
+
+
 def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """The Hamilton product a b: turns by b, then by a."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        dim=-1,
-    )
+    return _products(a, b) @ _PRODUCT.to(a)
 
 
 def conjugate(q: torch.Tensor) -> torch.Tensor:
@@ -30,20 +40,12 @@ def conjugate(q: torch.Tensor) -> torch.Tensor:
 
 def matrices(q: torch.Tensor) -> torch.Tensor:
     """Rotation matrices (..., 3, 3) of unit quaternions."""
-    w, x, y, z = q.unbind(-1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    return torch.eye(3, dtype=q.dtype, device=q.device) + (_products(q, q) @ _ROWS.to(q)).unflatten(-1, (3, 3))
 
 
 def rotate(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Vectors (..., 3) turned by unit quaternions."""
-    w, u = q[..., :1], q[..., 1:]
-    twice = 2 * torch.linalg.cross(*torch.broadcast_tensors(u, v))
-    return v + w * twice + torch.linalg.cross(*torch.broadcast_tensors(u, twice))
+    return (matrices(q) @ v[..., None]).squeeze(-1)
 
 
 def from_matrices(m: torch.Tensor) -> torch.Tensor:
@@ -91,12 +93,13 @@ def blend(real: torch.Tensor, dual_part: torch.Tensor, weights: torch.Tensor) ->
     Returns:
         Unit quaternions (n, 4) and translations (n, 3).
     """
-    sign = torch.where((real * real[:, :1]).sum(-1) < 0, -1.0, 1.0).to(weights)
-    share = (weights * sign)[..., None]
-    p, d = (share * real).sum(1), (share * dual_part).sum(1)
-    lost = p.norm(dim=-1, keepdim=True) < 1e-5
-    p, d = torch.where(lost, real[:, 0], p), torch.where(lost, dual_part[:, 0], d)
-    length = p.norm(dim=-1, keepdim=True)
-    p, d = p / length, d / length
+    sign = ((real * real[:, :1]).sum(-1).detach() < 0).to(weights)
+    share = (weights * (1 - 2 * sign))[:, None]
+    p, d = (share @ torch.cat([real, dual_part], dim=-1)).squeeze(1).split(4, dim=-1)
+    lost = p.detach().norm(dim=-1, keepdim=True) < 1e-5
+    if lost.any():
+        p, d = torch.where(lost, real[:, 0], p), torch.where(lost, dual_part[:, 0], d)
+    inverse = p.square().sum(-1, keepdim=True).rsqrt()
+    p, d = p * inverse, d * inverse
     d = d - p * (p * d).sum(-1, keepdim=True)
     return p, 2 * multiply(d, conjugate(p))[..., 1:]

@@ -10,8 +10,8 @@ import torch
 from wm_pipelines.kernels import (
     assemble_tiles,
     composite_gaussians,
-    gaussian_buckets,
     project_gaussians,
+    tile_lists,
     tile_origins,
 )
 from wm_pipelines.morpho4d.gaussians import PosedGaussians
@@ -69,10 +69,9 @@ def blend(
     origins = tile_origins(size, tile, posed.means)
     values = torch.cat([channels, seen.z[:, None]], dim=1)
     out = values.new_zeros(len(origins), tile * tile, values.shape[1] + 1)
-    for tiles, lists in gaussian_buckets(seen, origins, tile):
-        block = composite_gaussians(seen.splats, values, lists, origins[tiles], tile=tile, backend=backend)
-        out = out.index_copy(0, tiles, block)
-    return assemble_tiles(out, size, tile)
+    tiles, lists = tile_lists(seen, origins, tile)
+    block = composite_gaussians(seen.splats, values, lists, origins[tiles], tile=tile, backend=backend)
+    return assemble_tiles(out.index_copy(0, tiles, block), size, tile)
 
 
 def has_gsplat(device: torch.device) -> bool:
