@@ -1,0 +1,5 @@
+"""Morpho4D's nodes: scenes in time are rendered and written to files."""
+
+from .._shared.loading import collect
+
+NODES = collect(__name__, __path__)
