@@ -11,7 +11,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +71,14 @@ class Published:
         self.folder = root / "processed_outputs_paper_results"
         self.items = load_vlm4d(root, videos=False)
         self.found: list[dict] = []
+        self._read: dict[tuple, list[Row]] = {}
 
-    @cache  # noqa: B019: one object, for as long as the script runs
     def rows(self, kind: str, model: str, judged: bool = True) -> list[Row]:
         files = [self.folder / f"{subset}_mc_{kind}" / f"{model}.json" for subset in ("real", "synthetic")]
-        return [row for file in files for row in read_predictions(file, self.items, judged=judged)]
+        key = kind, model, judged
+        if key not in self._read:
+            self._read[key] = [row for file in files for row in read_predictions(file, self.items, judged=judged)]
+        return self._read[key]
 
     def models(self, kind: str) -> list[str]:
         return sorted(path.stem for path in (self.folder / f"real_mc_{kind}").glob("*.json"))
@@ -180,7 +182,8 @@ def texts(data: Published) -> None:
         if shown is not None:
             data.note(f"synthetic, {text!r} is offered", offered[text], shown, 0)
     sides = [item for item in items if item.facet == "directional"]
-    data.note("always left, else right, else A: directional", percent([_left(i) in i.right for i in sides]), 53.8, 0.05)
+    left = percent([_left(item) in item.right for item in sides])
+    data.note("always left, else right, else A: directional", left, 53.8, 0.05)
     unsure = [item for item in items for text in item.options.values() if text.lower() in UNSURE]
     data.note("options of not being sure", len(unsure), 65, 0)
     data.note("of these right", sum(item.options[item.answer].lower() in UNSURE for item in unsure), 0, 0)
@@ -204,8 +207,8 @@ def blind(data: Published) -> None:
     means = [percent([bias.correct for bias in run]) for run in runs]
     data.note("text alone, mean of three dealings", np.mean(means), 56.2, 1)
     data.found.append({"kind": "stress", "accuracies": [round(m, 2) for m in means]})
-    for name, way, expected in (("real", "subset", 52), ("directional", "facet", 69), ("false positive", "facet", 67.5)):
-        some = [b.correct for run in runs for i, b in zip(data.items, run, strict=True) if getattr(i, way) == name]
+    for name, expected in (("real", 52), ("directional", 69), ("false positive", 67.5)):
+        some = [b.correct for run in runs for i, b in zip(data.items, run, strict=True) if name in (i.subset, i.facet)]
         data.note(f"text alone, {name}", percent(some), expected, 3.5 if name == "false positive" else 1)
     always = set.intersection(*({b.uid for b in run if b.correct} for run in runs))
     never = set.intersection(*({b.uid for b in run if not b.correct} for run in runs))

@@ -10,8 +10,13 @@ from wm_pipelines.runtime.readers import read_json, read_jsonl
 OURS = "rows.jsonl"
 
 
-def data_items(path: Path, videos: bool = False) -> list[Item]:
+def data_items(
+    path: Path, with_videos: bool = False, videos: Path | None = None, on_missing: str = "error"
+) -> list[Item]:
     """A folder is VLM4D; a file MMWorld's questions, or items of ours as lines of JSON.
+
+    Args:
+        with_videos: look for the videos; those of MMWorld lie in `videos`. on_missing: as for the loaders.
 
     Raises:
         ValueError: there is none of these.
@@ -21,10 +26,10 @@ def data_items(path: Path, videos: bool = False) -> list[Item]:
     from wm_pipelines.vlm4d.data import load_vlm4d
 
     if path.is_dir():
-        return load_vlm4d(path, videos=videos)
+        return load_vlm4d(path, videos=with_videos, on_missing=on_missing)
     if path.suffix == ".jsonl" and "source" in _first(path):
         return read_items(path)
-    return load_mmworld(path)
+    return load_mmworld(path, videos=videos if with_videos else None, on_missing=on_missing)
 
 
 def logged_rows(
