@@ -21,7 +21,8 @@ def data(tmp_path_factory):
         write_video([np.full((32, 32, 3), 90, np.uint8)] * 8, folder / f"{video}.mp4")
         questions = [
             {"type": "Explanation", "question": f"What happens ({n})?", "question_only": False,
-             "options": {"a": "this", "b": "that", "c": "else"}, "answer": {"a": "this", "b": "that"}[letter], "correct_answer_label": letter,
+             "options": {"a": "this", "b": "that", "c": "else"}, "answer": {"a": "this", "b": "that"}[letter],
+             "correct_answer_label": letter,
              "requires_domain_knowledge": n == 0, "requires_audio": False, "requires_visual": True}
             for n, letter in enumerate(answers)
         ]  # fmt: skip
@@ -41,6 +42,9 @@ def test_macro_beside_micro_and_the_submission(data, tmp_path):
     items = load_mmworld(data / "mmworld.json", videos=data)
     out = pipe(items, controls=("blind",))
     assert out.report["controls"]["full"]["score"] == 0.75 and out.report["macro"]["discipline"] == 0.5
+    flags = {(f["requires_domain_knowledge"], f["question_only"]): f for f in out.report["knowledge_by_flags"]}
+    assert {key: f["full"]["n"] for key, f in flags.items()} == {("yes", "no"): 2, ("no", "no"): 2}
+    assert all(f["vision"]["value"] == 0 for f in flags.values())
     assert "75.0 %" in out.headline and out.headline.endswith("mean of disciplines 50.0 %")
     said = json.loads(pipe.submit(tmp_path / "submission.json", items, out).read_text())["detailed_results"]
     assert said == [{"video_id": v, "model_answer": "a"} for v in ("v1", "v1", "v1", "v2")]

@@ -135,7 +135,7 @@ class VideoMCQPipeline(WMPipeline):
         quiet = getattr(self, "_progress_bar_config", {}).get("disable", False)
         found = evaluate(items, self.answers, out=out, progress=not quiet, on_row=on_row, **settings)
         full = {row.uid: row.letter for row in found.rows if row.control == "full"}
-        report = self.extended(found.report)
+        report = self.extended(found.report, found.rows)
         return VideoMCQOutput([full.get(i.uid) for i in items], self.headline(report), report, found.rows)
 
     @contextmanager
@@ -167,14 +167,16 @@ class VideoMCQPipeline(WMPipeline):
             raise ValueError(f"`options` has {len(options)}; it must have two to five")
         if len(set(options)) < len(options):
             raise ValueError(f"`options` are {list(options)}; they must differ")
-        asked = Item("quiz", "one", "0", question, shown, "A", video=frames)
+        given = {"source": "quiz", "subset": "one", "id": "0", "answer": "A"}
+        asked = Item(**given, question=question, options=shown, video=frames)
         self.answers.check("loglik")
         clip = check_frames(asked.uid, frames)[list(sample(num_frames, len(frames)))]
         ways = {"as it is": clip, "reversed": clip[::-1], "mirrored": clip[:, :, ::-1], "without it": None}
         text = prompt(TEMPLATES["loglik"], asked.question, asked.options)
+        same = {"prompt": text, "question": asked.question, "options": asked.options, "fps": None, "new_tokens": 0}
         found = []
         for name, seen in ways.items():
-            reply = self.answers.answer(Request(text, asked.question, asked.options, seen, None, "loglik", 0))
+            reply = self.answers.answer(Request(**same, frames=seen, protocol="loglik"))
             if reply.scores is None:
                 raise ValueError(f"`model` {self.answers.name} gave no log-likelihoods: {reply.error or reply.text!r}")
             chances = softmax(reply.scores)
@@ -182,7 +184,15 @@ class VideoMCQPipeline(WMPipeline):
             found.append(QuizAnswer(name, asked.options[best], tuple(chances.values())))
         return found
 
-    def extended(self, report: dict[str, Any]) -> dict[str, Any]:
+    def activation_bytes(self, pictures: int, training: bool = False) -> int:
+        """Bytes of activations to keep free for a question with so many frames: an estimate with room to spare.
+
+        A thousand tokens a picture, each at forty times the width of the language model.
+        """
+        wide = self.model.config.get_text_config().hidden_size
+        return 1024 * 40 * (pictures + 1) * wide * self.model.dtype.itemsize * (3 if training else 1)
+
+    def extended(self, report: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         """The report with what a benchmark adds."""
         return report
 
