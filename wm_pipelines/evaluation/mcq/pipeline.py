@@ -1,13 +1,15 @@
 """Multiple choice about videos as a pipeline: a model, its processor, and the harness (our design)."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from wm_pipelines.evaluation.mcq.features import FeatureProvider, provided
 from wm_pipelines.evaluation.mcq.frames import sample
 from wm_pipelines.evaluation.mcq.items import LETTERS, Frames, Item, check_frames
 from wm_pipelines.evaluation.mcq.models import AnswersQuestions, Request, as_model, softmax
@@ -113,13 +115,21 @@ class VideoMCQPipeline(WMPipeline):
         *,
         out: str | os.PathLike | None = None,
         on_row: Callable[[int, int], None] | None = None,
+        feature_provider: FeatureProvider | None = None,
         **settings: Any,
     ) -> VideoMCQOutput:
         """Ask about items; arguments and errors as `evaluate`.
 
+        Args:
+            feature_provider: gives visual tokens in place of the model's vision tower, see `features.provided`; rows
+                name the model with the provider's name.
+
         Returns:
             The answers to the questions as they are, and the report over them and all controls.
         """
+        if feature_provider is not None:
+            with self._provided(feature_provider):
+                return self(items, out=out, on_row=on_row, **settings)
         items = [items] if isinstance(items, Item) else list(items)
         self.check_inputs(items, **settings)
         quiet = getattr(self, "_progress_bar_config", {}).get("disable", False)
@@ -127,6 +137,17 @@ class VideoMCQPipeline(WMPipeline):
         full = {row.uid: row.letter for row in found.rows if row.control == "full"}
         report = self.extended(found.report, found.rows)
         return VideoMCQOutput([full.get(i.uid) for i in items], self.headline(report), report, found.rows)
+
+    @contextmanager
+    def _provided(self, feature_provider: FeatureProvider) -> Iterator[None]:
+        name = self.answers.name
+        with provided(self.model, feature_provider):
+            own = getattr(feature_provider, "__name__", type(feature_provider).__name__)
+            self.answers.name = f"{name}, features of {own}"
+            try:
+                yield
+            finally:
+                self.answers.name = name
 
     def quiz(self, frames: Frames, question: str, options: Sequence[str], num_frames: int = 8) -> list[QuizAnswer]:
         """One question about one clip: as it is, reversed, mirrored, and without it.
