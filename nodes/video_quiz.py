@@ -218,7 +218,8 @@ class WM_DioramaClip(io.ComfyNode):
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(8)))
         options = "\n".join(item.options.values())
         boxes = tuple(MotionObject(words, boxes=b) for words, b in boxes_of(drawn).items())
-        return io.NodeOutput(images, video, item.question, options, item.options[item.answer], boxes, item)
+        outputs = (images, video, item.question, options, item.options[item.answer], boxes, item)
+        return io.NodeOutput(*outputs)
 
 
 NODES = (WM_LoadVideoModel, WM_VideoQuiz, WM_DioramaClip)

@@ -59,7 +59,7 @@ def logged_rows(
     elif suffix == ".jsonl":
         rows = lmms_eval_rows(path, items, model)
     elif suffix == ".json":
-        rows = _json_rows(path, items, model, protocol, judged)
+        rows = _json_rows(path, items, model=model, protocol=protocol, judged=judged)
     else:
         raise ValueError(f"{path} is no log that is known: its suffix must be .json, .jsonl, {', '.join(SUFFIXES)}")
     return [replace(row, protocol=protocol) for row in rows] if protocol else rows
@@ -82,7 +82,7 @@ def _json_rows(
     if items is None:
         raise ValueError(f"`--data` is needed for {path.name}: it does not say which videos its questions are about")
     if isinstance(read_json(path), list):
-        return read_predictions(path, items, model, protocol, judged)
+        return read_predictions(path, items, model=model, protocol=protocol, judged=judged)
     if judged:
         raise ValueError(f"`--judged` takes the verdicts of VLM4D's prediction files, and {path.name} is none")
     said = read_submission(path, items)

@@ -67,7 +67,7 @@ def run(
 
     settings["controls"] = names(controls)
     settings["template"] = None if template is None else read_text(template)
-    made = model_call(model, endpoint, layout, device, dtype)
+    made = model_call(model, endpoint, layout=layout, device=device, dtype=dtype)
     if executor == "here":
         if workers != 1 or gpus:
             raise ValueError("`--workers` and `--gpus` are for --executor processes or ray")

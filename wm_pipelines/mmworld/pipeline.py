@@ -7,8 +7,10 @@ from typing import Any
 
 from wm_pipelines.evaluation.mcq.items import Item
 from wm_pipelines.evaluation.mcq.pipeline import VideoMCQOutput, VideoMCQPipeline
+from wm_pipelines.evaluation.mcq.rows import Row
 from wm_pipelines.evaluation.mcq.summary import headline
 from wm_pipelines.mmworld.data import write_submission
+from wm_pipelines.mmworld.metrics import vision_by_flags
 
 
 class MMWorldPipeline(VideoMCQPipeline):
@@ -16,6 +18,8 @@ class MMWorldPipeline(VideoMCQPipeline):
 
     One discipline has half of the questions, so the headline gives the mean over disciplines (macro) beside the score
     over all items: which of the two ranks models is a choice that the paper's table makes silently.
+    `report["knowledge_by_flags"]` splits the score, and what the frames add to it, by whether a question needs
+    knowledge of its domain and whether it can be answered without the video, as the annotators saw it.
 
     Args:
         model, processor, layout: as for `VideoMCQPipeline`.
@@ -31,6 +35,9 @@ class MMWorldPipeline(VideoMCQPipeline):
         pipe.submit("outputs/qwen/submission.json", items, out)
         ```
     """
+
+    def extended(self, report: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+        return report | {"knowledge_by_flags": vision_by_flags(rows)}
 
     def headline(self, report: dict[str, Any]) -> str:
         macro = report["macro"].get("discipline")

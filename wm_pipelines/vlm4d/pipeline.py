@@ -1,8 +1,10 @@
 """VLM4D (arXiv 2508.02095) as a pipeline: whether a model reads motion in real and synthetic clips."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from wm_pipelines.evaluation.mcq.pipeline import VideoMCQPipeline
+from wm_pipelines.evaluation.mcq.rows import Row
 
 COLUMNS = {
     "ego": ("facet", "ego"),
@@ -36,7 +38,7 @@ class VLM4DPipeline(VideoMCQPipeline):
         ```
     """
 
-    def extended(self, report: dict[str, Any]) -> dict[str, Any]:
+    def extended(self, report: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         groups = report["groups"]
         found = {name: groups.get(group, {}).get(value) for name, (group, value) in COLUMNS.items()}
         return report | {"columns": {name: figure for name, figure in found.items() if figure}}

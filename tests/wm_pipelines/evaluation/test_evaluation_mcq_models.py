@@ -189,6 +189,25 @@ def test_the_pipeline_is_kept_whole(tiny_vlm, toy, tmp_path):
         VideoMCQPipeline(pipe.model)
 
 
+def test_a_quiz_asks_of_the_twins_and_without_the_clip(toy):
+    def scores(frames, prompt, options):
+        way = None if frames is None else toy.way_of(frames)
+        return {letter: 2.0 if text == way else 0.0 for letter, text in options.items()}
+
+    pipe, clip = VideoMCQPipeline(scores), toy.clip_of("left")
+    found = {one.shown: one for one in pipe.quiz(clip, "Which way?", ["up", "left", "right"])}
+    assert found["as it is"].answer == "left" and found["reversed"].answer == found["mirrored"].answer == "right"
+    assert found["without it"].probabilities == pytest.approx((1 / 3,) * 3)
+    assert found["as it is"].probabilities[1] == pytest.approx(np.exp(2) / (np.exp(2) + 2))
+    for options, words in ((["one"], "two to five"), (list("abcdef"), "`options` has 6"), (["a", "a"], "differ")):
+        with pytest.raises(ValueError, match=words):
+            pipe.quiz(clip, "Which way?", options)
+    with pytest.raises(ValueError, match="uint8"):
+        pipe.quiz(clip / 255, "Which way?", ["a", "b"])
+    with pytest.raises(ValueError, match="no log-likelihoods"):
+        VideoMCQPipeline(toy.sees).quiz(clip, "Which way?", ["a", "b"])
+
+
 def test_a_pipeline_on_a_function_asks_it_and_is_not_kept(toy, tmp_path):
     pipe = VideoMCQPipeline(toy.sees)
     pipe.set_progress_bar_config(disable=True)

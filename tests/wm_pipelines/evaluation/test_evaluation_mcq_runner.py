@@ -13,7 +13,7 @@ import pytest
 
 from wm_pipelines.evaluation.mcq.controls import NOT_SHOWN
 from wm_pipelines.evaluation.mcq.frames import sample
-from wm_pipelines.evaluation.mcq.models import Reply
+from wm_pipelines.evaluation.mcq.models import FunctionModel, Reply
 from wm_pipelines.evaluation.mcq.rows import read_rows
 from wm_pipelines.evaluation.mcq.runner import evaluate
 from wm_pipelines.media.video import write_video
@@ -202,6 +202,23 @@ def test_a_run_that_is_done_asks_nothing_and_one_that_was_not_answered_is_asked_
     assert len(calls) == 18 and len(grown.rows) == 7 and len(read_rows(tmp_path / "rows.jsonl")) == 13
     with pytest.raises(ValueError, match="another num_frames: 8, not 4"):
         evaluate(items, model, out=tmp_path, num_frames=4)
+
+
+def test_a_video_or_weights_that_changed_are_not_taken_for_the_old_ones(toy, tmp_path):
+    calls = []
+
+    def model(frames, prompt, options):
+        calls.append(prompt)
+        return "A"
+
+    left, right = toy.item_of(0, way="left"), toy.item_of(0, way="left", video=toy.clip_of("right"))
+    for item, count in ((left, 1), (left, 1), (right, 2), (right, 2)):
+        evaluate([item], model, out=tmp_path, controls=())
+        assert len(calls) == count and len(read_rows(tmp_path / "rows.jsonl")) == 1
+    other = FunctionModel(model)
+    other.weights = "others"
+    with pytest.raises(ValueError, match="another weights: None, not 'others'"):
+        evaluate([left], other, out=tmp_path, controls=())
 
 
 def test_files_of_a_run(toy, tmp_path):

@@ -12,12 +12,25 @@ from wm_pipelines.evaluation.mcq.rows import read_rows
 from wm_pipelines.evaluation.mcq.runner import evaluate
 from wm_pipelines.evaluation.mcq.scaling import evaluate_in_shards
 
-ITEMS = Call("wm_pipelines.diorama.quiz.diorama_items", {"count": 5, "size": 16})
 CONTROLS = ("shuffle", "circular")
 NAME = "shards_model"
+ITEMS = Call(f"{NAME}.items", {"count": 5})
 MODEL = '''
 import hashlib, os, signal
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+
+from wm_pipelines.evaluation.mcq.items import Item
+
+def clip(seed):
+    return np.random.default_rng(seed).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+
+def items(count):
+    options = {"A": "left", "B": "right", "C": "up"}
+    asked = (("own", "s", str(n), f"Which way ({n})?", options, "ABC"[n % 3]) for n in range(count))
+    return [Item(*given, video=partial(clip, n)) for n, given in enumerate(asked)]
 
 def letter(frames, prompt, options):
     return list(options)[hashlib.sha256(prompt.encode() + frames.tobytes()).digest()[0] % len(options)]
@@ -53,6 +66,8 @@ def expected(functions):
 
 @pytest.mark.parametrize(("executor", "workers"), [("here", 1), ("ray", 2)])
 def test_workers_give_the_bytes_of_one_process(functions, expected, monkeypatch, executor, workers):
+    if executor == "ray":
+        pytest.importorskip("ray.data")
     monkeypatch.setattr(scaling, "SHARD", 2)
     done = []
     found = evaluate_in_shards(ITEMS, model_call(f"python:{NAME}.letter"), out=functions / executor, executor=executor,

@@ -12,10 +12,12 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from wm_pipelines.diorama.questions import QUESTION_VOCABULARY
+from wm_pipelines.evaluation.mcq.features import provided
+from wm_pipelines.evaluation.mcq.items import Item
+from wm_pipelines.evaluation.mcq.pipeline import VideoMCQPipeline
 from wm_pipelines.evaluation.mcq.prompts import TEMPLATES
 from wm_pipelines.training import KeyedNoise
 from wm_pipelines.video_quiz.asking import IGNORED, Asked, answer_logits, ask, batches, pixels
-from wm_pipelines.video_quiz.features import provided
 from wm_pipelines.video_quiz.modeling import build_vlm, build_vlm_processor
 from wm_pipelines.video_quiz.training import SIZES
 from wm_pipelines.video_quiz.words import vocabulary
@@ -161,7 +163,7 @@ def test_a_provider_stands_in_for_the_tower_and_leaves_no_trace(quiz_task, quiz)
     sample = Asked(ask(question.text, question.options), question.letter, quiz.clip(index))
     (batch,) = batches([sample], task.processor)
     own = answer_logits(task.model, batch, task.device)
-    with provided(task.model, clip_features()) as model:
+    with provided(task.model, clip_features(), 8) as model:
         given = answer_logits(model, batch, task.device)
         loss = task.loss([index] * 4, 0, KeyedNoise(0, 0))["loss"]
         loss.backward()
@@ -176,3 +178,20 @@ def test_a_provider_stands_in_for_the_tower_and_leaves_no_trace(quiz_task, quiz)
             answer_logits(model, batch, task.device)
     with pytest.raises(ValueError, match="`frames` is 0"), provided(task.model, clip_features(), 0):
         pass
+    with pytest.raises(ValueError, match="`model` is Linear; features are given to a LLaVA"):
+        with provided(torch.nn.Linear(2, 2), clip_features()):
+            pass
+
+
+def test_an_evaluation_asks_with_the_features_and_names_them(exported):
+    _, folder = exported
+    pipe = VideoMCQPipeline.from_model(folder)
+    pipe.set_progress_bar_config(disable=True)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    item = Item("made", "up", "1", "which way?", {"A": "left", "B": "right"}, "A", video=frames)
+    settings = {"protocol": "loglik", "controls": ["one_frame"]}
+    own, given = pipe([item], **settings), pipe([item], feature_provider=clip_features(), **settings)
+    (name,) = {row.model for row in own.rows}
+    assert {row.model for row in given.rows} == {f"{name}, features of provide"}
+    assert [row.probabilities for row in own.rows] != [row.probabilities for row in given.rows]
+    assert [row.probabilities for row in pipe([item], **settings).rows] == [row.probabilities for row in own.rows]

@@ -11,9 +11,11 @@ from wm_pipelines.evaluation.mcq.loading import Call
 
 def mmworld(
     model: run.Model,
-    root: Annotated[Path, typer.Option(help="file of questions, JSON or JSONL")],
-    videos: Annotated[Path, typer.Option(help="folder with VIDEO_ID.mp4 or VIDEO_ID/*.mp4")],
+    root: Annotated[Path, typer.Option(help="folder with mmworld.json, or a file of questions, JSON or JSONL")],
     out: run.Out,
+    videos: Annotated[
+        Path | None, typer.Option(help="folder with VIDEO_ID.mp4 or VIDEO_ID/*.mp4; default: videos/ beside them")
+    ] = None,
     endpoint: run.Endpoint = None,
     protocol: run.Protocol = "direct",
     controls: run.Controls = "blind,shuffle,circular",
@@ -35,7 +37,8 @@ def mmworld(
     dtype: run.Dtype = None,
 ) -> None:
     """Ask a model the questions of MMWorld, with what would make its score worthless."""
-    arguments = {"path": str(root.absolute()), "videos": str(videos.absolute()), "subset": subset}
+    path = (root / "mmworld.json" if root.is_dir() else root).absolute()
+    arguments = {"path": str(path), "videos": str((videos or path.parent / "videos").absolute()), "subset": subset}
     items = Call("wm_pipelines.mmworld.data.load_mmworld", {**arguments, "on_missing": on_missing})
     report = run.run(
         items,

@@ -32,7 +32,7 @@ def rescore(
     items = data_items(data) if data is not None else None
     runs: dict[tuple[str, str], list[Row]] = {}
     for file in files:
-        for row in logged_rows(file, items, model, protocol, judged):
+        for row in logged_rows(file, items, model=model, protocol=protocol, judged=judged):
             runs.setdefault((row.model, row.protocol), []).append(row)
     logged = {"logged": [str(file) for file in files], "skipped": [], "unfit": {}}
     reports = {run: summarise(rows) | logged for run, rows in runs.items()}

@@ -1,1 +1,1 @@
-"""Our data sets in the evaluation kits that people use: lmms-eval, VLMEvalKit and lm-eval. None of them is needed here."""
+"""Our data sets in the evaluation kits that people use: lmms-eval, VLMEvalKit, lm-eval; none is needed here."""

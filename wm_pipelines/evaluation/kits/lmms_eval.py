@@ -34,8 +34,8 @@ def write_tasks(
 ) -> list[str]:
     """Write tasks, all or none: for each name `{name}_{variant}`, where any item can be asked so.
 
-    A name that ends in a variant is written as it is, as `mmworld_wm_direct`; one that ends in "!" names a single
-    direct task without an end.
+    A name that ends in "!" gives its direct task the name alone, as `mmworld_wm!` gives `mmworld_wm`,
+    `mmworld_wm_cot` and so on.
 
     Args:
         out: folder. tasks: name -> items, with files as videos.

@@ -93,9 +93,15 @@ class Asker:
             )
 
     def _key(self, item: Item, case: Case, text: str) -> str:
-        """What a question is known again by: all that decides the answer, but for the pixels."""
-        said = [item.uid, case.control, case.shift, text]
+        """What a question is known again by: all that decides the answer; of a function's pixels nothing is known."""
+        said = [item.uid, case.control, case.shift, text, self._mark(item)]
         return hashlib.sha256(json.dumps([said, self.settings.record(self.model.name)]).encode()).hexdigest()[:32]
+
+    def _mark(self, item: Item) -> str | int | None:
+        """What tells a video that was replaced: the size of a file, the hash of frames."""
+        if isinstance(item.video, Path):
+            return item.video.stat().st_size
+        return frames_sha(item.video) if isinstance(item.video, np.ndarray) else None
 
     def _open(self, item: Item) -> Clip:
         name = video_name(item)
@@ -105,7 +111,7 @@ class Asker:
             try:
                 self.opened[name] = Clip(item)
             except ValueError as error:
-                raise BadVideo(f"{item.uid}: {error}") from None
+                raise BadVideo(f"{item.uid}: {str(error).removeprefix(f'{item.uid}: ')}") from None
         return self.opened[name]
 
     def _frames(self, item: Item, case: Case) -> tuple[tuple[int, ...] | None, Frames | None]:

@@ -5,7 +5,7 @@ The stages and their order are our design; they were measured against the verdic
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ def extract_answer(reply: str, options: Mapping[str, str]) -> Answer:
     return Answer(None, None)
 
 
-def _letters(reply: str, options: Mapping[str, str]):
+def _letters(reply: str, options: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
     """(stage, letter or None) of each stage, as far as they are asked for."""
     yield "phrase", _last(_PHRASE, reply, options)
     stripped = reply.strip()

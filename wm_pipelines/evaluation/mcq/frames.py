@@ -50,6 +50,7 @@ class Clip:
         self.uid, self.path = item.uid, item.video if isinstance(item.video, Path) else None
         if self.path is not None:
             self.count, self._all = _read(self.path)
+            self._some: dict[int, Frames] = {}
         elif item.video is None:
             raise item.error("video", None, "a video for a control that shows frames")
         else:
@@ -75,9 +76,10 @@ class Clip:
             return self._all[list(indices)]
         from wm_pipelines.media.video import iter_video
 
-        wanted = set(indices)
-        found = {n: _array(frame) for n, frame in enumerate(iter_video(self.path)) if n in wanted}
-        return np.stack([found[n] for n in indices])
+        wanted = set(indices) - self._some.keys()
+        if wanted:
+            self._some |= {n: _array(frame) for n, frame in enumerate(iter_video(self.path)) if n in wanted}
+        return np.stack([self._some[n] for n in indices])
 
 
 def _read(path: Path) -> tuple[int, Frames | None]:

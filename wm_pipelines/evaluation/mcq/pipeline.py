@@ -1,13 +1,15 @@
 """Multiple choice about videos as a pipeline: a model, its processor, and the harness (our design)."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from wm_pipelines.evaluation.mcq.features import FeatureProvider, provided
 from wm_pipelines.evaluation.mcq.frames import sample
 from wm_pipelines.evaluation.mcq.items import LETTERS, Frames, Item, check_frames
 from wm_pipelines.evaluation.mcq.models import AnswersQuestions, Request, as_model, softmax
@@ -113,20 +115,39 @@ class VideoMCQPipeline(WMPipeline):
         *,
         out: str | os.PathLike | None = None,
         on_row: Callable[[int, int], None] | None = None,
+        feature_provider: FeatureProvider | None = None,
         **settings: Any,
     ) -> VideoMCQOutput:
         """Ask about items; arguments and errors as `evaluate`.
 
+        Args:
+            feature_provider: gives visual tokens in place of the model's vision tower, see `features.provided`; rows
+                name the model with the provider's name.
+
         Returns:
             The answers to the questions as they are, and the report over them and all controls.
         """
+        if feature_provider is not None:
+            with self._provided(feature_provider):
+                return self(items, out=out, on_row=on_row, **settings)
         items = [items] if isinstance(items, Item) else list(items)
         self.check_inputs(items, **settings)
         quiet = getattr(self, "_progress_bar_config", {}).get("disable", False)
         found = evaluate(items, self.answers, out=out, progress=not quiet, on_row=on_row, **settings)
         full = {row.uid: row.letter for row in found.rows if row.control == "full"}
-        report = self.extended(found.report)
+        report = self.extended(found.report, found.rows)
         return VideoMCQOutput([full.get(i.uid) for i in items], self.headline(report), report, found.rows)
+
+    @contextmanager
+    def _provided(self, feature_provider: FeatureProvider) -> Iterator[None]:
+        name = self.answers.name
+        with provided(self.model, feature_provider):
+            own = getattr(feature_provider, "__name__", type(feature_provider).__name__)
+            self.answers.name = f"{name}, features of {own}"
+            try:
+                yield
+            finally:
+                self.answers.name = name
 
     def quiz(self, frames: Frames, question: str, options: Sequence[str], num_frames: int = 8) -> list[QuizAnswer]:
         """One question about one clip: as it is, reversed, mirrored, and without it.
@@ -146,14 +167,16 @@ class VideoMCQPipeline(WMPipeline):
             raise ValueError(f"`options` has {len(options)}; it must have two to five")
         if len(set(options)) < len(options):
             raise ValueError(f"`options` are {list(options)}; they must differ")
-        asked = Item("quiz", "one", "0", question, shown, "A", video=frames)
+        given = {"source": "quiz", "subset": "one", "id": "0", "answer": "A"}
+        asked = Item(**given, question=question, options=shown, video=frames)
         self.answers.check("loglik")
         clip = check_frames(asked.uid, frames)[list(sample(num_frames, len(frames)))]
         ways = {"as it is": clip, "reversed": clip[::-1], "mirrored": clip[:, :, ::-1], "without it": None}
         text = prompt(TEMPLATES["loglik"], asked.question, asked.options)
+        same = {"prompt": text, "question": asked.question, "options": asked.options, "fps": None, "new_tokens": 0}
         found = []
         for name, seen in ways.items():
-            reply = self.answers.answer(Request(text, asked.question, asked.options, seen, None, "loglik", 0))
+            reply = self.answers.answer(Request(**same, frames=seen, protocol="loglik"))
             if reply.scores is None:
                 raise ValueError(f"`model` {self.answers.name} gave no log-likelihoods: {reply.error or reply.text!r}")
             chances = softmax(reply.scores)
@@ -169,7 +192,7 @@ class VideoMCQPipeline(WMPipeline):
         wide = self.model.config.get_text_config().hidden_size
         return 1024 * 40 * (pictures + 1) * wide * self.model.dtype.itemsize * (3 if training else 1)
 
-    def extended(self, report: dict[str, Any]) -> dict[str, Any]:
+    def extended(self, report: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         """The report with what a benchmark adds."""
         return report
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from wm_pipelines.evaluation.mcq.asking import Asker, BadVideo, by_key, unasked, video_name
 from wm_pipelines.evaluation.mcq.items import Item
-from wm_pipelines.evaluation.mcq.models import as_model
+from wm_pipelines.evaluation.mcq.models import AnswersQuestions, as_model
 from wm_pipelines.evaluation.mcq.rows import Row, RowFile, read_rows, write_rows
 from wm_pipelines.evaluation.mcq.settings import Settings, Task, plan
 from wm_pipelines.evaluation.mcq.summary import headline, summarise
@@ -68,11 +68,16 @@ def evaluate(
     model.check(chosen.protocol)
     task = plan(items, chosen)
     if out is not None:
-        open_folder(Path(out), chosen.record(model.name))
+        open_folder(Path(out), run_record(chosen, model))
     asker = Asker(task, model, chosen)
     with RowFile(Path(out) / ROWS) if out is not None else nullcontext() as file:
         rows = _ask(asker, task, chosen, file, _teller(progress, on_row))
     return finish(task, rows, chosen, model.name, out)
+
+
+def run_record(settings: Settings, model: AnswersQuestions) -> dict[str, Any]:
+    """What two runs must have in common to lie in one folder; `weights` where the model knows what its are."""
+    return settings.record(model.name) | {"weights": getattr(model, "weights", None)}
 
 
 def open_folder(out: Path, record: dict[str, Any]) -> None:
@@ -105,8 +110,8 @@ def finish(
     from wm_pipelines.evaluation.mcq.page import write_report
 
     out = Path(out)
-    keys = {row.key for row in rows}
-    kept = [row for row in by_key(read_rows(out / ROWS)).values() if row.key not in keys] if _has(out) else []
+    asked = {order(row)[:3] for row in rows}
+    kept = [row for row in by_key(read_rows(out / ROWS)).values() if order(row)[:3] not in asked] if _has(out) else []
     write_rows(out / ROWS, sorted([*rows, *kept], key=order))
     write_report(out, report, rows, task.items)
     write_atomic(out / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")

@@ -15,7 +15,7 @@ from wm_pipelines.evaluation.mcq.asking import Asker, BadVideo, video_name
 from wm_pipelines.evaluation.mcq.loading import Call
 from wm_pipelines.evaluation.mcq.models import as_model
 from wm_pipelines.evaluation.mcq.rows import Row
-from wm_pipelines.evaluation.mcq.runner import Evaluation, finish, open_folder, order
+from wm_pipelines.evaluation.mcq.runner import Evaluation, finish, open_folder, order, run_record
 from wm_pipelines.evaluation.mcq.settings import Settings, Task, plan
 from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.readers import read_json
@@ -76,7 +76,7 @@ def evaluate_in_shards(
     task = plan(items()[:limit], chosen)
     named = as_model(model())  # fails here, once, where it can't be made or asked
     named.check(chosen.protocol)
-    record = chosen.record(named.name)
+    name, record = named.name, run_record(chosen, named)
     del named
     open_folder(out, record)
     config = {
@@ -96,7 +96,7 @@ def evaluate_in_shards(
     rows = sorted((Row.from_dict(row) for row in plan_rows(work)), key=order)
     if not rows:
         raise ValueError(f"no item is left: of {len(task.skipped)} the video can't be read")
-    return finish(task, rows, chosen, record["model"], out)
+    return finish(task, rows, chosen, name, out)
 
 
 def _plan(out: Path, task: Task, config: dict[str, Any]) -> Plan:

@@ -105,7 +105,7 @@ def _macro(figures: Iterable[Figure]) -> float | None:
 
 
 def _by_control(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """control -> uid -> row; of `circular` any of its shifts."""
+    """control -> uid -> row, `full` first; of `circular` any of its shifts."""
     of: dict[str, dict[str, Row]] = {}
     seen = set()
     for row in rows:
@@ -113,7 +113,7 @@ def _by_control(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
             raise ValueError(f"`rows` has {row.uid!r} twice under the control {row.control!r}")
         seen.add(where)
         of.setdefault(row.control, {})[row.uid] = row
-    return of
+    return dict(sorted(of.items(), key=lambda pair: (pair[0] != "full", pair[0])))
 
 
 def _decomposition(of: Mapping[str, dict[str, Row]]) -> dict[str, Any] | None:

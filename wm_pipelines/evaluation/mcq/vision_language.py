@@ -3,6 +3,7 @@
 Frames are given as several pictures in time order (`layout="images"`), all on one picture ("grid"), or as a video.
 """
 
+import hashlib
 import os
 from typing import Any
 
@@ -13,6 +14,8 @@ from wm_pipelines.evaluation.mcq.frames import grid
 from wm_pipelines.evaluation.mcq.items import Frames
 from wm_pipelines.evaluation.mcq.models import Reply, Request, check_layout
 
+MARKED = 2**16
+
 
 class VisionLanguageModel:
     """Asks a model through its processor, one question at a time and greedily, so that nothing depends on a batch.
@@ -21,6 +24,9 @@ class VisionLanguageModel:
         model: an `AutoModelForImageTextToText`. processor: its processor.
         layout: "images", "grid" or "video".
         name: in rows; the folder or Hub id that it was loaded from by default.
+
+    Attributes:
+        weights: a mark of the files that they were loaded from, None where nobody knows.
 
     Raises:
         ValueError: there is no slot for pictures, only one where several are needed, or no video processor.
@@ -34,6 +40,7 @@ class VisionLanguageModel:
         self.name = name or os.path.basename(os.path.normpath(own)) + (f"@{revision[:12]}" if revision else "")
         if layout != "images":
             self.name += f", {layout}"
+        self.weights: str | None = None
         self._check_slots()
 
     def check(self, protocol: str) -> None:
@@ -159,7 +166,20 @@ def load_vision_language(
     revision = hub.resolved_revision(folder)
     name = f"{source}@{revision[:12]}" if revision else os.path.basename(os.path.normpath(source))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return VisionLanguageModel(model.to(device).eval(), processor, layout, name + (f", {dtype}" if dtype else ""))
+    found = VisionLanguageModel(model.to(device).eval(), processor, layout, name + (f", {dtype}" if dtype else ""))
+    found.weights = _mark(folder)
+    return found
+
+
+def _mark(folder: Any) -> str:
+    """Changes when the weights of a folder do: of each file its size and its first and last bytes."""
+    found = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            found.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(MARKED))
+            file.seek(max(0, path.stat().st_size - MARKED))
+            found.update(file.read())
+    return found.hexdigest()[:16]
 
 
 def load_processor(folder: Any, source: str, layout: str) -> Any:

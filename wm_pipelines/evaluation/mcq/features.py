@@ -26,11 +26,12 @@ class ProvidedTower(nn.Module):
     """Stands where the vision tower of a LLaVA stood.
 
     Args:
-        provider: makes the features. frames: of each clip; a batch of pictures is cut into clips of so many.
+        provider: makes the features. frames: of each clip; a batch of pictures is cut into clips of so many. None: the
+            pictures of a call are one clip.
         width: D. tokens: N.
     """
 
-    def __init__(self, provider: FeatureProvider, frames: int, width: int, tokens: int):
+    def __init__(self, provider: FeatureProvider, frames: int | None, width: int, tokens: int):
         super().__init__()
         self.provider, self.frames, self.shape = provider, frames, (tokens, width)
 
@@ -42,10 +43,11 @@ class ProvidedTower(nn.Module):
         """
         from transformers.modeling_outputs import BaseModelOutput
 
-        if len(pixel_values) % self.frames:
-            raise ValueError(f"{len(pixel_values)} pictures are no whole clips of {self.frames} frames")
+        frames = len(pixel_values) if self.frames is None else self.frames
+        if len(pixel_values) % frames:
+            raise ValueError(f"{len(pixel_values)} pictures are no whole clips of {frames} frames")
         found = []
-        for clip in pixel_values.split(self.frames):
+        for clip in pixel_values.split(frames):
             features = self.provider(clip)
             if features.shape != (len(clip), *self.shape):
                 wanted = (len(clip), *self.shape)
@@ -57,7 +59,7 @@ class ProvidedTower(nn.Module):
 
 @contextmanager
 def provided(
-    model: "LlavaForConditionalGeneration", feature_provider: FeatureProvider, frames: int = 8
+    model: "LlavaForConditionalGeneration", feature_provider: FeatureProvider, frames: int | None = None
 ) -> Iterator["LlavaForConditionalGeneration"]:
     """`model` with the provider's features in place of its tower's, until the block ends.
 
@@ -65,22 +67,25 @@ def provided(
     the model's own. A model that was not trained with them can't be expected to understand them.
 
     Args:
-        frames: of each clip that is shown.
+        frames: of each clip of a batch; None where one clip at a time is shown, as an evaluation does.
 
     Raises:
-        ValueError: the model takes hidden states of several layers, or `frames` is below 1.
+        ValueError: the model is no LLaVA or takes hidden states of several layers, or `frames` is below 1.
     """
-    if frames < 1:
-        raise ValueError(f"`frames` is {frames!r}; it must be 1 or more")
-    config = model.config
-    if not isinstance(config.vision_feature_layer, int):
-        raise ValueError(f"`model` reads layers {config.vision_feature_layer} of its tower; a provider gives one")
-    own, layer, strategy = model.model.vision_tower, config.vision_feature_layer, config.vision_feature_select_strategy
-    side = config.vision_config.image_size // config.vision_config.patch_size
-    model.model.vision_tower = ProvidedTower(feature_provider, frames, config.vision_config.hidden_size, side**2)
+    if frames is not None and frames < 1:
+        raise ValueError(f"`frames` is {frames!r}; it must be 1 or more, or None")
+    inner = getattr(model, "base_model", model)
+    if getattr(inner, "vision_tower", None) is None or not hasattr(model.config, "vision_feature_layer"):
+        raise ValueError(f"`model` is {type(model).__name__}; features are given to a LLaVA")
+    config, vision, own = model.config, model.config.vision_config, inner.vision_tower
+    layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+    if not isinstance(layer, int):
+        raise ValueError(f"`model` reads layers {layer} of its tower; a provider gives one")
+    tokens = (vision.image_size // vision.patch_size) ** 2
+    inner.vision_tower = ProvidedTower(feature_provider, frames, vision.hidden_size, tokens)
     config.vision_feature_layer, config.vision_feature_select_strategy = -1, "full"
     try:
         yield model
     finally:
-        model.model.vision_tower = own
+        inner.vision_tower = own
         config.vision_feature_layer, config.vision_feature_select_strategy = layer, strategy
