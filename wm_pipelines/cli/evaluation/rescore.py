@@ -36,9 +36,12 @@ def rescore(
             runs.setdefault((row.model, row.protocol), []).append(row)
     logged = {"logged": [str(file) for file in files], "skipped": [], "unfit": {}}
     reports = {run: summarise(rows) | logged for run, rows in runs.items()}
+    folders = {run: out / re.sub(r"[^\w.@+-]+", "_", "-".join(run)) for run in runs}
+    if len(set(folders.values())) < len(folders):
+        raise ValueError(f"two runs would share a folder: {', '.join(map(' '.join, runs))}; name them by `--model`")
+    out.mkdir(parents=True, exist_ok=True)
     for run, rows in runs.items():
-        folder = out / re.sub(r"[^\w.@+-]+", "_", "-".join(run))
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = folders[run]
         with atomic_folder(folder, last="report.json") as partial:
             write_rows(partial / "rows.jsonl", rows)
             write_report(partial, reports[run], [], [])

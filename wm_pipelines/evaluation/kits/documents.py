@@ -12,7 +12,6 @@ from wm_pipelines.evaluation.mcq.extract import extract_answer
 from wm_pipelines.evaluation.mcq.items import Item
 from wm_pipelines.evaluation.mcq.prompts import TEMPLATES, prompt
 from wm_pipelines.evaluation.mcq.rows import SHOWN
-from wm_pipelines.runtime.files import atomic
 
 CONTROLS = ("full", "blind", "circular", "mirror", "reverse")
 FPS = 8.0
@@ -50,7 +49,7 @@ def score(document: dict[str, Any], reply: str) -> dict[str, Any]:
 
 
 def video_of(document: dict[str, Any]) -> Path | None:
-    """The file to show: the video, or its twin, which is written beside it the first time (`<name>.mirror-....mp4`).
+    """The file to show: the video, or its twin, which is written to the document's folder `twins` the first time.
 
     Raises:
         ValueError: the video is missing or can't be read; names the item.
@@ -106,8 +105,7 @@ def _twin(path: Path, transform: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         frames, fps = read_video(path)
         frames = frames.flip(-1) if transform == "mirror" else frames.flip(0)
-        with atomic(target) as partial:
-            write_video(frames, partial, fps=fps or FPS, quality=8)
+        write_video(frames, target, fps=fps or FPS, quality=8)
     return target
 
 

@@ -54,5 +54,12 @@ def read_items(path: str | os.PathLike) -> list[Item]:
             if unknown or lacking:
                 what = f"has the unknown field {unknown[0]!r}" if unknown else f"lacks the field {lacking[0]!r}"
                 raise ValueError(f"an item {what}; it has {', '.join(sorted(known))}")
-            items.append(Item(**{**record, "also_right": tuple(record.get("also_right", ()))}))
+            items.append(_item(record))
     return check_items(items)
+
+
+def _item(record: dict[str, Any]) -> Item:
+    for name, kind in (("annotations", dict), ("transforms", dict), ("also_right", list), ("video", str | None)):
+        if name in record and not isinstance(record[name], kind):
+            raise ValueError(f"`{name}` is {record[name]!r}; it has another type in an item")
+    return Item(**{**record, "also_right": tuple(record.get("also_right", ()))})
