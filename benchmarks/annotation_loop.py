@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "annotation_loop.jsonl"
 STATES, HOLD = 4, 6  # of a clip, and frames that each is shown for
 ARMS = ("labelled only", "with triplets")
 SIZES = {"labelled": 400, "clips": 2000, "test": 400, "dynamics_steps": 1500, "world_steps": 1500, "batch": 24}
-TINY = {"labelled": 24, "clips": 8, "test": 16, "dynamics_steps": 30, "world_steps": 10, "batch": 8}
+TINY = {"labelled": 24, "clips": 8, "test": 16, "dynamics_steps": 120, "world_steps": 10, "batch": 8}
 CLIPS = {"spacing": HOLD, "frames": STATES, "max_ssim": 0.999, "min_hash_distance": 0, "max_gap_s": 60.0}
 """A small thing that moves leaves most of a picture alone: what real video calls no change is one here."""
 
@@ -101,7 +101,7 @@ def trained(task: str, work: Path, name: str, steps: int, batch: int, base: str,
     if (folder / "wm_config.json").is_file():
         return folder
     given = {"base": base, "data": "diorama", "rank": 0, **options}
-    overrides = [f"steps={steps}", f"batch_size={batch}", f"seed={seed}", "lr=5e-4", f"warmup={min(100, steps // 5)}"]
+    overrides = [f"steps={steps}", f"batch_size={batch}", f"seed={seed}", "lr=1e-3", f"warmup={min(100, steps // 5)}"]
     train_main(task, None, work / f"{name}-run", [*overrides, *(f"options.{k}={v}" for k, v in given.items())])
     seal_run(work / f"{name}-run", folder)
     return folder
