@@ -42,7 +42,7 @@ class WM_EditScore(io.ComfyNode):
         if score.change is None:
             raise ValueError("truth is the source itself: nothing was asked for, so no change can be measured")
         lines = score_lines(score, edit_score(before, before, wanted))
-        table = pil_image(score_sheet(before, after, wanted, action.strip(), lines))
+        table = pil_image(score_sheet(before, after, wanted, action=action.strip(), lines=lines))
         return io.NodeOutput(score.change, score.preserve, score.copied, table)
 
 

@@ -1,6 +1,5 @@
 """What can be measured: world models, editors of diffusers, and any function that draws."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from wm_pipelines.config import CONFIG_NAME
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.world_model.editing import EditorWorldModel
 from wm_pipelines.world_model.editors import EDITORS, Editor
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
@@ -98,7 +98,8 @@ def load_editor(name: str, num_candidates: int = 1, verifier: str | None = None)
 def _loaded(folder: Path, name: str) -> Any:
     if (folder / CONFIG_NAME).is_file():
         return AutoWMPipeline.from_pretrained(folder)
-    kind = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8")).get("_class_name")
+    index = read_json(folder / MODEL_INDEX)
+    kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind == "WorldModelPipeline":
         return WorldModelPipeline.from_pretrained(folder)
     if kind not in EDITORS:

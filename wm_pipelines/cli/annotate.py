@@ -27,6 +27,7 @@ def plan(
     max_border: Annotated[float, typer.Option(help="share of black edges above which a pair is dropped")] = 0.1,
     max_gap_s: Annotated[float, typer.Option(help="seconds beyond which a pair is dropped")] = 6.0,
     min_hash_distance: Annotated[int, typer.Option(help="bits of 64 in which a pair's hashes must differ")] = 1,
+    cut_ssim: Annotated[float, typer.Option(help="frames in a row that are less alike begin a new shot")] = 0.35,
     resize: Annotated[str, typer.Option(help="to the model's size: pad | crop")] = "pad",
     max_new_tokens: Annotated[int, typer.Option(help="longest sentence")] = 48,
     shard_size: Annotated[int, typer.Option(help="videos of a shard")] = 100,
@@ -39,10 +40,24 @@ def plan(
     if held_out is not None:
         pairs = read_aurora(held_out) if held_out.suffix == ".json" else read_folder(held_out)
     found = plan_annotation(
-        videos, out, model=model, licence=licence, base=base, shard_size=shard_size, max_new_tokens=max_new_tokens,
-        held_out=pairs, least_accuracy=least_accuracy, frames=frames, spacing=spacing, max_ssim=max_ssim,
-        max_border=max_border, max_gap_s=max_gap_s, min_hash_distance=min_hash_distance, resize=resize,
-    )  # fmt: skip
+        videos,
+        out,
+        model=model,
+        licence=licence,
+        base=base,
+        shard_size=shard_size,
+        max_new_tokens=max_new_tokens,
+        held_out=pairs,
+        least_accuracy=least_accuracy,
+        frames=frames,
+        spacing=spacing,
+        max_ssim=max_ssim,
+        max_border=max_border,
+        max_gap_s=max_gap_s,
+        min_hash_distance=min_hash_distance,
+        cut_ssim=cut_ssim,
+        resize=resize,
+    )
     typer.echo(f"{found['videos']} videos in {found['shards']} shards; next: wm annotate run {out}")
 
 

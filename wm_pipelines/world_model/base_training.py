@@ -43,7 +43,7 @@ class DioramaWorldTask(Task):
         check_keys(recipe.options, BASE_DEFAULTS, "options")
         self.options = {**BASE_DEFAULTS, **recipe.options}
         self.vq = load_model(VQModel, hub.resolve(self.options["tokens"])).requires_grad_(False).eval()
-        self.tokenizer = _tokenizer()
+        self.tokenizer = make_tokenizer()
         size = (self.vq.config.sample_size, self.vq.config.sample_size)
         layout = default_layout("plain").model_copy(
             update={"size": size, "stop": EOS, "first_code": len(self.tokenizer)}
@@ -109,7 +109,8 @@ class DioramaWorldTask(Task):
         index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
 
 
-def _tokenizer():
+def make_tokenizer() -> Any:
+    """The miniature world's tokenizer of words with the marks of pictures."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = build_tokenizer(folder)
     tokenizer.add_tokens(list(MARKS), special_tokens=True)

@@ -149,6 +149,20 @@ def test_a_clip_too_long_to_be_held_gives_the_same_rows(videos, monkeypatch):
     assert [row["frame"] % 4 for row in held[1:]] == [0] * 4, "the square jumps into every fourth frame"
 
 
+def test_no_pair_across_a_cut(tmp_path):
+    """Two shots one after the other: flow is largest at the cut, and no key frame and no pair comes of that."""
+    shots = [clip(n, length=12) for n in (21, 22)]
+    write_video([p for shot in shots for p in shot], tmp_path / "cut.mp4", fps=8)
+    config = {**annotate.FRAMES, "size": [16, 16], "pad_colour": [1, 2, 3], "spacing": 4, "max_ssim": 1.01}
+    rows = list(frames.frames_of("cut.mp4", tmp_path / "cut.mp4", config))
+    assert frames.watch(tmp_path / "cut.mp4", 256, 0.35).cuts == [12]
+    first = next(n for n, row in enumerate(rows) if row["frame"] >= 12)
+    assert first and [n for n, row in enumerate(rows) if row["dropped"] == "scene cut"] == [first]
+    assert all(row["flow"] == 0 for row in rows if row["frame"] == 12)
+    whole = list(frames.frames_of("cut.mp4", tmp_path / "cut.mp4", {**config, "cut_ssim": 0}))
+    assert 12 in [row["frame"] for row in whole] and not any(row["dropped"] == "scene cut" for row in whole)
+
+
 def fork(work):
     """A child that runs `work`, to be waited for with `ended`. A new process would import for longer than it works."""
     child = os.fork()
@@ -341,6 +355,7 @@ def test_the_gate_on_accuracy(videos, model, token_models, tmp_path):
         ({"spacing": 0}, "`spacing` is 0"),
         ({"spacing": 2.5}, "`spacing` is 2.5"),
         ({"max_ssim": 0}, "`max_ssim` is 0"),
+        ({"cut_ssim": 1.0}, "`cut_ssim` is 1.0"),
         ({"max_border": True}, "`max_border` is True"),
         ({"max_gap_s": -1.0}, "`max_gap_s` is -1.0"),
         ({"resize": "stretch"}, "`resize` is 'stretch'; allowed: pad, crop or None"),

@@ -26,11 +26,12 @@ NAME = "annotation.json"
 SUFFIXES = (*VIDEO_SUFFIXES, ".avi")
 FRAMES: dict[str, Any] = {
     "frames": 6, "spacing": 20, "flow_side": 256, "max_ssim": 0.95, "max_border": 0.1, "max_gap_s": 6.0,
-    "min_hash_distance": 1, "resize": "pad",
+    "min_hash_distance": 1, "cut_ssim": 0.35, "resize": "pad",
 }  # fmt: skip
 """Settings of the first stage. frames, spacing: K_f and I_f of arXiv 2506.06006v3, in frames. A pair is dropped whose
 structural similarity is `max_ssim` or more, of which a picture has more than `max_border` of its area in black edges,
-that lies more than `max_gap_s` seconds apart, or whose hashes differ in fewer than `min_hash_distance` bits."""
+that lies more than `max_gap_s` seconds apart, whose hashes differ in fewer than `min_hash_distance` bits, or between
+which there is a cut: two frames in a row that are less alike than `cut_ssim` (0 looks for none)."""
 
 
 def plan_annotation(
@@ -257,6 +258,9 @@ def _check(licence: Any, max_new_tokens: Any, batch: Any, settings: dict[str, An
     if unknown:
         raise ValueError(f"unknown setting `{unknown[0]}`; allowed: {', '.join(FRAMES)}")
     given = {**FRAMES, **settings}
+    cut = given["cut_ssim"]
+    if isinstance(cut, bool) or not isinstance(cut, int | float) or not 0 <= cut < 1:
+        raise ValueError(f"`cut_ssim` is {cut!r}; it must be a number from 0 to below 1")
     least = {"frames": 2, "spacing": 1, "flow_side": 16, "min_hash_distance": 0}
     for name, value, low in (
         *((name, given[name], low) for name, low in least.items()),

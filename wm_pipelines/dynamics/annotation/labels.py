@@ -105,7 +105,10 @@ def load_labeller(model: str, base: str | None) -> DynamicsModelPipeline:
     found = load(model, base)
     pictures = found.backend.pictures
     if not isinstance(pictures, PictureTokens) or pictures.num_codes > 2**16:
-        raise ValueError(f"model {model!r} has codes of {type(pictures).__name__} that 16 bits don't hold")
+        raise ValueError(
+            f"model {model!r} has {pictures.num_codes} codes of {type(pictures).__name__}; annotation stores those of "
+            "PictureTokens, at most 65,536 of them"
+        )
     return found
 
 
