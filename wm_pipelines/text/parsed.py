@@ -47,10 +47,10 @@ class ParsedText:
                 raise ValueError(f"id {id!r} occurs {ids.count(id)} times in a parsed text; ids must differ")
         known = {entity.id for entity in self.entities}
         for entity in self.entities:
-            if not entity.name.strip():
+            if not isinstance(entity.name, str) or not entity.name.strip():
                 raise ValueError(f"entity {entity.id!r} has the empty name {entity.name!r}")
         for relation in self.relations:
-            if not relation.verb.strip():
+            if not isinstance(relation.verb, str) or not relation.verb.strip():
                 raise ValueError(f"relation {relation.id!r} has the empty verb {relation.verb!r}")
             for end in (relation.subject, relation.object):
                 if end is not None and end not in known:
