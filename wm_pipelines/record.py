@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError, model_validator
 
 
 class Record(BaseModel):
@@ -34,7 +34,7 @@ def explain(error: ValidationError) -> str:
         where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         came = "" if item["type"] in ("value_error", "missing") else f" (got {repr(item['input'])[:200]})"
-        lines.append(f"{where}: {message}{came}" if where else message)
+        lines.append(f"{where}: {message}{came}" if where else f"{message}{came}")
     return "; ".join(line[:500] for line in lines[:20])
 
 
@@ -58,5 +58,11 @@ def _adapters(kind: type) -> dict[str, TypeAdapter]:
     """What checks each argument of `kind.__init__`."""
     init = inspect.unwrap(kind.__init__)
     hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else init)
-    strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-    return {n: TypeAdapter(hints[n], config=strict) for n in inspect.signature(init).parameters if n in hints}
+    return {name: _adapter(hints[name]) for name in inspect.signature(init).parameters if name in hints}
+
+
+def _adapter(hint: Any) -> TypeAdapter:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except PydanticUserError:  # a dataclass or a record, which has rules of its own
+        return TypeAdapter(hint)
