@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -165,10 +166,10 @@ def read_csv(path: Source, columns: Sequence[str]) -> list[tuple[int, dict[str, 
     header = rows[0][1] if rows else []
     absent = [name for name in columns if name not in header]
     if absent:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(absent)}; it has {', '.join(header)}")
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path} has the column {twice[0]!r} twice")
+        raise ValueError(f"{path} lacks the column(s) {', '.join(absent)}; it has {', '.join(header)[:500]}")
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} has the column {twice!r:.200} twice")
     if len(rows) == 1:
         raise ValueError(f"{path} holds no row")
     found = []
