@@ -82,7 +82,8 @@ def from_json(data: Mapping[str, Any]) -> ParsedText:
     for name, value in objects.items():
         said = (value or {}).get("attributes") if isinstance(value, Mapping | None) else None
         attributes = (said,) if isinstance(said, str) else tuple(said) if isinstance(said, list) else ()
-        if not isinstance(said, str | list | type(None)) or not all(isinstance(attribute, str) for attribute in attributes):
+        listed = isinstance(said, str | list | type(None))
+        if not listed or not all(isinstance(attribute, str) for attribute in attributes):
             raise ValueError(f"attributes of {name!r} must be a string or a list of strings, got {said!r}")
         ids[name] = f"e{len(entities)}"
         entities.append(Entity(ids[name], name, tuple(a for a in attributes if a)))
