@@ -36,7 +36,8 @@ def test_what_people_write_is_read(pattern):
 @pytest.mark.parametrize(
     "pattern",
     ["(a+)+$", "(a|aa)+$", ".*.*x", ".*(.*)(.*)(.*)!", ".*[a-z].*[a-z].*!", "a?" * 30 + "a" * 30, r"(.*)\1",
-     "(a|a)" * 40, "(x{1,1000}){1,1000}", ".*a" * 9, "[", "(" * 5000, "x" * (MAX_LENGTH + 1), "(?P<n>a)(?(n)b|c)", 3, None, ["a"]],
+     "(a|a)" * 40, "(x{1,1000}){1,1000}", ".*a" * 9, "[", "(" * 5000, "x" * (MAX_LENGTH + 1), "(?P<n>a)(?(n)b|c)", 3,
+     None, ["a"]],
 )  # fmt: skip
 def test_what_could_run_for_ever_is_refused_by_name(pattern):
     began = time.process_time()
