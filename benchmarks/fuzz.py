@@ -131,7 +131,7 @@ def _value(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    left = [tree]
+    left = [tree] if isinstance(tree, dict | list) else []
     while left:
         here = left.pop()
         for key, value in list(here.items() if isinstance(here, dict) else enumerate(here)):

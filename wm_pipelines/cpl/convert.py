@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.runtime.files import atomic, atomic_folder
 from wm_pipelines.runtime.pickles import ARRAY_NAMES, read_pickle, to_array
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.readers import read_array_header, read_json
 
 KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 DROPPED = ("token_prefix", "token_suffix", "u")
@@ -131,9 +130,7 @@ def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, st
 def _pickled_table(data: bytes) -> Any:
     """The one value of a `.npy` file of objects."""
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = reader(file)
+    shape, _, dtype = read_array_header(file)
     if shape != () or dtype.kind != "O":
         raise ValueError(f"it holds an array of {dtype} of shape {shape}, not one table")
     (table,) = to_array(read_pickle(data[file.tell() :], ARRAY_NAMES))

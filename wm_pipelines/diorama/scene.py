@@ -14,6 +14,7 @@ import numpy as np
 
 from wm_pipelines.diorama.primitives import motion_from_dict
 from wm_pipelines.diorama.rotations import UPRIGHT, leaning, rows
+from wm_pipelines.record import check_values
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.runtime.readers import parse_json
 
@@ -244,6 +245,8 @@ def object_from_dict(data: dict) -> SceneObject:
 
 
 def _motion(primitives) -> tuple:
+    if not isinstance(primitives, list | tuple | type(None)):
+        raise ValueError(f"`motion` is {primitives!r:.200}; it must be a list")
     return tuple(motion_from_dict(p) for p in primitives or ())
 
 
@@ -259,6 +262,7 @@ def build_record(cls, data: dict, **convert):
     missing = [name for name in needed if name not in data]
     if missing:
         raise ValueError(f"field {missing[0]!r} is missing in {cls.__name__}")
+    check_values(cls, {name: value for name, value in data.items() if name not in convert})
     values = {k: tuple(v) if isinstance(v, list) and k not in convert else v for k, v in data.items()}
     return cls(**{k: convert[k](v) if k in convert else v for k, v in values.items()})
 

@@ -182,7 +182,7 @@ class AttentionGraph:
             try:
                 nodes.append(GraphNode(**entry))
             except ValueError as error:
-                raise ValueError(f"`nodes`[{n}]: {error}") from None
+                raise ValueError(f"`nodes`[{n}]: {str(error)[:500]}") from None
         return cls(tuple(nodes), tuple(data.get("edges", [])), data.get("directed", False))
 
     @classmethod

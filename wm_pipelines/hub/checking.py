@@ -4,13 +4,9 @@ Loaders of diffusers, transformers and PEFT trust what a configuration says. Her
 and bounded; whatever they still stumble over comes out as one `ValueError` that names the folder.
 """
 
-import dataclasses
-import inspect
-import json
 import os
 import re
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,29 +67,6 @@ def translated(source: Any) -> Iterator[None]:
             raise
         said = " ".join(str(error).split())[:500]
         raise ValueError(f"{os.fspath(source)!r} can't be loaded: {type(error).__name__}: {said}") from error
-
-
-def check_values(kind: type, values: Mapping[str, Any]) -> None:
-    """Check the values of a configuration against the annotations of `kind.__init__`, by pydantic, strictly.
-
-    Raises:
-        ValueError: a value of another type, such as "4" for an integer; names the class and the field.
-    """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    from wm_pipelines.record import explain
-
-    init = inspect.unwrap(kind.__init__)
-    hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else init)
-    for name in inspect.signature(init).parameters:
-        if name not in values or name not in hints:
-            continue
-        made = TypeAdapter(hints[name], config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-        try:
-            made.validate_json(json.dumps(values[name]))
-        except (ValidationError, TypeError) as error:
-            said = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise ValueError(f"the configuration of {kind.__name__}: `{name}`: {said}") from None
 
 
 def _check_layers(values: dict[str, Any]) -> None:

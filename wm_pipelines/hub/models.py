@@ -6,8 +6,9 @@ from typing import Any
 
 from diffusers import ModelMixin
 
-from wm_pipelines.hub.checking import check_folder, check_values, translated
+from wm_pipelines.hub.checking import check_folder, translated
 from wm_pipelines.hub.stock import safetensors_only
+from wm_pipelines.record import check_values
 
 
 class WMModel(ModelMixin):

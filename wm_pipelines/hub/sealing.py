@@ -1,6 +1,5 @@
 """From a finished training run to a checkpoint: weights, record, card, and its page under `model_cards/`."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -8,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from wm_pipelines.config import EvaluationRecord, TrainingRecord, WMConfig
 from wm_pipelines.hub import store
 from wm_pipelines.hub.cards import write_card
 from wm_pipelines.methods import methods
+from wm_pipelines.record import Record, explain
 from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.readers import located, read_json, read_jsonl
 
 
 @holding("out")
@@ -67,7 +69,7 @@ def seal_run(
 def _training(run: Path, earlier: Sequence[str | os.PathLike]) -> TrainingRecord:
     record = _record(run)
     before = [{"event": "earlier run", **_record(Path(e))} for e in earlier]
-    return TrainingRecord(**{**record, "stages": before + record["stages"]})
+    return _checked(TrainingRecord, {**record, "stages": before + record["stages"]})
 
 
 def _record(run: Path) -> dict[str, Any]:
@@ -76,20 +78,45 @@ def _record(run: Path) -> dict[str, Any]:
     A run that was stopped early has none; what its newest state says of it stands in.
     """
     if (run / "record.json").is_file():
-        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+        record = _object(run / "record.json", "recipe", "stages")
     else:
         states = sorted((run / "state").glob("step-*/state.json"))
         if not states:
             raise ValueError(f"`earlier` {run} has neither record.json nor a saved state")
-        state = json.loads(states[-1].read_text(encoding="utf-8"))
+        state = _object(states[-1], "step", "recipe", "wall_time_s", "stages")
         record = {"stopped_at": state["step"]} | {k: state[k] for k in ("recipe", "wall_time_s", "stages")}
-    record["recipe"]["options"].pop("cache", None)
+    record["recipe"].get("options", {}).pop("cache", None)
     return record
 
 
+def _object(path: Path, *needed: str) -> dict[str, Any]:
+    """The JSON object of a file with the fields `needed`, of which a recipe is one too, with its options."""
+    values = read_json(path)
+    recipe = values.get("recipe") if isinstance(values, dict) else None
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("options", {}), dict) or not {*needed} <= {*values}:
+        raise ValueError(f"{path} is no record of a run; it needs {', '.join(needed)}")
+    if not isinstance(values.get("stages"), list):
+        raise ValueError(f"{path}: `stages` must be a list")
+    return values
+
+
 def _evaluations(files: Sequence[str | os.PathLike]) -> list[EvaluationRecord]:
-    rows = [json.loads(line) for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    return [EvaluationRecord(**entry) for row in rows for entry in row.get("evaluation", ())]
+    found = []
+    for file in files:
+        for line, row in read_jsonl(file):
+            with located(file, line):
+                entries = row.get("evaluation", []) if isinstance(row, dict) else None
+                if not isinstance(entries, list):
+                    raise ValueError("a row is an object, and its `evaluation` a list")
+                found += [_checked(EvaluationRecord, entry) for entry in entries]
+    return found
+
+
+def _checked(kind: type[Record], values: Any) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
 
 
 def _write_page(run: Path, checkpoint: Path, page: Path, config: WMConfig) -> None:

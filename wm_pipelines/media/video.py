@@ -16,11 +16,12 @@ from PIL import Image
 
 from wm_pipelines.media.pictures import MAX_PIXELS, Picture, frame_arrays
 from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.limits import limit
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv")
 """Endings of the video files that are looked for, in small letters."""
 
-MAX_VIDEO_BYTES = 2**30
+MAX_VIDEO_BYTES = limit("VIDEO_BYTES", 2**30)
 """Bytes of all frames of a video that `read_video` holds at once; `iter_video` holds one frame."""
 
 GIF_RATES = (100 / 65535, 50.0)

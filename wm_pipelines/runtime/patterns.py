@@ -10,8 +10,8 @@ from re import _constants as codes  # noqa: I001
 from re import _parser as parser
 from typing import Any
 
-MAX_LENGTH = 1000
-"""Characters of a pattern."""
+MAX_LENGTH = 2**19
+"""Characters of a pattern; imported adapters name each of thousands of layers in one."""
 
 MAX_WAYS = 200_000
 """Ways to read a name: the product of 8 for each open repeat, of the alternatives of each group, of the counts of each

@@ -9,13 +9,16 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from wm_pipelines.runtime.limits import limit
 
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = limit("TEXT_BYTES", 256 * 2**20)
 """Bytes that a text file may have; Karpathy's table of Flickr30k has 38 million."""
 
 MAX_DEPTH = 64
@@ -163,10 +166,10 @@ def read_csv(path: Source, columns: Sequence[str]) -> list[tuple[int, dict[str, 
     header = rows[0][1] if rows else []
     absent = [name for name in columns if name not in header]
     if absent:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(absent)}; it has {', '.join(header)}")
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path} has the column {twice[0]!r} twice")
+        raise ValueError(f"{path} lacks the column(s) {', '.join(absent)}; it has {', '.join(header)[:500]}")
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} has the column {twice!r:.200} twice")
     if len(rows) == 1:
         raise ValueError(f"{path} holds no row")
     found = []
@@ -232,21 +235,35 @@ def read_array(path: Source) -> "np.ndarray":
     """
     import numpy as np
 
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version not in headers:
-                raise ValueError(f"its version is {version}; 1.0 and 2.0 are read")
-            shape, _, dtype = headers[version](file)
+            shape, _, dtype = read_array_header(file)
             if dtype.hasobject:
                 raise ValueError("it holds objects, which only unpickling could read")
             wanted, there = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
             if wanted != there:
                 raise ValueError(f"its {shape} of {dtype} take {wanted} bytes; it has {there}")
         return np.load(path, allow_pickle=False)
-    except Exception as error:  # the header is Python text, and fails in as many ways
+    except (ValueError, OSError) as error:
         raise ValueError(f"can't read {path}: {error}") from None
+
+
+def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype"]:
+    """(shape, whether columns come first, dtype) of an open .npy file, which then stands at its values.
+
+    Raises:
+        ValueError: none of that format, or of another version than 1.0 and 2.0.
+    """
+    import numpy as np
+
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in headers:
+        raise ValueError(f"its version is {version}; 1.0 and 2.0 are read")
+    try:
+        return headers[version](file)
+    except Exception as error:  # the header is Python text, and fails in as many ways
+        raise ValueError(f"it has no header that can be read: {str(error)[:200]}") from None
 
 
 def _no_number(word: str) -> Any:
@@ -264,7 +281,7 @@ def _check_once(names: Sequence[Any]) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"the name {name!r} is there twice")
+            raise ValueError(f"the name {name!r:.200} is there twice")
         seen.add(name)
 
 

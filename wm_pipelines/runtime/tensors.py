@@ -94,7 +94,7 @@ def open_tensors(path: str | os.PathLike) -> Iterator[Any]:
         with safe_open(os.fspath(path), "pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from None
+        raise ValueError(f"{path} can't be read: {str(error)[:300]}") from None
 
 
 def _shape(entry: dict[str, Any]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What a caption says: its entities and relations."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 
@@ -42,15 +43,15 @@ class ParsedText:
 
     def __post_init__(self) -> None:
         ids = [part.id for part in (*self.entities, *self.relations)]
-        for id in ids:
-            if ids.count(id) > 1:
-                raise ValueError(f"id {id!r} occurs {ids.count(id)} times in a parsed text; ids must differ")
+        for id, times in Counter(ids).items():
+            if times > 1:
+                raise ValueError(f"id {id!r} occurs {times} times in a parsed text; ids must differ")
         known = {entity.id for entity in self.entities}
         for entity in self.entities:
-            if not entity.name.strip():
+            if not isinstance(entity.name, str) or not entity.name.strip():
                 raise ValueError(f"entity {entity.id!r} has the empty name {entity.name!r}")
         for relation in self.relations:
-            if not relation.verb.strip():
+            if not isinstance(relation.verb, str) or not relation.verb.strip():
                 raise ValueError(f"relation {relation.id!r} has the empty verb {relation.verb!r}")
             for end in (relation.subject, relation.object):
                 if end is not None and end not in known:

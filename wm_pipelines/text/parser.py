@@ -81,8 +81,9 @@ def from_json(data: Mapping[str, Any]) -> ParsedText:
     entities, ids = [], {}
     for name, value in objects.items():
         said = (value or {}).get("attributes") if isinstance(value, Mapping | None) else None
-        attributes = (said,) if isinstance(said, str) else tuple(said or ())
-        if not all(isinstance(attribute, str) for attribute in attributes):
+        attributes = (said,) if isinstance(said, str) else tuple(said) if isinstance(said, list) else ()
+        listed = isinstance(said, str | list | type(None))
+        if not listed or not all(isinstance(attribute, str) for attribute in attributes):
             raise ValueError(f"attributes of {name!r} must be a string or a list of strings, got {said!r}")
         ids[name] = f"e{len(entities)}"
         entities.append(Entity(ids[name], name, tuple(a for a in attributes if a)))
@@ -91,6 +92,7 @@ def from_json(data: Mapping[str, Any]) -> ParsedText:
         if not isinstance(connection, Mapping):
             raise ValueError(f"connections must be mappings with subject, verb, object; got {connection!r}")
         if connection.get("verb"):
-            ends = (ids.get(connection.get("subject")), ids.get(connection.get("object")))
+            said = [connection.get(end) for end in ("subject", "object")]
+            ends = [ids.get(end) if isinstance(end, str) else None for end in said]
             relations.append(Relation(f"r{len(relations)}", ends[0], connection["verb"], ends[1]))
     return ParsedText(tuple(entities), tuple(relations))

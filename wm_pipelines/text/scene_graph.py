@@ -7,6 +7,7 @@ model: the caption says every node once and every edge, boxes come from the node
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import torch
@@ -109,6 +110,8 @@ class Edge:
     def __post_init__(self):
         if self.predicate not in AXES:
             raise ValueError(f"`predicate` is {self.predicate!r}; allowed: {', '.join(PREDICATES)}")
+        if not all(isinstance(end, int | str) for end in (self.subject, self.object)):
+            raise ValueError(f"`subject` and `object` are {self.subject!r} and {self.object!r}; ids of nodes")
         if self.subject == self.object:
             raise ValueError(f"`subject` and `object` are both {self.subject!r}")
 
@@ -155,15 +158,17 @@ class SceneGraph:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "edges", tuple(self.edges))
         ids = [n.id for n in self.nodes]
-        for id in ids:
-            if ids.count(id) > 1:
+        known, seen = set(ids), set()
+        for id, times in Counter(ids).items():
+            if times > 1:
                 raise ValueError(f"`nodes` has the id {id!r} twice")
         for edge in self.edges:
             for role in (edge.subject, edge.object):
-                if role not in ids:
+                if role not in known:
                     raise ValueError(f"edge '{edge}' names the node {role!r}; the nodes are {ids}")
-            if self.edges.count(edge) > 1:
+            if edge in seen:
                 raise ValueError(f"`edges` has '{edge}' twice")
+            seen.add(edge)
         cycle = find_cycle(relations_of(self.edges, {id: i for i, id in enumerate(ids)}))
         if cycle:
             raise ValueError(f"these edges form a cycle: {', '.join(str(self.edges[i]) for i in cycle)}")

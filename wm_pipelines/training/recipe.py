@@ -95,9 +95,9 @@ def parse_overrides(overrides: Mapping[str, Any] | Iterable[str] | None) -> dict
         if not equals or not key.strip():
             raise ValueError(f"override {item!r} must have the form key=value")
         try:
-            parsed[key.strip()] = yaml.load(value, _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"override {item!r}: the value is not YAML ({error})") from None
+            parsed[key.strip()] = parse_yaml(value, _Loader)
+        except ValueError as error:
+            raise ValueError(f"override {item[:200]!r}: the value is not YAML ({error})") from None
     return parsed
 
 
@@ -131,6 +131,6 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | Iterable[str] |
                 raise ValueError(f"override {key!r}: {name!r} is not a mapping, so it has no key {inner!r}")
         target[[head, *rest][-1]] = value
     try:
-        return Recipe(**data)
+        return Recipe.model_validate(data)
     except ValidationError as error:
         raise ValueError(f"recipe {path.name}: {explain(error)}") from None

@@ -12,7 +12,8 @@ from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from safetensors.torch import save_file
 from torch import nn
 
-from wm_pipelines.hub.checking import check_values, read_config
+from wm_pipelines.hub.checking import read_config
+from wm_pipelines.record import check_values
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.patterns import check_patterns
 from wm_pipelines.runtime.tensors import read_tensors
