@@ -59,6 +59,8 @@ def parse_instruction(text: str, fps: float = 8.0) -> list[Record]:
     found = []
     for part in _parts(text):
         op = _operation(part, fps)
+        if op is not None and op.get("target") in ({"query": "it"}, {"query": "them"}) and found:
+            op["target"] = found[-1]["target"]
         if op is None:
             raise ValueError(
                 f"no rule reads {part!r}; say what to do with which object: remove, keep only, paint, move, rotate, "
@@ -76,6 +78,7 @@ def instruction_json(text: str, fps: float = 8.0) -> list[dict]:
 def _parts(text: str) -> list[str]:
     plain = re.sub(r"\s+", " ", text.lower().strip().rstrip(".!"))
     plain = re.sub(r"\b(?:please|could you|can you|would you|i want you to|now|just|kindly)\b,? ?", "", plain)
+    plain = re.sub(r",? and (?:put|place|move) (?:it|the copy)\b", " put it", plain)
     pieces = re.split(rf"\s*(?:[;.]\s|,? (?:and then|then|and|afterwards)\s|,\s)\s*(?=(?:{_VERBS})\b)", plain)
     return [re.sub(r"^(?:then|and|first|next|finally),? ", "", p).strip(" ,;") for p in pieces if p and p.strip(" ,;")]
 
@@ -155,8 +158,10 @@ def _with(op: str, words: _Words, **values) -> dict | None:
 
 
 def _remove(words: _Words, fps: float) -> dict | None:
-    if not words.take(r"(?:remove|delete|erase|hide|drop|eliminate|get rid of|take away|take out|take)"):
+    vanish = r"make(?= .*\b(?:vanish|disappear|invisible|go away))"
+    if not words.take(rf"(?:remove|delete|erase|hide|drop|eliminate|get rid of|take away|take out|take|{vanish})"):
         return None
+    words.take(r"(?:vanish|disappear|invisible|go away)")
     words.take(r"(?:from (?:the )?(?:scene|video|picture)|away|out|completely|entirely)")
     return _with("remove", words)
 
@@ -218,7 +223,7 @@ def _duplicate(words: _Words, fps: float) -> dict | None:
     added = r"add (?:another|a (?:copy|second|clone) of|a second|one more)"
     if not words.take(rf"(?:duplicate|copy|clone|{added}|make a copy of)"):
         return None
-    words.take(r"(?:and (?:put|place|move) (?:it|the copy)|put it|place it)")
+    words.take(r"put it")
     amount, way = _amount(words), _way(words)
     amount = DEFAULT_METRES * 2 if amount is None else amount
     return _with("duplicate", words, direction=way or "right", amount=amount)
@@ -251,12 +256,11 @@ def _scale(words: _Words, fps: float) -> dict | None:
 
 
 def _retime(words: _Words, fps: float) -> dict | None:
-    if words.take(r"(?:reverse|rewind)") or words.take(r"(?:play|run|make|move) (?=.*\b(?:backwards?|in reverse))"):
+    if words.take(r"(?:reverse|rewind)") or words.take(r"(?:play|run|make|move)(?= .*\b(?:backwards|in reverse))"):
         words.take(r"(?:go |move |run )?(?:backwards?|in reverse|the motion of|the movement of|in time)")
         return _with("retime", words, reverse=True)
     span = rf"({_NUMBER}) ?(frames?|s|seconds?)"
-    late = words.take(rf"(?:delay|start|play|begin) (?=.*{span})")
-    if late:
+    if words.take(rf"(?:delay|start|play|begin)(?= .*{span})"):
         amount = words.take(rf"(?:by )?{span}(?: (later|earlier|sooner|late|early))?")
         frames = _number(amount[1]) * (1 if amount[2].startswith("frame") else fps)
         early = amount[3] in ("earlier", "sooner", "early")
