@@ -48,7 +48,7 @@ class Morpho4DPipeline(WMPipeline):
             if self.source is None:
                 raise ValueError(
                     "`prompt` needs a source of video: Morpho4DPipeline(source=...), a function from the prompt to a "
-                    "`Capture`; wm_pipelines.morpho4d.worlds has that of the miniature world"
+                    "`Capture`; `wm run morpho4d` takes that of the miniature world"
                 )
 
     def fit(
@@ -108,20 +108,19 @@ class Morpho4DPipeline(WMPipeline):
             ValueError: something is missing or does not fit; the message names it.
         """
         # 1. what there is
-        self.check_inputs(prompt, video, cameras, depth, masks)
+        self.check_inputs(prompt=prompt, video=video, cameras=cameras, depth=depth, masks=masks)
         FitSettings(**settings)
         # 2. a capture
         if prompt is not None:
             capture = self.source(prompt)
         else:
-            capture = self.prepare_capture(video, cameras, depth, masks, names, features, fps)
+            given = {"video": video, "cameras": cameras, "depth": depth, "masks": masks, "features": features}
+            capture = self.prepare_capture(**given, names=names, fps=fps)
         # 3. the fit
         scene, report = self.fit(capture, on_step, **settings)
         # 4. what it shows
         shown = scene.render(0)
-        output = Morpho4DOutput(
-            scene, shown.frames, shown.depth, shown.alpha, shown.object_ids, shown.features, report
-        )
+        output = Morpho4DOutput(scene=scene, **vars(shown), report=report)
         return output if return_dict else output.to_tuple()
 
     def prepare_capture(self, video, cameras, depth, masks, names, features, fps) -> Capture:
@@ -135,5 +134,12 @@ class Morpho4DPipeline(WMPipeline):
             k, poses = cameras
             size = tuple(video.shape[-2:])
             cameras = Cameras(views(k, 2).float(), views(poses, 3).float(), size)
-        maps = [views(depth, 3), views(masks, 3)]
-        return Capture(views(video, 4), cameras, *maps, dict(names or {}), fps, views(features, 4))
+        return Capture(
+            video=views(video, 4),
+            cameras=cameras,
+            depth=views(depth, 3),
+            masks=views(masks, 3),
+            names=dict(names or {}),
+            fps=fps,
+            features=views(features, 4),
+        )

@@ -32,8 +32,9 @@ SKIPPED = {"the", "a", "an", "that", "this", "its", "of", "one", "all", "every"}
 
 @dataclass
 class Selection:
-    """mask: (N,) float32 in [0, 1]. object_ids: what was chosen. margin: mean lead, by features, of the
-    wanted concepts over the next best one, None where features say nothing. count: Gaussians chosen. alive: share of them that can be seen."""
+    """mask: (N,) float32 in [0, 1]. object_ids: what was chosen. margin: mean lead, by features, of the wanted
+    concepts over the next best one, None where features say nothing. count: Gaussians chosen. alive: share of them
+    that can be seen."""
 
     mask: torch.Tensor
     object_ids: list[int]

@@ -83,7 +83,11 @@ def test_many_chunks_are_as_one(monkeypatch):
 def test_gradcheck_and_registration():
     splats, values, lists, origins, options = make("small")
     tile = options["tile"]
-    assert torch.autograd.gradcheck(lambda s, c: composite_gaussians(s, c, lists, origins, tile=tile), (splats, values))
+
+    def run(s, c):
+        return composite_gaussians(s, c, lists, origins, tile=tile)
+
+    assert torch.autograd.gradcheck(run, (splats, values))
     given = (splats, values, lists, origins, tile, 1, False)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.wm_kernels.composite_gaussians.default, given, test_utils=checks)

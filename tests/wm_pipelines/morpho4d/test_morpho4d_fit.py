@@ -115,7 +115,7 @@ def without(capture, **changes):
         (lambda c: {"cameras": None}, "^cameras missing: monocular video without cameras needs a pose solver; pass "),
         (lambda c: {"depth": None}, "`depth` is missing"),
         (lambda c: {"masks": None}, "`masks` is missing"),
-        (lambda c: {"depth": c.depth.index_fill(1, torch.tensor([2]), -1)}, "100% non-positive values in view 0 frame 2"),
+        (lambda c: {"depth": c.depth.index_fill(1, torch.tensor([2]), -1)}, "^depth has 100% non-positive values in"),
         (lambda c: {"depth": torch.where(c.masks == 1, torch.nan, c.depth)}, "non-positive values in view 0 frame 0"),
         (lambda c: {"depth": torch.full_like(c.depth, torch.inf)}, "`depth` is infinite everywhere"),
         (lambda c: {"masks": c.masks - 1}, "`masks` has -1"),

@@ -18,7 +18,8 @@ from .conftest import FRAMES, MOVING, STILL, draw, make_scene
 def test_posed_gaussians_are_the_stored_ones_with_activations(scene):
     posed, g = scene.at(0.0), scene.gaussians
     assert len(posed) == len(scene) == STILL + MOVING
-    assert torch.allclose(posed.scales, g.log_scales.exp()) and torch.allclose(posed.opacities, g.logit_opacities.sigmoid())
+    assert torch.allclose(posed.scales, g.log_scales.exp())
+    assert torch.allclose(posed.opacities, g.logit_opacities.sigmoid())
     assert torch.equal(posed.means[:STILL], g.means[:STILL]) and torch.equal(posed.object_id, g.object_id)
     assert torch.allclose(posed.rgb, (0.5 + SH_DC * g.sh[:, 0]).clamp(0, 1))
     assert not torch.allclose(scene.at(3.0).means[STILL:], posed.means[STILL:])
