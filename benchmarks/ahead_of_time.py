@@ -108,7 +108,8 @@ def resources(call: Call, arch: str) -> dict[str, int]:
 def dtype_of(call: Call) -> str:
     """Type of the activations: rank-sized sums are fp32 beside them."""
     types = dict(call.arguments)
-    return TYPES[next(types[name] for name in ("y_ptr", "x_ptr", "hidden_ptr", "q_ptr") if name in types)]
+    names = ("y_ptr", "x_ptr", "hidden_ptr", "q_ptr", "splats_ptr")
+    return TYPES[next(types[name] for name in names if name in types)]
 
 
 def row(call: Call, arch: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.mojito.modeling import MotionIntensityModel as MotionIntensityModel
     from wm_pipelines.mojito.objects import MotionObject as MotionObject
     from wm_pipelines.mojito.pipeline import MojitoPipeline as MojitoPipeline
+    from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline as Morpho4DPipeline
+    from wm_pipelines.morpho4d.scene import Scene4D as Scene4D
     from wm_pipelines.pipeline import AutoWMPipeline as AutoWMPipeline
     from wm_pipelines.pipeline import WMPipeline as WMPipeline
     from wm_pipelines.text.scene_graph import Edge as Edge
@@ -59,10 +61,12 @@ _PUBLIC = {
     "LocalIntrinsicDimension": "wm_pipelines.kadaptation.subspace.dimension",
     "MMWorldPipeline": "wm_pipelines.mmworld.pipeline",
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
+    "Morpho4DPipeline": "wm_pipelines.morpho4d.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
     "MotionObject": "wm_pipelines.mojito.objects",
     "Node": "wm_pipelines.text.scene_graph",
     "QuasiAttentionModel": "wm_pipelines.graph_transformer.modeling",
+    "Scene4D": "wm_pipelines.morpho4d.scene",
     "SceneGraph": "wm_pipelines.text.scene_graph",
     "VLM4DPipeline": "wm_pipelines.vlm4d.pipeline",
     "WMConfig": "wm_pipelines.config",

@@ -27,6 +27,7 @@ ALLOW_PATTERNS = (
     "model*.safetensors",
     "diffusion_pytorch_model*.safetensors",
     "adapter_model*.safetensors",
+    "scene4d.safetensors",
 )
 VARIANTS = "*.*.safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")

@@ -85,7 +85,8 @@ class Capture:
         bad = (~(self.depth > 0)).flatten(2).float().mean(-1)
         if bad.any():
             view, frame = (bad > 0).nonzero()[0].tolist()
-            share = f"{100 * float(bad[view, frame]):.2g}%"
+            percent = 100 * float(bad[view, frame])
+            share = f"{percent:.0f}%" if percent >= 1 else f"{percent:.1g}%"
             raise ValueError(f"depth has {share} non-positive values in view {view} frame {frame}")
         if int(self.masks.min()) < 0:
             raise ValueError(f"`masks` has {int(self.masks.min())}; 0 is the background, objects are above")

@@ -34,12 +34,13 @@ _VERBS = (
     "play|delay|reverse|freeze|stop|hold|pause|duplicate|copy|clone|add|put|scale|enlarge|shrink|double|halve|triple|"
     "start|run|rewind|grow|eliminate|send|nudge"
 )
+_COPY = r"\b(?:duplicate|copy|clone|add another)"
 _WAYS = {
     "up": r"up(?:wards?)?|higher",
     "down": r"down(?:wards?)?|lower",
     "left": r"(?:to (?:the|its) )?left(?:wards?)?",
     "right": r"(?:to (?:the|its) )?right(?:wards?)?",
-    "towards": r"towards? (?:the camera|me|us)|closer|nearer|forwards?|to(?: the)? front",
+    "towards": r"towards?(?: (?:the camera|me|us))?|closer|nearer|forwards?|to(?: the)? front",
     "away": r"away(?: from (?:the camera|me|us))?|back(?:wards?)?|further(?: away)?|farther(?: away)?",
 }
 
@@ -59,6 +60,8 @@ def parse_instruction(text: str, fps: float = 8.0) -> list[Record]:
     found = []
     for part in _parts(text):
         op = _operation(part, fps)
+        if op is not None and op.get("target") in ({"query": "it"}, {"query": "them"}) and found:
+            op["target"] = found[-1]["target"]
         if op is None:
             raise ValueError(
                 f"no rule reads {part!r}; say what to do with which object: remove, keep only, paint, move, rotate, "
@@ -74,8 +77,9 @@ def instruction_json(text: str, fps: float = 8.0) -> list[dict]:
 
 
 def _parts(text: str) -> list[str]:
-    plain = re.sub(r"\s+", " ", text.lower().strip().rstrip(".!"))
-    plain = re.sub(r"\b(?:please|could you|can you|would you|i want you to|now|just|kindly)\b,? ?", "", plain)
+    plain = re.sub(r"\s+", " ", text.lower().strip().rstrip(".!? "))
+    plain = re.sub(r"\b(?:please|could you|can you|would you|i want you to|now|kindly)\b,? ?", "", plain)
+    plain = re.sub(rf"({_COPY})\b([^,;.]*?),? and (?:put|place|move) (?:it|the copy)\b", r"\1\2 put it", plain)
     pieces = re.split(rf"\s*(?:[;.]\s|,? (?:and then|then|and|afterwards)\s|,\s)\s*(?=(?:{_VERBS})\b)", plain)
     return [re.sub(r"^(?:then|and|first|next|finally),? ", "", p).strip(" ,;") for p in pieces if p and p.strip(" ,;")]
 
@@ -155,8 +159,10 @@ def _with(op: str, words: _Words, **values) -> dict | None:
 
 
 def _remove(words: _Words, fps: float) -> dict | None:
-    if not words.take(r"(?:remove|delete|erase|hide|drop|eliminate|get rid of|take away|take out|take)"):
+    vanish = r"make(?= .*\b(?:vanish|disappear|invisible|go away))"
+    if not words.take(rf"(?:remove|delete|erase|hide|drop|eliminate|get rid of|take away|take out|take|{vanish})"):
         return None
+    words.take(r"(?:vanish|disappear|invisible|go away)")
     words.take(r"(?:from (?:the )?(?:scene|video|picture)|away|out|completely|entirely)")
     return _with("remove", words)
 
@@ -218,7 +224,7 @@ def _duplicate(words: _Words, fps: float) -> dict | None:
     added = r"add (?:another|a (?:copy|second|clone) of|a second|one more)"
     if not words.take(rf"(?:duplicate|copy|clone|{added}|make a copy of)"):
         return None
-    words.take(r"(?:and (?:put|place|move) (?:it|the copy)|put it|place it)")
+    words.take(r"put it")
     amount, way = _amount(words), _way(words)
     amount = DEFAULT_METRES * 2 if amount is None else amount
     return _with("duplicate", words, direction=way or "right", amount=amount)
@@ -251,17 +257,16 @@ def _scale(words: _Words, fps: float) -> dict | None:
 
 
 def _retime(words: _Words, fps: float) -> dict | None:
-    if words.take(r"(?:reverse|rewind)") or words.take(r"(?:play|run|make|move) (?=.*\b(?:backwards?|in reverse))"):
+    if words.take(r"(?:reverse|rewind)") or words.take(r"(?:play|run|make|move)(?= .*\b(?:backwards|in reverse))"):
         words.take(r"(?:go |move |run )?(?:backwards?|in reverse|the motion of|the movement of|in time)")
         return _with("retime", words, reverse=True)
-    span = rf"({_NUMBER}) ?(frames?|s|seconds?)"
-    late = words.take(rf"(?:delay|start|play|begin) (?=.*{span})")
-    if late:
+    span = rf"({_NUMBER}) ?(?:an? )?(frames?|s|seconds?)(?!\w)"
+    if words.take(rf"(?:delay|start|play|begin)(?= .*{span})"):
         amount = words.take(rf"(?:by )?{span}(?: (later|earlier|sooner|late|early))?")
         frames = _number(amount[1]) * (1 if amount[2].startswith("frame") else fps)
         early = amount[3] in ("earlier", "sooner", "early")
         return _with("retime", words, offset=frames if early else -frames)
-    slower = words.take(r"(?:slow down|slow|play|run|move|make)(?=.*)") if "slow" in words.left else None
+    slower = words.take(r"(?:slow down|slow|play|run|move|make)(?=.*)") if re.search(r"\bslow", words.left) else None
     if slower:
         words.take(r"down")
         rate = words.take(rf"(?:by )?(?:a factor of )?({_NUMBER})(?: times| as)?(?: slow(?:er|ly)?)?")
@@ -269,7 +274,7 @@ def _retime(words: _Words, fps: float) -> dict | None:
         value = _number(rate[1]) if rate else 2.0
         return _with("retime", words, rate=1 / value if value > 1 else value)
     if words.take(r"(?:speed up|speed|play|run|move|make)(?=.*(?:fast|speed|up|rate|quick))"):
-        words.take(r"up")
+        words.take(r"(?:up|move|go|run|play)")
         speed = r"(?: (?:faster|fast|the speed|speed|quickly|as quick))?"
         rate = words.take(rf"(?:by |at |to )?(?:a factor of )?({_NUMBER})(?: times| as)*{speed}")
         plain = words.take(r"(?:faster|fast|at speed|the speed|speed|quicker|quickly)")

@@ -14,6 +14,7 @@ from wm_pipelines.morpho4d.motion import Motion
 from wm_pipelines.morpho4d.operations import Duplicate, Target, as_json, read_operations
 from wm_pipelines.morpho4d.rendering import RenderedScene, render_posed
 from wm_pipelines.morpho4d.selection import Selection, select
+from wm_pipelines.morpho4d.storage import load, save
 from wm_pipelines.record import Record
 
 
@@ -246,8 +247,7 @@ class Scene4D:
         Raises:
             ValueError: the scene is not whole, or `folder` is a file.
         """
-        from wm_pipelines.morpho4d.storage import save
-
+        self.check()
         save(self, folder)
 
     @classmethod
@@ -260,6 +260,9 @@ class Scene4D:
         Raises:
             ValueError: a file is missing, altered or truncated, or says something that does not fit; names it.
         """
-        from wm_pipelines.morpho4d.storage import load
-
-        return load(source, verify)
+        scene = cls(**load(source, verify))
+        try:
+            scene.check()
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        return scene

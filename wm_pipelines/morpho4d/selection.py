@@ -32,8 +32,9 @@ SKIPPED = {"the", "a", "an", "that", "this", "its", "of", "one", "all", "every"}
 
 @dataclass
 class Selection:
-    """mask: (N,) float32 in [0, 1]. object_ids: what was chosen. margin: mean lead of the chosen over the next best
-    concept, None where no features were asked. count: Gaussians chosen. alive: share of them that can be seen."""
+    """mask: (N,) float32 in [0, 1]. object_ids: what was chosen. margin: mean lead, by features, of the wanted
+    concepts over the next best one, None where features say nothing. count: Gaussians chosen. alive: share of them
+    that can be seen."""
 
     mask: torch.Tensor
     object_ids: list[int]
@@ -69,9 +70,9 @@ def select(
     Args:
         posed: the Gaussians at the target's time. A `point` is for `select_point`.
         names: object id -> what it is called.
-        concepts: object id -> what features (F,) say of it, 0 for the background; with them, words choose by
-            features: the share of a softmax over all concepts of cosine / 0.1.
-        vote: each object is then chosen as a whole or not at all, by most of its Gaussians.
+        concepts: object id -> what features (F,) say of it, 0 for the background.
+        vote: the objects that the words fit are chosen as a whole; without, each Gaussian by its own features: its
+            share of those objects in a softmax over all concepts of cosine / 0.1.
 
     Raises:
         ValueError: nothing is chosen; names what there is.
@@ -85,9 +86,9 @@ def select(
         ids = [target.object_id] if target.object_id is not None else matching(target.query, names)
         what = f"query {target.query!r}" if target.query is not None else f"object {target.object_id}"
         mask = torch.isin(posed.object_id, torch.tensor(ids, dtype=torch.int64)).float()
-        if target.query is not None and ids and concepts:
-            mask, margin = by_features(posed.features, concepts, ids)
-            mask = _voted(mask, posed.object_id) if vote else mask
+        if target.query is not None and set(ids) & set(concepts or {}):
+            share, margin = by_features(posed.features, concepts, ids)
+            mask = mask if vote else share
     whole = mask >= 0.5
     if not whole.any():
         raise ValueError(_nothing(what, target.query, names, len(posed)))
@@ -108,12 +109,6 @@ def by_features(
         return share, 0.0
     lead = alike[:, wanted].amax(-1) - alike[:, ~wanted].amax(-1)
     return share, float(lead[share >= 0.5].mean() * TEMPERATURE)
-
-
-def _voted(mask: torch.Tensor, object_id: torch.Tensor) -> torch.Tensor:
-    known, whose = object_id.unique(return_inverse=True)
-    votes = torch.zeros(len(known)).index_add(0, whose, (mask >= 0.5).float()) / whose.bincount(minlength=len(known))
-    return (votes > 0.5).float()[whose]
 
 
 def _nothing(what: str, query: str | None, names: Mapping[int, str], count: int) -> str:

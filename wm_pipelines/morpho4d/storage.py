@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -17,7 +17,6 @@ from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, check_tensor
 from wm_pipelines.morpho4d.layers import Layer
 from wm_pipelines.morpho4d.motion import MOTIONS, Motion
 from wm_pipelines.morpho4d.operations import EditOp
-from wm_pipelines.morpho4d.scene import Scene4D
 from wm_pipelines.record import Record, explain
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.runtime.readers import read_json
@@ -53,11 +52,10 @@ class SceneConfig(Record):
     edits: list[SavedEdit] = Field(default_factory=list)
 
 
-def save(scene: Scene4D, folder: str | os.PathLike) -> None:
-    """As `Scene4D.save_pretrained`."""
+def save(scene: Any, folder: str | os.PathLike) -> None:
+    """As `Scene4D.save_pretrained`, of a scene that has been checked."""
     from safetensors.torch import save_file
 
-    scene.check()
     config = SceneConfig(
         scene4d=FORMAT_VERSION,
         frames=scene.frames,
@@ -86,8 +84,9 @@ def save(scene: Scene4D, folder: str | os.PathLike) -> None:
         hub.seal(partial, WMConfig(method="morpho4d", paper="arXiv:2510.04390"))
 
 
-def load(source: str | os.PathLike, verify: bool = True) -> Scene4D:
-    """As `Scene4D.from_pretrained`."""
+def load(source: str | os.PathLike, verify: bool = True) -> dict[str, Any]:
+    """The arguments of `Scene4D`, as its `from_pretrained` says; each part is of the right kind, but they need not fit
+    each other."""
     folder = Path(hub.resolve(source))
     if verify:
         hub.verify(folder)
@@ -100,19 +99,14 @@ def load(source: str | os.PathLike, verify: bool = True) -> Scene4D:
     unknown = sorted(set(tensors) - {f"{p}.{name}" for p, found in parts.items() for name in found})
     if unknown:
         raise ValueError(f"{path} has the tensor {unknown[0]!r}, which no scene has")
-    scene = Scene4D(
-        Gaussians(**_only(parts["gaussians"], [f.name for f in fields(Gaussians)], "gaussians", path)),
-        _motion(config, parts["motion"], path),
-        Cameras(**_only(parts["cameras"], ["K", "T_cw"], "cameras", path), size=config.size),
-        concepts=_numbered(parts["concepts"], config.concepts, "concepts", path),
-        layers=_layers(config, parts["edits"], path),
-        **config.model_dump(exclude={"scene4d", "size", "motion", "concepts", "edits"}),
-    )
-    try:
-        scene.check()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return scene
+    made = {
+        "gaussians": Gaussians(**_only(parts["gaussians"], [f.name for f in fields(Gaussians)], "gaussians", path)),
+        "motion": _motion(config, parts["motion"], path),
+        "cameras": Cameras(**_only(parts["cameras"], ["K", "T_cw"], "cameras", path), size=config.size),
+        "concepts": _numbered(parts["concepts"], config.concepts, "concepts", path),
+        "layers": _layers(config, parts["edits"], path),
+    }
+    return made | config.model_dump(exclude={"scene4d", "size", "motion", "concepts", "edits"})
 
 
 def _numbered(

@@ -14,10 +14,10 @@ from ..reference import LEAST_ALPHA, LEAST_TRANSMITTANCE, MOST_ALPHA
 
 __all__ = ["backward", "forward"]
 
-# warps of a program by tile and architecture: sums of tile² pixels by up to 32 channels stay in registers
+# warps of a program by tile and architecture: sums of tile² pixels by 16 channels stay in registers
 WARPS = {"sm_80": {4: 1, 8: 2, 16: 8}, "sm_90": {4: 1, 8: 2, 16: 8}, "gfx942": {4: 1, 8: 1, 16: 4}}
 BOUNDS = {"MOST": MOST_ALPHA, "LEAST": LEAST_ALPHA, "STOP": LEAST_TRANSMITTANCE}
-MOST_AT_ONCE = 32  # channels; more go in several passes
+WIDTH = 16  # channels of a pass; more go in several
 
 
 @triton.jit
@@ -118,24 +118,18 @@ def _backward_kernel(
         tl.atomic_add(d_channels_ptr + g * channels + first + column, d_value, mask=held)
 
 
-def _plan(splats: torch.Tensor, channels: torch.Tensor, tile: int) -> tuple[int, int]:
-    """Channels of a pass, and warps."""
-    width = min(MOST_AT_ONCE, max(4, triton.next_power_of_2(channels.shape[1])))
-    return width, WARPS[chips.architecture(splats.device)][tile]
-
-
 def forward(splats, channels, lists, origins, tile):
     """out (n, tile², C + 1)."""
     count = channels.shape[1]
     out = splats.new_empty(len(lists), tile * tile, count + 1)
     if not len(lists):
         return out
-    width, warps = _plan(splats, channels, tile)
+    warps = WARPS[chips.architecture(splats.device)][tile]
     given = (splats.contiguous(), channels.contiguous(), lists.contiguous(), (lists >= 0).sum(1), origins.contiguous())
-    for first in range(0, max(count, 1), width):
+    for first in range(0, max(count, 1), WIDTH):
         _forward_kernel[(len(lists),)](
             *given, out, lists.shape[1], count, first, count + 1,
-            TILE=tile, WIDTH=width, **BOUNDS, num_warps=warps, num_stages=1,
+            TILE=tile, WIDTH=WIDTH, **BOUNDS, num_warps=warps, num_stages=1,
         )  # fmt: skip
     return out
 
@@ -146,11 +140,11 @@ def backward(g, splats, channels, lists, origins, tile, detached):
     if not len(lists):
         return d_splats, d_channels
     count = channels.shape[1]
-    width, warps = _plan(splats, channels, tile)
+    warps = WARPS[chips.architecture(splats.device)][tile]
     given = (splats.contiguous(), channels.contiguous(), lists.contiguous(), (lists >= 0).sum(1), origins.contiguous())
-    for first in range(0, max(count, 1), width):
+    for first in range(0, max(count, 1), WIDTH):
         _backward_kernel[(len(lists),)](
             g.contiguous(), *given, d_splats, d_channels, lists.shape[1], count, count - detached, first, count + 1,
-            TILE=tile, WIDTH=width, **BOUNDS, num_warps=warps, num_stages=1,
+            TILE=tile, WIDTH=WIDTH, **BOUNDS, num_warps=warps, num_stages=1,
         )  # fmt: skip
     return d_splats, d_channels
