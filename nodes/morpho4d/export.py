@@ -44,7 +44,7 @@ class WM_Export4D(io.ComfyNode):
                     step=0.01,
                     tooltip="How far an object may be from rigid in glb and 4dgs, in its radii.",
                 ),
-                io.Boolean.Input("drop_sh", default=False, tooltip="Leave out colour that depends on the view, for splat."),
+                io.Boolean.Input("drop_sh", default=False, tooltip="Leave out what depends on the view, for splat."),
             ],
             outputs=[io.String.Output("file", tooltip="What was written, seen from the output folder.")],
         )
