@@ -75,4 +75,5 @@ def _matrices(q: Tensor) -> Tensor:
     """Rotation matrices (N, 3, 3)."""
     w, v = q[:, :1, None], q[:, 1:]
     cross = torch.linalg.cross(v[:, :, None].expand(-1, 3, 3), torch.eye(3).to(q).expand(len(q), 3, 3), dim=1)
-    return torch.eye(3).to(q) * (1 - 2 * v.square().sum(1))[:, None, None] + 2 * (v[:, :, None] * v[:, None] + w * cross)
+    straight = torch.eye(3).to(q) * (1 - 2 * v.square().sum(1))[:, None, None]
+    return straight + 2 * (v[:, :, None] * v[:, None] + w * cross)

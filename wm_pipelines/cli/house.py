@@ -140,6 +140,20 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 
 @app.command()
+def edit(
+    scene: Annotated[str, typer.Argument(help="folder of a scene in time")],
+    instruction: Annotated[str, typer.Argument(help='such as "remove the red cube"')],
+    out: Out = Path("outputs/edit"),
+) -> None:
+    """Edit a scene in time by an English command; the scene itself stays as it is."""
+    from wm_pipelines.morpho4d.run import edit as run_edit
+
+    for step in run_edit(scene, instruction, out)["edits"]:
+        typer.echo(f"{step['operation']}: {step['chosen']} Gaussians")
+    typer.echo(f"scene and clips in {out}")
+
+
+@app.command()
 def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from wm_pipelines.kernels import composite_gaussians, project_gaussians, tile_lists, tile_origins
-from wm_pipelines.morpho4d.capture import Capture
+from wm_pipelines.morpho4d.capture import Capture, object_codes
 from wm_pipelines.morpho4d.gaussians import SH_DC, Gaussians
 from wm_pipelines.morpho4d.quaternions import unit
 from wm_pipelines.morpho4d.scene import Scene4D
@@ -281,7 +281,14 @@ class Fitter:
         capture = self.capture
         names = {i: capture.names.get(i, f"object {i}") for i in self.first}
         background = tuple(float(c) for c in self.background)
-        return Scene4D(gaussians, motion, capture.cameras, capture.frames, capture.fps, names, background, DILATION)
+        concepts = {}
+        if capture.features is None:
+            ids = [0, *self.first]
+            concepts = dict(zip(ids, object_codes(ids), strict=True))
+        return Scene4D(
+            *(gaussians, motion, capture.cameras, capture.frames, capture.fps, names, background, DILATION),
+            concepts=concepts,
+        )
 
 
 def fit_scene(capture: Capture, settings: FitSettings | None = None) -> tuple[Scene4D, FitReport]:

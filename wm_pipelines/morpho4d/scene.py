@@ -3,13 +3,19 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, PosedGaussians
+from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, PosedGaussians, check_tensor
+from wm_pipelines.morpho4d.grammar import parse_instruction
+from wm_pipelines.morpho4d.layers import HALF, Layer, evaluate
 from wm_pipelines.morpho4d.motion import Motion
+from wm_pipelines.morpho4d.operations import Duplicate, Target, as_json, read_operations
 from wm_pipelines.morpho4d.rendering import RenderedScene, render_posed
+from wm_pipelines.morpho4d.selection import Selection, select
+from wm_pipelines.morpho4d.storage import load, save
+from wm_pipelines.record import Record
 
 
 @dataclass
@@ -27,6 +33,8 @@ class Scene4D:
         dilation: what was added to the 2-D covariance while it was fitted, square pixels.
         up: the world's axis that points up, "z" or "-y".
         unit: of lengths, "m" where depth was metric, else "unknown".
+        concepts: object id -> (F,), what features say of it; 0 for the background. Empty where they say nothing.
+        layers: the edits, first to last; `gaussians` and `motion` stay as they were fitted.
     """
 
     gaussians: Gaussians
@@ -39,9 +47,12 @@ class Scene4D:
     dilation: float = 0.3
     up: str = "z"
     unit: str = "m"
+    concepts: dict[int, torch.Tensor] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.gaussians)
+        """Gaussians, with those that edits have added."""
+        return len(self.gaussians) + sum(len(layer.copied) for layer in self.layers)
 
     @property
     def times(self) -> list[float]:
@@ -50,9 +61,7 @@ class Scene4D:
 
     def at(self, time: float) -> PosedGaussians:
         """The Gaussians as they stand at `time` in frames, which may lie between two and is clamped at both ends."""
-        g = self.gaussians
-        means, quats = self._pose(torch.arange(len(g)), torch.full((len(g),), float(time)))
-        return PosedGaussians.of(g, means, quats)
+        return evaluate(self.gaussians, self._pose, self.layers, time, self.frames)
 
     def _pose(self, rows: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """World means (n, 3) and quaternions (n, 4) of stored Gaussians, each at a time of its own (n,)."""
@@ -116,6 +125,96 @@ class Scene4D:
             )
         return k, pose, size
 
+    @property
+    def edits(self) -> list[dict]:
+        """The log: of each edit the operation as JSON's values, the words it came from, and how many it chose."""
+        return [
+            {"operation": as_json(layer.op), "said": layer.said, "chosen": int((layer.mask >= HALF).sum())}
+            for layer in self.layers
+        ]
+
+    def undo(self, count: int = 1) -> "Scene4D":
+        """The scene without its last `count` edits, exactly as it was.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if not 0 <= count <= len(self.layers):
+            raise ValueError(f"`count` is {count}; the scene has {len(self.layers)} edits")
+        return replace(self, layers=self.layers[: len(self.layers) - count], names=self._names_before(count))
+
+    def _names_before(self, count: int) -> dict[int, str]:
+        added = {new for layer in self.layers[len(self.layers) - count :] for new in (layer.object_ids or {}).values()}
+        return {i: name for i, name in self.names.items() if i not in added}
+
+    def select(self, target: Target | str, vote: bool = True) -> Selection:
+        """Chooses Gaussians, by words or as `Target` says.
+
+        Args:
+            vote: an object is chosen as a whole or not at all; without, each Gaussian by its own features.
+
+        Raises:
+            ValueError: nothing is chosen; names what there is.
+        """
+        target = Target(query=target) if isinstance(target, str) else target
+        if target.point is not None:
+            target = Target(object_id=self._object_at(target))
+        return select(self.at(target.time), self.names, target, self.concepts, vote)
+
+    def _object_at(self, target: Target) -> int:
+        ids = self.render(target.view, [target.time]).object_ids[0]
+        column, row = (math.floor(v) for v in target.point)
+        if not (0 <= row < ids.shape[0] and 0 <= column < ids.shape[1]):
+            raise ValueError(f"`point` is {target.point}; the picture is {ids.shape[1]} wide and {ids.shape[0]} high")
+        return int(ids[row, column])
+
+    def edit(self, what: str | dict | Record | Sequence[dict | Record], said: str = "") -> "Scene4D":
+        """The scene with one edit or several on top; this one stays as it is.
+
+        Args:
+            what: an English command, an operation or a list of them (`operations.py`), as records or JSON's values.
+            said: the words that operations came from, for the log.
+
+        Raises:
+            ValueError: a command that no rule reads, an operation that is none, or one that is about nothing.
+        """
+        if isinstance(what, str):
+            what, said = parse_instruction(what, self.fps), what
+        operations = [what] if isinstance(what, dict | Record) else list(what)
+        plain = [as_json(op) if isinstance(op, Record) else op for op in operations]
+        scene = self
+        for op in read_operations(plain):
+            scene = scene._with(op, said)
+        return scene
+
+    def _with(self, op: Record, said: str) -> "Scene4D":
+        if op.target is None:
+            mask = torch.ones(len(self))
+        else:
+            chosen = self.select(op.target)
+            mask = chosen.mask
+        if getattr(op, "direction", None) is not None:
+            by = self._towards(op.direction) * op.amount
+            op = op.model_copy(update={"by": tuple(by.tolist()), "direction": None, "amount": None})
+        names, copies = self.names, None
+        if isinstance(op, Duplicate):
+            fresh = max([0, *self.names, *self.gaussians.object_id.tolist()])
+            copies = {old: fresh + n for n, old in enumerate(chosen.object_ids, 1)}
+            names = names | {new: f"{names.get(old, 'background')} copy" for old, new in copies.items()}
+        layer = Layer(op, mask, said, copies)
+        return replace(self, layers=(*self.layers, layer), names=names)
+
+    def _towards(self, direction: str) -> torch.Tensor:
+        """A unit vector (3,) of the world: along the ground, as the first camera sees it at frame 0, or upright."""
+        up = torch.tensor([0.0, 0.0, 1.0] if self.up == "z" else [0.0, -1.0, 0.0])
+        if direction in ("up", "down"):
+            return up if direction == "up" else -up
+        turn = self.cameras.T_cw[0, 0, :3, :3]
+        right = turn[0] - up * (turn[0] @ up)
+        right = right / right.norm()
+        ahead = torch.linalg.cross(up, right)
+        return {"right": right, "left": -right, "away": ahead, "towards": -ahead}[direction]
+
     def check(self) -> None:
         """Raises ValueError where the parts are not as the class says, or do not fit each other."""
         self.gaussians.check()
@@ -123,6 +222,9 @@ class Scene4D:
         moving = int(self.gaussians.is_dynamic.sum())
         if self.motion is None and moving:
             raise ValueError(f"`motion` is None, but {moving} of the Gaussians are dynamic")
+        for i, concept in self.concepts.items():
+            check_tensor(f"concepts.{i}", concept, (self.gaussians.features.shape[1],), torch.float32)
+        self._check_layers()
         if self.motion is not None:
             self.motion.check()
             if self.motion.count != moving or self.motion.frames != self.frames:
@@ -131,14 +233,21 @@ class Scene4D:
                     f"{moving} are dynamic, over {self.frames}"
                 )
 
+    def _check_layers(self) -> None:
+        count = len(self.gaussians)
+        for n, layer in enumerate(self.layers):
+            check_tensor(f"layers.{n}.mask", layer.mask, (count,), torch.float32)
+            if count and not 0 <= float(layer.mask.min()) <= float(layer.mask.max()) <= 1:
+                raise ValueError(f"`layers.{n}.mask` is not in [0, 1]")
+            count += len(layer.copied)
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes `scene4d.safetensors`, `config.json` and the record `wm_config.json`, all or none.
 
         Raises:
             ValueError: the scene is not whole, or `folder` is a file.
         """
-        from wm_pipelines.morpho4d.storage import save
-
+        self.check()
         save(self, folder)
 
     @classmethod
@@ -151,6 +260,9 @@ class Scene4D:
         Raises:
             ValueError: a file is missing, altered or truncated, or says something that does not fit; names it.
         """
-        from wm_pipelines.morpho4d.storage import load
-
-        return load(source, verify)
+        scene = cls(**load(source, verify))
+        try:
+            scene.check()
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        return scene

@@ -10,6 +10,8 @@ from wm_pipelines.morpho4d.capture import Capture
 LEAST_PIXELS = 8
 """Of an object in all views of a frame, for its first frame."""
 STATIC_PICTURES = 16
+WIDEST = 2.5
+"""Pixels, of a Gaussian's distance to its neighbours: what is far away and seen at a low angle begins small."""
 LEAST_GAUSSIANS = 24
 """Of an object."""
 
@@ -71,34 +73,39 @@ def first_frames(capture: Capture) -> dict[int, int]:
     return seen
 
 
-def _pool(capture: Capture, view: int, frame: int, object_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    found = (capture.masks[view, frame] == object_id) & capture.depth[view, frame].isfinite()
-    return capture.points(view, frame)[found], capture.video[view, frame].permute(1, 2, 0)[found]
+def _pool(capture: Capture, view: int, frame: int, object_id: int) -> tuple[torch.Tensor, ...]:
+    """Points (n, 3) of an object in a picture, their colours (n, 3), and the width of a pixel there (n,), metres."""
+    depth = capture.depth[view, frame]
+    found = (capture.masks[view, frame] == object_id) & depth.isfinite()
+    colours = capture.video[view, frame].permute(1, 2, 0)[found]
+    return capture.points(view, frame)[found], colours, depth[found] / capture.cameras.K[view, 0, 0]
 
 
-def _drawn(pool: list[tuple[torch.Tensor, torch.Tensor]], count: int, rng: np.random.Generator):
-    points, colours = (torch.cat(part) for part in zip(*pool, strict=True))
+def _drawn(pool: list[tuple[torch.Tensor, ...]], count: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """Points, colours, and distances to neighbours, which count up to `WIDEST` pixels."""
+    points, colours, pixel = (torch.cat(part) for part in zip(*pool, strict=True))
     some = torch.from_numpy(rng.permutation(len(points))[:count])
-    return points[some], colours[some]
+    spacing = torch.minimum(neighbour_distance(points[some]), WIDEST * pixel[some])
+    return points[some], colours[some], spacing
 
 
 def static_seeds(capture: Capture, count: int, rng: np.random.Generator) -> Seeds:
     """Points of the background, from several pictures."""
     pictures = [(v, t) for t in range(capture.frames) for v in range(capture.views)]
     some = rng.permutation(len(pictures))[:STATIC_PICTURES]
-    points, colours = _drawn([_pool(capture, *pictures[i], 0) for i in some], count, rng)
-    return Seeds(points, colours, neighbour_distance(points), torch.zeros(len(points), dtype=torch.int64))
+    drawn = _drawn([_pool(capture, *pictures[i], 0) for i in some], count, rng)
+    return Seeds(*drawn, torch.zeros(len(drawn[0]), dtype=torch.int64))
 
 
 def moving_seeds(capture: Capture, first: dict[int, int], count: int, rng: np.random.Generator) -> Seeds:
     """Points of each object in its first frame, in proportion to how much is seen of it."""
     pools = {i: [_pool(capture, v, t, i) for v in range(capture.views)] for i, t in first.items()}
-    seen = {i: sum(len(points) for points, _ in pool) for i, pool in pools.items()}
+    seen = {i: sum(len(part[0]) for part in pool) for i, pool in pools.items()}
     parts = []
     for i, pool in pools.items():
         share = max(round(count * seen[i] / sum(seen.values())), LEAST_GAUSSIANS)
-        points, colours = _drawn(pool, share, rng)
-        parts.append((points, colours, neighbour_distance(points), torch.full((len(points),), i)))
+        drawn = _drawn(pool, share, rng)
+        parts.append((*drawn, torch.full((len(drawn[0]),), i)))
     if not parts:
         return Seeds(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     return Seeds(*(torch.cat(part) for part in zip(*parts, strict=True)))

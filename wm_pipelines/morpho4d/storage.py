@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -12,16 +13,26 @@ from pydantic import Field, ValidationError
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.hub.store import check_safetensors
-from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians
+from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, check_tensor
+from wm_pipelines.morpho4d.layers import Layer
 from wm_pipelines.morpho4d.motion import MOTIONS, Motion
-from wm_pipelines.morpho4d.scene import Scene4D
+from wm_pipelines.morpho4d.operations import EditOp
 from wm_pipelines.record import Record, explain
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.runtime.readers import read_json
 
 TENSORS, CONFIG = "scene4d.safetensors", "config.json"
 FORMAT_VERSION = 1
+PARTS = ("gaussians", "motion", "cameras", "concepts", "edits")
 Unit = Literal["m", "unknown"]
+
+
+class SavedEdit(Record):
+    """One edit of the log; its mask is a tensor."""
+
+    operation: EditOp
+    said: str = ""
+    object_ids: dict[int, int] | None = None
 
 
 class SceneConfig(Record):
@@ -37,13 +48,14 @@ class SceneConfig(Record):
     dilation: float = Field(ge=0, description="added to 2-D covariances while fitted, square pixels")
     up: Literal["z", "-y"]
     unit: Unit
+    concepts: list[int] = Field(default_factory=list, description="object ids that features tell apart")
+    edits: list[SavedEdit] = Field(default_factory=list)
 
 
-def save(scene: Scene4D, folder: str | os.PathLike) -> None:
-    """As `Scene4D.save_pretrained`."""
+def save(scene: Any, folder: str | os.PathLike) -> None:
+    """As `Scene4D.save_pretrained`, of a scene that has been checked."""
     from safetensors.torch import save_file
 
-    scene.check()
     config = SceneConfig(
         scene4d=FORMAT_VERSION,
         frames=scene.frames,
@@ -55,21 +67,26 @@ def save(scene: Scene4D, folder: str | os.PathLike) -> None:
         dilation=scene.dilation,
         up=scene.up,
         unit=scene.unit,
+        concepts=list(scene.concepts),
+        edits=[SavedEdit(operation=x.op, said=x.said, object_ids=x.object_ids) for x in scene.layers],
     )
     tensors = {f"gaussians.{name}": value for name, value in scene.gaussians.tensors().items()}
     tensors |= {"cameras.K": scene.cameras.K, "cameras.T_cw": scene.cameras.T_cw}
     if scene.motion is not None:
         tensors |= {f"motion.{name}": value for name, value in scene.motion.tensors().items()}
+    tensors |= {f"concepts.{i}": value for i, value in scene.concepts.items()}
+    tensors |= {f"edits.{n}": layer.mask for n, layer in enumerate(scene.layers)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_folder(folder, last=CONFIG_NAME) as partial:
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
-        text = json.dumps(config.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomic(partial / CONFIG, text + "\n")
         hub.seal(partial, WMConfig(method="morpho4d", paper="arXiv:2510.04390"))
 
 
-def load(source: str | os.PathLike, verify: bool = True) -> Scene4D:
-    """As `Scene4D.from_pretrained`."""
+def load(source: str | os.PathLike, verify: bool = True) -> dict[str, Any]:
+    """The arguments of `Scene4D`, as its `from_pretrained` says; each part is of the right kind, but they need not fit
+    each other."""
     folder = Path(hub.resolve(source))
     if verify:
         hub.verify(folder)
@@ -78,21 +95,33 @@ def load(source: str | os.PathLike, verify: bool = True) -> Scene4D:
     if not path.is_file():
         raise ValueError(f"{folder} has no {TENSORS}; it is not a scene of this package")
     tensors = _read_tensors(path)
-    parts = {part: _part(tensors, part) for part in ("gaussians", "motion", "cameras")}
+    parts = {part: _part(tensors, part) for part in PARTS}
     unknown = sorted(set(tensors) - {f"{p}.{name}" for p, found in parts.items() for name in found})
     if unknown:
         raise ValueError(f"{path} has the tensor {unknown[0]!r}, which no scene has")
-    scene = Scene4D(
-        Gaussians(**_only(parts["gaussians"], [f.name for f in fields(Gaussians)], "gaussians", path)),
-        _motion(config, parts["motion"], path),
-        Cameras(**_only(parts["cameras"], ["K", "T_cw"], "cameras", path), size=config.size),
-        **config.model_dump(exclude={"scene4d", "size", "motion"}),
-    )
-    try:
-        scene.check()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return scene
+    made = {
+        "gaussians": Gaussians(**_only(parts["gaussians"], [f.name for f in fields(Gaussians)], "gaussians", path)),
+        "motion": _motion(config, parts["motion"], path),
+        "cameras": Cameras(**_only(parts["cameras"], ["K", "T_cw"], "cameras", path), size=config.size),
+        "concepts": _numbered(parts["concepts"], config.concepts, "concepts", path),
+        "layers": _layers(config, parts["edits"], path),
+    }
+    return made | config.model_dump(exclude={"scene4d", "size", "motion", "concepts", "edits"})
+
+
+def _numbered(
+    found: dict[str, torch.Tensor], numbers: Iterable[int], part: str, path: Path
+) -> dict[int, torch.Tensor]:
+    named = _only(found, [str(n) for n in numbers], part, path)
+    return {n: named[str(n)] for n in numbers}
+
+
+def _layers(config: SceneConfig, found: dict[str, torch.Tensor], path: Path) -> tuple[Layer, ...]:
+    masks = _numbered(found, range(len(config.edits)), "edits", path)
+    for n, mask in masks.items():
+        check_tensor(f"edits.{n}", mask, (None,), torch.float32)
+    edits = enumerate(config.edits)
+    return tuple(Layer(edit.operation, masks[n], edit.said, edit.object_ids) for n, edit in edits)
 
 
 def _read_config(path: Path) -> SceneConfig:

@@ -1,0 +1,82 @@
+"""Morpho4D from the command line: a prompt to a scene, and a scene to an edited one, with clips and a report."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from wm_pipelines.media.pictures import image_grid, save_image
+from wm_pipelines.media.video import save_gif, write_video
+from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline
+from wm_pipelines.morpho4d.scene import Scene4D
+from wm_pipelines.morpho4d.worlds import prompt_capture
+from wm_pipelines.runtime.files import atomic_folder, write_atomic
+
+SHEET = 6
+"""Frames in a row of the sheet."""
+
+
+def run(
+    prompt: str,
+    out: str | os.PathLike = "outputs/morpho4d",
+    size: int = 64,
+    frames: int = 12,
+    lit: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fits the scene that a prompt describes in the miniature world, and writes `scene/`, `video.mp4`, `video.gif`,
+    `frames.png` and `report.json`.
+
+    Args:
+        size: side of the pictures, 16 to 512 pixels.
+        frames: 4 to 120.
+        lit: with light and shadows.
+        settings: of `FitSettings`; what is None is the default.
+
+    Returns:
+        The report that was written.
+
+    Raises:
+        ValueError: before anything is written.
+    """
+    _check_out(out)
+    for name, value, (low, high) in (("size", size, (16, 512)), ("frames", frames, (4, 120))):
+        if not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"`{name}` is {value!r}; allowed: {low} to {high}")
+    pipeline = Morpho4DPipeline(source=lambda text: prompt_capture(text, size, frames, lit))
+    made = pipeline(prompt, **{name: value for name, value in settings.items() if value is not None})
+    return _write(made.scene, out, {"prompt": prompt, "fit": vars(made.report)})
+
+
+def edit(scene: str | os.PathLike, instruction: str, out: str | os.PathLike) -> dict[str, Any]:
+    """Edits a saved scene by an English command, and writes what `run` writes of the new one.
+
+    Raises:
+        ValueError: no such scene, a command that no rule reads, or one that is about nothing; nothing is written then.
+    """
+    _check_out(out)
+    return _write(Scene4D.from_pretrained(scene).edit(instruction), out, {"scene": str(scene), "said": instruction})
+
+
+def _check_out(out: str | os.PathLike) -> None:
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"`out` {str(out)!r} is a file; name a folder")
+
+
+def _write(scene: Scene4D, out: str | os.PathLike, about: dict[str, Any]) -> dict[str, Any]:
+    shown = list(scene.render(0).frames)
+    report = {
+        **about,
+        "objects": scene.names,
+        "gaussians": len(scene),
+        "frames": scene.frames,
+        "edits": scene.edits,
+    }
+    with atomic_folder(out, last="report.json") as folder:
+        scene.save_pretrained(folder / "scene")
+        write_video(shown, folder / "video.mp4", scene.fps)
+        save_gif(shown, folder / "video.gif", scene.fps)
+        some = sorted({round(n * (len(shown) - 1) / (SHEET - 1)) for n in range(SHEET)})
+        save_image(image_grid([shown[n] for n in some], columns=SHEET), folder / "frames.png")
+        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
