@@ -1,4 +1,4 @@
-"""Morpho4D's nodes on a made scene in a real ComfyUI. Run by its Python with COMFYUI_PATH set; prints one JSON object."""
+"""Morpho4D's nodes in a real ComfyUI. Run by its Python with COMFYUI_PATH set; prints one JSON object."""
 
 import json
 import os
@@ -55,6 +55,7 @@ def main(folder: Path) -> dict:
         written = {}
         for kind in ("glb", "html", "mp4", "ply sequence", "ply", "spz", "splat"):
             written[kind] = export.execute(scene, "here/scene", kind, 1.0, 0, 0.05, kind == "splat").result[0]
+        fitted = fit_and_edit(nodes, scene)
         try:
             export.execute(scene, "here/scene", "splat", 0.0, 0, 0.05, False)
             refusal = ""
@@ -70,6 +71,7 @@ def main(folder: Path) -> dict:
         "written": written,
         "there": sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()),
         "refusal": refusal,
+        **fitted,
         "has splats": hasattr(Types, "SPLAT"),
         "splat": splat is not None,
     }
@@ -78,6 +80,39 @@ def main(folder: Path) -> dict:
         found["slides"] = (splat.positions[2, 1] - splat.positions[0, 1]).tolist()
         found["comfy"] = there_and_back(splat)
     return found
+
+
+def fit_and_edit(nodes, scene) -> dict:
+    """A prompt and a video, each fitted in a few steps; an edit in words and one as JSON, one after the other."""
+    from fractions import Fraction
+
+    from comfy_api.latest import InputImpl, Types
+
+    fit, edit = nodes["WM_Morpho4DFit"], nodes["WM_Edit4D"]
+    made, report = fit.execute("a red cube slides right", 4, 64, 12, 0).result
+    gone, log = edit.execute(made, "remove the red cube").result
+    away, logs = edit.execute(gone, json.dumps([json.loads(log)["operation"]])).result
+    shown = scene.render(0)
+    frames = shown.frames.movedim(1, -1).contiguous()
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(4)))
+    k, poses = scene.cameras.K[0], scene.cameras.T_cw[0]
+    cameras = json.dumps({"K": k.tolist(), "T_cw": poses.tolist()})
+    geometry = {"depth": shown.depth, "masks": shown.object_ids.float(), "cameras": cameras, "names": "cube"}
+    filmed = fit.execute("", 3, 64, 12, 0, video, **geometry).result[0]
+    refusals = []
+    for arguments in ({"video": video}, {"video": video, **geometry, "cameras": "[]"}):
+        try:
+            fit.execute("", 3, 64, 12, 0, **arguments)
+        except ValueError as error:
+            refusals.append(str(error))
+    return {
+        "report": report.splitlines(),
+        "log": [json.loads(line)["operation"] for line in logs.splitlines()],
+        "opacity left": float(gone.at(0).opacities[gone.at(0).object_id > 0].max()),
+        "kept": len(made.edits),
+        "filmed": [filmed.frames, filmed.fps, filmed.names[1]],
+        "refusals": refusals,
+    }
 
 
 def there_and_back(splat) -> list[int] | None:

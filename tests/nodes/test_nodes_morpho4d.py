@@ -1,4 +1,4 @@
-"""WM_Render4D and WM_Export4D in a real ComfyUI, and their splats in its own nodes.
+"""Morpho4D's nodes in a real ComfyUI, and their splats in its own nodes.
 
 Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
 """
@@ -46,6 +46,15 @@ def test_files_are_written_into_the_output_folder(found):
     frames = {f"here/scene_00004_/frame_{n:04d}.ply" for n in (1, 2, 3)}
     assert set(found["there"]) == files | frames
     assert found["refusal"] == "scene has SH degree 1 but .splat stores none: pass drop_sh=True"
+
+
+def test_words_and_videos_are_fitted_and_scenes_edited(found):
+    assert found["report"][0] == "1: red cube" and found["report"][-1].startswith("4 steps, ")
+    assert [operation["op"] for operation in found["log"]] == ["remove", "remove"]
+    assert found["opacity left"] < 1e-3 and found["kept"] == 0
+    assert found["filmed"] == [3, 4.0, "cube"]
+    missing, wrong = found["refusals"]
+    assert "cameras" in missing and wrong == '`cameras` must be a JSON object of "K" and "T_cw"'
 
 
 def test_comfyui_takes_the_splats_where_it_knows_them(found):
