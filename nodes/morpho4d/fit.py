@@ -89,7 +89,10 @@ class WM_Morpho4DFit(io.ComfyNode):
 
         with outside_inference_mode(gradients=True):
             pipe = Morpho4DPipeline(source=lambda text: prompt_capture(text, size, frames))
-            given = _given(video, depth, masks, cameras, names)
+            given = {"depth": depth, "masks": masks}
+            if video is not None:
+                given = {**_of_video(video), **_geometry(depth, masks), "cameras": _cameras(cameras)}
+                given["names"] = dict(enumerate(lines_of(names), 1))
             said = prompt if prompt.strip() else None
             made = pipe(said, **given, on_step=show, steps=steps, seed=seed)
         scene, report = made.scene, made.report
@@ -99,32 +102,33 @@ class WM_Morpho4DFit(io.ComfyNode):
         return io.NodeOutput(scene, "\n".join(lines))
 
 
-def _given(video: Any, depth: Any, masks: Any, cameras: str, names: str) -> dict[str, Any]:
-    """What the pipeline takes beside a prompt: nothing, or a video of one camera with its geometry."""
-    if video is None:
-        return {"depth": depth, "masks": masks}
+def _of_video(video: Any) -> dict[str, Any]:
+    parts = video.get_components()
+    return {"video": parts.images[..., :3].movedim(-1, 1).float().clone(), "fps": float(parts.frame_rate)}
+
+
+def _geometry(depth: Any, masks: Any) -> dict[str, Any]:
+    return {
+        "depth": None if depth is None else depth.float().clone(),
+        "masks": None if masks is None else masks.round().long(),
+    }
+
+
+def _cameras(text: str) -> tuple | None:
+    """K and T_cw of the JSON of a text box; None where it is empty."""
     import torch
 
     from wm_pipelines.runtime.readers import parse_json
 
-    parts = video.get_components()
-    pose = None
-    if cameras.strip():
-        said = parse_json(cameras)
-        if not isinstance(said, dict) or set(said) != {"K", "T_cw"}:
-            raise ValueError('`cameras` must be a JSON object of "K" and "T_cw"')
-        try:
-            pose = (torch.tensor(said["K"], dtype=torch.float32), torch.tensor(said["T_cw"], dtype=torch.float32))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`cameras` holds something that is no matrix of numbers: {error}") from None
-    return {
-        "video": parts.images[..., :3].movedim(-1, 1).float().clone(),
-        "fps": float(parts.frame_rate),
-        "depth": None if depth is None else depth.float().clone(),
-        "masks": None if masks is None else masks.round().long(),
-        "cameras": pose,
-        "names": dict(enumerate(lines_of(names), 1)),
-    }
+    if not text.strip():
+        return None
+    said = parse_json(text)
+    if not isinstance(said, dict) or set(said) != {"K", "T_cw"}:
+        raise ValueError('`cameras` must be a JSON object of "K" and "T_cw"')
+    try:
+        return torch.tensor(said["K"], dtype=torch.float32), torch.tensor(said["T_cw"], dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`cameras` holds something that is no matrix of numbers: {error}") from None
 
 
 NODES = (WM_Morpho4DFit,)
