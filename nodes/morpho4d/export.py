@@ -34,7 +34,7 @@ class WM_Export4D(io.ComfyNode):
                     tooltip="glb, 4dgs: the motion in one file; html: a page; mp4: a video; ply sequence: a folder "
                     "for SuperSplat; ply, spz, splat: one moment.",
                 ),
-                io.Float.Input("frame", default=0.0, min=0.0, max=100000.0, step=1.0, tooltip="Of ply, spz and splat."),
+                io.Float.Input("frame", default=0.0, min=0.0, max=1e5, step=1.0, tooltip="Of ply, spz and splat."),
                 io.Int.Input("view", default=0, min=0, max=1023, tooltip="The scene's camera, of html and mp4."),
                 io.Float.Input(
                     "tolerance",
