@@ -38,7 +38,7 @@ class WM_Export4D(io.ComfyNode):
                 io.Int.Input("view", default=0, min=0, max=1023, tooltip="The scene's camera, of html and mp4."),
                 io.Float.Input(
                     "tolerance",
-                    default=0.05,
+                    default=0.1,
                     min=0.0,
                     max=10.0,
                     step=0.01,
