@@ -1,4 +1,4 @@
-"""Morpho4D's nodes: scenes in time are rendered and written to files."""
+"""Morpho4D's nodes: scenes in time are fitted, edited, rendered and written to files."""
 
 from .._shared.loading import collect
 

@@ -34,17 +34,17 @@ class WM_Export4D(io.ComfyNode):
                     tooltip="glb, 4dgs: the motion in one file; html: a page; mp4: a video; ply sequence: a folder "
                     "for SuperSplat; ply, spz, splat: one moment.",
                 ),
-                io.Float.Input("frame", default=0.0, min=0.0, max=100000.0, step=1.0, tooltip="Of one moment."),
+                io.Float.Input("frame", default=0.0, min=0.0, max=1e5, step=1.0, tooltip="Of ply, spz and splat."),
                 io.Int.Input("view", default=0, min=0, max=1023, tooltip="The scene's camera, of html and mp4."),
                 io.Float.Input(
                     "tolerance",
-                    default=0.05,
+                    default=0.1,
                     min=0.0,
                     max=10.0,
                     step=0.01,
                     tooltip="How far an object may be from rigid in glb and 4dgs, in its radii.",
                 ),
-                io.Boolean.Input("drop_sh", default=False, tooltip="Leave out colour that depends on the view, for splat."),
+                io.Boolean.Input("drop_sh", default=False, tooltip="Leave out what depends on the view, for splat."),
             ],
             outputs=[io.String.Output("file", tooltip="What was written, seen from the output folder.")],
         )

@@ -84,9 +84,13 @@ def splats_of(scene: Any) -> Any:
     if not hasattr(Types, "SPLAT"):
         return None
     frames = Clip.of(scene).with_up("-y").frames
-    parts = {name: torch.stack([getattr(f, name) for f in frames]) for name in ("means", "scales", "quats", "sh")}
-    opacities = torch.stack([frame.opacities for frame in frames])[..., None]
-    return Types.SPLAT(parts["means"], parts["scales"], parts["quats"], opacities, parts["sh"])
+    return Types.SPLAT(
+        positions=torch.stack([frame.means for frame in frames]),
+        scales=torch.stack([frame.scales for frame in frames]),
+        rotations=torch.stack([frame.quats for frame in frames]),
+        opacities=torch.stack([frame.opacities for frame in frames])[..., None],
+        sh=torch.stack([frame.sh for frame in frames]),
+    )
 
 
 NODES = (WM_Render4D,)
