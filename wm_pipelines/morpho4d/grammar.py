@@ -273,7 +273,7 @@ def _retime(words: _Words, fps: float) -> dict | None:
         words.take(r"(?:to |at )?(?:speed|slower|slowly|in slow motion|slow)")
         value = _number(rate[1]) if rate else 2.0
         return _with("retime", words, rate=1 / value if value > 1 else value)
-    if words.take(r"(?:speed up|speed|play|run|move|make)(?=.*(?:fast|speed|up|rate|quick))"):
+    if words.take(r"(?:speed up|speed|(?:play|run|move|make)(?=.*(?:fast|speed|rate\b|quick)))"):
         words.take(r"(?:up|move|go|run|play)")
         speed = r"(?: (?:faster|fast|the speed|speed|quickly|as quick))?"
         rate = words.take(rf"(?:by |at |to )?(?:a factor of )?({_NUMBER})(?: times| as)*{speed}")
