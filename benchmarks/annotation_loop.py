@@ -66,6 +66,7 @@ def tiny_base(folder: Path) -> Path:
     with torch.no_grad():
         seen = tokens.features(pictures).flatten(0, 2)
         tokens.codebook.copy_(seen[torch.randperm(len(seen))[: len(tokens.codebook)]])
+    vq = vq.half().float()  # as checkpoints hold it: those that are tuned from this one have the same codes
     tokenizer = make_tokenizer()
     layout = default_layout("plain").model_copy(
         update={"size": (64, 64), "stop": EOS, "first_code": len(tokenizer)}
