@@ -51,7 +51,7 @@ def test_stock_parts_are_loaded_in_one_module():
     for path in (ROOT / "wm_pipelines").rglob("*.py"):
         found = loads_of_stock_parts(path.read_text(encoding="utf-8"), own)
         if path == STOCK:
-            assert len(found) == 2  # weights, and what has none
+            assert len(found) == 1
         elif path == ROOT / "wm_pipelines" / "pipeline.py":
             assert [line.partition(": ")[2] for line in found] == ["pipeline_class"]  # may be a stock pipeline
         elif path == ROOT / "wm_pipelines" / "adapters" / "kronecker" / "files.py":
@@ -61,8 +61,15 @@ def test_stock_parts_are_loaded_in_one_module():
 
 
 def test_that_module_requires_safetensors():
-    made = [ast.unparse(call) for call in calls(STOCK.read_text()) if ast.unparse(call.func) == "kind.from_pretrained"]
-    assert [("**safetensors_only(kwargs)" in text) for text in made] == [True, False]
+    tree = ast.parse(STOCK.read_text(encoding="utf-8"))
+    made = {
+        f.name: [ast.unparse(call) for call in calls(ast.unparse(f)) if ast.unparse(call.func) == "_load"]
+        for f in tree.body
+        if isinstance(f, ast.FunctionDef)
+    }
+    users = {name: found for name, found in made.items() if found}
+    assert list(users) == ["load_model", "load_part"]  # weights, and what has none
+    assert all("safetensors_only(kwargs)" in text for text in users["load_model"])
 
 
 @pytest.mark.parametrize(
