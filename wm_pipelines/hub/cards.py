@@ -82,7 +82,7 @@ def stale_card(folder: str | os.PathLike) -> list[str]:
         path = root / name
         if not path.is_file():
             problems.append(f"{path} is missing; write it with `wm card`")
-        elif path.read_text(encoding="utf-8") != text:
+        elif path.read_bytes() != text.encode():
             problems.append(f"{path} does not match wm_config.json; write it again with `wm card`")
     for path in sorted((root / ".eval_results").glob("*.yaml")):
         if path.relative_to(root).as_posix() not in texts:
