@@ -83,7 +83,7 @@ class WM_VideoQuiz(io.ComfyNode):
             display_name="WM Video Quiz",
             category=CATEGORY,
             description="Ask a question about a video, and again about the video reversed, mirrored and left out: "
-            "does the model see it, or guess?",
+            "which tells whether the model sees it or guesses.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A model from WM Load Video Model."),
                 io.String.Input(

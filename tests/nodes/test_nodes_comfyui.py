@@ -31,7 +31,7 @@ def server_module():
 
 @pytest.fixture(scope="module")
 def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
-    """A ComfyUI whose models/wm_pipelines holds whole pipelines of four methods and a CLIP, untrained."""
+    """A ComfyUI whose models/wm_pipelines holds whole pipelines of four methods, a CLIP and a model that reads videos, untrained."""
     from diffusers import MotionAdapter
     from peft import inject_adapter_in_model
 
@@ -43,6 +43,7 @@ def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
         WMConfig,
     )
     from wm_pipelines.adapters.kronecker import KroneckerConfig, save_adapter
+    from wm_pipelines.video_quiz.modeling import build_vlm, build_vlm_processor
 
     base = tmp_path_factory.mktemp("comfyui")
     control = FlexEControlModel.from_unet(
@@ -68,6 +69,12 @@ def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
     answering = GraphTransformerPipeline(**tiny_vilt)
     answering.wm_config = WMConfig(method="graph-transformer", pipeline="GraphTransformerPipeline")
     answering.save_pretrained(base / "models" / "wm_pipelines" / "tiny-graph")
+    processor = build_vlm_processor(size=32)
+    reading = build_vlm(
+        processor, width=16, layers=1, heads=2, inner=16, vision_width=16, vision_layers=1, vision_inner=16
+    )
+    for part in (processor, reading):
+        part.save_pretrained(base / "models" / "wm_pipelines" / "tiny-vlm")
     server = server_module.Comfy(base)
     server.baseline = server.probe()
     yield server
@@ -478,6 +485,19 @@ def test_a_question_is_answered_along_the_graph_that_a_text_gives(comfy, workflo
 def test_a_question_that_can_not_be_asked_is_one_clear_error(comfy, workflows, changes, message):
     entry = comfy.run(asked(workflows, **changes))
     assert message in failure(entry)["exception_message"]
+
+
+def test_a_clip_is_asked_about_with_its_twins(comfy, workflows):
+    prompt = copy.deepcopy(workflows["wm_video_quiz"][1])
+    for node in prompt.values():
+        if node["class_type"] == "WM_LoadVideoModel":
+            node["inputs"]["model"] = "tiny-vlm"
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    options = prompt["3"]["inputs"]["options"].splitlines()
+    asked_of, right, *said = (shown["text"][0] for shown in outputs(entry, prompt, "PreviewAny"))
+    assert "which way" in asked_of and any(option in right for option in options)
+    assert len(said) == 4 and all(said)
 
 
 @pytest.mark.parametrize("name", ["wm_two_phrases", "wm_scene_graph"])

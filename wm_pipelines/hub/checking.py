@@ -19,6 +19,9 @@ MAX_LAYERS = limit("LAYERS", 1000)
 """Layers, blocks or experts that a configuration may ask for in one number or list; they are made before weights are
 read. The deepest published models have some 200."""
 
+MAX_LENGTH = 10**31
+"""Integers of a configuration lie below: transformers writes 10**30 for a tokenizer that knows no longest text."""
+
 _LAYERS = re.compile(r"layers?|blocks?|depths?|experts|resnets?|stages?|channels", re.ASCII)
 _WIDTHS = re.compile(r"channels|dim|size|width", re.ASCII)
 _CONFIGS = re.compile(r"(.*_)?(config|index)\.json|.*\.safetensors\.index\.json", re.ASCII)
@@ -46,7 +49,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: as `runtime.readers.read_json`; another value; or more than `MAX_LAYERS` layers.
     """
     with located(path):
-        values = parse_json(read_text(path))
+        values = parse_json(read_text(path), MAX_LENGTH)
         if not isinstance(values, dict):
             raise ValueError(f"a configuration is an object, got {type(values).__name__}")
         _check_layers(values)

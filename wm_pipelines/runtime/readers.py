@@ -101,8 +101,11 @@ def read_lines(path: Source) -> list[tuple[int, str]]:
     return [(n, line) for n, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, most: int = MAX_INT) -> Any:
     """The value of a JSON text.
+
+    Args:
+        most: integers lie below it, either way.
 
     Raises:
         ValueError: no JSON, NaN or infinity, a number out of range, a name twice in one object, or more than
@@ -112,7 +115,7 @@ def parse_json(text: str) -> Any:
         data = json.loads(text.removeprefix("\ufeff"), parse_constant=_no_number, object_pairs_hook=_named_once)
     except RecursionError:
         raise ValueError(f"it has more than {MAX_DEPTH} levels") from None
-    _check_values(data)
+    _check_values(data, most)
     return data
 
 
@@ -285,7 +288,7 @@ def _check_once(names: Sequence[Any]) -> None:
         seen.add(name)
 
 
-def _check_values(data: Any) -> None:
+def _check_values(data: Any, most: int = MAX_INT) -> None:
     """Level by level, so that nothing here is as deep as what it looks at."""
     level, depth = [data], 0
     while level:
@@ -295,7 +298,7 @@ def _check_values(data: Any) -> None:
                 inner += value.values()
             elif isinstance(value, list):
                 inner += value
-            elif isinstance(value, float) and not math.isfinite(value) or type(value) is int and abs(value) >= MAX_INT:
+            elif isinstance(value, float) and not math.isfinite(value) or type(value) is int and abs(value) >= most:
                 raise ValueError("a number is out of range")
         if depth > MAX_DEPTH and any(isinstance(value, dict | list) for value in level):
             raise ValueError(f"it has more than {MAX_DEPTH} levels")

@@ -74,6 +74,15 @@ def test_configurations_of_real_models_pass(tmp_path):
         check_folder(name)
 
 
+def test_a_tokenizer_without_a_longest_text_is_read(tmp_path):
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"model_max_length": int(1e30)}))  # as transformers writes it
+    assert read_config(path) == {"model_max_length": int(1e30)}
+    path.write_text(json.dumps({"model_max_length": 10**31}))
+    with pytest.raises(ValueError, match="tokenizer_config.json: a number is out of range"):
+        read_config(path)
+
+
 def test_what_a_library_raises_is_one_clear_error_and_ours_passes():
     for error in (KeyError("x"), TypeError("x"), RecursionError("x"), AttributeError("x"), RuntimeError("size")):
         with pytest.raises(ValueError, match="'there' can't be loaded: .*(x|size)"), translated("there"):
