@@ -28,7 +28,7 @@ class WM_Morpho4DFit(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=1500, min=1, max=1_000_000, tooltip="Of the fit; about 20 ms each."),
                 io.Int.Input("size", default=64, min=16, max=512, tooltip="Side of the pictures of a prompt, pixels."),
-                io.Int.Input("frames", default=12, min=4, max=120, tooltip="Frames of the clip that a prompt becomes."),
+                io.Int.Input("frames", default=12, min=4, max=120, tooltip="Length of the clip of a prompt."),
                 io.Int.Input(
                     "seed",
                     default=0,
