@@ -31,7 +31,7 @@ def server_module():
 
 @pytest.fixture(scope="module")
 def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
-    """A ComfyUI whose models/wm_pipelines holds untrained pipelines of four methods, a CLIP, and a reader of videos."""
+    """A ComfyUI with untrained pipelines of four methods in its models folder, a CLIP, and a reader of videos."""
     from diffusers import MotionAdapter
     from peft import inject_adapter_in_model
 
