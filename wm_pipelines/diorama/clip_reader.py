@@ -10,16 +10,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from wm_pipelines.diorama.parser import ParsedCaption
-from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations
+from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES, Scene, clear_relations
 
 COLOUR, SHAPE = list(COLOURS), list(SHAPES)
 AXES = {"left of": (0, 1), "right of": (0, -1), "in front of": (1, 1), "behind": (1, -1)}
 """Axis of a relation, and the sign of the second object's place less the first's."""
+LUMINANCE = (0.299, 0.587, 0.114)
+NEAR = 0.35  # between colours whose largest channel is 1
 GAIN = 8.0  # features have unit length
 
 
@@ -50,11 +53,11 @@ def said_of(colours: Sequence[str | None], shapes: Sequence[str], relations: Ite
     return Said(frozenset(codes), frozenset(map(SHAPE.index, shapes)), places)
 
 
-def shown_in(scene: Scene, faded: bool = False) -> Said:
-    """What a picture of `scene` shows; where its colours fade, shapes alone."""
+def shown_in(scene: Scene, dyed: bool = False) -> Said:
+    """What a picture of `scene` shows; where its objects are dyed, shapes alone."""
     at = {o.id: n for n, o in enumerate(scene.objects)}
     relations = [(predicate, at[a], at[b]) for predicate, a, b in sorted(clear_relations(scene))]
-    return said_of([None if faded else o.colour for o in scene.objects], [o.shape for o in scene.objects], relations)
+    return said_of([None if dyed else o.colour for o in scene.objects], [o.shape for o in scene.objects], relations)
 
 
 def said_in(caption: ParsedCaption) -> Said:
@@ -106,7 +109,22 @@ def without_colours(text: str) -> str:
     return re.sub(r"\ban (?=[^aeiou])", "a ", bare)
 
 
-def fade(pictures: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Pictures (N, 3, H, W) of which a share (N,) of the colour gives way to its luminance."""
-    light = (pictures * pictures.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    return torch.lerp(pictures, light.expand_as(pictures), share[:, None, None, None])
+def draw_dye(shape: str, rng: np.random.Generator) -> np.ndarray:
+    """Any colour (3,) but those that come near one in which this shape is held out, as bright as it may be."""
+    kept_out = np.array([COLOURS[colour] for colour, held in HELD_OUT if held == shape])
+    kept_out /= kept_out.max(1, keepdims=True)
+    while True:
+        dye = rng.uniform(0.05, 1, 3)
+        if np.linalg.norm(dye / dye.max() - kept_out, axis=1).min() > NEAR:
+            return dye
+
+
+def dye(picture: torch.Tensor, ids: torch.Tensor, scene: Scene, rng: np.random.Generator) -> torch.Tensor:
+    """The picture (3, H, W) in [0, 1] with another colour for each object, which keeps its light and shade."""
+    weights = picture.new_tensor(LUMINANCE)[:, None, None]
+    light = (picture * weights).sum(0)
+    for thing in scene.objects:
+        new = picture.new_tensor(draw_dye(thing.shape, rng))[:, None, None]
+        shade = light / float(np.dot(LUMINANCE, COLOURS[thing.colour]))
+        picture = torch.where(ids == thing.id, (shade * new).clamp(0, 1), picture)
+    return picture

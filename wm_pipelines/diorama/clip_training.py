@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wm_pipelines.diorama.clip_reader import Reader, fade, said_in, shown_in, without_colours
+from wm_pipelines.diorama.clip_reader import Reader, dye, said_in, shown_in, without_colours
 from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
@@ -38,8 +38,9 @@ class CLIPTask(Task):
             as in NegCLIP (Yuksekgonul et al. 2023, arXiv 2210.01936): see `contradiction`. Where a relation is said,
             the first has one turned round.
         read: weight of what `clip_reader.Reader` must read from each picture and caption.
-        faded: share of pictures that are shown with little of their colours and captioned without them. Else shapes
-            are learnt by colour, and one that never had this colour isn't seen.
+        dyed: share of pictures whose objects get any colour, but none near one that their shape is held out in, and
+            whose captions name none. Else shapes are learnt by colour: a picture tower that never saw a red cone takes
+            it for another shape more often than chance would.
         layers: of both towers.
     """
 
@@ -47,7 +48,7 @@ class CLIPTask(Task):
         from transformers import CLIPConfig, CLIPModel
 
         self.options = options_of(
-            recipe, {"length": 24000, "cache": None, "contradictions": 0, "read": 0.0, "faded": 0.0, "layers": 4}
+            recipe, {"length": 24000, "cache": None, "contradictions": 0, "read": 0.0, "dyed": 0.0, "layers": 4}
         )
         self.images = pictures_of(self.options)
         self.scenes, self.length = self.images.scenes, len(self.images)
@@ -88,18 +89,18 @@ class CLIPTask(Task):
         self.clip.load_state_dict(saved.state_dict())
         return {"parameters": sum(p.numel() for p in saved.parameters())}
 
-    def fades(self, index: int, noise: KeyedNoise) -> bool:
-        """Whether scene `index` is shown with little of its colours."""
-        return bool(noise.uniform(index, (), "faded") < self.options["faded"])
+    def is_dyed(self, index: int, noise: KeyedNoise) -> bool:
+        """Whether scene `index` is shown in other colours."""
+        return bool(noise.uniform(index, (), "dyed") < self.options["dyed"])
 
     def words(self, index: int, noise: KeyedNoise) -> str:
         """The caption of scene `index` as this step words it."""
         text = _said_of(self.scenes[index], noise.generator(index, "caption"))
-        return without_colours(text) if self.fades(index, noise) else text
+        return without_colours(text) if self.is_dyed(index, noise) else text
 
     def false_words(self, index: int, noise: KeyedNoise) -> list[str]:
         """What `contradiction` makes of `words(index, noise)`, up to `options.contradictions` captions."""
-        if self.fades(index, noise):
+        if self.is_dyed(index, noise):
             return []
         rng = noise.generator(index, "contradiction")
         made = [
@@ -117,7 +118,7 @@ class CLIPTask(Task):
         count = len(indices)
         captions = [self.words(i, noise) for i in indices]
         lies = [(n, text) for n, i in enumerate(indices) for text in self.false_words(i, noise)]
-        pictures, faded = self._pictures(indices, noise)
+        pictures, dyed = self._pictures(indices, noise)
         images = self.clip.visual_projection(self.clip.vision_model(pictures * 2 - 1).pooler_output)
         texts = self.text_features(captions + [text for _, text in lies])
         with torch.no_grad():
@@ -136,23 +137,22 @@ class CLIPTask(Task):
         if lies:
             said["contradicted"] = (wide.diagonal()[liar] > against[liar, torch.arange(len(lies))]).float().mean()
         if self.reader:
-            self._read(said, images, texts[:count], indices, captions, faded)
+            self._read(said, images, texts[:count], indices, captions, dyed)
         return said
 
     def _pictures(self, indices: list[int], noise: KeyedNoise) -> tuple[torch.Tensor, list[bool]]:
-        """Pictures (N, 3, 64, 64) in [0, 1], and which of them have lost their colours."""
-        faded = [self.fades(i, noise) for i in indices]
-        pictures = self.images.pictures(indices).to(self.device)
-        if any(faded):
-            share = 0.3 + 0.6 * noise.uniform([i for i, f in zip(indices, faded, strict=True) if f], (), "share")
-            at = torch.tensor(faded, device=self.device)
-            pictures = pictures.clone()
-            pictures[at] = fade(pictures[at], share.to(self.device))
-        return pictures, faded
+        """Pictures (N, 3, 64, 64) in [0, 1], and which of them are dyed."""
+        dyed = [self.is_dyed(i, noise) for i in indices]
+        pictures = list(self.images.pictures(indices))
+        for n, index in enumerate(indices):
+            if dyed[n]:
+                rng = noise.generator(index, "dye")
+                pictures[n] = dye(pictures[n], self.images.ids[index], self.scenes[index], rng)
+        return torch.stack(pictures).to(self.device), dyed
 
-    def _read(self, said: dict, images: torch.Tensor, texts: torch.Tensor, indices, captions, faded) -> None:
+    def _read(self, said: dict, images: torch.Tensor, texts: torch.Tensor, indices, captions, dyed) -> None:
         """Adds the reader's losses, the mean of both modalities, to those that are said."""
-        shown = [shown_in(self.scenes[i], g) for i, g in zip(indices, faded, strict=True)]
+        shown = [shown_in(self.scenes[i], d) for i, d in zip(indices, dyed, strict=True)]
         told = [said_in(parse_caption(_bare(text))) for text in captions]
         for name, read in (("seen", self.reader(images, shown)), ("read", self.reader(texts, told))):
             placed = read.pop("placed", None)

@@ -1,11 +1,24 @@
 """What the reader asks of a feature of diorama-clip: the same of a picture and of its caption."""
 
+import numpy as np
 import torch
 
-from wm_pipelines.diorama.clip_reader import COLOUR, SHAPE, Reader, Said, fade, said_in, shown_in, without_colours
+from wm_pipelines.diorama.clip_reader import (
+    COLOUR,
+    NEAR,
+    SHAPE,
+    Reader,
+    Said,
+    draw_dye,
+    dye,
+    said_in,
+    shown_in,
+    without_colours,
+)
+from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.diorama.scene import sample_scene
+from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, sample_scene
 from wm_pipelines.training import KeyedNoise, Recipe, build
 
 
@@ -41,15 +54,35 @@ def test_captions_lose_their_colours_and_stay_captions():
         assert said_in(said) == Said(None, frozenset(SHAPE.index(o.shape) for o in scene.objects))
 
 
-def test_fading_keeps_the_light_and_takes_the_colour():
-    pictures = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    faded = fade(pictures, torch.tensor([0.0, 0.5, 1.0]))
-    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    torch.testing.assert_close((faded * weights).sum(1), (pictures * weights).sum(1), rtol=0, atol=1e-5)
-    assert torch.equal(faded[0], pictures[0])
-    torch.testing.assert_close(faded[2], faded[2].mean(0).expand(3, 4, 4))
-    spread = (pictures.amax(1) - pictures.amin(1))[1]
-    torch.testing.assert_close((faded.amax(1) - faded.amin(1))[1], spread / 2)
+def test_dyes_keep_away_from_what_is_held_out_and_reach_everything_else():
+    for shape in SHAPE:
+        rng = np.random.default_rng(0)
+        dyes = np.stack([draw_dye(shape, rng) for _ in range(2000)])
+        pure = dyes / dyes.max(1, keepdims=True)
+        nearest = {
+            colour: np.linalg.norm(pure - np.array(rgb) / max(rgb), axis=1).min() for colour, rgb in COLOURS.items()
+        }
+        for colour, distance in nearest.items():
+            assert (distance > NEAR) == ((colour, shape) in HELD_OUT), (colour, shape, distance)
+
+
+def test_dyed_objects_keep_their_light_and_all_else_stays():
+    data = DioramaDataset(length=6, size=32)
+    for n in range(6):
+        item = data[n]
+        made = dye(item["rgb"], item["ids"], data.scene(n), np.random.default_rng(n))
+        outside = item["ids"] == 0
+        assert torch.equal(made[:, outside], item["rgb"][:, outside])
+        assert (made != item["rgb"]).any(0)[~outside].float().mean() > 0.9
+        assert 0 <= made.min() and made.max() <= 1
+        for thing in data.scene(n).objects:
+            inside = item["ids"] == thing.id
+            if inside.sum() < 4:
+                continue
+            before, after = item["rgb"][:, inside].mean(0), made[:, inside].mean(0)
+            dim = after < 0.95 * after.max()  # what is as bright as it may be keeps no shade
+            if dim.sum() > 8:
+                assert torch.corrcoef(torch.stack([before[dim], after[dim]]))[0, 1] > 0.8
 
 
 def test_the_reader_is_satisfied_by_features_that_say_it_and_by_no_others():
@@ -69,8 +102,8 @@ def test_the_reader_is_satisfied_by_features_that_say_it_and_by_no_others():
     assert "places" not in reader(features[1:], said[1:])
 
 
-def test_the_loss_asks_both_towers_and_fades_a_share():
-    options = {"length": 24, "contradictions": 2, "read": 1.0, "faded": 0.5}
+def test_the_loss_asks_both_towers_and_dyes_a_share():
+    options = {"length": 24, "contradictions": 2, "read": 1.0, "dyed": 0.5}
     task = build(Recipe(task="diorama-clip", steps=1, batch_size=24, options=options))
     said = task.loss(list(range(24)), 0, KeyedNoise(0, 0))
     said["loss"].backward()
@@ -78,14 +111,14 @@ def test_the_loss_asks_both_towers_and_fades_a_share():
     for module in (task.clip.vision_model, task.clip.text_model, task.reader):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
     noise = KeyedNoise(0, 0)
-    faded = [task.fades(i, noise) for i in range(24)]
-    assert 4 < sum(faded) < 20
-    for index, fades in enumerate(faded):
+    dyed = [task.is_dyed(i, noise) for i in range(24)]
+    assert 4 < sum(dyed) < 20
+    for index, other in enumerate(dyed):
         colours = any(
             "colour" in o
             for o in parse_caption(task.words(index, noise).removeprefix("a photo of ").rstrip(".")).objects
         )
-        assert colours != fades and not (fades and task.false_words(index, noise))
+        assert colours != other and not (other and task.false_words(index, noise))
     pictures, shown = task._pictures(list(range(24)), noise)
     same = (pictures == task.images.pictures(range(24))).flatten(1).all(1)
-    assert shown == faded and [not s for s in same.tolist()] == faded
+    assert shown == dyed and [not s for s in same.tolist()] == dyed
