@@ -60,7 +60,7 @@ def _ways(tree: Any, repeated: bool = False, open_before: bool = False) -> tuple
     """How many ways there are through a parsed pattern, and whether it ends in an open repeat.
 
     Args:
-        repeated: it stands in a repeat. open_before: an open repeat came, and no plain character since.
+        repeated: it stands in a repeat. open_before: an open repeat came, and no character or small set since.
     """
     ways, opened = 1.0, open_before
     for code, argument in tree:
@@ -85,8 +85,13 @@ def _ways(tree: Any, repeated: bool = False, open_before: bool = False) -> tuple
             ways *= within
         elif code in (codes.ASSERT, codes.ASSERT_NOT):
             ways *= _ways(argument[1], repeated, opened)[0]
-        elif code is codes.LITERAL:
+        elif code is codes.LITERAL or code is codes.IN and _is_small(argument):
             opened = False
         elif code in (codes.GROUPREF, codes.GROUPREF_EXISTS):
             raise ValueError("it refers to a group")
     return ways, opened
+
+
+def _is_small(members: Any) -> bool:
+    """Whether a set names few characters, so that few places of a name have one: "[12]", not "[a-z]"."""
+    return len(members) <= _OPEN and all(code is codes.LITERAL for code, _ in members)

@@ -1,6 +1,7 @@
 """Annotation end to end: unlabelled clips to triplets, by any executor, through kills, broken clips and full disks."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -169,6 +170,7 @@ def fork(work):
     if child:
         return child
     try:
+        gc.disable()  # what the threads of earlier tests held can't be freed without them
         torch.set_num_threads(1)  # the parent's threads are not there
         work()
         os._exit(0)

@@ -21,6 +21,7 @@ NAMES = [
         r"^(?!.*text).*blocks\.\d+\..*attn.*\.to_q",
         r"^(?:.*\.)?layers\.\d+\.self_attn\.(q|v)_proj$",
         "all-linear",
+        r".*attn[12].*to_[qk].*",
         "(?i)TO_Q",
         "|".join(re.escape(name) for name in NAMES * 4),
     ],
