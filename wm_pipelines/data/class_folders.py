@@ -115,11 +115,11 @@ def classes_in(folder: Source) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise ValueError(f"{str(folder)!r} is not a folder; name one with a sub-folder of pictures for each class")
     entries = visible(folder)
+    folders = [path for path in entries if path.is_dir()]
     pictures = (*PICTURE_SUFFIXES, *_UNREADABLE[1:])
     loose = next((path for path in entries if path.is_file() and path.suffix.lower() in pictures), None)
-    if loose is not None:
+    if folders and loose is not None:
         raise ValueError(f"{str(folder)!r} holds the picture {loose.name!r} beside its classes; move it into one")
-    folders = [path for path in entries if path.is_dir()]
     try:
         check_names([path.name for path in folders])
     except ValueError as error:
