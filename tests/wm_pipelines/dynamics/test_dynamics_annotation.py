@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
 
@@ -164,6 +165,20 @@ def test_no_pair_across_a_cut(tmp_path):
     assert 12 in [row["frame"] for row in whole] and not any(row["dropped"] == "scene cut" for row in whole)
 
 
+FORKS = pytest.mark.skipif(
+    "WM_TEST_FORKS" not in os.environ, reason="run by test_what_forks_is_tested_where_no_threads_are"
+)
+
+
+def test_what_forks_is_tested_where_no_threads_are():
+    """Threads and locks of earlier tests would be missing in the children of this process."""
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "two_ranks or killed"],
+        env={**os.environ, "WM_TEST_FORKS": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert told.returncode == 0 and " passed" in told.stdout, told.stdout[-3000:]
+
+
 def fork(work):
     """A child that runs `work`, to be waited for with `ended`. A new process would import for longer than it works."""
     child = os.fork()
@@ -189,6 +204,7 @@ def rank(out, number, ranks=2):
     run_annotation(out, "ranks")
 
 
+@FORKS
 def test_two_ranks_leave_the_bytes_of_one(done, videos, model, tmp_path):
     planned(videos, tmp_path / "out", model)
     children = [fork(partial(rank, tmp_path / "out", number)) for number in range(2)]
@@ -220,6 +236,7 @@ def killed_at(out, module, name, call, how=run_annotation):
 
 
 @pytest.mark.parametrize(("module", "name", "call"), [(frames, "frames_of", 4), (labels, "read_picture", 7)])
+@FORKS
 def test_a_run_killed_in_the_middle_of_a_shard(done, videos, model, tmp_path, module, name, call):
     """Driver and worker in one process: what was done stays and is not done again, the rest is done once."""
     out = tmp_path / "out"
@@ -233,6 +250,7 @@ def test_a_run_killed_in_the_middle_of_a_shard(done, videos, model, tmp_path, mo
     assert contents(out) == contents(done)
 
 
+@FORKS
 def test_a_worker_killed_beside_another(done, videos, model, tmp_path):
     planned(videos, tmp_path / "out", model)
     doomed = partial(killed_at, tmp_path / "out", frames, "frames_of", 2, how=partial(rank, number=0))

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from wm_pipelines import cli
 from wm_pipelines.runtime.claims import claimed
@@ -71,6 +72,7 @@ def test_a_full_disk_leaves_the_last_good_state(wave, tmp_path):
     child = os.fork()
     if not child:
         gc.disable()  # what the threads of earlier tests held can't be freed without them
+        torch.set_num_threads(1)  # which are not here
         status = 1
         try:
             wave.train(wave.WaveTask(recipe), recipe, tmp_path / "run", on_log=lambda s, line: full(s - 1, line))
