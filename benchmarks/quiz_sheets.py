@@ -34,7 +34,8 @@ def truths(item: Item) -> str:
 def strip(item: Item) -> Image.Image:
     frames = item.video()
     taken = frames[np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)]
-    wrapped = "\n".join(textwrap.fill(line, 105) for line in (f"[{item.subset}] {item.question}\n{truths(item)}").split("\n"))
+    lines = f"[{item.subset}] {item.question}\n{truths(item)}".split("\n")
+    wrapped = "\n".join(textwrap.fill(line, 90) for line in lines)
     rows = wrapped.count("\n") + 1
     page = Image.new("RGB", (SIDE * SHOWN + TEXT, max(SIDE, 13 * rows) + 6), "white")
     for i, frame in enumerate(taken):
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=10, help="of each family")
-    parser.add_argument("--families", nargs="*", default=[name for name, f in FAMILIES.items() if f.medium != "picture"])
+    moving = [name for name, family in FAMILIES.items() if family.medium != "picture"]
+    parser.add_argument("--families", nargs="*", default=moving)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     for family in args.families:
