@@ -15,14 +15,15 @@ from wm_pipelines.dynamics.coded import encode_pairs
 from wm_pipelines.dynamics.families import default_layout, make_backend
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.scenes import DioramaPairs
-from wm_pipelines.dynamics.training import completion_loss, save_whole
+from wm_pipelines.dynamics.training import DIORAMA, completion_loss, save_whole
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
+from wm_pipelines.world_model.weights import vq_l2
 
 MARKS = ("<boi>", "<eoi>")
 BASE_DEFAULTS: dict[str, Any] = {
-    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "width": 192, "layers": 6, "heads": 6,
+    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "width": 192, "layers": 4, "heads": 6,
     "inner": 512,
 }  # fmt: skip
 
@@ -32,7 +33,8 @@ class DioramaWorldTask(Task):
     in either order: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
 
     Options:
-        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes. captions: share of
+        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes, which both directions can
+            read too. captions: share of
             samples that are one picture and its caption, so that words have a meaning before the first action.
         width, layers, heads, inner: of the model.
     """
@@ -66,7 +68,10 @@ class DioramaWorldTask(Task):
         )
         self.backend = make_backend(self.model, self.vq, self.tokenizer, layout)
         pairs = DioramaPairs(length=self.options["length"], size=size[0])
-        self.pairs = encode_pairs(pairs, self.backend.pictures, size, cache=self.options["cache"], identity="base")
+        self.pairs = encode_pairs(
+            pairs, self.backend.pictures, size, vq_l2(self.backend.pictures), cache=self.options["cache"],
+            identity=DIORAMA, recognizer_name="vq_l2",
+        )  # fmt: skip
         self.length = len(self.pairs)
         self.data = f"Diorama pairs without their actions, train split, {self.length} pairs"
 
