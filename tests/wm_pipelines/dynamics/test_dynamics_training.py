@@ -160,6 +160,7 @@ def test_a_folder_of_ones_own(folder):
 
 def test_codes_are_kept_with_what_they_were_made_of(folder, token_models, tmp_path):
     from wm_pipelines.tokens.pictures import PictureTokens
+    from wm_pipelines.world_model.weights import vq_l2
 
     (folder / "train.json").write_text(json.dumps(AURORA))
     pairs, tokens, cache = read_aurora(folder / "train.json"), PictureTokens(token_models.make_vq()), tmp_path / "c"
@@ -169,6 +170,12 @@ def test_codes_are_kept_with_what_they_were_made_of(folder, token_models, tmp_pa
         assert torch.equal(getattr(made, name), getattr(again, name))
     assert again.actions == made.actions and again.names == made.names and made.source.shape == (2, 4, 4)
     assert torch.equal(made.distances, (made.source != made.target).float())
+    named = encode_pairs(pairs, tokens, (16, 16), vq_l2(tokens), "pad", cache=tmp_path / "d", recognizer_name="vq_l2")
+    any_ = encode_pairs(pairs, tokens, (16, 16), None, "pad", cache=tmp_path / "d")  # codes are the same for all
+    assert torch.equal(named.distances, any_.distances) and not torch.equal(named.distances, made.distances)
+    assert torch.equal(named.source, made.source)
+    with pytest.raises(ValueError, match="holds distances of codes that differ, asked for vq_l2; delete it or name"):
+        encode_pairs(pairs, tokens, (16, 16), vq_l2(tokens), "pad", cache=cache, recognizer_name="vq_l2")
     with pytest.raises(ValueError, match="asked for .*; delete it or name another"):
         encode_pairs(pairs, PictureTokens(token_models.make_vq(seed=5)), (16, 16), resize="pad", cache=cache)
     cache.write_bytes(b"nothing")

@@ -1,6 +1,7 @@
 """Weights of places, the world model's training, labels from a dynamics model, and the base of the miniature world."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,14 +178,17 @@ def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
     again = build(Recipe(task="diorama-tokens", steps=1, batch_size=2, options=task.options))
     again.load_weights(tokens)
     assert torch.allclose(again.codebook(), task.tokens.codebook, atol=1e-2)
-    world, task = run("diorama-world", tokens=tokens, length=6, width=32, layers=1, heads=2, inner=32)
+    cache = str(tmp_path / "codes")  # one file for all three
+    small = {"width": 32, "layers": 1, "heads": 2, "inner": 32}
+    world, task = run("diorama-world", tokens=tokens, length=6, cache=cache, **small)
     kinds = [task.sample(0, KeyedNoise(0, step)) for step in range(40)]
     lengths = {len(sample.prompt) + len(sample.completion) for sample in kinds}
     assert 64 * 2 + 5 in lengths and len(lengths) == 2  # a pair, or one picture and its caption
-    cache = str(tmp_path / "codes")
+    made = Path(cache).stat().st_mtime_ns
     dynamics, task = run("dynamics", base=world, length=6, rank=2, targets="linear", cache=cache)
     assert all(1 <= len(words) <= 4 for words in task.pairs.actions) and all(task.pairs.kinds)
-    adapter, task = run("world-model", base=world, length=6, rank=2)
+    adapter, task = run("world-model", base=world, length=6, rank=2, cache=cache)
+    assert Path(cache).stat().st_mtime_ns == made and (task.pairs.distances > 0).any()
     pipe = WorldModelPipeline.from_base(world, adapter)
     judge = DynamicsModelPipeline.from_base(world, dynamics)
     picture = pipe.decode(task.pairs.source[:1])[0]
