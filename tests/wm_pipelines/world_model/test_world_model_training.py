@@ -148,6 +148,7 @@ def as_recorded(monkeypatch, kind):
     ("options", "message"),
     [
         ({"alpha": 1.5}, "options.alpha is 1.5"),
+        ({"below": 0}, "options.below is 0; it must lie in"),
         ({"recognizer": "eyes"}, "options.recognizer is 'eyes'; allowed: vq_l2, code_change"),
         ({"dynamics": "dynamics"}, "options.dynamics and options.unlabelled go together"),
         ({"data": "nowhere"}, "options.data is 'nowhere'; it must be 'diorama', a .json file"),
