@@ -23,19 +23,22 @@ from wm_pipelines.world_model.weights import vq_l2
 
 MARKS = ("<boi>", "<eoi>")
 BASE_DEFAULTS: dict[str, Any] = {
-    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "width": 192, "layers": 4, "heads": 6,
-    "inner": 512,
+    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "sentences": 0.1, "width": 192,
+    "layers": 4, "heads": 6, "inner": 512,
 }  # fmt: skip
 
 
 class DioramaWorldTask(Task):
-    """Next-token prediction over pairs of pictures without the action between them, and over pictures with captions,
-    in either order: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
+    """Next-token prediction over pairs of pictures without the action between them, over pictures with captions, in
+    either order, and over sentences without a picture: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
 
     Options:
         tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes, which both directions can
             read too. captions: share of
             samples that are one picture and its caption, so that words have a meaning before the first action.
+            sentences: share that are an action's sentence alone: what a language model knows before it sees pictures.
+            An adapter leaves the rows of the words alone, and those of words that never came stay too short to be
+            likely.
         width, layers, heads, inner: of the model.
     """
 
@@ -44,6 +47,9 @@ class DioramaWorldTask(Task):
 
         check_keys(recipe.options, BASE_DEFAULTS, "options")
         self.options = {**BASE_DEFAULTS, **recipe.options}
+        shares = [self.options[name] for name in ("captions", "sentences")]
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(f"options.captions and options.sentences are {shares}; shares of at most 1 together")
         self.vq = load_model(VQModel, hub.resolve(self.options["tokens"])).requires_grad_(False).eval()
         self.tokenizer = make_tokenizer()
         size = (self.vq.config.sample_size, self.vq.config.sample_size)
@@ -73,7 +79,7 @@ class DioramaWorldTask(Task):
             identity=DIORAMA, recognizer_name="vq_l2",
         )  # fmt: skip
         self.length = len(self.pairs)
-        self.data = f"Diorama pairs without their actions, train split, {self.length} pairs"
+        self.data = f"Diorama pairs without their actions, and actions without pairs, train split, {self.length} pairs"
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
@@ -95,6 +101,9 @@ class DioramaWorldTask(Task):
             tokens = [*words, *first]
         elif chance < self.options["captions"]:
             tokens = [*first, *words]
+        elif chance < self.options["captions"] + self.options["sentences"]:
+            actions = self.pairs.actions[index]
+            tokens = [said.stop, *said.words(actions[rng.integers(len(actions))])]
         else:
             tokens = [*first, *second]
         return Sample(tokens[:1], [*tokens[1:], said.stop], [])

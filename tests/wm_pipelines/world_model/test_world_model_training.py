@@ -1,6 +1,7 @@
 """Weights of places, the world model's training, labels from a dynamics model, and the base of the miniature world."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -182,9 +183,14 @@ def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
     cache = str(tmp_path / "codes")  # one file for all three
     small = {"width": 32, "layers": 1, "heads": 2, "inner": 32}
     world, task = run("diorama-world", tokens=tokens, length=6, cache=cache, **small)
-    kinds = [task.sample(0, KeyedNoise(0, step)) for step in range(40)]
-    lengths = {len(sample.prompt) + len(sample.completion) for sample in kinds}
-    assert 64 * 2 + 5 in lengths and len(lengths) == 2  # a pair, or one picture and its caption
+    kinds = [task.sample(0, KeyedNoise(0, step)) for step in range(60)]
+    whole = [[*sample.prompt, *sample.completion] for sample in kinds]
+    codes = set(task.backend.codes.ids.tolist())
+    pictures = Counter(sum(token in codes for token in tokens) // 64 for tokens in whole)
+    assert {2 * 64 + 5} == {len(tokens) for tokens in whole if sum(t in codes for t in tokens) == 128}
+    assert pictures[2] > pictures[1] > pictures[0] > 0  # pairs, a picture with its caption, a sentence alone
+    alone = {task.tokenizer.decode(tokens[1:-1]) for tokens in whole if not codes & set(tokens)}
+    assert alone <= set(task.pairs.actions[0])
     made = Path(cache).stat().st_mtime_ns
     dynamics, task = run("dynamics", base=world, length=6, rank=2, targets="linear", cache=cache)
     assert all(1 <= len(words) <= 4 for words in task.pairs.actions) and all(task.pairs.kinds)
