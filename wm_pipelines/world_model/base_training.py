@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,6 @@ class DioramaWorldTask(Task):
     """
 
     def __init__(self, recipe: Recipe):
-        from transformers import LlamaConfig, LlamaForCausalLM
-
         check_keys(recipe.options, BASE_DEFAULTS, "options")
         self.options = {**BASE_DEFAULTS, **recipe.options}
         shares = [self.options[name] for name in ("captions", "sentences")]
@@ -58,20 +57,7 @@ class DioramaWorldTask(Task):
         )
         codes = self.vq.config.num_vq_embeddings
         grid = (size[0] // 2 ** (len(self.vq.config.block_out_channels) - 1)) ** 2
-        self.model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(self.tokenizer) + codes,
-                hidden_size=self.options["width"],
-                intermediate_size=self.options["inner"],
-                num_hidden_layers=self.options["layers"],
-                num_attention_heads=self.options["heads"],
-                max_position_embeddings=4 * grid + 256,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=None,
-            )
-        )
+        self.model = make_model(self.tokenizer, codes, 4 * grid + 256, self.options)
         self.backend = make_backend(self.model, self.vq, self.tokenizer, layout)
         pairs = DioramaPairs(length=self.options["length"], size=size[0])
         self.pairs = encode_pairs(
@@ -121,6 +107,26 @@ class DioramaWorldTask(Task):
             parameter.requires_grad_(wanted)
         index = folder / "model_index.json"
         index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
+
+
+def make_model(tokenizer: Any, codes: int, context: int, options: Mapping[str, Any]) -> Any:
+    """The `LlamaForCausalLM` of a recipe's options: the tokenizer's tokens, then `codes` more; `context` positions."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer) + codes,
+            hidden_size=options["width"],
+            intermediate_size=options["inner"],
+            num_hidden_layers=options["layers"],
+            num_attention_heads=options["heads"],
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=None,
+        )
+    )
 
 
 def make_tokenizer() -> Any:

@@ -165,6 +165,28 @@ def test_unlabelled_pairs_need_a_labeller(folder):
         build(recipe(folder, data=str(folder / "more")))
 
 
+def test_the_shipped_recipes_make_models_of_eight_megabytes_from_one_file_of_codes():
+    from wm_pipelines.dynamics.adapters import add_adapter
+    from wm_pipelines.dynamics.training import TARGETS
+    from wm_pipelines.training import load_recipe, recipe_path
+    from wm_pipelines.world_model.base_training import BASE_DEFAULTS, make_model, make_tokenizer
+
+    base, *both = (load_recipe(recipe_path(name)) for name in ("diorama-world", "dynamics", "world-model"))
+    with torch.device("meta"):
+        model = make_model(make_tokenizer(), 1024, 512, {**BASE_DEFAULTS, **base.options})
+        for recipe in both:
+            assert 0 < recipe.options["rank"] <= 64
+            add_adapter(model, recipe.task, recipe.options["rank"], targets=TARGETS[recipe.options["targets"]])
+    assert 2 * sum(p.numel() for p in model.parameters()) < 8e6  # fp16
+    assert {recipe.options["length"] for recipe in (base, *both)} == {16000}
+
+
+def test_bad_shares_of_what_the_base_reads(tmp_path):
+    for shares in ({"captions": 0.8, "sentences": 0.3}, {"sentences": -0.1}):
+        with pytest.raises(ValueError, match="options.captions and options.sentences are"):
+            build(Recipe(task="diorama-world", steps=1, batch_size=1, options=shares))
+
+
 def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
     """Each stage stands on the export of the one before, at tiny size."""
 
