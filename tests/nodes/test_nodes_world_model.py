@@ -84,7 +84,8 @@ def test_candidates_are_drawn_ranked_verified_and_described(comfy, example):
     scores, said, steps = texts(entry, prompt)
     lines = scores.splitlines()
     assert len(lines) == 5 and lines[-1] in ("accepted", "not accepted: no candidate passes")
-    assert all(re.match(r"\d: candidate \d, score -?\d+\.\d{3}, margin over the copy [+-]", line) for line in lines[:4])
+    form = re.compile(r"\d: candidate \d, score -?\d+\.\d{3}, margin over the copy [+-]")
+    assert all(form.match(line) for line in lines[:4])
     assert sorted(line.split("candidate ")[1][0] for line in lines[:4]) == ["1", "2", "3", "4"]
     assert isinstance(said, str) and steps.startswith("move the red cube to the left: ")
     assert texts(succeeded(comfy, comfy.run(example("wm_world_model"))), prompt) == [scores, said, steps]

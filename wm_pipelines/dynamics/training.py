@@ -55,7 +55,8 @@ class TokenTask(Task):
 
     Options:
         base: whole checkpoint to start from. data: as `read_pairs`. length: pairs of the miniature world. cache: file
-            that keeps the pairs' codes between runs, of one direction and of both. resize: for pictures of another size, "pad" or "crop".
+            that keeps the pairs' codes between runs, of one direction and of both. resize: for pictures of another
+            size, "pad" or "crop".
         rank: of the LoRA; 0 trains all weights. alpha_lora: its scale times rank, twice the rank by default. dropout:
             in it. targets: "attention" or "linear", which layers have it.
     """

@@ -1,4 +1,4 @@
-"""`make demo`, the part that looks ahead: three actions on one scene, what was drawn, what was chosen, what is true."""
+"""`make demo`, the part that looks ahead: three actions on a scene, what was drawn, what was chosen, what is true."""
 
 import json
 import os

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn import functional
 
 from wm_pipelines import DynamicsModelPipeline, WorldModelPipeline
+from wm_pipelines.media.pictures import save_image
 from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
 from wm_pipelines.world_model.weights import (
@@ -179,6 +180,36 @@ def test_the_shipped_recipes_make_models_of_eight_megabytes_from_one_file_of_cod
             add_adapter(model, recipe.task, recipe.options["rank"], targets=TARGETS[recipe.options["targets"]])
     assert 2 * sum(p.numel() for p in model.parameters()) < 8e6  # fp16
     assert {recipe.options["length"] for recipe in (base, *both)} == {16000}
+
+
+def test_adapters_are_sealed_with_the_base_that_they_stand_on(token_models, tmp_path, monkeypatch):
+    """By its name and its files' fingerprint; a base that no one else could find is refused."""
+    from wm_pipelines import AutoWMPipeline, hub
+    from wm_pipelines.config import WMConfig
+    from wm_pipelines.hub.sealing import seal_run
+
+    root = tmp_path / "embedded"
+    base = WorldModelPipeline(**token_models.make_parts("plain"))
+    base.wm_config = WMConfig(method="diorama-world", method_config={"image_size": 16})
+    base.save_pretrained(root / "diorama-world")
+    monkeypatch.setattr(hub.store, "EMBEDDED_ROOT", root)
+    (tmp_path / "own").mkdir()
+    for n, picture in enumerate(token_models.pictures(2)):
+        save_image(picture, tmp_path / "own" / f"{n}.png")
+    row = {"source": "0.png", "target": "1.png", "action": "move the red cube"}
+    (tmp_path / "own" / "pairs.jsonl").write_text(json.dumps(row))
+    for name, kind in (("dynamics", DynamicsModelPipeline), ("world-model", WorldModelPipeline)):
+        options = {"data": str(tmp_path / "own"), "rank": 2}
+        made = Recipe(task=name, steps=1, batch_size=1, options=options)
+        train(build(made), made, tmp_path / name)
+        config = seal_run(tmp_path / name, root / name)
+        assert config.base_model.embedded == "diorama-world" and config.base_model.fingerprint
+        assert config.method_config.tuning == "lora"
+        assert isinstance(AutoWMPipeline.from_pretrained(name), kind)
+    made = Recipe(task="dynamics", steps=1, batch_size=1, options={**options, "base": str(root / "diorama-world")})
+    train(build(made), made, tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="a base must be an embedded name or a Hub id, got"):
+        seal_run(tmp_path / "elsewhere", tmp_path / "sealed")
 
 
 def test_bad_shares_of_what_the_base_reads(tmp_path):
