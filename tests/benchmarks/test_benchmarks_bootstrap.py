@@ -58,6 +58,24 @@ def test_a_smoke_run_ends_resumes_and_reports(script, tmp_path, capsys):
     assert "0 of 3 cells to run" in capsys.readouterr().out
 
 
+def test_a_stage_that_was_killed_is_made_again(script, tmp_path, monkeypatch):
+    micro = script("bootstrap_micro")
+    pairs = micro.sample_pairs(0, "unlabelled", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(micro.VQModel, "save_pretrained", lambda self, folder: (folder / "config.json").touch() or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            micro.make_tokens(pairs, 0, 1, tmp_path / "tokens")
+    assert not (tmp_path / "tokens").exists()
+    made = micro.make_tokens(pairs, 0, 1, tmp_path / "tokens")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
+    again = micro.make_tokens(pairs, 0, 1, tmp_path / "tokens")
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
+    assert torch.equal(made.codebook, again.codebook)
+    other = {**micro.QUICK, "tokens": 1}
+    folders = {micro.Seed(0, sizes, tmp_path).work.name for sizes in (micro.QUICK, other)}
+    assert len(folders) == 2  # what was made by other settings is not taken up
+
+
 def test_verdicts_follow_the_figures(script):
     micro = script("bootstrap_micro")
 

@@ -47,7 +47,7 @@ def twin_items(
     stays. physics: something in the air falls (MuJoCo), with the picture in which it rose as `against`.
 
     Args:
-        states: 2 to 4; of the first three tasks, with an instruction between each and the next.
+        states: 2 to 5; of the first three tasks, with an instruction between each and the next.
         size: side of the pictures in pixels.
         split: names other items; none has anything to do with the training data's.
         composition: "train", "held_out" (colours and shapes that training never joins) or "all".

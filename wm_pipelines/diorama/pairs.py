@@ -35,7 +35,7 @@ from wm_pipelines.diorama.scene import (
 )
 from wm_pipelines.runtime.random import keyed
 
-STATES = (2, 3, 4)
+STATES = (2, 3, 4, 5)
 COUNTS = (1, 2, 3, 4)
 SIDE = 64  # pixels of the square pictures in which changes are counted
 CHANGE = 0.05  # of a channel in [0, 1]: by more a pixel counts as changed
@@ -118,7 +118,7 @@ def sample_chain(
 
     Args:
         key: any strings and integers.
-        states: 2 to 4.
+        states: 2 to 5.
         actions: kinds to choose from, out of `ACTIONS`.
         composition: of every state: "train" (what is held out never occurs), "held_out" (every object is of a
             held-out pair) or "all".

@@ -49,13 +49,16 @@ class TokensTask(Task):
     Options:
         channels: of the levels; four of them make one code of 8 x 8 pixels, three one of 4 x 4.
         codes, dim: how many codes, and how long their vectors are.
+        still: weight of a term (our design) that keeps the features of a place as they are where something else in the
+            picture changes: normalisation over the picture moves them, and codes flip that a world model should copy.
+            Rectangles of other pictures are pasted in, and what lies a place or more away must not feel it. 0: none.
         length, cache: how many pictures, and the file that keeps them between runs.
     """
 
     def __init__(self, recipe: Recipe):
         from diffusers import VQModel
 
-        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "codes": 1024, "dim": 8}
+        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "codes": 1024, "dim": 8, "still": 0.0}
         self.options = options_of(recipe, defaults)
         self.images = pictures_of(self.options)
         self.length = len(self.images)
@@ -113,8 +116,30 @@ class TokensTask(Task):
         error, square = (weight * (out - wanted).abs()).mean(), (weight * (out - wanted).square()).mean()
         edges = sum((out.diff(dim=d) - wanted.diff(dim=d)).abs().mean() for d in (-1, -2))
         loss = error + 5 * square + 0.5 * edges + code_loss + COMMITMENT * commitment
+        parts = {"l1": error, "mse": square, "edges": edges, "codes": commitment}
+        if self.options["still"]:
+            parts["still"] = self._unrest(pictures, features, indices, noise)
+            loss = loss + self.options["still"] * parts["still"]
         used = torch.tensor(len(codes.unique()), dtype=torch.float32)
-        return {"loss": loss, "l1": error, "mse": square, "edges": edges, "codes": commitment, "used": used}
+        return {"loss": loss, **parts, "used": used}
+
+    def _unrest(
+        self, pictures: torch.Tensor, features: torch.Tensor, indices: list[int], noise: KeyedNoise
+    ) -> torch.Tensor:
+        """Mean squared difference of the features `(N, h, w, D)` where nothing changed, after a rectangle of up to half
+        of each side came from the next picture."""
+        rows, columns = features.shape[1:3]
+        pasted = torch.zeros(len(indices), 1, rows, columns, device=self.device)
+        for n, index in enumerate(indices):
+            rng = noise.generator(index, "paste")
+            height, width = (int(rng.integers(1, size // 2 + 1)) for size in (rows, columns))
+            top, left = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
+            pasted[n, :, top : top + height, left : left + width] = 1
+        whole = functional.interpolate(pasted, size=pictures.shape[2:], mode="nearest")
+        mixed = torch.where(whole > 0, pictures.roll(1, 0), pictures)
+        rest = 1 - functional.max_pool2d(pasted, 3, stride=1, padding=1)[:, 0]
+        away = (self.tokens.features(mixed) - features.detach()).square().mean(-1)
+        return (away * rest).sum() / rest.sum().clamp(min=1)
 
     def _weight(self, indices: list[int]) -> torch.Tensor:
         """(N, 1, H, W), mean 1: solids, with a margin of two pixels, weigh as much as the rest of the batch."""

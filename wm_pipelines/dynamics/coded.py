@@ -75,6 +75,7 @@ def encode_pairs(
     colour: Sequence[int] = (122, 116, 104),
     cache: str | Path | None = None,
     identity: str = "",
+    recognizer_name: str = "",
 ) -> CodedPairs:
     """Codes of pairs, made once and kept in the safetensors file `cache` if there is a name for one.
 
@@ -83,6 +84,8 @@ def encode_pairs(
         resize, colour: as `pictures.fit`.
         identity: what the file must have been made of beside the tokeniser and the pairs, which go by their `identity`
             or by their names.
+        recognizer_name: which recogniser's distances a file must hold; "" takes any, so that one file serves all
+            stages of a training.
 
     Raises:
         ValueError: no pairs, a picture of another size, or a file made of something else.
@@ -92,7 +95,7 @@ def encode_pairs(
     made_of = getattr(pairs, "identity", None) or sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
     identity = repr([identity, made_of, fingerprint(pictures), list(size), resize, len(pairs)])
     if cache is not None and Path(cache).exists():
-        return _load(Path(cache), identity)
+        return _load(Path(cache), identity, recognizer_name)
     found: dict[str, list[torch.Tensor]] = {"source": [], "target": [], "distances": []}
     words: dict[str, list[Any]] = {name: [] for name in WORDS}
     for start in range(0, len(pairs), BATCH):
@@ -109,11 +112,11 @@ def encode_pairs(
     tensors = {name: torch.cat(values) for name, values in found.items()}
     coded = CodedPairs(**tensors, **{name: tuple(values) for name, values in words.items()})
     if cache is not None:
-        _save(coded, Path(cache), identity)
+        _save(coded, Path(cache), {"identity": identity, "recognizer": recognizer_name})
     return coded
 
 
-def _save(coded: CodedPairs, path: Path, identity: str) -> None:
+def _save(coded: CodedPairs, path: Path, made_of: dict[str, str]) -> None:
     words = {key: getattr(coded, key) for key in WORDS}
     text = torch.tensor(list(json.dumps(words).encode()), dtype=torch.uint8)
     tensors = {
@@ -122,18 +125,24 @@ def _save(coded: CodedPairs, path: Path, identity: str) -> None:
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as partial:
-        save_file(tensors, partial, metadata={"identity": identity})
+        save_file(tensors, partial, metadata=made_of)
 
 
-def _load(path: Path, identity: str) -> CodedPairs:
+def _load(path: Path, identity: str, recognizer: str) -> CodedPairs:
     try:
         opened = safe_open(str(path), "pt")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"`cache` {path} is no file of codes ({error}); delete it or name another") from error
     with opened as file:
-        found = (file.metadata() or {}).get("identity")
+        metadata = file.metadata() or {}
+        found = metadata.get("identity")
         if found != identity:
             raise ValueError(f"`cache` {path} holds {found}, asked for {identity}; delete it or name another file")
+        if recognizer not in ("", metadata.get("recognizer")):
+            raise ValueError(
+                f"`cache` {path} holds distances of {metadata.get('recognizer') or 'codes that differ'}, asked for "
+                f"{recognizer}; delete it or name another file"
+            )
         words = parse_json(file.get_tensor("words").numpy().tobytes().decode())
         tensors = {name: file.get_tensor(name) for name in ("source", "target", "distances")}
     actions = tuple(tuple(some) for some in words.pop("actions"))

@@ -43,6 +43,22 @@ def plain(sentence: str) -> str:
     return " ".join(sentence.lower().split()).removesuffix(".").strip()
 
 
+def without_cuts(pairs: CodedPairs, share: float) -> CodedPairs:
+    """The pairs of video but those that changed most, which are cuts more often than actions.
+
+    Args:
+        share: a pair is left out whose mean distance lies above that of so large a share of the pairs; 1 keeps all.
+
+    Raises:
+        ValueError: `share` outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` is {share}; it must lie in (0, 1]")
+    means = pairs.distances.flatten(1).double().mean(1)
+    largest = means.quantile(share, interpolation="higher")
+    return pairs.part((means <= largest).nonzero()[:, 0].tolist())
+
+
 def label_pairs(
     model: DynamicsModelPipeline,
     unlabelled: CodedPairs,

@@ -15,14 +15,19 @@ class DynamicsModelConfig(Record):
     tuning: Literal["lora", "full"] = Field("lora", description="what was trained")
 
 
+def tuned(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a run's options say was trained, and the part of its record that names the base; none where all weights
+    were trained, for then the checkpoint stands alone."""
+    from wm_pipelines.hub import store
+
+    if options.get("rank", 16) == 0:
+        return "full", {}
+    return "lora", {"base_model": store.base_ref(options.get("base", "diorama-world"))}
+
+
 def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    full = options.get("rank", 16) == 0
-    base = {} if full else {"base_model": _reference(options.get("base", "diorama-world"))}
-    return {"method_config": {"tuning": "full" if full else "lora"}, **base}
-
-
-def _reference(base: str) -> dict[str, str]:
-    return {"repo_id": base} if "/" in base else {"embedded": base}
+    tuning, base = tuned(options)
+    return {"method_config": {"tuning": tuning}, **base}
 
 
 METHODS = (

@@ -55,7 +55,8 @@ class TokenTask(Task):
 
     Options:
         base: whole checkpoint to start from. data: as `read_pairs`. length: pairs of the miniature world. cache: file
-            that keeps the pairs' codes between runs. resize: for pictures of another size, "pad" or "crop".
+            that keeps the pairs' codes between runs, of one direction and of both. resize: for pictures of another
+            size, "pad" or "crop".
         rank: of the LoRA; 0 trains all weights. alpha_lora: its scale times rank, twice the rank by default. dropout:
             in it. targets: "attention" or "linear", which layers have it.
     """
@@ -89,10 +90,10 @@ class TokenTask(Task):
 
     def coded(self, pairs: Sequence[Pair], cache: str | None) -> CodedPairs:
         """Pairs as codes, by this task's recogniser."""
-        layout, identity = self.backend.layout, repr([self.options["data"], self.options.get("recognizer")])
+        layout, name = self.backend.layout, self.options.get("recognizer", "")
         return encode_pairs(
             pairs, self.backend.pictures, layout.size, self.recognizer(), self.options["resize"], layout.pad_colour,
-            cache, identity,
+            cache, self.options["data"], name,
         )  # fmt: skip
 
     def recognizer(self) -> Recognizer | None:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,39 @@ from wm_pipelines.dynamics.coded import encode_pairs
 from wm_pipelines.dynamics.families import default_layout, make_backend
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.scenes import DioramaPairs
-from wm_pipelines.dynamics.training import completion_loss, save_whole
+from wm_pipelines.dynamics.training import DIORAMA, completion_loss, save_whole
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
+from wm_pipelines.world_model.weights import vq_l2
 
 MARKS = ("<boi>", "<eoi>")
 BASE_DEFAULTS: dict[str, Any] = {
-    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "width": 192, "layers": 6, "heads": 6,
-    "inner": 512,
+    "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "sentences": 0.1, "width": 192,
+    "layers": 4, "heads": 6, "inner": 512,
 }  # fmt: skip
 
 
 class DioramaWorldTask(Task):
-    """Next-token prediction over pairs of pictures without the action between them, and over pictures with captions,
-    in either order: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
+    """Next-token prediction over pairs of pictures without the action between them, over pictures with captions, in
+    either order, and over sentences without a picture: `LlamaForCausalLM` on the codes of a frozen `VQModel`.
 
     Options:
-        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes. captions: share of
+        tokens: the tokeniser of pictures. length, cache: pairs, and the file of their codes, which both directions can
+            read too. captions: share of
             samples that are one picture and its caption, so that words have a meaning before the first action.
+            sentences: share that are an action's sentence alone: what a language model knows before it sees pictures.
+            An adapter leaves the rows of the words alone, and those of words that never came stay too short to be
+            likely.
         width, layers, heads, inner: of the model.
     """
 
     def __init__(self, recipe: Recipe):
-        from transformers import LlamaConfig, LlamaForCausalLM
-
         check_keys(recipe.options, BASE_DEFAULTS, "options")
         self.options = {**BASE_DEFAULTS, **recipe.options}
+        shares = [self.options[name] for name in ("captions", "sentences")]
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(f"options.captions and options.sentences are {shares}; shares of at most 1 together")
         self.vq = load_model(VQModel, hub.resolve(self.options["tokens"])).requires_grad_(False).eval()
         self.tokenizer = make_tokenizer()
         size = (self.vq.config.sample_size, self.vq.config.sample_size)
@@ -50,25 +57,15 @@ class DioramaWorldTask(Task):
         )
         codes = self.vq.config.num_vq_embeddings
         grid = (size[0] // 2 ** (len(self.vq.config.block_out_channels) - 1)) ** 2
-        self.model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(self.tokenizer) + codes,
-                hidden_size=self.options["width"],
-                intermediate_size=self.options["inner"],
-                num_hidden_layers=self.options["layers"],
-                num_attention_heads=self.options["heads"],
-                max_position_embeddings=4 * grid + 256,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=None,
-            )
-        )
+        self.model = make_model(self.tokenizer, codes, 4 * grid + 256, self.options)
         self.backend = make_backend(self.model, self.vq, self.tokenizer, layout)
         pairs = DioramaPairs(length=self.options["length"], size=size[0])
-        self.pairs = encode_pairs(pairs, self.backend.pictures, size, cache=self.options["cache"], identity="base")
+        self.pairs = encode_pairs(
+            pairs, self.backend.pictures, size, vq_l2(self.backend.pictures), cache=self.options["cache"],
+            identity=DIORAMA, recognizer_name="vq_l2",
+        )  # fmt: skip
         self.length = len(self.pairs)
-        self.data = f"Diorama pairs without their actions, train split, {self.length} pairs"
+        self.data = f"Diorama pairs without their actions, and actions without pairs, train split, {self.length} pairs"
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
@@ -90,6 +87,9 @@ class DioramaWorldTask(Task):
             tokens = [*words, *first]
         elif chance < self.options["captions"]:
             tokens = [*first, *words]
+        elif chance < self.options["captions"] + self.options["sentences"]:
+            actions = self.pairs.actions[index]
+            tokens = [said.stop, *said.words(actions[rng.integers(len(actions))])]
         else:
             tokens = [*first, *second]
         return Sample(tokens[:1], [*tokens[1:], said.stop], [])
@@ -107,6 +107,26 @@ class DioramaWorldTask(Task):
             parameter.requires_grad_(wanted)
         index = folder / "model_index.json"
         index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
+
+
+def make_model(tokenizer: Any, codes: int, context: int, options: Mapping[str, Any]) -> Any:
+    """The `LlamaForCausalLM` of a recipe's options: the tokenizer's tokens, then `codes` more; `context` positions."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer) + codes,
+            hidden_size=options["width"],
+            intermediate_size=options["inner"],
+            num_hidden_layers=options["layers"],
+            num_attention_heads=options["heads"],
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=None,
+        )
+    )
 
 
 def make_tokenizer() -> Any:

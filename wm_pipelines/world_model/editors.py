@@ -18,14 +18,23 @@ class Capability:
 
     Args:
         image: its argument for the source. as_list: it takes a list of pictures for each prompt.
+        prompt: what it is told, with {action} in it.
+        size: arguments that make it draw at the source's size, of height, width and max_area (pixels); without them it
+            would draw at the one it was trained for.
         settings: arguments that are always given; the defaults that its authors recommend.
     """
 
     image: str = "image"
     as_list: bool = False
+    prompt: str = "{action}"
+    size: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+_QWEN = Capability(  # it guides only where there is something to guide away from
+    size=("height", "width"),
+    settings={"num_inference_steps": 50, "true_cfg_scale": 4.0, "negative_prompt": " "},
+)
 EDITORS = {
     "StableDiffusionInstructPix2PixPipeline": Capability(
         settings={"num_inference_steps": 100, "guidance_scale": 7.5, "image_guidance_scale": 1.5}
@@ -33,12 +42,17 @@ EDITORS = {
     "StableDiffusionXLInstructPix2PixPipeline": Capability(
         settings={"num_inference_steps": 100, "guidance_scale": 5.0, "image_guidance_scale": 1.5}
     ),
-    "FluxKontextPipeline": Capability(settings={"num_inference_steps": 28, "guidance_scale": 3.5}),
-    "QwenImageEditPipeline": Capability(settings={"num_inference_steps": 50, "true_cfg_scale": 4.0}),
-    "QwenImageEditPlusPipeline": Capability(settings={"num_inference_steps": 50, "true_cfg_scale": 4.0}),
+    "FluxKontextPipeline": Capability(
+        size=("height", "width", "max_area"),
+        settings={"num_inference_steps": 28, "guidance_scale": 3.5, "_auto_resize": False},
+    ),
+    "QwenImageEditPipeline": _QWEN,
+    "QwenImageEditPlusPipeline": _QWEN,
     "OmniGenPipeline": Capability(
         image="input_images",
         as_list=True,
+        prompt="<img><|image_1|></img> {action}",
+        size=("height", "width"),
         settings={"num_inference_steps": 50, "guidance_scale": 2.5, "img_guidance_scale": 1.6},
     ),
 }
@@ -71,7 +85,7 @@ class Editor:
         self.pipe, self.capability = pipe, capability or EDITORS[name]
         self.settings = {**self.capability.settings, **(settings or {})}
         known = inspect.signature(type(pipe).__call__).parameters
-        for key in (self.capability.image, *self.settings):
+        for key in (self.capability.image, *self.capability.size, *self.settings):
             if key not in known:
                 raise ValueError(f"{name} takes no {key!r}; it takes {', '.join(known)}")
 
@@ -97,6 +111,14 @@ class Editor:
         generator = torch.Generator("cpu").manual_seed(drawn)
         picture = to_pil(source)
         given: Any = [picture] if self.capability.as_list else picture
-        arguments = {"prompt": action, self.capability.image: given, "generator": generator, **self.settings}
+        height, width = source.shape[1:]
+        sizes = {"height": height, "width": width, "max_area": height * width}
+        arguments = {
+            "prompt": self.capability.prompt.format(action=action),
+            self.capability.image: given,
+            "generator": generator,
+            **{name: sizes[name] for name in self.capability.size},
+            **self.settings,
+        }
         return self.pipe(**arguments, output_type="pil").images[0]
 

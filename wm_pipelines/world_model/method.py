@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from wm_pipelines.dynamics.method import tuned
 from wm_pipelines.methods import Method
 from wm_pipelines.record import Record
 
@@ -27,11 +28,8 @@ class DioramaWorldConfig(Record):
 
 
 def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    full = options.get("rank", 16) == 0
-    base = options.get("base", "diorama-world")
-    reference = {} if full else {"base_model": {"repo_id": base} if "/" in base else {"embedded": base}}
-    settings = {"tuning": "full" if full else "lora", "alpha": options.get("alpha", 0.8)}
-    return {"method_config": settings, **reference}
+    tuning, base = tuned(options)
+    return {"method_config": {"tuning": tuning, "alpha": options.get("alpha", 0.8)}, **base}
 
 
 def _base(task: str, options: Mapping[str, Any]) -> dict[str, Any]:

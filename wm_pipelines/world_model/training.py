@@ -8,7 +8,7 @@ import torch
 
 from wm_pipelines.dynamics.annotation.triplets import read_triplets
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, joined
-from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, label_pairs
+from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, label_pairs, without_cuts
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.dynamics.training import DEFAULTS, DIORAMA, TokenTask, read_pairs
@@ -19,7 +19,7 @@ from wm_pipelines.world_model.weights import ALPHA, RECOGNIZERS, recognition_wei
 
 WORLD_DEFAULTS: dict[str, Any] = {
     **DEFAULTS, "alpha": ALPHA, "recognizer": "vq_l2", "dynamics": None, "unlabelled": None, "unlabelled_length": 8000,
-    "held_out": 200, "keep": 0.6, "least_accuracy": LEAST_ACCURACY, "triplets": None,
+    "held_out": 200, "keep": 0.6, "least_accuracy": LEAST_ACCURACY, "triplets": None, "below": 0.99,
 }  # fmt: skip
 
 
@@ -35,6 +35,8 @@ class WorldModelTask(TokenTask):
             pairs are taken out of training to measure the dynamics model. keep: share of the unlabelled pairs that it
             is surest of. least_accuracy: below it nothing is labelled.
         triplets: folder that `wm annotate reduce` wrote; half of what is drawn comes from there.
+        below: of the pairs of either, those that changed more than this share of them did are left out as scene cuts;
+            1 keeps all.
     """
 
     pipeline_class = WorldModelPipeline
@@ -46,6 +48,8 @@ class WorldModelTask(TokenTask):
             raise ValueError(f"options.recognizer is {given['recognizer']!r}; allowed: {', '.join(RECOGNIZERS)}")
         if not 0 <= given["alpha"] <= 1:
             raise ValueError(f"options.alpha is {given['alpha']}; it must lie in [0, 1]")
+        if not 0 < given["below"] <= 1:
+            raise ValueError(f"options.below is {given['below']}; it must lie in (0, 1]")
         if (given["dynamics"] is None) != (given["unlabelled"] is None):
             raise ValueError("options.dynamics and options.unlabelled go together: who labels, and what")
         if given["triplets"] is not None and given["dynamics"] is not None:
@@ -74,6 +78,7 @@ class WorldModelTask(TokenTask):
         unlabelled = self.coded(pairs, options["cache"] and f"{options['cache']}.unlabelled")
         if options["unlabelled"] == DIORAMA:  # its kinds are those of the true actions
             unlabelled = replace(unlabelled, kinds=("",) * len(unlabelled))
+        unlabelled = without_cuts(unlabelled, options["below"])
         cut = self.length - options["held_out"]
         held_out = self.pairs.part(range(cut, self.length))
         keep = max(1, round(options["keep"] * len(unlabelled)))
@@ -88,6 +93,7 @@ class WorldModelTask(TokenTask):
             raise ValueError(f"options.triplets has {sizes[0]} codes a picture, the labelled pairs {sizes[1]}")
         if self.options["recognizer"] == "code_change":
             found = replace(found, distances=(found.source != found.target).float())
+        found = without_cuts(found, self.options["below"])
         self._add(found, f"{len(found)} annotated in {folder}")
 
     def _add(self, found: CodedPairs, what: str) -> None:

@@ -120,7 +120,7 @@ def test_items_have_a_picture_for_each_state():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"states": 1}, "`states` is 1; allowed: 2, 3, 4"),
+        ({"states": 1}, "`states` is 1; allowed: 2, 3, 4, 5"),
         ({"states": 5}, "`states` is 5"),
         ({"actions": ()}, "`actions` is \\(\\); one or more of move, turn"),
         ({"actions": "move"}, "`actions` is 'move'"),

@@ -221,6 +221,17 @@ def test_a_process_of_its_own_leaves_the_same_bytes(done, videos, model, tmp_pat
     assert contents(tmp_path / "out") == contents(done)
 
 
+def test_an_actor_of_ray_leaves_the_same_bytes(done, videos, model, tmp_path):
+    pytest.importorskip("ray")
+    planned(videos, tmp_path / "out", model)
+    run_stage(read_plan(tmp_path / "out" / "frames", videos), frames.key_frames)  # actors for the labels alone
+    told = []
+    run_annotation(tmp_path / "out", "ray", on_shard=lambda *row: told.append(row))
+    reduce_annotation(tmp_path / "out", KEEP)
+    assert contents(tmp_path / "out") == contents(done)
+    assert told[-1] == ("labels", 5, 5)
+
+
 def killed_at(out, module, name, call, how=run_annotation):
     """A run that kills itself at the n-th call of a function that a stage calls."""
     whole, seen = getattr(module, name), []

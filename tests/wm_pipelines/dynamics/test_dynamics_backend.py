@@ -68,6 +68,24 @@ def test_tokens_are_counted_without_padding(backend):
     assert state.mask.shape == (9, max(map(len, ROWS)) + 2)
 
 
+@torch.no_grad()
+def test_bf16_scores_are_sums_in_float32_over_the_completion_alone(token_models, monkeypatch):
+    """Half precision loses what a softmax over many tokens adds up, and all logits of a prompt would fill memory."""
+    made = token_models.make("liquid")
+    made.model.to(torch.bfloat16)
+    seen, whole = [], made.logits
+    monkeypatch.setattr(made, "logits", lambda hidden, ids=None: seen.append(whole(hidden, ids)) or seen[-1])
+    completions = [[3, 4], [2, 5, 1, 6], [7]]
+    found = made.completion_scores(made.read([row[:-1] for row in ROWS]), [row[-1:] for row in ROWS], completions)
+    assert [logits.shape[0] for logits in seen] == [2, 4, 1]
+    for logits, scores, completion in zip(seen, found, completions, strict=True):
+        assert logits.dtype == scores.dtype == torch.float32
+        total = logits.double().log_softmax(-1).exp().sum(-1)
+        assert torch.allclose(total, torch.ones_like(total))
+        wanted = logits.double().log_softmax(-1)[range(len(completion)), completion]
+        assert torch.allclose(scores.double(), wanted, atol=1e-5)
+
+
 def test_context_is_checked(backend):
     backend.check_context(backend.context)
     with pytest.raises(ValueError, match=rf"context {backend.context + 1} exceeds {backend.context}: reduce"):

@@ -50,6 +50,19 @@ def test_a_score_depends_on_all_three(plain, token_models):
         assert not torch.allclose(score, other, atol=1e-4)
 
 
+def test_scores_go_by_one_instruction_whatever_training_drew(token_models):
+    """Else scores of two processes could not be compared."""
+    parts = token_models.make_parts("liquid")
+    first, *rest = parts["layout"].inverse_instructions
+    known = "turn a cube"  # words that the tiny vocabulary has
+    scores = []
+    for instructions in ([known, *rest], [known, "move left", first], ["move left", known]):
+        layout = parts["layout"].model_copy(update={"inverse_instructions": instructions})
+        pipe = DynamicsModelPipeline(**{**parts, "layout": layout})
+        scores.append(pipe.score(*token_models.pictures(2), "move the red cube"))
+    assert torch.equal(scores[0], scores[1]) and not torch.allclose(scores[0], scores[2], atol=1e-4)
+
+
 def test_pictures_are_fitted_alike(plain):
     tall = Image.new("RGB", (20, 40), (200, 10, 10))
     padded = fit([tall], (16, 16), "pad", (122, 116, 104))

@@ -10,7 +10,7 @@ from torch.nn import functional
 from wm_pipelines import DynamicsModelPipeline
 from wm_pipelines.dynamics.coded import CodedPairs, encode_pairs
 from wm_pipelines.dynamics.data import read_aurora, read_folder
-from wm_pipelines.dynamics.labelling import held_out_accuracy, label_pairs, plain, stratified
+from wm_pipelines.dynamics.labelling import held_out_accuracy, label_pairs, plain, stratified, without_cuts
 from wm_pipelines.dynamics.training import completion_loss
 from wm_pipelines.training import Recipe, build, train
 
@@ -77,6 +77,22 @@ def test_stratified_visits_kinds_in_turn_and_takes_the_best_of_each():
     assert stratified([-1.0, -1.0], ["a", "a"], 1) == [0]
     with pytest.raises(ValueError, match="`keep` is 0"):
         stratified(scores, kinds, 0)
+
+
+@pytest.mark.parametrize("count", [1, 40, 100, 101, 300])
+def test_the_pairs_that_changed_most_are_taken_for_cuts(count):
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+    nothing, names = ("",) * count, tuple(map(str, range(count)))
+    codes = torch.zeros(count, 2, 2, dtype=torch.long)
+    distances = order[:, None, None].float().expand(-1, 2, 2)
+    pairs = CodedPairs(codes, codes, distances, ((),) * count, nothing, nothing, names)
+    kept = without_cuts(pairs, 0.99)
+    left = set(range(count)) - set(map(int, kept.names))
+    assert {int(order[n]) for n in left} == set(range(count - (count - 1) // 100, count))  # a hundredth, rounded down
+    assert without_cuts(pairs, 1.0).names == names
+    for share in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="`share` is"):
+            without_cuts(pairs, share)
 
 
 def test_a_weak_dynamics_model_labels_nothing(token_models):
@@ -160,6 +176,7 @@ def test_a_folder_of_ones_own(folder):
 
 def test_codes_are_kept_with_what_they_were_made_of(folder, token_models, tmp_path):
     from wm_pipelines.tokens.pictures import PictureTokens
+    from wm_pipelines.world_model.weights import vq_l2
 
     (folder / "train.json").write_text(json.dumps(AURORA))
     pairs, tokens, cache = read_aurora(folder / "train.json"), PictureTokens(token_models.make_vq()), tmp_path / "c"
@@ -169,6 +186,12 @@ def test_codes_are_kept_with_what_they_were_made_of(folder, token_models, tmp_pa
         assert torch.equal(getattr(made, name), getattr(again, name))
     assert again.actions == made.actions and again.names == made.names and made.source.shape == (2, 4, 4)
     assert torch.equal(made.distances, (made.source != made.target).float())
+    named = encode_pairs(pairs, tokens, (16, 16), vq_l2(tokens), "pad", cache=tmp_path / "d", recognizer_name="vq_l2")
+    any_ = encode_pairs(pairs, tokens, (16, 16), None, "pad", cache=tmp_path / "d")  # codes are the same for all
+    assert torch.equal(named.distances, any_.distances) and not torch.equal(named.distances, made.distances)
+    assert torch.equal(named.source, made.source)
+    with pytest.raises(ValueError, match="holds distances of codes that differ, asked for vq_l2; delete it or name"):
+        encode_pairs(pairs, tokens, (16, 16), vq_l2(tokens), "pad", cache=cache, recognizer_name="vq_l2")
     with pytest.raises(ValueError, match="asked for .*; delete it or name another"):
         encode_pairs(pairs, PictureTokens(token_models.make_vq(seed=5)), (16, 16), resize="pad", cache=cache)
     cache.write_bytes(b"nothing")

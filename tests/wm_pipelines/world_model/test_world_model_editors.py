@@ -107,7 +107,8 @@ def test_pixels_must_be_asked_for(world, judge, token_models):
 def test_each_record_fits_the_call_of_its_class(name):
     known = inspect.signature(getattr(diffusers, name).__call__).parameters
     capability = EDITORS[name]
-    assert {capability.image, "prompt", "generator", "output_type", *capability.settings} <= set(known)
+    asked = {capability.image, "prompt", "generator", "output_type", *capability.size, *capability.settings}
+    assert asked <= set(known)
     for key in ("num_inference_steps", "guidance_scale", "image_guidance_scale", "true_cfg_scale"):
         if key in capability.settings:
             assert known[key].default == capability.settings[key], key

@@ -1,6 +1,8 @@
 """Weights of places, the world model's training, labels from a dynamics model, and the base of the miniature world."""
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from torch.nn import functional
 
 from wm_pipelines import DynamicsModelPipeline, WorldModelPipeline
+from wm_pipelines.media.pictures import save_image
 from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
 from wm_pipelines.world_model.weights import (
@@ -147,6 +150,7 @@ def as_recorded(monkeypatch, kind):
     ("options", "message"),
     [
         ({"alpha": 1.5}, "options.alpha is 1.5"),
+        ({"below": 0}, "options.below is 0; it must lie in"),
         ({"recognizer": "eyes"}, "options.recognizer is 'eyes'; allowed: vq_l2, code_change"),
         ({"dynamics": "dynamics"}, "options.dynamics and options.unlabelled go together"),
         ({"data": "nowhere"}, "options.data is 'nowhere'; it must be 'diorama', a .json file"),
@@ -160,6 +164,58 @@ def test_bad_options(folder, options, message):
 def test_unlabelled_pairs_need_a_labeller(folder):
     with pytest.raises(ValueError, match="options.data: pair '1:0.png' has no action"):
         build(recipe(folder, data=str(folder / "more")))
+
+
+def test_the_shipped_recipes_make_models_of_eight_megabytes_from_one_file_of_codes():
+    from wm_pipelines.dynamics.adapters import add_adapter
+    from wm_pipelines.dynamics.training import TARGETS
+    from wm_pipelines.training import load_recipe, recipe_path
+    from wm_pipelines.world_model.base_training import BASE_DEFAULTS, make_model, make_tokenizer
+
+    base, *both = (load_recipe(recipe_path(name)) for name in ("diorama-world", "dynamics", "world-model"))
+    with torch.device("meta"):
+        model = make_model(make_tokenizer(), 1024, 512, {**BASE_DEFAULTS, **base.options})
+        for recipe in both:
+            assert 0 < recipe.options["rank"] <= 64
+            add_adapter(model, recipe.task, recipe.options["rank"], targets=TARGETS[recipe.options["targets"]])
+    assert 2 * sum(p.numel() for p in model.parameters()) < 8e6  # fp16
+    assert {recipe.options["length"] for recipe in (base, *both)} == {16000}
+
+
+def test_adapters_are_sealed_with_the_base_that_they_stand_on(token_models, tmp_path, monkeypatch):
+    """By its name and its files' fingerprint; a base that no one else could find is refused."""
+    from wm_pipelines import AutoWMPipeline, hub
+    from wm_pipelines.config import WMConfig
+    from wm_pipelines.hub.sealing import seal_run
+
+    root = tmp_path / "embedded"
+    base = WorldModelPipeline(**token_models.make_parts("plain"))
+    base.wm_config = WMConfig(method="diorama-world", method_config={"image_size": 16})
+    base.save_pretrained(root / "diorama-world")
+    monkeypatch.setattr(hub.store, "EMBEDDED_ROOT", root)
+    (tmp_path / "own").mkdir()
+    for n, picture in enumerate(token_models.pictures(2)):
+        save_image(picture, tmp_path / "own" / f"{n}.png")
+    row = {"source": "0.png", "target": "1.png", "action": "move the red cube"}
+    (tmp_path / "own" / "pairs.jsonl").write_text(json.dumps(row))
+    for name, kind in (("dynamics", DynamicsModelPipeline), ("world-model", WorldModelPipeline)):
+        options = {"data": str(tmp_path / "own"), "rank": 2}
+        made = Recipe(task=name, steps=1, batch_size=1, options=options)
+        train(build(made), made, tmp_path / name)
+        config = seal_run(tmp_path / name, root / name)
+        assert config.base_model.embedded == "diorama-world" and config.base_model.fingerprint
+        assert config.method_config.tuning == "lora"
+        assert isinstance(AutoWMPipeline.from_pretrained(name), kind)
+    made = Recipe(task="dynamics", steps=1, batch_size=1, options={**options, "base": str(root / "diorama-world")})
+    train(build(made), made, tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="a base must be an embedded name or a Hub id, got"):
+        seal_run(tmp_path / "elsewhere", tmp_path / "sealed")
+
+
+def test_bad_shares_of_what_the_base_reads(tmp_path):
+    for shares in ({"captions": 0.8, "sentences": 0.3}, {"sentences": -0.1}):
+        with pytest.raises(ValueError, match="options.captions and options.sentences are"):
+            build(Recipe(task="diorama-world", steps=1, batch_size=1, options=shares))
 
 
 def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
@@ -177,14 +233,22 @@ def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
     again = build(Recipe(task="diorama-tokens", steps=1, batch_size=2, options=task.options))
     again.load_weights(tokens)
     assert torch.allclose(again.codebook(), task.tokens.codebook, atol=1e-2)
-    world, task = run("diorama-world", tokens=tokens, length=6, width=32, layers=1, heads=2, inner=32)
-    kinds = [task.sample(0, KeyedNoise(0, step)) for step in range(40)]
-    lengths = {len(sample.prompt) + len(sample.completion) for sample in kinds}
-    assert 64 * 2 + 5 in lengths and len(lengths) == 2  # a pair, or one picture and its caption
-    cache = str(tmp_path / "codes")
+    cache = str(tmp_path / "codes")  # one file for all three
+    small = {"width": 32, "layers": 1, "heads": 2, "inner": 32}
+    world, task = run("diorama-world", tokens=tokens, length=6, cache=cache, **small)
+    kinds = [task.sample(0, KeyedNoise(0, step)) for step in range(60)]
+    whole = [[*sample.prompt, *sample.completion] for sample in kinds]
+    codes = set(task.backend.codes.ids.tolist())
+    pictures = Counter(sum(token in codes for token in tokens) // 64 for tokens in whole)
+    assert {2 * 64 + 5} == {len(tokens) for tokens in whole if sum(t in codes for t in tokens) == 128}
+    assert pictures[2] > pictures[1] > pictures[0] > 0  # pairs, a picture with its caption, a sentence alone
+    alone = {task.tokenizer.decode(tokens[1:-1]) for tokens in whole if not codes & set(tokens)}
+    assert alone <= set(task.pairs.actions[0])
+    made = Path(cache).stat().st_mtime_ns
     dynamics, task = run("dynamics", base=world, length=6, rank=2, targets="linear", cache=cache)
     assert all(1 <= len(words) <= 4 for words in task.pairs.actions) and all(task.pairs.kinds)
-    adapter, task = run("world-model", base=world, length=6, rank=2)
+    adapter, task = run("world-model", base=world, length=6, rank=2, cache=cache)
+    assert Path(cache).stat().st_mtime_ns == made and (task.pairs.distances > 0).any()
     pipe = WorldModelPipeline.from_base(world, adapter)
     judge = DynamicsModelPipeline.from_base(world, dynamics)
     picture = pipe.decode(task.pairs.source[:1])[0]

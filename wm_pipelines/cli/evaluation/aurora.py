@@ -19,7 +19,7 @@ def aurora(
     side: Annotated[int | None, typer.Option(help="stretch every picture to this, in pixels")] = None,
     on_missing: Annotated[str, typer.Option(help="rows without their picture: error | skip")] = "error",
     count: Annotated[int, typer.Option(min=1, help="items of each task of the miniature world")] = 50,
-    states: Annotated[int, typer.Option(min=2, max=4, help="of the miniature world's chains")] = 2,
+    states: Annotated[int, typer.Option(min=2, max=5, help="of the miniature world's chains")] = 2,
     clip: Annotated[str | None, typer.Option(help="CLIP for CLIP-I and CLIP-T: folder or Hub id")] = None,
     dino: Annotated[str | None, typer.Option(help="DINO: folder or Hub id")] = None,
     endpoint: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible judge, up to /v1")] = None,
