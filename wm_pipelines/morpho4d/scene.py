@@ -9,6 +9,7 @@ import torch
 
 from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, PosedGaussians, check_tensor
 from wm_pipelines.morpho4d.grammar import parse_instruction
+from wm_pipelines.morpho4d.heads import FeatureHead
 from wm_pipelines.morpho4d.layers import HALF, Layer, evaluate
 from wm_pipelines.morpho4d.motion import Motion
 from wm_pipelines.morpho4d.operations import Duplicate, Target, as_json, read_operations
@@ -35,6 +36,7 @@ class Scene4D:
         unit: of lengths, "m" where depth was metric, else "unknown".
         concepts: object id -> (F,), what features say of it; 0 for the background. Empty where they say nothing.
         layers: the edits, first to last; `gaussians` and `motion` stay as they were fitted.
+        heads: name of a teacher -> what makes its features of the scene's.
     """
 
     gaussians: Gaussians
@@ -49,6 +51,7 @@ class Scene4D:
     unit: str = "m"
     concepts: dict[int, torch.Tensor] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+    heads: dict[str, FeatureHead] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Gaussians, with those that edits have added."""
@@ -224,6 +227,11 @@ class Scene4D:
             raise ValueError(f"`motion` is None, but {moving} of the Gaussians are dynamic")
         for i, concept in self.concepts.items():
             check_tensor(f"concepts.{i}", concept, (self.gaussians.features.shape[1],), torch.float32)
+        for name, head in self.heads.items():
+            if head.inputs != self.gaussians.features.shape[1]:
+                raise ValueError(
+                    f"`heads.{name}` takes {head.inputs} features; the scene has {self.gaussians.features.shape[1]}"
+                )
         self._check_layers()
         if self.motion is not None:
             self.motion.check()
