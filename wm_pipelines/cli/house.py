@@ -146,11 +146,13 @@ def edit(
     scene: Annotated[str, typer.Argument(help="folder of a scene in time")],
     instruction: Annotated[str, typer.Argument(help='such as "remove the red cube"')],
     out: Out = Path("outputs/edit"),
+    endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible URL that reads the command")] = None,
+    model: Annotated[str | None, typer.Option(help="name of the model there")] = None,
 ) -> None:
     """Edit a scene in time by an English command; the scene itself stays as it is."""
     from wm_pipelines.morpho4d.run import edit as run_edit
 
-    for step in run_edit(scene, instruction, out)["edits"]:
+    for step in run_edit(scene, instruction, out, endpoint, model)["edits"]:
         typer.echo(f"{step['operation']}: {step['chosen']} Gaussians")
     typer.echo(f"scene and clips in {out}")
 

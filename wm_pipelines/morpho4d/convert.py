@@ -164,7 +164,8 @@ def _scaffold(
     ):
         _read(path, f"scf.{name}", {f"scf.{name}": value}, shape)
     attached, rest = (_read(path, name, state, (count,)).long() for name in ("attach_ind", "ref_time"))
-    for name, index, most in (("attach_ind", attached, nodes), ("topo_knn_ind", knn, nodes), ("ref_time", rest, frames)):
+    numbered = (("attach_ind", attached, nodes), ("topo_knn_ind", knn, nodes), ("ref_time", rest, frames))
+    for name, index, most in numbered:
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < most:
             raise ValueError(f"{path}: `{name}` has numbers outside 0 to {most - 1}")
     quat, at = unit(quat), (rest, attached)

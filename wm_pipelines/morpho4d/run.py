@@ -7,6 +7,7 @@ from typing import Any
 
 from wm_pipelines.media.pictures import image_grid, save_image
 from wm_pipelines.media.video import save_gif, write_video
+from wm_pipelines.morpho4d.language_model import LanguageModelParser
 from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline
 from wm_pipelines.morpho4d.scene import Scene4D
 from wm_pipelines.morpho4d.worlds import prompt_capture
@@ -48,14 +49,28 @@ def run(
     return _write(made.scene, out, {"prompt": prompt, "fit": vars(made.report)})
 
 
-def edit(scene: str | os.PathLike, instruction: str, out: str | os.PathLike) -> dict[str, Any]:
+def edit(
+    scene: str | os.PathLike,
+    instruction: str,
+    out: str | os.PathLike,
+    endpoint: str | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
     """Edits a saved scene by an English command, and writes what `run` writes of the new one.
+
+    Args:
+        endpoint, model: an OpenAI-compatible endpoint, and which model there makes operations of the command; None:
+            the grammar does.
 
     Raises:
         ValueError: no such scene, a command that no rule reads, or one that is about nothing; nothing is written then.
     """
     _check_out(out)
-    return _write(Scene4D.from_pretrained(scene).edit(instruction), out, {"scene": str(scene), "said": instruction})
+    if (endpoint is None) != (model is None):
+        raise ValueError("`endpoint` and `model` go together: where, and which model there")
+    parser = LanguageModelParser(endpoint, model) if endpoint else None
+    edited = Scene4D.from_pretrained(scene).edit(instruction, parser=parser)
+    return _write(edited, out, {"scene": str(scene), "said": instruction})
 
 
 def _check_out(out: str | os.PathLike) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,6 +17,8 @@ from wm_pipelines.morpho4d.rendering import RenderedScene, render_posed
 from wm_pipelines.morpho4d.selection import Selection, select
 from wm_pipelines.morpho4d.storage import load, save
 from wm_pipelines.record import Record
+
+Parser = Callable[[str, "Scene4D"], list[Record]]
 
 
 @dataclass
@@ -171,18 +173,21 @@ class Scene4D:
             raise ValueError(f"`point` is {target.point}; the picture is {ids.shape[1]} wide and {ids.shape[0]} high")
         return int(ids[row, column])
 
-    def edit(self, what: str | dict | Record | Sequence[dict | Record], said: str = "") -> "Scene4D":
+    def edit(
+        self, what: str | dict | Record | Sequence[dict | Record], said: str = "", parser: Parser | None = None
+    ) -> "Scene4D":
         """The scene with one edit or several on top; this one stays as it is.
 
         Args:
             what: an English command, an operation or a list of them (`operations.py`), as records or JSON's values.
             said: the words that operations came from, for the log.
+            parser: what makes operations of a command; None: the grammar (`grammar.py`).
 
         Raises:
             ValueError: a command that no rule reads, an operation that is none, or one that is about nothing.
         """
         if isinstance(what, str):
-            what, said = parse_instruction(what, self.fps), what
+            what, said = parser(what, self) if parser else parse_instruction(what, self.fps), what
         operations = [what] if isinstance(what, dict | Record) else list(what)
         plain = [as_json(op) if isinstance(op, Record) else op for op in operations]
         scene = self

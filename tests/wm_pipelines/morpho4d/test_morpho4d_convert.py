@@ -227,9 +227,8 @@ def test_heads_have_the_parameters_of_the_release():
 
 
 def test_a_head_of_convolutions_is_read_as_one_of_layers(tmp_path):
-    torch.save(
-        {"sam2_decoder.model.0.weight": draw(256, 32, 1, 1), "sam2_decoder.model.0.bias": draw(256)}, tmp_path / "h.pth"
-    )
+    layer = {"weight": draw(256, 32, 1, 1), "bias": draw(256)}
+    torch.save({f"sam2_decoder.model.0.{kind}": value for kind, value in layer.items()}, tmp_path / "h.pth")
     assert read_heads(tmp_path / "h.pth")["sam2"].parameters == 8_448
 
 
