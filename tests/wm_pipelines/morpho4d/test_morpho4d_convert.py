@@ -54,7 +54,8 @@ def tables(degree=1):
         "t_wc": draw(FRAMES, 3),
         "cxcy_ratio": torch.tensor([0.5, 0.45]),
     }
-    return {"s_model": still, "d_model": moving, "s_model_cam": cameras, "semantic_heads": head_table("sam2", "langseg")}
+    heads = head_table("sam2", "langseg")
+    return {"s_model": still, "d_model": moving, "s_model_cam": cameras, "semantic_heads": heads}
 
 
 def head_table(*names):
