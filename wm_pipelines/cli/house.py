@@ -152,7 +152,8 @@ def edit(
     """Edit a scene in time by an English command; the scene itself stays as it is."""
     from wm_pipelines.morpho4d.run import edit as run_edit
 
-    for step in run_edit(scene, instruction, out, endpoint, model)["edits"]:
+    report = run_edit(scene, instruction, out, endpoint=endpoint, model=model)
+    for step in report["edits"]:
         typer.echo(f"{step['operation']}: {step['chosen']} Gaussians")
     typer.echo(f"scene and clips in {out}")
 
