@@ -86,11 +86,10 @@ def surface_normals(points: torch.Tensor, eye: torch.Tensor) -> torch.Tensor:
     """
     along = []
     for side in (0, 1):
-        step = points.diff(dim=side)
-        last = step.narrow(side, step.shape[side] - 1, 1) if step.shape[side] else torch.full_like(points, torch.inf)
-        before, after = torch.cat([step.narrow(side, 0, 1), step], side), torch.cat([step, last], side)
-        longer = before.norm(dim=-1, keepdim=True).nan_to_num(torch.inf)
-        along.append(torch.where(longer < after.norm(dim=-1, keepdim=True).nan_to_num(torch.inf), before, after))
+        step, nothing = points.diff(dim=side), torch.full_like(points.narrow(side, 0, 1), torch.inf)
+        before, after = torch.cat([nothing, step], side), torch.cat([step, nothing], side)
+        lengths = [s.norm(dim=-1, keepdim=True).nan_to_num(torch.inf) for s in (before, after)]
+        along.append(torch.where(lengths[0] < lengths[1], before, after))
     to_eye = torch.nn.functional.normalize(eye - points, dim=-1)
     normal = torch.linalg.cross(along[1], along[0])
     size = normal.norm(dim=-1, keepdim=True)
@@ -160,7 +159,8 @@ def object_centres(capture: Capture, object_id: int, first: int) -> torch.Tensor
     """(T, 3), the middle of what depth shows of an object in all views; the last one known where nothing is seen."""
     centres, last = [], None
     for t in range(capture.frames):
-        seen = torch.cat([_pool(capture, v, t, object_id)[0] for v in range(capture.views)])
+        found = (capture.masks[:, t] == object_id) & capture.depth[:, t].isfinite()
+        seen = torch.cat([capture.points(v, t)[found[v]] for v in range(capture.views)])
         last = seen.mean(0) if len(seen) >= LEAST_PIXELS else last
         centres.append(last)
     return torch.stack([centres[first] if c is None else c for c in centres])
