@@ -8,6 +8,7 @@ import torch
 
 from wm_pipelines import Scene4D
 from wm_pipelines.morpho4d.convert import main, read_heads, read_scene
+from wm_pipelines.morpho4d.formats.export import export
 from wm_pipelines.morpho4d.heads import FEATURES, WIDTHS, make_head
 from wm_pipelines.morpho4d.quaternions import matrices, unit
 
@@ -247,3 +248,11 @@ def test_gaussians_and_nodes_have_the_numbers_of_the_release():
     node += sum(made["d_model"][f"scf.{name}"].numel() for name in ("_node_semantic_feature", "_node_sigma_logit"))
     assert node == NODES * (7 * FRAMES + 33)
     assert 50_000 * still == 2_750_000 and 50_000 * (moving - K + 10) == 1_700_000
+
+
+@pytest.mark.parametrize("degree, width", [(0, 68), (1, 104), (2, 164), (3, 248)])
+def test_a_ply_has_the_bytes_of_its_floats(tmp_path, degree, width):
+    scene = read_scene(write(tmp_path / "run", tables(degree)), SIZE)
+    export(scene, tmp_path / "moment.ply", [0])
+    data = (tmp_path / "moment.ply").read_bytes()
+    assert len(data.split(b"end_header\n", 1)[1]) == width * len(scene)
