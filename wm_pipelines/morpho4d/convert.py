@@ -117,12 +117,21 @@ def _read(path: Path, name: str, found: Mapping[str, torch.Tensor], shape: tuple
     return value if value.dtype in (torch.int32, torch.int64, torch.bool) else value.float()
 
 
+def _scalar(path: Path, name: str, found: Mapping[str, torch.Tensor], default: float | None = None) -> torch.Tensor:
+    if name not in found and default is not None:
+        return torch.tensor(default)
+    value = found.get(name, torch.zeros(0))
+    if value.numel() != 1:
+        raise ValueError(f"{path}: {name!r} has {value.numel()} numbers; it must be one")
+    return value.reshape(()).float()
+
+
 def _leaves(path: Path, widths: Mapping[str, int | None]) -> dict[str, torch.Tensor]:
     state = read_torch_file(path)
     count = len(_read(path, "_xyz", state, (None, 3)))
     leaves = {name: _read(path, name, state, (count, width)) for name, width in widths.items()}
     for name in ("max_scale", "min_scale"):
-        leaves[name] = _read(path, name, {name: state[name].reshape(())} if name in state else state, ())
+        leaves[name] = _scalar(path, name, state)
     if not 0 <= float(leaves["min_scale"]) < float(leaves["max_scale"]):
         raise ValueError(f"{path}: scales are from {leaves['min_scale']:g} to {leaves['max_scale']:g}")
     return leaves
@@ -147,7 +156,7 @@ def _scaffold(
     """The motion, the features (D, F), and where the Gaussians rest in the world: means and quaternions."""
     state = read_torch_file(path)
     for name, what in REFUSED.items():
-        if name in state and float(state[name].float().max()) > 0:
+        if float(_scalar(path, name, state, 0.0)) > 0:
             raise ValueError(f"{path}: `{name}` is set, which means {what}; this package has no place for it")
     xyz, quat, h, sigma_logit, knn, mask = (
         _read(path, f"scf.{name}", state, shape)
@@ -160,7 +169,7 @@ def _scaffold(
     for name, value, shape in (
         *(("_node_rotation", quat, (frames, nodes, 4)), ("_node_semantic_feature", h[0], (nodes, h.shape[2]))),
         *(("topo_knn_ind", knn, (nodes, neighbours)), ("topo_knn_mask", mask, (nodes, neighbours))),
-        *(("_node_sigma_logit", sigma_logit, (nodes, sigma_logit.shape[1])),),
+        ("_node_sigma_logit", sigma_logit, (nodes, 3 if sigma_logit.shape[1] == 3 else 1)),
     ):
         _read(path, f"scf.{name}", {f"scf.{name}": value}, shape)
     attached, rest = (_read(path, name, state, (count,)).long() for name in ("attach_ind", "ref_time"))
@@ -169,15 +178,15 @@ def _scaffold(
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < most:
             raise ValueError(f"{path}: `{name}` has numbers outside 0 to {most - 1}")
     quat, at = unit(quat), (rest, attached)
-    local = bool(state["leaf_local_flag"]) if "leaf_local_flag" in state else True
+    local = bool(_scalar(path, "leaf_local_flag", state, 1.0))
     means, quats = leaves["_xyz"], unit(leaves["_rotation"])
     if local:
         means, quats = rotate(quat[at], means) + xyz[at], multiply(quat[at], quats)
     index = knn.long()[attached]
     weight = torch.exp(-_distance(path, state, means, xyz, sigma_logit, rest, index))
-    if bool(state.get("scf.use_topo_mask_in_skinning", True)):
+    if bool(_scalar(path, "scf.use_topo_mask_in_skinning", state, 1.0)):
         weight = weight * mask[attached]
-    if bool(state.get("w_correction_flag", False)):
+    if bool(_scalar(path, "w_correction_flag", state, 0.0)):
         correction = leaves["_skinning_weight"]
         if correction.shape != weight.shape:
             raise ValueError(f"{path}: `_skinning_weight` is {tuple(correction.shape)}; nodes have {neighbours} each")
@@ -191,7 +200,7 @@ def _scaffold(
 
 def _distance(path, state, means, xyz, sigma_logit, rest, index) -> torch.Tensor:
     """(D, K), half the squared distance to each neighbour in its own radii."""
-    sigma = (_read(path, "scf.max_sigma", state, ()) * sigma_logit.sigmoid()).clamp(min=1e-6)[index]
+    sigma = (_scalar(path, "scf.max_sigma", state) * sigma_logit.sigmoid()).clamp(min=1e-6)[index]
     apart = means[:, None] - xyz[rest[:, None], index]
     if "scf._sk_rotation" in state:
         turn = unit(_read(path, "scf._sk_rotation", state, (*xyz.shape[:2], 4)))

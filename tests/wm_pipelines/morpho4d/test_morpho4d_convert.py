@@ -126,6 +126,24 @@ def test_skinning_follows_the_authors_formula(tmp_path):
         assert torch.allclose(scene.gaussians.features[STILL + i], wanted @ nodes, atol=1e-4)
 
 
+def test_a_field_of_three_radii_is_turned_by_its_own_rotation(tmp_path):
+    made = tables()
+    d = made["d_model"]
+    d["w_correction_flag"] = torch.tensor(False)
+    d["scf._node_sigma_logit"] = draw(NODES, 3)
+    d["scf._sk_rotation"] = draw(FRAMES, NODES, 4)
+    scene = read_scene(write(tmp_path / "run", made), SIZE)
+    sigma = 0.5 * d["scf._node_sigma_logit"].sigmoid()
+    for i in range(MOVING):
+        t, nodes = int(d["ref_time"][i]), d["scf.topo_knn_ind"][int(d["attach_ind"][i])]
+        turn = matrices(unit(d["scf._sk_rotation"][t, nodes]))
+        apart = scene.gaussians.means[STILL + i] - d["scf._node_xyz"][t, nodes]
+        raw = torch.exp(-0.5 * ((turn.mT @ apart[..., None]).squeeze(-1) / sigma[nodes]).square().sum(-1))
+        raw = raw * d["scf.topo_knn_mask"][int(d["attach_ind"][i])]
+        wanted = raw / raw.sum() if raw.sum() > 1e-6 else torch.tensor([1.0, 0.0, 0.0])
+        assert torch.allclose(scene.motion.skin_weight[i], wanted, atol=1e-4)
+
+
 def test_nodes_that_move_as_one_body_carry_everything_as_one_body(tmp_path):
     made = tables()
     d = made["d_model"]
@@ -196,6 +214,10 @@ class Evil:
         ("d_model", lambda t: t.update({"scf._node_rotation": draw(2, NODES, 4)}), "scf._node_rotation"),
         ("d_model", lambda t: t.update({"nn_fusion": torch.tensor(2)}), "`nn_fusion` is set"),
         ("d_model", lambda t: t.update(_skinning_weight=draw(MOVING, 2)), "nodes have 3 each"),
+        ("s_model", lambda t: t.update(max_scale=draw(3)), "'max_scale' has 3 numbers; it must be one"),
+        ("d_model", lambda t: t.pop("scf.max_sigma"), "'scf.max_sigma' has 0 numbers"),
+        ("d_model", lambda t: t.update(leaf_local_flag=torch.ones(2)), "'leaf_local_flag' has 2 numbers"),
+        ("d_model", lambda t: t.update({"scf._node_sigma_logit": draw(NODES, 2)}), "must be .5, 1."),
         ("s_model_cam", lambda t: t.pop("rel_focal"), "lacks 'rel_focal'"),
         ("s_model_cam", lambda t: t.update(t_wc=draw(2, 3)), r"'t_wc' is \(2, 3\)"),
         ("semantic_heads", lambda t: t.update(other=draw(2)), "'other', which is no layer"),
