@@ -20,7 +20,7 @@ Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
 
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
-    """Scenes under one, two and three conditions, clips under trajectories and intensities, a scene in time under edits."""
+    """Scenes under conditions, clips under trajectories and intensities, a scene in time under edits, on pages."""
     with claimed(check_folder(out)):
         for folder in folders("demo.py"):
             typer.echo(import_module(f"{PACKAGE}.{folder}.demo").demo(out, seed))

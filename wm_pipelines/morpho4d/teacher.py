@@ -67,6 +67,9 @@ def teach(
     Raises:
         ValueError: the capture is not whole, `seen` is of another shape, or no picture shows enough of anything.
     """
+    for name, value in (("every", every), ("width", width)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` is {value!r}; a whole number, 1 or more")
     capture.check()
     seen = capture.video if seen is None else seen
     if seen.shape != capture.video.shape:

@@ -80,6 +80,8 @@ def test_an_edit_by_features_is_that_by_number_and_is_kept(fitted, teacher, tmp_
 def test_what_does_not_fit_is_named(capture, teacher, fitted):
     with pytest.raises(ValueError, match="asks for the head 'sam2'; the scene has clip"):
         fitted.select("red", text=TextQuery(teacher, AMONG, head="sam2"))
+    with pytest.raises(ValueError, match="`every` is 0"):
+        teach(capture, teacher, every=0)
     with pytest.raises(ValueError, match="`seen` is"):
         teach(capture, teacher, capture.video[:1])
     with pytest.raises(ValueError, match="`heads.clip` takes 3 features; the scene has 8"):
