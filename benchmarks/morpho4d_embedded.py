@@ -39,6 +39,7 @@ from wm_pipelines.training.record import code_commit, hardware, versions
 COMMAND = "python benchmarks/morpho4d_embedded.py"
 NAME, TEACHER = "morpho4d", "diorama-clip"
 HELD = (3, 7)
+VIEWS = ("all pixels", "moving pixels", "pixels that a fitted camera has in its picture")
 PHRASES = tuple(f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 
@@ -76,11 +77,10 @@ def word_figures(scene: Scene4D, teacher: Callable) -> dict[str, tuple[float, in
 
 
 def evaluations(scene: Scene4D, truth: Capture, teacher: Callable) -> list[EvaluationRecord]:
-    every, moving = held_out(scene, truth)
     common = {"dataset": "the embedded scene", "seeds": [0], "command": COMMAND}
     found = [
         EvaluationRecord(task="views from held-out cameras", metric=f"PSNR, {what}, dB", value=round(v, 2), **common)
-        for what, v in (("all pixels", every), ("moving pixels", moving))
+        for what, v in zip(VIEWS, held_out(scene, truth).values(), strict=True)
     ]
     for kind, (share, count) in word_figures(scene, teacher).items():
         metric = f"right answers, {kind}" if kind != "nothing" else "nothing chosen where nothing fits"
