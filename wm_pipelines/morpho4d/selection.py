@@ -165,11 +165,13 @@ def by_text(
 
 
 def by_vote(share: torch.Tensor, posed: PosedGaussians) -> torch.Tensor:
-    """(N,), 1 for every Gaussian of an object whose mean share, weighted by opacity, is a half or more."""
+    """(N,), 1 for every Gaussian of an object whose mean share, weighted by opacity, is a half or more; what can't be
+    seen is not chosen."""
     mask = torch.zeros_like(share)
     for i in posed.object_id.unique().tolist():
         mine = posed.object_id == i
-        if float((share * posed.opacities)[mine].sum()) >= 0.5 * float(posed.opacities[mine].sum()):
+        shown = float(posed.opacities[mine].sum())
+        if shown and float((share * posed.opacities)[mine].sum()) >= 0.5 * shown:
             mask[mine] = 1.0
     return mask
 

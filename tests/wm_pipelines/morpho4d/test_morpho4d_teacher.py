@@ -71,6 +71,8 @@ def test_an_edit_by_features_is_that_by_number_and_is_kept(fitted, teacher, tmp_
     edited = fitted.edit("remove the red", text=TextQuery(teacher, AMONG))
     plain = fitted.edit({"op": "remove", "target": {"object_id": 1}})
     assert torch.equal(edited.at(1).opacities, plain.at(1).opacities)
+    with pytest.raises(ValueError, match="query 'red' matched 0"):
+        edited.select("red", text=TextQuery(teacher, AMONG))
     edited.save_pretrained(tmp_path)
     again = Scene4D.from_pretrained(tmp_path)
     assert torch.equal(again.at(1).opacities, edited.at(1).opacities)
