@@ -2,6 +2,7 @@
 
     python benchmarks/morpho4d.py                          # every arm and seed; appends what is missing
     python benchmarks/morpho4d.py --arms nodes --seeds 0   # one cell
+    python benchmarks/morpho4d.py --curves                 # how cost grows: results/morpho4d_curves.jsonl
     python benchmarks/morpho4d.py --verdict                # reads the rows, prints the table and what holds
 
 Eight cameras (radius 4.2 m, elevation 32 degrees, field of view 42), 12 frames; six cameras are fitted, two held out;
@@ -9,32 +10,39 @@ plain colours. The cube moves 1.4 m and turns 92 degrees, the ball flies a parab
 one thread. Arms: `nodes` (the method), `no-growth`, `free` (an offset for each Gaussian and frame), `free-no-growth`,
 `polynomial`, `bases`, `noisy` (5 % depth noise, masks eroded by 2 pixels), `monocular` (one camera; no claim), `lit`.
 
-Measured on held-out cameras: PSNR of all and of moving pixels; on Gaussians: distance from where their points truly
+Measured on held-out cameras: PSNR of all pixels, of moving ones, and of those whose points some fitted camera has in
+its picture (7 % lie where none looks); on Gaussians: distance from where their points truly
 are (metres), how pair distances drift, IoU of choosing an object by features alone; of edits: PSNR against the true
 render of the edited scene, and what changes outside the object.
 
 Claims, means over seeds: held-out PSNR >= 26.5, moving >= 24; 3D error <= 0.03, drift <= 1 %, both at most a third of
 those of `free`, whose held-out PSNR is not higher; IoU >= 0.85; each edit within 1 dB of the unedited scene; change
-outside <= 0.005. With --seconds 25: held-out PSNR >= 28.
+outside <= 0.005. With --seconds 25, which is the default: held-out PSNR >= 28. `mojito` (no claim) fits clips that
+Mojito samples, of one fixed camera, with masks by the judge and depth from the floor; it says how well the clip itself
+is met, and that nothing shows other views.
 """
 
 import argparse
 import statistics
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from records import RESULTS, append, environment, read
+from records import RESULTS, append, environment, read, write
 
 from wm_pipelines.diorama.cameras import ring_cameras
 from wm_pipelines.diorama.motion import pose_at
 from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.scene import Scene, SceneObject
 from wm_pipelines.morpho4d.capture import Capture
-from wm_pipelines.morpho4d.fitting import FitSettings, fit_scene
+from wm_pipelines.morpho4d.clips import mojito_capture
+from wm_pipelines.morpho4d.fitting import FitSettings, Fitter, fit_scene
+from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline
 from wm_pipelines.morpho4d.quaternions import matrices
+from wm_pipelines.morpho4d.run import met
 from wm_pipelines.morpho4d.scene import Scene4D
 from wm_pipelines.morpho4d.worlds import capture_scene
 from wm_pipelines.runtime.random import keyed
@@ -51,7 +59,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "noisy": {},
     "monocular": {},
     "lit": {},
+    "mojito": {},
 }
+CLIPS = ("a red cube moving right", "a blue sphere bouncing", "a green cylinder moving left")
+CURVES: dict[str, list[dict[str, Any]]] = {
+    "Gaussians": [{"static": n} for n in (750, 1500, 3000, 6000)],
+    "frames": [{"frames": n} for n in (6, 12, 24)],
+    "pixels": [{"size": n} for n in (32, 64, 128)],
+}
+CURVE_STEPS = 30
 
 
 def make_world(seed: int) -> Scene:
@@ -96,15 +112,30 @@ def psnr(error: list[torch.Tensor]) -> float:
     return float(-10 * torch.cat([e.flatten() for e in error]).mean().log10())
 
 
-def held_out(scene: Scene4D, truth: Capture) -> tuple[float, float]:
-    """PSNR of all, and of moving pixels."""
-    every, moving = [], []
+def held_out(scene: Scene4D, truth: Capture) -> dict[str, float]:
+    """PSNR of all pixels, of moving ones, and of those whose point lies in the picture of a fitted camera."""
+    every, moving, seen = [], [], []
     for view in HELD_OUT:
         shown = scene.render((truth.cameras.K[view], truth.cameras.T_cw[view])).frames
-        error = (shown - truth.video[view]).square()
+        error = (shown - truth.video[view]).square().permute(0, 2, 3, 1)
         every.append(error)
-        moving.append(error[(truth.masks[view] > 0)[:, None].expand_as(error)])
-    return psnr(every), psnr(moving)
+        moving.append(error[truth.masks[view] > 0])
+        seen.append(error[in_sight(truth, view)])
+    return {"held_out": psnr(every), "moving": psnr(moving), "seen": psnr(seen)}
+
+
+def in_sight(truth: Capture, view: int) -> torch.Tensor:
+    """(T, H, W), which pixels' points lie in the picture of a camera that is fitted, hidden there or not."""
+    found = torch.zeros_like(truth.masks[view], dtype=torch.bool)
+    for frame in range(truth.frames):
+        points = truth.points(view, frame)
+        for other in TRAIN:
+            k, pose = truth.cameras.K[other], truth.cameras.T_cw[other, frame]
+            q = points @ pose[:3, :3].T + pose[:3, 3]
+            place = (q @ k.T)[..., :2] / q[..., 2:]
+            inside = (place >= 0) & (place < torch.tensor(truth.size[::-1]))
+            found[frame] |= (q[..., 2] > 0) & inside.all(-1)
+    return found
 
 
 def tracks(scene: Scene4D, world: Scene) -> dict[str, float]:
@@ -175,6 +206,8 @@ def edits(scene: Scene4D, world: Scene, truth: Capture, cameras: list, lit: bool
 
 def measure(arm: str, seed: int, seconds: float) -> dict[str, Any]:
     """One row."""
+    if arm == "mojito":
+        return measure_clip(seed, seconds)
     world, lit = make_world(seed), arm == "lit"
     cameras = ring_cameras(8, start_deg=11.0 * seed)
     truth = capture_scene(world, cameras, size=64, lit=lit)
@@ -182,23 +215,60 @@ def measure(arm: str, seed: int, seconds: float) -> dict[str, Any]:
     if arm == "noisy":
         train = noisy(train, seed)
     scene, report = fit_scene(train, FitSettings(seconds=seconds, seed=seed, **ARMS[arm]))
-    every, moving = held_out(scene, truth)
     row = {"arm": arm, "seed": seed, "seconds": seconds, "steps": report.steps, "parameters": report.parameters}
-    row |= {"held_out": every, "moving": moving} | tracks(scene, world) | queries(scene)
+    row |= held_out(scene, truth) | tracks(scene, world) | queries(scene)
     if arm in ("nodes", "lit", "noisy"):
         row |= edits(scene, world, truth, cameras, lit)
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
 
 
+def measure_clip(seed: int, seconds: float) -> dict[str, Any]:
+    """One row of a sampled clip, whatever it is."""
+    prompt = CLIPS[seed % len(CLIPS)]
+    captures: list[Capture] = []
+
+    def source(text: str) -> Capture:
+        captures.append(mojito_capture(text, seed=seed))
+        return captures[0]
+
+    made = Morpho4DPipeline(source)(prompt, seconds=seconds, seed=seed)
+    found = met(made, captures[0])
+    row = {"arm": "mojito", "seed": seed, "seconds": seconds, "prompt": prompt, "steps": made.report.steps}
+    return row | {"own_view": found["psnr"], "ids": found["ids"], "seen": found["seen"]}
+
+
+def curves() -> list[dict[str, Any]]:
+    """Milliseconds of CPU time a step, and a frame of the whole picture, as one thing grows."""
+    rows = []
+    for along, settings in CURVES.items():
+        for given in settings:
+            frames, size = given.get("frames", FRAMES), given.get("size", 64)
+            times = [t * (FRAMES - 1) / (frames - 1) for t in range(frames)]
+            capture = capture_scene(make_world(0), ring_cameras(6), times, size=size)
+            fitter = Fitter(capture, FitSettings(steps=CURVE_STEPS, grow=False, static=given.get("static")))
+            fitter.step(0, 0.0)
+            began = time.process_time()
+            for n in range(CURVE_STEPS):
+                fitter.step(n + 1, n / CURVE_STEPS)
+            step, scene = (time.process_time() - began) / CURVE_STEPS, fitter.scene()
+            began = time.process_time()
+            scene.render(0, [0, 1, 2, 3])
+            frame = (time.process_time() - began) / 4
+            counts = {"frames": frames, "size": size, "gaussians": len(scene)}
+            rows.append({"along": along, **counts, "step_ms": round(1e3 * step, 1), "frame_ms": round(1e3 * frame, 1)})
+            print(rows[-1], flush=True)
+    return rows
+
+
 def verdict(rows: list[dict[str, Any]], seconds: float) -> bool:
     """Prints the means of each arm and what holds; whether all of it does."""
-    mine = [r for r in rows if r["seconds"] == seconds]
+    mine = [r for r in rows if r["seconds"] == seconds and r["arm"] != "mojito"]
 
     def mean(arm: str, name: str) -> float:
         return statistics.fmean([r[name] for r in mine if r["arm"] == arm and name in r] or [float("nan")])
 
     kinds = ("error", "drift", "iou")
-    names = ["held_out", "moving", *(f"{kind}_{shape}" for kind in kinds for shape in ("cube", "sphere"))]
+    names = ["held_out", "moving", "seen", *(f"{kind}_{shape}" for kind in kinds for shape in ("cube", "sphere"))]
     for arm in ARMS:
         count = sum(r["arm"] == arm for r in mine)
         if count:
@@ -210,6 +280,7 @@ def verdict(rows: list[dict[str, Any]], seconds: float) -> bool:
     }
     if seconds == 25:
         claims["held-out PSNR >= 28 in 25 s"] = mean("nodes", "held_out") >= 28
+        claims["the same, of pixels that a fitted camera has in its picture"] = mean("nodes", "seen") >= 28
     for shape in ("cube", "sphere"):
         for kind, most in (("error", 0.03), ("drift", 0.01)):
             value = mean("nodes", f"{kind}_{shape}")
@@ -229,14 +300,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=45.0, help="of CPU time for each fit")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of CPU time for each fit")
+    parser.add_argument("--curves", action="store_true", help="measure how cost grows, and nothing else")
     parser.add_argument("--verdict", action="store_true", help="only read what is there")
     parser.add_argument("--out", type=Path, default=RESULTS / "morpho4d.jsonl")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     done = {(r["arm"], r["seed"], r["seconds"]) for r in read(args.out)}
-    for seed in [] if args.verdict else args.seeds:
-        for arm in args.arms:
+    if args.curves:
+        write(RESULTS / "morpho4d_curves.jsonl", [{"benchmark": "morpho4d"} | r | environment() for r in curves()])
+        return 0
+    for arm in [] if args.verdict else args.arms:
+        for seed in args.seeds:
             if (arm, seed, args.seconds) not in done:
                 row = measure(arm, seed, args.seconds)
                 print(row, flush=True)

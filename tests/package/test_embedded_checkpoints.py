@@ -24,10 +24,12 @@ LARGEST = {
     "diorama-video": 14e6,
     "flexecontrol": 20e6,
     "kadaptation": 200e3,
+    "morpho4d": 1e6,
 }
 
 
 WITHOUT_WEIGHTS = {"comclip"}  # a record alone
+SCENES = {"morpho4d"}  # its cameras are exact
 
 
 @pytest.fixture(params=sorted(LARGEST))
@@ -55,6 +57,8 @@ def test_all_together_stay_small():
 def test_weights_are_half_precision_on_disk(name):
     from safetensors import safe_open
 
+    if name in SCENES:
+        return
     for path in (hub.EMBEDDED_ROOT / name).rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             dtypes = {file.get_slice(key).get_dtype() for key in file.keys()}

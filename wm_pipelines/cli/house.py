@@ -20,7 +20,7 @@ Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
 
 @app.command()
 def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
-    """Scenes under one, two and three conditions, and clips under trajectories and intensities, with their pages."""
+    """Scenes under conditions, clips under trajectories and intensities, a scene in time under edits, on pages."""
     with claimed(check_folder(out)):
         for folder in folders("demo.py"):
             typer.echo(import_module(f"{PACKAGE}.{folder}.demo").demo(out, seed))
@@ -146,11 +146,14 @@ def edit(
     scene: Annotated[str, typer.Argument(help="folder of a scene in time")],
     instruction: Annotated[str, typer.Argument(help='such as "remove the red cube"')],
     out: Out = Path("outputs/edit"),
+    endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible URL that reads the command")] = None,
+    model: Annotated[str | None, typer.Option(help="name of the model there")] = None,
 ) -> None:
     """Edit a scene in time by an English command; the scene itself stays as it is."""
     from wm_pipelines.morpho4d.run import edit as run_edit
 
-    for step in run_edit(scene, instruction, out)["edits"]:
+    report = run_edit(scene, instruction, out, endpoint=endpoint, model=model)
+    for step in report["edits"]:
         typer.echo(f"{step['operation']}: {step['chosen']} Gaussians")
     typer.echo(f"scene and clips in {out}")
 

@@ -16,12 +16,13 @@ def morpho4d(
     motion: Annotated[str | None, typer.Option(help="nodes | bases | polynomial | fourier | free")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     lit: Annotated[bool, typer.Option("--lit", help="with light and shadows")] = False,
+    source: Annotated[str, typer.Option(help="diorama: six true cameras | mojito: a sampled clip of one")] = "diorama",
 ) -> None:
     """A scene in time from a command, to play from any camera and to edit."""
     from wm_pipelines.morpho4d.run import run
 
     given = {"steps": steps, "seconds": seconds, "motion": motion, "seed": seed}
-    report = run(prompt, out=out, size=size, frames=frames, lit=lit, **given)
+    report = run(prompt, out=out, size=size, frames=frames, lit=lit, source=source, **given)
     fit = report["fit"]
     took = f"{fit['steps']} steps in {fit['seconds']:.1f} s"
     typer.echo(f"{report['gaussians']} Gaussians, {took}; scene and clips in {out}")

@@ -28,8 +28,10 @@ RATES = {
 LAST_RATE = 0.03
 """What the learning rates have shrunk to at the end."""
 FEATURE_WEIGHT, DEPTH_WEIGHT, DEPTH_CLIP = 0.1, 0.1, 0.5
-START_OPACITY, START_SCALE = 0.73, 0.8
+START_OPACITY, START_SCALE, FLATNESS = 0.73, 0.8, 0.1
 DILATION = 0.3
+STILL_CHANCE, EVEN, NEWS, TYPICAL_ERROR = 0.25, 0.3, 0.2, 0.05
+"""A tile is looked at by (0.25, and 1 more where an object is) x (0.3 + its mean error of late, a fifth of it new)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class FitSettings:
     Args:
         steps: how many; or
         seconds: of CPU time, in which case a result is not the same twice.
-        static, dynamic: numbers of Gaussians; None: by the size of the pictures (900 and 450 at 64 x 64).
+        static, dynamic: numbers of Gaussians; None: by the size of the pictures (3000 and 600 at 64 x 64).
         nodes: how many carry the moving ones; None likewise (24).
         neighbours: nodes that carry one Gaussian.
         motion: "nodes", "bases", "polynomial", "fourier" or "free".
@@ -80,7 +82,7 @@ class FitSettings:
     def counts(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Static and moving Gaussians, and nodes."""
         growth = math.sqrt(size[0] * size[1] / 64**2)
-        plain = (round(900 * growth**1.3), round(450 * growth), round(24 * growth**0.4))
+        plain = (round(3000 * growth**1.3), round(600 * growth), round(24 * growth**0.4))
         return tuple(g or p for g, p in zip((self.static, self.dynamic, self.nodes), plain, strict=True))
 
 
@@ -119,14 +121,16 @@ class Fitter:
         self._optimizer()
 
     def _parameters(self, still, moving) -> dict[str, torch.Tensor]:
-        points, colours, spacing = (
-            torch.cat([getattr(s, name) for s in (still, moving)]) for name in ("points", "colours", "spacing")
+        points, colours, spacing, quats = (
+            torch.cat([getattr(s, name) for s in (still, moving)])
+            for name in ("points", "colours", "spacing", "quats")
         )
         count = len(points)
+        flat = torch.tensor([1.0, 1.0, FLATNESS]).log()
         return {
             "means": points.clone(),
-            "quats": torch.tensor([1.0, 0, 0, 0]).expand(count, 4).clone(),
-            "log_scales": (START_SCALE * spacing).log()[:, None].expand(count, 3).clone(),
+            "quats": quats.clone(),
+            "log_scales": (START_SCALE * spacing).log()[:, None] + flat,
             "logit_opacities": torch.full((count,), math.log(START_OPACITY / (1 - START_OPACITY))),
             "colours": torch.logit(colours.clamp(0.02, 0.98)),
             "features": torch.zeros(count, self.capture.teacher().shape[2]),
@@ -145,7 +149,8 @@ class Fitter:
         moving = torch.nn.functional.pad((capture.masks > 0).float(), padding)
         self.origins = tile_origins(capture.size, TILE, whole)
         touched = torch.nn.functional.max_pool2d(moving, TILE).flatten(2)
-        self.chances = 0.25 + touched  # (V, T, tiles)
+        self.chances = STILL_CHANCE + touched  # (V, T, tiles)
+        self.errors = torch.ones(capture.views, len(self.origins))  # what each tile's has been of late
         self.count = max(1, round(self.settings.share * len(self.origins)))
         nothing = ~capture.depth.isfinite()
         pixels = capture.video.permute(0, 1, 3, 4, 2)
@@ -227,14 +232,19 @@ class Fitter:
             means, quats, p["log_scales"].exp(), opacities, *place, size=self.capture.size, dilation=DILATION
         )
         channels = torch.cat([p["colours"].sigmoid(), shown.z[:, None], p["features"]], dim=1)
-        chances = self.chances[view, frame].double().numpy()
+        errors = self.errors[view]
+        chances = (self.chances[view, frame] * (EVEN + errors / errors.mean().clamp(min=1e-6))).double().numpy()
         tiles = self.rng.choice(len(chances), self.count, replace=False, p=chances / chances.sum())
         tiles = torch.from_numpy(tiles)
         some, lists = tile_lists(shown, self.origins[tiles], TILE)
         tiles = tiles[some]
         given = (shown.splats, channels, lists, self.origins[tiles])
         out = composite_gaussians(*given, tile=TILE, detached=p["features"].shape[1])
-        return self._compare(out, self._target(view, frame, tiles))
+        target = self._target(view, frame, tiles)
+        # colours with the background behind, where there is a picture
+        apart = (out[..., :3] + (1 - out[..., -1:]) * self.background - target[..., :3]).abs() * target[..., 5:6]
+        self.errors[view, tiles] += NEWS * (apart.detach().mean((1, 2)) / TYPICAL_ERROR - self.errors[view, tiles])
+        return self._compare(apart, out, target)
 
     def _target(self, view: int, frame: int, tiles: torch.Tensor) -> torch.Tensor:
         """(n, tile², 6 + F)."""
@@ -243,12 +253,11 @@ class Fitter:
         grid = picture.unflatten(-1, (columns, TILE)).unflatten(-3, (-1, TILE)).permute(1, 3, 2, 4, 0)
         return grid[tiles // columns, tiles % columns].flatten(1, 2)
 
-    def _compare(self, out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def _compare(self, apart: torch.Tensor, out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         alpha = out[..., -1:]
         there = target[..., 5:6]
         pixels = there.sum().clamp(min=1)
-        rgb = out[..., :3] + (1 - alpha) * self.background
-        loss = ((rgb - target[..., :3]).abs() * there).sum() / (3 * pixels)
+        loss = apart.sum() / (3 * pixels)
         known = there * target[..., 4:5] * (alpha.detach() > 0.1)
         depth = out[..., 3:4] / alpha.clamp(min=0.1)
         off = (depth - target[..., 3:4]).abs().clamp(max=DEPTH_CLIP)

@@ -154,6 +154,11 @@ def read_operations(data: object) -> list[Record]:
     return found
 
 
+def operations_schema() -> dict:
+    """The JSON schema of what `read_operations` reads."""
+    return _ADAPTER.json_schema()
+
+
 def as_json(op: Record) -> dict:
     """An operation as JSON's values, without what is at its default."""
     return {"op": op.op} | op.model_dump(mode="json", exclude_defaults=True)

@@ -18,8 +18,9 @@ Source = Callable[[str], Capture]
 class Morpho4DPipeline(WMPipeline):
     """Fits dynamic Gaussians to what a command describes, or to video with cameras, depth and masks.
 
-    It has no weights. `source` makes a capture of a prompt: of the miniature world in `wm run morpho4d`, of any video
-    model with cameras, depth and masks otherwise.
+    It has no weights. `source` makes a capture of a prompt: of the miniature world (`worlds.prompt_capture`), of a
+    clip that Mojito samples (`clips.mojito_capture`: one fixed camera, depth from the floor), or of any video model
+    with cameras, depth and masks.
 
     Example:
 

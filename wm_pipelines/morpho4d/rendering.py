@@ -81,7 +81,7 @@ def has_gsplat(device: torch.device) -> bool:
         ValueError: it is not installed.
     """
     if importlib.util.find_spec("gsplat") is None:
-        raise ValueError('`backend` is "gsplat", which is not installed; pip install "wm-pipelines[4d]"')
+        raise ValueError('`backend` is "gsplat", which is not installed; it needs CUDA: pip install gsplat')
     if device.type == "cuda":
         from gsplat.cuda._backend import _C
 

@@ -2,20 +2,23 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, PosedGaussians, check_tensor
 from wm_pipelines.morpho4d.grammar import parse_instruction
+from wm_pipelines.morpho4d.heads import FeatureHead
 from wm_pipelines.morpho4d.layers import HALF, Layer, evaluate
 from wm_pipelines.morpho4d.motion import Motion
 from wm_pipelines.morpho4d.operations import Duplicate, Target, as_json, read_operations
 from wm_pipelines.morpho4d.rendering import RenderedScene, render_posed
-from wm_pipelines.morpho4d.selection import Selection, select
+from wm_pipelines.morpho4d.selection import Selection, TextQuery, by_text, select
 from wm_pipelines.morpho4d.storage import load, save
 from wm_pipelines.record import Record
+
+Parser = Callable[[str, "Scene4D"], list[Record]]
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Scene4D:
         unit: of lengths, "m" where depth was metric, else "unknown".
         concepts: object id -> (F,), what features say of it; 0 for the background. Empty where they say nothing.
         layers: the edits, first to last; `gaussians` and `motion` stay as they were fitted.
+        heads: name of a teacher -> what makes its features of the scene's.
     """
 
     gaussians: Gaussians
@@ -49,6 +53,7 @@ class Scene4D:
     unit: str = "m"
     concepts: dict[int, torch.Tensor] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+    heads: dict[str, FeatureHead] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Gaussians, with those that edits have added."""
@@ -147,19 +152,28 @@ class Scene4D:
         added = {new for layer in self.layers[len(self.layers) - count :] for new in (layer.object_ids or {}).values()}
         return {i: name for i, name in self.names.items() if i not in added}
 
-    def select(self, target: Target | str, vote: bool = True) -> Selection:
+    def select(self, target: Target | str, vote: bool = True, text: TextQuery | None = None) -> Selection:
         """Chooses Gaussians, by words or as `Target` says.
 
         Args:
             vote: an object is chosen as a whole or not at all; without, each Gaussian by its own features.
+            text: words are looked up in features; None: in names.
 
         Raises:
-            ValueError: nothing is chosen; names what there is.
+            ValueError: nothing is chosen, which names what there is; or the scene has no head of that name.
         """
         target = Target(query=target) if isinstance(target, str) else target
+        if text is not None and text.head not in self.heads:
+            known = ", ".join(self.heads) or "none"
+            raise ValueError(f"`text` asks for the head {text.head!r}; the scene has {known}")
         if target.point is not None:
             target = Target(object_id=self._object_at(target))
-        return select(self.at(target.time), self.names, target, self.concepts, vote)
+        posed, found = self.at(target.time), None
+        if text is not None and target.query is not None:
+            head, floor = self.heads[text.head], self.concepts.get(0)
+            floor = None if floor is None else head(floor)
+            found = by_text(head(posed.features), target.query, text, floor)
+        return select(posed, self.names, target, self.concepts, vote, found)
 
     def _object_at(self, target: Target) -> int:
         ids = self.render(target.view, [target.time]).object_ids[0]
@@ -168,30 +182,38 @@ class Scene4D:
             raise ValueError(f"`point` is {target.point}; the picture is {ids.shape[1]} wide and {ids.shape[0]} high")
         return int(ids[row, column])
 
-    def edit(self, what: str | dict | Record | Sequence[dict | Record], said: str = "") -> "Scene4D":
+    def edit(
+        self,
+        what: str | dict | Record | Sequence[dict | Record],
+        said: str = "",
+        parser: Parser | None = None,
+        text: TextQuery | None = None,
+    ) -> "Scene4D":
         """The scene with one edit or several on top; this one stays as it is.
 
         Args:
             what: an English command, an operation or a list of them (`operations.py`), as records or JSON's values.
             said: the words that operations came from, for the log.
+            parser: what makes operations of a command; None: the grammar (`grammar.py`).
+            text: as in `select`.
 
         Raises:
             ValueError: a command that no rule reads, an operation that is none, or one that is about nothing.
         """
         if isinstance(what, str):
-            what, said = parse_instruction(what, self.fps), what
+            what, said = parser(what, self) if parser else parse_instruction(what, self.fps), what
         operations = [what] if isinstance(what, dict | Record) else list(what)
         plain = [as_json(op) if isinstance(op, Record) else op for op in operations]
         scene = self
         for op in read_operations(plain):
-            scene = scene._with(op, said)
+            scene = scene._with(op, said, text)
         return scene
 
-    def _with(self, op: Record, said: str) -> "Scene4D":
+    def _with(self, op: Record, said: str, text: TextQuery | None) -> "Scene4D":
         if op.target is None:
             mask = torch.ones(len(self))
         else:
-            chosen = self.select(op.target)
+            chosen = self.select(op.target, text=text)
             mask = chosen.mask
         if getattr(op, "direction", None) is not None:
             by = self._towards(op.direction) * op.amount
@@ -224,6 +246,11 @@ class Scene4D:
             raise ValueError(f"`motion` is None, but {moving} of the Gaussians are dynamic")
         for i, concept in self.concepts.items():
             check_tensor(f"concepts.{i}", concept, (self.gaussians.features.shape[1],), torch.float32)
+        for name, head in self.heads.items():
+            if head.inputs != self.gaussians.features.shape[1]:
+                raise ValueError(
+                    f"`heads.{name}` takes {head.inputs} features; the scene has {self.gaussians.features.shape[1]}"
+                )
         self._check_layers()
         if self.motion is not None:
             self.motion.check()

@@ -6,23 +6,28 @@ import numpy as np
 import torch
 
 from wm_pipelines.morpho4d.capture import Capture
+from wm_pipelines.morpho4d.quaternions import unit
 
 LEAST_PIXELS = 8
 """Of an object in all views of a frame, for its first frame."""
 STATIC_PICTURES = 16
 WIDEST = 2.5
 """Pixels, of a Gaussian's distance to its neighbours: what is far away and seen at a low angle begins small."""
+PLAIN = 0.3
+"""Where the picture does not change, Gaussians are begun as often as at this share of its mean change."""
 LEAST_GAUSSIANS = 24
 """Of an object."""
 
 
 @dataclass
 class Seeds:
-    """Points (n, 3), their colours (n, 3), distances to neighbours (n,), and object ids (n,)."""
+    """Points (n, 3), their colours (n, 3), distances to neighbours (n,), unit quaternions (n, 4) whose third axis is
+    the surface's normal, and object ids (n,)."""
 
     points: torch.Tensor
     colours: torch.Tensor
     spacing: torch.Tensor
+    quats: torch.Tensor
     object_id: torch.Tensor
 
 
@@ -73,20 +78,58 @@ def first_frames(capture: Capture) -> dict[int, int]:
     return seen
 
 
+def surface_normals(points: torch.Tensor, eye: torch.Tensor) -> torch.Tensor:
+    """Unit normals (H, W, 3), turned to `eye` (3,), of the surface through a picture's points (H, W, 3).
+
+    Along each side of the picture the nearer of both neighbours counts, so that none lies on another surface; where
+    there is no finite one, the normal is the way to the eye.
+    """
+    along = []
+    for side in (0, 1):
+        step, nothing = points.diff(dim=side), torch.full_like(points.narrow(side, 0, 1), torch.inf)
+        before, after = torch.cat([nothing, step], side), torch.cat([step, nothing], side)
+        lengths = [s.norm(dim=-1, keepdim=True).nan_to_num(torch.inf) for s in (before, after)]
+        along.append(torch.where(lengths[0] < lengths[1], before, after))
+    to_eye = torch.nn.functional.normalize(eye - points, dim=-1)
+    normal = torch.linalg.cross(along[1], along[0])
+    size = normal.norm(dim=-1, keepdim=True)
+    normal = torch.where(size.isfinite() & (size > 0), normal / size, to_eye)
+    return torch.where((normal * to_eye).sum(-1, keepdim=True) < 0, -normal, normal)
+
+
+def turn_to(normal: torch.Tensor) -> torch.Tensor:
+    """Unit quaternions (n, 4) that turn the third axis to unit vectors (n, 3)."""
+    x, y, z = normal.unbind(-1)
+    turned = torch.stack([1 + z, -y, x, torch.zeros_like(z)], dim=-1)
+    return torch.where((z < -0.9999)[:, None], normal.new_tensor([0.0, 1.0, 0.0, 0.0]), unit(turned))
+
+
 def _pool(capture: Capture, view: int, frame: int, object_id: int) -> tuple[torch.Tensor, ...]:
-    """Points (n, 3) of an object in a picture, their colours (n, 3), and the width of a pixel there (n,), metres."""
-    depth = capture.depth[view, frame]
+    """Points (n, 3) of an object in a picture, their colours (n, 3), normals (n, 3), the width of a pixel there (n,),
+    metres, and how much the picture changes there (n,)."""
+    depth, points, pose = capture.depth[view, frame], capture.points(view, frame), capture.cameras.T_cw[view, frame]
     found = (capture.masks[view, frame] == object_id) & depth.isfinite()
     colours = capture.video[view, frame].permute(1, 2, 0)[found]
-    return capture.points(view, frame)[found], colours, depth[found] / capture.cameras.K[view, 0, 0]
+    normals = surface_normals(points, -pose[:3, :3].T @ pose[:3, 3])[found]
+    change = _change(capture.video[view, frame])[found]
+    return points[found], colours, normals, depth[found] / capture.cameras.K[view, 0, 0], change
+
+
+def _change(picture: torch.Tensor) -> torch.Tensor:
+    """(H, W), the mean difference of a picture's (3, H, W) colours to the farther neighbour of each side."""
+    across = torch.nn.functional.pad(picture.diff(dim=2).abs().mean(0), (1, 1))
+    down = torch.nn.functional.pad(picture.diff(dim=1).abs().mean(0), (0, 0, 1, 1))
+    return torch.maximum(across[:, :-1], across[:, 1:]) + torch.maximum(down[:-1], down[1:])
 
 
 def _drawn(pool: list[tuple[torch.Tensor, ...]], count: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-    """Points, colours, and distances to neighbours, which count up to `WIDEST` pixels."""
-    points, colours, pixel = (torch.cat(part) for part in zip(*pool, strict=True))
-    some = torch.from_numpy(rng.permutation(len(points))[:count])
+    """Points, colours, distances to neighbours, which count up to `WIDEST` pixels, and rotations."""
+    points, colours, normals, pixel, change = (torch.cat(part) for part in zip(*pool, strict=True))
+    chances = (PLAIN * change.mean().clamp(min=1e-6) + change).double().numpy()
+    some = rng.choice(len(points), min(count, len(points)), replace=False, p=chances / chances.sum())
+    some = torch.from_numpy(some)
     spacing = torch.minimum(neighbour_distance(points[some]), WIDEST * pixel[some])
-    return points[some], colours[some], spacing
+    return points[some], colours[some], spacing, turn_to(normals[some])
 
 
 def static_seeds(capture: Capture, count: int, rng: np.random.Generator) -> Seeds:
@@ -107,7 +150,8 @@ def moving_seeds(capture: Capture, first: dict[int, int], count: int, rng: np.ra
         drawn = _drawn(pool, share, rng)
         parts.append((*drawn, torch.full((len(drawn[0]),), i)))
     if not parts:
-        return Seeds(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+        empty = (torch.zeros(0, *rest) for rest in ((3,), (3,), (), (4,)))
+        return Seeds(*empty, torch.zeros(0, dtype=torch.int64))
     return Seeds(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -115,7 +159,8 @@ def object_centres(capture: Capture, object_id: int, first: int) -> torch.Tensor
     """(T, 3), the middle of what depth shows of an object in all views; the last one known where nothing is seen."""
     centres, last = [], None
     for t in range(capture.frames):
-        seen = torch.cat([_pool(capture, v, t, object_id)[0] for v in range(capture.views)])
+        found = (capture.masks[:, t] == object_id) & capture.depth[:, t].isfinite()
+        seen = torch.cat([capture.points(v, t)[found[v]] for v in range(capture.views)])
         last = seen.mean(0) if len(seen) >= LEAST_PIXELS else last
         centres.append(last)
     return torch.stack([centres[first] if c is None else c for c in centres])

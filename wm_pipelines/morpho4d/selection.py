@@ -1,7 +1,7 @@
 """Which Gaussians an edit is about: by words, by object, by a box, or by a point in a picture."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,26 @@ SYNONYMS = {
     "thing": "",
 }
 SKIPPED = {"the", "a", "an", "that", "this", "its", "of", "one", "all", "every"}
+
+
+GENERAL = ("object", "things", "stuff", "texture")
+"""What features are held against beside the phrases that are listed."""
+
+
+@dataclass
+class TextQuery:
+    """How words are looked up in features, not in names.
+
+    Args:
+        encode: texts -> (n, D), such as a `ClipTeacher`.
+        among: phrases that are told apart. Those that have every word of a query are what it means; a query that none
+            has is a phrase of its own.
+        head: which of the scene's heads makes D numbers of its features.
+    """
+
+    encode: Callable[[Sequence[str]], torch.Tensor]
+    among: Sequence[str] = ()
+    head: str = "clip"
 
 
 @dataclass
@@ -64,6 +84,7 @@ def select(
     target: Target,
     concepts: Mapping[int, torch.Tensor] | None = None,
     vote: bool = True,
+    found: tuple[torch.Tensor, float] | None = None,
 ) -> Selection:
     """Chooses Gaussians.
 
@@ -73,6 +94,7 @@ def select(
         concepts: object id -> what features (F,) say of it, 0 for the background.
         vote: the objects that the words fit are chosen as a whole; without, each Gaussian by its own features: its
             share of those objects in a softmax over all concepts of cosine / 0.1.
+        found: what `by_text` says of the target's query, which then counts in place of names.
 
     Raises:
         ValueError: nothing is chosen; names what there is.
@@ -82,6 +104,9 @@ def select(
         low, high = (posed.means.new_tensor(corner) for corner in target.box)
         mask = ((posed.means >= low) & (posed.means <= high)).all(-1).float()
         what = f"box {target.box}"
+    elif found is not None:
+        share, margin = found
+        mask, what = by_vote(share, posed) if vote else share, f"query {target.query!r}"
     else:
         ids = [target.object_id] if target.object_id is not None else matching(target.query, names)
         what = f"query {target.query!r}" if target.query is not None else f"object {target.object_id}"
@@ -109,6 +134,46 @@ def by_features(
         return share, 0.0
     lead = alike[:, wanted].amax(-1) - alike[:, ~wanted].amax(-1)
     return share, float(lead[share >= 0.5].mean() * TEMPERATURE)
+
+
+def by_text(
+    decoded: torch.Tensor, query: str, text: TextQuery, background: torch.Tensor | None = None
+) -> tuple[torch.Tensor, float]:
+    """The share (N,) of what `query` means in a softmax over all phrases of cosine / 0.1, and the mean lead of the
+    chosen.
+
+    Args:
+        decoded: (N, D). background: (D,), what stands among the phrases for the background.
+    """
+    phrases = [*text.among, *GENERAL]
+    meant = [bool(words(query)) and words(query) <= words(p) for p in phrases]
+    floor = background is not None and words(query) == {"background"}
+    if not any(meant) and not floor:
+        phrases, meant = [query, *phrases], [True, *meant]
+    known = text.encode(phrases).float()
+    if background is not None:
+        known, meant = torch.cat([known, background[None]]), [*meant, floor]
+    known = torch.nn.functional.normalize(known, dim=-1)
+    alike = torch.nn.functional.normalize(decoded, dim=-1) @ known.T / TEMPERATURE
+    wanted = torch.tensor(meant)
+    share = alike.softmax(-1)[:, wanted].sum(-1)
+    chosen = share >= 0.5
+    if not chosen.any():
+        return share, 0.0
+    lead = alike[chosen][:, wanted].amax(-1) - alike[chosen][:, ~wanted].amax(-1)
+    return share, float(lead.mean() * TEMPERATURE)
+
+
+def by_vote(share: torch.Tensor, posed: PosedGaussians) -> torch.Tensor:
+    """(N,), 1 for every Gaussian of an object whose mean share, weighted by opacity, is a half or more; what can't be
+    seen is not chosen."""
+    mask = torch.zeros_like(share)
+    for i in posed.object_id.unique().tolist():
+        mine = posed.object_id == i
+        shown = float(posed.opacities[mine].sum())
+        if shown and float((share * posed.opacities)[mine].sum()) >= 0.5 * shown:
+            mask[mine] = 1.0
+    return mask
 
 
 def _nothing(what: str, query: str | None, names: Mapping[int, str], count: int) -> str:

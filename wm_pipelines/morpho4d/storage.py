@@ -14,6 +14,7 @@ from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.hub.store import check_safetensors
 from wm_pipelines.morpho4d.gaussians import Cameras, Gaussians, check_tensor
+from wm_pipelines.morpho4d.heads import FeatureHead
 from wm_pipelines.morpho4d.layers import Layer
 from wm_pipelines.morpho4d.motion import MOTIONS, Motion
 from wm_pipelines.morpho4d.operations import EditOp
@@ -23,7 +24,7 @@ from wm_pipelines.runtime.readers import read_json
 
 TENSORS, CONFIG = "scene4d.safetensors", "config.json"
 FORMAT_VERSION = 1
-PARTS = ("gaussians", "motion", "cameras", "concepts", "edits")
+PARTS = ("gaussians", "motion", "cameras", "concepts", "edits", "heads")
 Unit = Literal["m", "unknown"]
 
 
@@ -50,6 +51,7 @@ class SceneConfig(Record):
     unit: Unit
     concepts: list[int] = Field(default_factory=list, description="object ids that features tell apart")
     edits: list[SavedEdit] = Field(default_factory=list)
+    heads: list[str] = Field(default_factory=list, description="teachers whose features are made of the scene's")
 
 
 def save(scene: Any, folder: str | os.PathLike) -> None:
@@ -69,6 +71,7 @@ def save(scene: Any, folder: str | os.PathLike) -> None:
         unit=scene.unit,
         concepts=list(scene.concepts),
         edits=[SavedEdit(operation=x.op, said=x.said, object_ids=x.object_ids) for x in scene.layers],
+        heads=list(scene.heads),
     )
     tensors = {f"gaussians.{name}": value for name, value in scene.gaussians.tensors().items()}
     tensors |= {"cameras.K": scene.cameras.K, "cameras.T_cw": scene.cameras.T_cw}
@@ -76,6 +79,7 @@ def save(scene: Any, folder: str | os.PathLike) -> None:
         tensors |= {f"motion.{name}": value for name, value in scene.motion.tensors().items()}
     tensors |= {f"concepts.{i}": value for i, value in scene.concepts.items()}
     tensors |= {f"edits.{n}": layer.mask for n, layer in enumerate(scene.layers)}
+    tensors |= {f"heads.{name}.{n}": t for name, head in scene.heads.items() for n, t in head.tensors().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_folder(folder, last=CONFIG_NAME) as partial:
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
@@ -105,8 +109,9 @@ def load(source: str | os.PathLike, verify: bool = True) -> dict[str, Any]:
         "cameras": Cameras(**_only(parts["cameras"], ["K", "T_cw"], "cameras", path), size=config.size),
         "concepts": _numbered(parts["concepts"], config.concepts, "concepts", path),
         "layers": _layers(config, parts["edits"], path),
+        "heads": _heads(config, parts["heads"], path),
     }
-    return made | config.model_dump(exclude={"scene4d", "size", "motion", "concepts", "edits"})
+    return made | config.model_dump(exclude={"scene4d", "size", "motion", "concepts", "edits", "heads"})
 
 
 def _numbered(
@@ -122,6 +127,14 @@ def _layers(config: SceneConfig, found: dict[str, torch.Tensor], path: Path) -> 
         check_tensor(f"edits.{n}", mask, (None,), torch.float32)
     edits = enumerate(config.edits)
     return tuple(Layer(edit.operation, masks[n], edit.said, edit.object_ids) for n, edit in edits)
+
+
+def _heads(config: SceneConfig, found: dict[str, torch.Tensor], path: Path) -> dict[str, FeatureHead]:
+    parts = {name: _part(found, name) for name in config.heads}
+    unknown = sorted(set(found) - {f"{name}.{n}" for name, part in parts.items() for n in part})
+    if unknown:
+        raise ValueError(f"{path} has heads.{unknown[0]}, which no head has")
+    return {name: FeatureHead.from_tensors(part, f"{path}: heads.{name}") for name, part in parts.items()}
 
 
 def _read_config(path: Path) -> SceneConfig:

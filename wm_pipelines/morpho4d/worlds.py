@@ -120,3 +120,25 @@ def _motions(said: tuple[SaidMotion, ...], frames: int, fps: float) -> tuple[Mot
             metres = {"translate": 0.9, "turn": 1.5, "orbit": 1.2}[m.kind]
             found.append(Motion(m.kind, begin, end, way, metres / seconds, about=about))
     return tuple(found)
+
+
+def embedded_world() -> Scene:
+    """The scene of the embedded `morpho4d`: a red cube slides and turns, a blue ball hops to the left, a green cone
+    stands."""
+    seconds = 11 / 8
+    slides = (Motion("translate", 0, 11, "right", 1.2 / seconds), Motion("turn", 0, 11, "counterclockwise", 1.1))
+    hops = (Motion("bounce", 0, 11, height=0.6), Motion("translate", 0, 11, "left", 0.9 / seconds))
+    return Scene(
+        (
+            SceneObject(1, "cube", "red", "small", position=(-0.9, -0.4, 0.0), yaw=0.3, motion=slides),
+            SceneObject(2, "sphere", "blue", "small", position=(0.5, 0.5, 0.0), motion=hops),
+            SceneObject(3, "cone", "green", "small", position=(0.9, -0.7, 0.0)),
+        ),
+        duration=12,
+        floor_pattern="chequered",
+    )
+
+
+def embedded_cameras() -> list[Camera]:
+    """Eight around it; numbers 3 and 7 are held out when it is fitted."""
+    return ring_cameras(8, 4.8)

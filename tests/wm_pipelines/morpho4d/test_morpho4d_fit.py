@@ -8,10 +8,19 @@ from wm_pipelines import Morpho4DPipeline, Scene4D
 from wm_pipelines.cli import app
 from wm_pipelines.morpho4d.capture import Capture, lift
 from wm_pipelines.morpho4d.fitting import FitSettings, Fitter, fit_scene
+from wm_pipelines.morpho4d.quaternions import rotate
 from wm_pipelines.morpho4d.run import edit, run
-from wm_pipelines.morpho4d.seeding import first_frames, object_centres
+from wm_pipelines.morpho4d.seeding import (
+    first_frames,
+    moving_seeds,
+    object_centres,
+    static_seeds,
+    surface_normals,
+    turn_to,
+)
 from wm_pipelines.morpho4d.tracks import TRACKS
 from wm_pipelines.morpho4d.worlds import prompt_scene
+from wm_pipelines.runtime.random import keyed
 
 SMALL = {"static": 150, "dynamic": 90, "nodes": 8}
 
@@ -102,6 +111,41 @@ def test_an_object_that_comes_later(capture):
     assert fitter.first == {1: 0, 2: 2}
     scene, _ = fitter.run()
     assert set(scene.motion.ref_time.tolist()) == {0.0, 2.0}
+
+
+def test_seeds_lie_flat_on_the_surfaces_and_where_the_picture_changes(capture):
+    still = static_seeds(capture, 400, keyed("test", 0))
+    up = rotate(still.quats, torch.tensor([0.0, 0.0, 1.0]).expand(len(still.quats), 3))
+    assert float(up[:, 2].median()) > 0.999 and float(still.points[:, 2].abs().max()) < 0.05
+    ball = moving_seeds(capture, {2: 0}, 120, keyed("test", 1))
+    out = torch.nn.functional.normalize(ball.points - ball.points.mean(0), dim=-1)
+    assert float((rotate(ball.quats, torch.tensor([0.0, 0.0, 1.0]).expand(len(out), 3)) * out).sum(-1).median()) > 0.8
+    eye = torch.tensor([0.0, 0.0, 5.0])
+    one_row = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]])
+    assert surface_normals(one_row, eye).isfinite().all()
+    grid = torch.meshgrid(torch.arange(4.0), torch.arange(5.0), indexing="xy")
+    flat = torch.stack([*grid, torch.zeros(5, 4)], dim=-1)
+    flat[2, 2] = torch.inf
+    known = flat.isfinite().all(-1)
+    assert torch.allclose(surface_normals(flat, eye)[known][:, 2].abs().sort().values[3:], torch.ones(16), atol=1e-5)
+    assert surface_normals(flat, eye)[known].isfinite().all()
+
+
+@pytest.mark.parametrize("normal", [(0, 0, 1.0), (0, 0, -1.0), (1.0, 0, 0), (0.6, -0.48, 0.64), (0.0, 0.6, -0.8)])
+def test_a_turn_brings_the_third_axis_to_a_normal(normal):
+    wanted = torch.tensor([normal])
+    assert torch.allclose(rotate(turn_to(wanted), torch.tensor([[0.0, 0.0, 1.0]])), wanted, atol=1e-5)
+
+
+def test_tiles_that_are_met_badly_are_looked_at_more_often(capture):
+    fitter = Fitter(capture, FitSettings(steps=4, **SMALL))
+    fitter.errors[:, 3] = 100.0
+    before = fitter.errors.clone()
+    for _ in range(4):
+        fitter.seen = 4
+        fitter.step(0, 0.9)
+    assert bool((fitter.errors[:, 3] < before[:, 3]).any())
+    assert int((fitter.errors != before)[:, 3].sum()) == int((fitter.errors != before).any(1).sum())
 
 
 def without(capture, **changes):

@@ -1,0 +1,51 @@
+"""The embedded scene and its demonstration: what they hold and leave."""
+
+import json
+
+import torch
+from PIL import Image
+
+from wm_pipelines import Scene4D
+from wm_pipelines.diorama.scene import COLOURS, SHAPES
+from wm_pipelines.hub import embedded
+from wm_pipelines.morpho4d.demo import EDITS, compare, demo
+from wm_pipelines.morpho4d.selection import TextQuery
+from wm_pipelines.morpho4d.teacher import ClipTeacher
+from wm_pipelines.morpho4d.worlds import embedded_cameras, embedded_world, object_names
+
+
+def test_the_embedded_scene_is_that_of_the_world_with_its_true_cameras():
+    scene = Scene4D.from_pretrained("morpho4d")
+    assert scene.names == object_names(embedded_world()) and scene.frames == 12 and list(scene.heads) == ["clip"]
+    assert len(scene.cameras) == len(embedded_cameras()) - 2
+    assert not scene.edits and compare(scene, embedded_world())["psnr"] > 24
+
+
+def test_words_are_looked_up_in_its_features():
+    scene = Scene4D.from_pretrained(embedded("morpho4d"))
+    text = TextQuery(ClipTeacher.load(), [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES])
+    scene.names = dict.fromkeys(scene.names, "thing")
+    for i, colour in enumerate(("red", "blue", "green"), 1):
+        assert scene.select(colour, text=text).object_ids == [i]
+
+
+def test_the_demonstration_leaves_views_edits_a_page_and_figures(tmp_path):
+    said = demo(tmp_path)
+    folder = tmp_path / "scene"
+    assert str(folder / "edits.png") in said
+    assert {p.name for p in folder.iterdir()} == {"camera.gif", "edits.png", "scene.html", "scene.json"}
+    found = json.loads((folder / "scene.json").read_text())
+    assert [edit["said"] for edit in found["edits"]] == [words for words, _ in EDITS]
+    for edit in found["edits"]:
+        assert edit["psnr"] > found["camera"]["psnr"] - 1
+    with Image.open(folder / "edits.png") as sheet, Image.open(folder / "camera.gif") as gif:
+        assert sheet.size == (4 * 192 + 3 * 2, 9 * 192 + 8 * 2) and gif.n_frames == 12
+
+
+def test_an_edit_of_the_demonstration_changes_what_it_says_and_its_world_does_so_too():
+    scene, world = Scene4D.from_pretrained(embedded("morpho4d")), embedded_world()
+    for said, change in EDITS:
+        edited = compare(scene.edit(said), change(world))
+        wrong = compare(scene, change(world))
+        assert edited["psnr"] > wrong["psnr"] + 0.5
+        assert not torch.equal(edited["true"], compare(scene, world)["true"])
