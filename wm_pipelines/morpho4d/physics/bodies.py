@@ -7,7 +7,7 @@ mirror image of what is seen.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,11 @@ INWARDS = 0.6
 LEAST_PIXELS = 6
 HIDDEN = 0.2
 """Share of a body's outline that others or the picture's edge cut off, from which on its size and place are unsure."""
+PLACED = 0.5
+"""Share of the outline cut off from which on a body counts as hidden: its place is taken from the frames around."""
+OFF, TURN = 0.3, 0.5
+"""What a centre may be off: radii where all of the outline is cut off, and the share of how the body's reach has changed
+since the frame before, for what turns shows other sides."""
 NEARER = 0.05
 """Metres: what is nearer by this hides what is behind it."""
 
@@ -39,10 +44,11 @@ class Bodies:
         ids: N object ids. names: what they are called, by id. fps: frames a second.
         centres: (N, T, 3), NaN where a body is not seen.
         radii: (N, T), of the disc of the same size, NaN likewise.
-        bottoms: (N, T), height of the lowest point that is seen.
+        bottoms: (N, T), height of the lowest point: the mean of the lowest that is seen and of the mirror image of the top.
         reach: (N, T, 64), how far a body goes from its centre along `directions()`.
-        clean: (N, T) bool: seen, and hardly cut off by others or the picture's edge.
+        clean, placed: (N, T) bool: seen, and hardly cut off by others or the picture's edge; not cut off too much.
         missing: (N, T), the share of the silhouette that should be seen and is not, 0 to 1; NaN where unknown.
+        unsure: (N, T), metres that a centre may be off by what is cut off and by turning.
         rigidity: (N, T), root of the mean squared residual after the best rigid motion, in radii; None of a clip.
     """
 
@@ -54,9 +60,10 @@ class Bodies:
     bottoms: np.ndarray
     reach: np.ndarray
     clean: np.ndarray
+    placed: np.ndarray
     missing: np.ndarray
+    unsure: np.ndarray
     rigidity: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
@@ -69,11 +76,11 @@ class Bodies:
         rows = [s if np.isfinite(s).any() else r for s, r in zip(sure, self.radii, strict=True)]
         return np.array([np.nanmedian(r) for r in rows])
 
-    def filled(self, values: np.ndarray) -> np.ndarray:
-        """(N, T, ...) with what is unsure between the sure frames around it, and the nearest sure one at the ends."""
+    def filled(self, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """(N, T, ...) with what is not `known` (N, T) between the known frames around it, or as the nearest one."""
         filled, every = values.copy(), np.arange(self.frames)
         for n in range(len(self.ids)):
-            sure = self.clean[n] if self.clean[n].any() else np.isfinite(self.radii[n])
+            sure = known[n] if known[n].any() else np.isfinite(self.radii[n])
             flat = filled[n].reshape(self.frames, -1)
             for column in range(flat.shape[1]):
                 flat[:, column] = np.interp(every, every[sure], flat[sure, column])
@@ -115,7 +122,7 @@ def lift_bodies(
     ids = [i for i in masks.unique().tolist() if i]
     shape, ways = (len(ids), len(masks)), directions()
     centres, radii, bottoms = np.full((*shape, 3), np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
-    reach, clean = np.full((*shape, len(ways)), np.nan), np.zeros(shape, dtype=bool)
+    reach, cut = np.full((*shape, len(ways)), np.nan), np.full(shape, np.nan)
     focal = float(cameras.K[0, 0, 0] * cameras.K[0, 1, 1]) ** 0.5
     for t in range(len(masks)):
         pose = cameras.T_cw[0, t]
@@ -130,10 +137,15 @@ def lift_bodies(
             r = float(np.sqrt((away[mine] ** 2).sum() / np.pi) / focal)
             sight = own.mean(0) - eye
             centre = own.mean(0) + INWARDS * r * sight / np.linalg.norm(sight)
-            centres[n, t], radii[n, t], bottoms[n, t] = centre, r, own[:, 2].min()
+            low, top = own[:, 2].min(), own[:, 2].max()
+            centres[n, t], radii[n, t], bottoms[n, t] = centre, r, (low + 2 * centre[2] - top) / 2
             reach[n, t] = np.abs((own - centre) @ ways.T).max(0)
-            clean[n, t] = _cut_off(mask, away, i) < HIDDEN
-    found = Bodies(tuple(ids), names, fps, centres, radii, bottoms, reach, clean, np.full(shape, np.nan))
+            cut[n, t] = _cut_off(mask, away, i)
+    clean, placed, missing = cut < HIDDEN, cut < PLACED, np.full(shape, np.nan)
+    change = np.diff(reach, axis=1, prepend=reach[:, :1])
+    turned = np.where(clean, np.nan_to_num((change**2).mean(-1) ** 0.5), 0.0)
+    unsure = np.where(clean, 0.0, OFF * cut * radii) + TURN * turned
+    found = Bodies(tuple(ids), names, fps, centres, radii, bottoms, reach, clean, placed, missing, unsure)
     found.missing = _missing(found, masks.numpy(), depth.double().numpy(), cameras, focal)
     return found
 
@@ -155,7 +167,7 @@ def _cut_off(mask: np.ndarray, away: np.ndarray, i: int) -> float:
 
 def _missing(bodies: Bodies, masks: np.ndarray, depth: np.ndarray, cameras: Cameras, focal: float) -> np.ndarray:
     """Of the disc that a body should fill, the share that is in the picture, behind nothing else, and not seen."""
-    places, radius = bodies.filled(bodies.centres), bodies.radius
+    places, radius = bodies.filled(bodies.centres, bodies.placed), bodies.radius
     height, width = masks.shape[1:]
     rows, columns = np.mgrid[:height, :width] + 0.5
     out = np.zeros(masks.shape[:1] + (len(bodies.ids),))

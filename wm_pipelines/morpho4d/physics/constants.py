@@ -1,7 +1,7 @@
 """The world's numbers, as motion gives them away: gravity, friction, restitution (our design).
 
-Places are taken to be right within `NOISE` radii, of which the intervals follow; what a body's turning adds is not in
-them.
+Places are taken to be right within `NOISE` radii, and for gravity within what turning adds; the intervals follow of
+that.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,8 @@ def recover_gravity(bodies: Bodies, contact: Contact) -> Constant | None:
         for first, last in _runs(free[n]):
             first, last = max(0, first - half), min(bodies.frames - 1, last + half)
             if last - first >= 2 and bodies.clean[n, first : last + 1].all():
-                bend, error = _bend(bodies.centres[n, first : last + 1, 2], bodies.fps, NOISE * radius)
+                noise = NOISE * radius + bodies.unsure[n, first : last + 1].mean()
+                bend, error = _bend(bodies.centres[n, first : last + 1, 2], bodies.fps, noise)
                 found.append((-bend, error))
     return _joined(found)
 

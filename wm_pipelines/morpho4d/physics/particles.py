@@ -41,7 +41,9 @@ def scene_bodies(scene: Scene4D, masks: torch.Tensor | None, floor: float = 0.0)
     missing = np.full(shape, np.nan) if masks is None else _missing(scene, masks, known)
     clean = np.ones(shape, dtype=bool)
     return Bodies(
-        *(tuple(known), dict(scene.names), scene.fps, centres, radii, bottoms, reach, clean, missing, rigidity)
+        *(tuple(known), dict(scene.names), scene.fps, centres, radii, bottoms, reach, clean, clean, missing),
+        unsure=np.zeros(shape),
+        rigidity=rigidity,
     )
 
 

@@ -16,7 +16,7 @@ from wm_pipelines.morpho4d.physics.constants import (
     recover_restitution,
 )
 from wm_pipelines.morpho4d.physics.particles import scene_bodies
-from wm_pipelines.morpho4d.physics.terms import contacts, energy, momentum, penetration, support, volume
+from wm_pipelines.morpho4d.physics.terms import contacts, energy, forces, penetration, volume
 from wm_pipelines.morpho4d.physics.thresholds import FITTED, lifted_thresholds
 from wm_pipelines.morpho4d.scene import Scene4D
 
@@ -34,7 +34,7 @@ TERMS = {
 @dataclass
 class Term:
     """values: (N, T), or (1, T) of all bodies together; NaN where it can't be said. score: what the clip is judged by,
-    the second largest value of the worst body (of support, its share of frames). threshold: what 95 % of valid clips
+    the second largest value of the worst body (of support its share of frames, of energy the largest). threshold: what 95 % of valid clips
     stay under."""
 
     values: np.ndarray
@@ -184,7 +184,7 @@ def _check_gravity(gravity: float) -> None:
 
 
 def _report(bodies: Bodies, gravity: float | None, thresholds: Mapping[str, float]) -> PhysicsReport:
-    contact = contacts(bodies)
+    contact = contacts(bodies, gravity or 0.0)
     values: dict[str, np.ndarray] = {"volume": volume(bodies), "penetration": penetration(bodies, contact)}
     unmeasured = {}
     if bodies.rigidity is None:
@@ -199,8 +199,7 @@ def _report(bodies: Bodies, gravity: float | None, thresholds: Mapping[str, floa
     if gravity is None:
         unmeasured |= dict.fromkeys(("momentum", "support", "energy"), "the scale is unknown and nothing flies")
     else:
-        values["momentum"] = momentum(bodies, contact, gravity)
-        values["support"] = support(bodies, contact, gravity)
+        values["momentum"], values["support"] = forces(bodies, contact, gravity)
         values["energy"] = energy(bodies, gravity)[None]
         constants["gravity"] = recover_gravity(bodies, contact)
         constants["friction"] = recover_friction(bodies, contact, gravity)
@@ -212,17 +211,17 @@ def _report(bodies: Bodies, gravity: float | None, thresholds: Mapping[str, floa
         if not np.isfinite(values[name]).any():
             unmeasured[name] = "no stretch of frames shows the bodies whole"
             continue
-        score = _share(values[name]) if name == "support" else _second(values[name])
+        score = _score(name, values[name])
         terms[name] = Term(values[name], score, float(thresholds.get(name, 1.0)))
     objects = [bodies.names.get(i, f"object {i}") for i in bodies.ids]
     return PhysicsReport(terms, unmeasured, constants, objects, bodies.fps, float(thresholds.get("overall", 1.0)))
 
 
-def _second(values: np.ndarray) -> float:
-    """The second largest value of each row, the largest of those; one frame alone may be an accident."""
+def _score(name: str, values: np.ndarray) -> float:
+    """What a clip is judged by; one frame alone may be an accident, but a jump in energy is one."""
+    if name == "support":
+        return float(np.nansum(values, axis=1).max() / values.shape[1])
+    if name == "energy":
+        return float(np.nanmax(values))
     ranked = np.sort(np.where(np.isfinite(values), values, -np.inf), axis=1)[:, -2]
     return float(max(ranked.max(), 0.0))
-
-
-def _share(values: np.ndarray) -> float:
-    return float(np.nansum(values, axis=1).max() / values.shape[1])
