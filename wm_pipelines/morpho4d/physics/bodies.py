@@ -137,7 +137,8 @@ def lift_bodies(
             r = float(np.sqrt((away[mine] ** 2).sum() / np.pi) / focal)
             sight = own.mean(0) - eye
             centre = own.mean(0) + INWARDS * r * sight / np.linalg.norm(sight)
-            low, top = own[:, 2].min(), own[:, 2].max()
+            half = away[mine].mean() / focal / 2  # a pixel shows its middle; bodies go on to its edge
+            low, top = own[:, 2].min() - half, own[:, 2].max() + half
             centres[n, t], radii[n, t], bottoms[n, t] = centre, r, (low + 2 * centre[2] - top) / 2
             reach[n, t] = np.abs((own - centre) @ ways.T).max(0)
             cut[n, t] = _cut_off(mask, away, i)

@@ -14,7 +14,7 @@ from wm_pipelines.morpho4d.physics.bodies import Bodies, directions
 FRICTION = 1.0
 WINDOW = 0.125
 """Seconds, about, between a moment and the two it is compared with."""
-TOUCH, STANDS = 0.35, 0.15
+TOUCH, STANDS = 0.35, 0.2
 """Of a radius: what is nearer to another body, or to the floor, may touch."""
 FALL = 1.5
 """Of gravity times a frame squared: by so much more than between the frames around, a body may have moved in one."""
