@@ -159,6 +159,23 @@ def edit(
 
 
 @app.command()
+def physics(
+    source: Annotated[Path, typer.Argument(help="folder of a scene in time, or a video file")],
+    out: Out = Path("outputs/physics"),
+    masks: Annotated[Path | None, typer.Option(help=".npy of object ids, a picture a frame")] = None,
+    depth: Annotated[Path | None, typer.Option(help=".npy of metres, a picture a frame")] = None,
+    cameras: Annotated[Path | None, typer.Option(help='JSON of "K" and "T_cw"')] = None,
+    gravity: Annotated[float, typer.Option(help="m/s^2 that the motion is held against")] = 9.81,
+) -> None:
+    """How physical a scene or a video is; without masks, depth and cameras it is one of the miniature world."""
+    from wm_pipelines.morpho4d.physics.run import run as measure
+
+    report = measure(source, out, masks=masks, depth=depth, cameras=cameras, gravity=gravity)
+    typer.echo("\n".join(report.lines()))
+    typer.echo(f"report and plots in {out}")
+
+
+@app.command()
 def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
