@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fuzz_questions
+import fuzz_scenes
 import numpy as np
 import torch
 from fuzz import Reader
@@ -23,6 +25,9 @@ def readers(work: Path) -> Iterator[Reader]:
     yield from pictures(work)
     yield from tracks()
     yield from weights(work)
+    for name, more in (("questions", fuzz_questions.readers), ("scenes", fuzz_scenes.readers)):
+        (work / name).mkdir()
+        yield from more(work / name)
     yield from checkpoints(work)
 
 

@@ -25,6 +25,8 @@ import numpy as np
 import records
 from PIL import Image
 
+from wm_pipelines.runtime.random import keyed
+
 ROOT = Path(__file__).parents[1]
 NODES = ROOT / "tests" / "nodes"
 COMMANDS = (["list"], ["diorama", "--size", "16"], ["diorama", "--pair", "--size", "16"], ["validate", "nowhere"])
@@ -81,16 +83,18 @@ def soak(minutes: float, out: Path) -> list[dict[str, Any]]:
                     continue
                 interrupted = turn % 3 == 2
                 if interrupted:
-                    time.sleep(2)
+                    time.sleep(float(keyed("soak", turn).uniform(0.05, 3)))
                     server.request("/interrupt", {})
                 status = server.result(run, 1200)["status"]
-                said = [kind for kind, _ in status["messages"]][-1]
+                said, about = status["messages"][-1]
                 server.request("/free", {"unload_models": True, "free_memory": True})
                 time.sleep(1)
                 row = {"kind": "run", "example": name, "turn": turn, "interrupted": interrupted, "said": said}
+                row |= {"error": about["exception_message"][:300]} if said == "execution_error" else {}
                 rows.append(row | {"minutes": (time.monotonic() - began) / 60} | state(server.server.pid))
                 records.append(out, rows[-1])
                 print(f"{rows[-1]['minutes']:.1f} min {name} {said} {rows[-1]['resident'] / 1e6:.0f} MB", flush=True)
+                print(*([rows[-1]["error"]] if "error" in rows[-1] else ()), end="", flush=True)
                 turn += 1
         finally:
             server.close()

@@ -13,7 +13,7 @@ from typing import Any
 from wm_pipelines.graph_transformer import mentions as m
 from wm_pipelines.graph_transformer.graph import KINDS, AttentionGraph, GraphNode
 from wm_pipelines.graph_transformer.tables import Table, read_rows
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 from wm_pipelines.text import parser as layouts
 from wm_pipelines.text.english import words as w
 from wm_pipelines.text.factual import read_facts
@@ -251,6 +251,7 @@ def from_parser_dict(data: Mapping[str, Any]) -> ParsedText:
     return ParsedText(tuple(things), tuple(ties))
 
 
+@concise()
 def read_graph(source: Any, text: str) -> AttentionGraph:
     """A graph over `text` from any form in which people have one.
 

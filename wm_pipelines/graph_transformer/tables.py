@@ -51,6 +51,8 @@ class Table:
             ValueError: no such file, or as `runtime.readers.read_csv`.
         """
         rows = [row for _, row in read_csv(path, ())]
+        if not rows:
+            raise ValueError(f"{path} holds no row")
         return cls(tuple(rows[0]), tuple(tuple(value or "" for value in row.values()) for row in rows))
 
     def text(self) -> str:

@@ -129,7 +129,8 @@ def _read_config(path: Path) -> SceneConfig:
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(data).__name__}")
     if data.get("scene4d") != FORMAT_VERSION:
-        raise ValueError(f"{path}: `scene4d` is {data.get('scene4d')!r}; this package reads version {FORMAT_VERSION}")
+        found = repr(data.get("scene4d"))[:200]
+        raise ValueError(f"{path}: `scene4d` is {found}; this package reads version {FORMAT_VERSION}")
     try:
         return SceneConfig.model_validate(data)
     except ValidationError as error:

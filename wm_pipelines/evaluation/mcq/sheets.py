@@ -8,9 +8,13 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from wm_pipelines.runtime import archives
 from wm_pipelines.runtime.readers import MAX_BYTES, located, read_text
 
 SUFFIXES = (".tsv", ".csv", ".xlsx")
+
+MOST_COLUMNS = 16_384
+"""Of a sheet, as the format has it."""
 
 _NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
@@ -54,7 +58,7 @@ def _separated(path: Path) -> list[list[str]]:
 def _xlsx(path: Path) -> list[list[str]]:
     """Cells of the first sheet, by ECMA-376: shared strings, inline strings, numbers and booleans as they are kept."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with archives.opened(path) as archive:
             names = archive.namelist()
             sheets = sorted((n for n in names if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", n)), key=_number)
             if not sheets:
@@ -62,14 +66,12 @@ def _xlsx(path: Path) -> list[list[str]]:
             texts = "xl/sharedStrings.xml"
             shared = [_joined(e) for e in _xml(archive, texts).iter(f"{_NAMESPACE}si")] if texts in names else []
             return [_cells(row, shared) for row in _xml(archive, sheets[0]).iter(f"{_NAMESPACE}row")]
-    except (zipfile.BadZipFile, OSError, ElementTree.ParseError, KeyError, IndexError) as error:
+    except (ValueError, OSError, ElementTree.ParseError, IndexError) as error:
         raise ValueError(f"it is no readable .xlsx: {error}") from None
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise ValueError(f"{name} has more than {MAX_BYTES} bytes")
-    data = archive.read(name)
+    data = archives.member(archive, name, MAX_BYTES)
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise ValueError(f"{name} declares entities, which tables have no use for")
     return ElementTree.fromstring(data)
@@ -79,6 +81,8 @@ def _cells(row: ElementTree.Element, shared: list[str]) -> list[str]:
     found: list[str] = []
     for cell in row.iter(f"{_NAMESPACE}c"):
         place = _column(cell.get("r", "")) if cell.get("r") else len(found)
+        if place >= MOST_COLUMNS:
+            raise ValueError(f"a cell has the reference {cell.get('r')!r}, beyond column {MOST_COLUMNS}")
         found += [""] * (place - len(found))
         value = cell.find(f"{_NAMESPACE}v")
         kind = cell.get("t", "n")
