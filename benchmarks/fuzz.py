@@ -209,9 +209,10 @@ def _child(reader: Reader, seed: int, count: int, first: int, work: Path) -> Ite
             _read_all(reader, seed, count, first, work, os.open(told, os.O_WRONLY | os.O_APPEND))
         finally:
             os._exit(0)
-    size, since, status, late = 0, time.monotonic(), None, False
+    began = since = time.monotonic()
+    size, status, late = 0, None, False
     while status is None and not late:
-        time.sleep(0.05)
+        time.sleep(0.02 if time.monotonic() - began < 1 else 0.5)
         ended, found = os.waitpid(child, os.WNOHANG)
         status = os.waitstatus_to_exitcode(found) if ended else None
         if told.stat().st_size > size:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fuzz_models
 import fuzz_questions
 import fuzz_scenes
 import numpy as np
@@ -25,9 +26,9 @@ def readers(work: Path) -> Iterator[Reader]:
     yield from pictures(work)
     yield from tracks()
     yield from weights(work)
-    for name, more in (("questions", fuzz_questions.readers), ("scenes", fuzz_scenes.readers)):
-        (work / name).mkdir()
-        yield from more(work / name)
+    for more in (fuzz_questions, fuzz_scenes, fuzz_models):
+        (work / more.__name__).mkdir()
+        yield from more.readers(work / more.__name__)
     yield from checkpoints(work)
 
 

@@ -20,7 +20,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     with work_folder(path) as aside:
         temporary = aside / Path(path).name
         temporary.touch()
-        yield temporary
+        with _disk_errors(path):
+            yield temporary
         os.replace(temporary, path)
 
 
@@ -42,11 +43,23 @@ def atomic_folder(target: str | os.PathLike, last: str | None = None, whole: boo
         with work_folder(path if beside(path) else path / path.name) as aside:
             partial = aside / (path.name or "root")
             partial.mkdir()
-            yield partial
+            with _disk_errors(path):
+                yield partial
             if whole and beside(path):
                 replace_folder(partial, path)
             else:
                 merge_folder(partial, path, last)
+
+
+@contextmanager
+def _disk_errors(path: str | os.PathLike) -> Iterator[None]:
+    """What safetensors says of a disk that is full or broken, as the OSError that everything else raises."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError" or "I/O error" not in str(error):
+            raise
+        raise OSError(f"can't write into {os.fspath(path)!r}: {str(error).partition('I/O error: ')[2]}") from None
 
 
 def write_atomic(path: Path, text: str) -> Path:

@@ -51,7 +51,7 @@ class concise(ContextDecorator):
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and len(str(error)) > 2 * MAX_SAID:
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError) and len(str(error)) > 2 * MAX_SAID:
             raise ValueError(_cut(str(error))) from None
 
 
