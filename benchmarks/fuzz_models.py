@@ -1,4 +1,4 @@
-"""Folders of whole models at tiny size, for `fuzz.py`: token models, world models, graphs and questions about video."""
+"""Folders of whole models at tiny size, for `fuzz.py`: token models, world models, graphs, questions about video."""
 
 import sys
 from collections.abc import Iterator

@@ -23,6 +23,8 @@ from wm_pipelines.text.scene_graph import SceneGraph
 
 Parser = Callable[[str], ParsedText]
 SAME = "same"  # the relation of two mentions of one entity
+MAX_TEXT = 4000
+"""Characters of a text, whose mentions are compared with one another; text encoders here read a tenth of that."""
 
 
 def text_graph(text: str, parser: Parser = parse) -> AttentionGraph:
@@ -87,6 +89,8 @@ def _read(text: str, parser: Parser) -> AttentionGraph:
     """Each sentence by itself, not tied to the others."""
     if not isinstance(text, str):
         raise ValueError(f"`text` must be a string, got {text!r}")
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"`text` has {len(text)} characters; a graph is read of up to {MAX_TEXT}")
     graph = AttentionGraph()
     for start, end in m.sentences(text):
         read = parser(text[start:end])

@@ -40,7 +40,7 @@ CONTENTS = {
     "digits": b'{"steps": ' + b"9" * 5000 + b"}",
     "list": b"[1, [2], null]",
     "text": b'"a"',
-    "wrong types": b'{"n_ctx": "4", "evaluation": [4], "method": 7, "files": [], "questions": 3, "op": {}, "a": {"b": null}}',
+    "wrong types": b'{"n_ctx": "4", "evaluation": [4], "method": 7, "files": [], "questions": 3, "a": {"b": null}}',
     "names twice": b'{"a": 1, "a": 2}',
     "CSV": b'a,"b\n"x""y\n\0',
     "columns": b"question\tprediction\tA\n\"\n",
@@ -146,8 +146,8 @@ def verbs():
 
     def below(group, path):
         for name in group.list_commands(None):
-            command = group.get_command(None, name)
-            yield from below(command, [*path, name]) if hasattr(command, "list_commands") else [" ".join([*path, name])]
+            command, here = group.get_command(None, name), [*path, name]
+            yield from below(command, here) if hasattr(command, "list_commands") else [" ".join(here)]
 
     return set(below(typer.main.get_command(cli.app), []))
 

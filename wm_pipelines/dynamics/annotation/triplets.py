@@ -55,7 +55,8 @@ def read_triplets(folder: str | Path, pictures: Any) -> CodedPairs:
     found = read_manifest(folder)
     own = fingerprint(pictures)
     if found["tokens"] != own:
-        raise ValueError(f"{folder} holds codes of tokeniser {found['tokens']:.99}, the model has {own}; annotate again")
+        told = f"{folder} holds codes of tokeniser {found['tokens']:.99}"
+        raise ValueError(f"{told}, the model has {own}; annotate again")
     path = Path(folder) / TRIPLETS
     with located(path):
         try:

@@ -22,7 +22,7 @@ from wm_pipelines.runtime.readers import located, read_jsonl
 FAILED = ("Failed to obtain answer via API.", "Failed to obtain answer")
 """What VLMEvalKit writes where a model gave no reply: not answered, which is not wrong."""
 
-_OPTION_LINE = re.compile(r"^\s*\(?([A-F])\s*[.):]\s*(.+?)\s*$", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^[^\S\n]*+\(?([A-F])\s*+[.):]\s*+(.*\S)[^\S\n]*$", re.MULTILINE)
 _END = re.compile(r"[.!?)\]}\"'”*$`]\s*$")
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from wm_pipelines.runtime import archives
-from wm_pipelines.runtime.readers import MAX_BYTES, located, read_text
+from wm_pipelines.runtime.readers import MAX_BYTES, decode_text, located, read_text
 
 SUFFIXES = (".tsv", ".csv", ".xlsx")
 
 MOST_COLUMNS = 16_384
 """Of a sheet, as the format has it."""
+
+MOST_XML, MOST_CELLS = 2**25, 2_000_000
+"""Bytes of a sheet of an .xlsx, of which an element of XML takes many times as many, and cells."""
 
 _NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
@@ -65,16 +68,22 @@ def _xlsx(path: Path) -> list[list[str]]:
                 raise ValueError("it has no sheet")
             texts = "xl/sharedStrings.xml"
             shared = [_joined(e) for e in _xml(archive, texts).iter(f"{_NAMESPACE}si")] if texts in names else []
-            return [_cells(row, shared) for row in _xml(archive, sheets[0]).iter(f"{_NAMESPACE}row")]
+            rows, cells = [], 0
+            for row in _xml(archive, sheets[0]).iter(f"{_NAMESPACE}row"):
+                rows.append(_cells(row, shared))
+                cells += len(rows[-1])  # a cell far to the right fills its row with empty ones
+                if cells > MOST_CELLS:
+                    raise ValueError(f"it has more than {MOST_CELLS} cells; save it as .csv")
+            return rows
     except (ValueError, OSError, ElementTree.ParseError, IndexError) as error:
         raise ValueError(f"it is no readable .xlsx: {error}") from None
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    data = archives.member(archive, name, MAX_BYTES)
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+    text = decode_text(archives.member(archive, name, MOST_XML))
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError(f"{name} declares entities, which tables have no use for")
-    return ElementTree.fromstring(data)
+    return ElementTree.fromstring(text)
 
 
 def _cells(row: ElementTree.Element, shared: list[str]) -> list[str]:
