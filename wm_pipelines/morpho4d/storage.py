@@ -77,7 +77,7 @@ def save(scene: Any, folder: str | os.PathLike) -> None:
     tensors |= {f"concepts.{i}": value for i, value in scene.concepts.items()}
     tensors |= {f"edits.{n}": layer.mask for n, layer in enumerate(scene.layers)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_folder(folder, last=CONFIG_NAME) as partial:
+    with atomic_folder(folder, last=CONFIG_NAME, listed=hub.recorded_files) as partial:
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
         text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomic(partial / CONFIG, text + "\n")

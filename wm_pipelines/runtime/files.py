@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,13 +26,20 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(target: str | os.PathLike, last: str | None = None, whole: bool = False) -> Iterator[Path]:
+def atomic_folder(
+    target: str | os.PathLike,
+    last: str | None = None,
+    whole: bool = False,
+    listed: Callable[[Path], Collection[str]] | None = None,
+) -> Iterator[Path]:
     """A new folder whose files come to `target` only if the block ends well, those that replace others by one rename
     (`runtime.swapping`); no other run may write there meanwhile.
 
     Args:
         last: name of the file that speaks about the others, which comes last where files come one by one.
         whole: what the folder held goes; by default other files there stay.
+        listed: names of files that were of the result that `target` holds, such as by its record; those that the new
+            one has not go with it.
 
     Raises:
         ValueError: `target` is a file, can't be written, or is held by another run.
@@ -48,7 +55,7 @@ def atomic_folder(target: str | os.PathLike, last: str | None = None, whole: boo
             if whole and beside(path):
                 replace_folder(partial, path)
             else:
-                merge_folder(partial, path, last)
+                merge_folder(partial, path, last, listed(path) if listed is not None and path.is_dir() else ())
 
 
 @contextmanager
