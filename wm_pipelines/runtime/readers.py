@@ -218,7 +218,7 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
 
     Raises:
         ValueError: no YAML, an alias (a few bytes of them stand for any number of values), a name twice in one
-            mapping, a number out of range, or more than `MAX_DEPTH` levels.
+            mapping or one that is no text, a number out of range, or more than `MAX_DEPTH` levels.
     """
     import yaml
 
@@ -231,7 +231,11 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             _check_once(keys)
-            return super().construct_mapping(node, deep)
+            found = super().construct_mapping(node, deep)
+            other = next((name for name in found if not isinstance(name, str)), "")
+            if other != "":
+                raise ValueError(f"the name {other!r:.200} is no text; write it in quotes")
+            return found
 
     try:
         data = yaml.load(text.removeprefix("\ufeff"), Strict)

@@ -83,8 +83,6 @@ def _check(given: Mapping[str, Any]) -> None:
     for name in (*_SIZES, "ch_mult", "attn_resolutions"):
         value = given.get(name, [])
         sizes = [value] if name in _SIZES else value
-        if not isinstance(sizes, list):
-            raise ValueError(f"{name} is {value!r:.200}; it must be a list of sizes")
         if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError(f"{name} is {value!r}; sizes are integers above 0")
     if given["ch_mult"][:1] != [1]:
