@@ -51,6 +51,9 @@ def bombs() -> list[Bomb]:
     def ati(path: Path) -> Any:
         return load_trajectory(path, "ati", num_frames=8, phrases=["a"], size=(0.1, 0.1), canvas=(100, 100))
 
+    def freetraj(path: Path) -> Any:
+        return load_trajectory(path, "freetraj", num_frames=8, phrases=["a"])
+
     def reply(path: Path) -> Any:
         return extract_answer(read_text(path), {"A": "left", "B": "right"})
 
@@ -76,6 +79,7 @@ def bombs() -> list[Bomb]:
         ("text of 30,000 words for a graph", _text("red cube " * 15_000), lambda path: text_graph(read_text(path))),
         ("table of 3,000 rows for a graph", _text("name,age\n" + "Ann,7\n" * 3000),
          lambda path: Table.from_csv(path).graph()),
+        ("FreeTraj line with 10**6 digits", _text("0, 0.1, 0.2, 0.1, " + "9" * 10**6 + "x"), freetraj),
         ("CSV with one value of 50 MB", _text('a\n"' + "x" * 50_000_000), lambda path: readers.read_csv(path, ["a"])),
     ]
 

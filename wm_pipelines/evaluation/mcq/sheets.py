@@ -5,6 +5,7 @@ import io
 import os
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -37,7 +38,7 @@ def read_sheet(path: str | os.PathLike) -> list[dict[str, str]]:
         if len(rows) < 2:
             raise ValueError("it holds no row")
         header = [cell.strip() for cell in rows[0]]
-        twice = [name for name in header if name and header.count(name) > 1]
+        twice = [name for name, times in Counter(header).items() if name and times > 1]
         if twice:
             raise ValueError(f"it has the column {twice[0]!r} twice")
         long = next((i for i, row in enumerate(rows) if len(row) > len(header)), None)
