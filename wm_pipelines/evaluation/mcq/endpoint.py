@@ -158,7 +158,7 @@ class _Token(BaseModel):
 
 
 class _Place(BaseModel):
-    top_logprobs: list[_Token] = Field(min_length=1)
+    top_logprobs: list[_Token]
 
 
 class _Logprobs(BaseModel):
