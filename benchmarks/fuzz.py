@@ -53,6 +53,7 @@ class Reader:
         name: of the row. read: takes the path of a file, or of the folder that it lies in if `folder` is given.
         seeds: whole files. suffix: of the file's name.
         folder: a whole folder; then `seeds` are made of its small files, and one of them is changed in place.
+        share: of the inputs asked for; less for folders of whole models, which take a hundred times as long.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Reader:
     seeds: tuple[bytes, ...] = ()
     suffix: str = ""
     folder: Path | None = None
+    share: float = 1.0
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
@@ -314,7 +316,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=10_000, help="for each reader")
+    parser.add_argument("--inputs", type=int, default=10_000, help="for each reader, less for those with a `share`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="readers whose names hold this; several with commas")
     parser.add_argument("--show", action="store_true", help="the sites of the faults, with the first input of each")
@@ -331,7 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
             work.mkdir()
             if set(whole := whole_files(reader, work)) != {"read"}:
                 print(f"    {reader.name}: its whole files are not read: {whole}", flush=True)
-            rows.append(attack(reader, args.seed, args.inputs, work))
+            rows.append(attack(reader, args.seed, max(1, round(args.inputs * reader.share)), work))
             records.append(args.out, rows[-1] | records.environment())
             print(table(rows[-1:]).splitlines()[-1], flush=True)
             if args.show:

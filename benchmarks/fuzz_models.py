@@ -9,6 +9,7 @@ from typing import Any
 
 from fuzz import Reader
 
+SHARE = 0.03
 TESTS = Path(__file__).parents[1] / "tests" / "wm_pipelines"
 
 
@@ -24,11 +25,12 @@ def readers(work: Path) -> Iterator[Reader]:
         for kind in (DynamicsModelPipeline, WorldModelPipeline):
             folder = work / f"{kind.__name__}-{family}"
             kind(**token_models.make_parts(family)).save_pretrained(folder)
-            yield Reader(f"{kind.__name__}, {family}", kind.from_pretrained, folder=folder)
+            yield Reader(f"{kind.__name__}, {family}", kind.from_pretrained, folder=folder, share=SHARE)
     _vilt().save_pretrained(work / "graph")
-    yield Reader("GraphTransformerPipeline", GraphTransformerPipeline.from_pretrained, folder=work / "graph")
+    yield Reader("GraphTransformerPipeline", GraphTransformerPipeline.from_pretrained, folder=work / "graph", share=SHARE)
     _quiz(work / "quiz")
-    yield Reader("vision-language model", lambda path: load_vision_language(path, device="cpu"), folder=work / "quiz")
+    yield Reader("vision-language model", lambda path: load_vision_language(path, device="cpu"),
+                 folder=work / "quiz", share=SHARE)  # fmt: skip
 
 
 def _vilt() -> Any:

@@ -296,7 +296,7 @@ def runs(work: Path) -> list[Reader]:
 
     return [
         Reader("state", state.read_state, folder=saved),
-        Reader("run to seal", lambda path: seal_run(path, path.parent / "sealed"), folder=run),
+        Reader("run to seal", lambda path: seal_run(path, path.parent / "sealed"), folder=run, share=0.1),
         Reader("benchmark rows", lambda path: _evaluations([path]), (_json({"evaluation": [score]}),), ".jsonl"),
         Reader("settings of a run", lambda path: open_folder(path, settings), folder=opened),
         Reader("rows of edits", evaluate._done, ((_json(done) + b"\n") * 2,), ".jsonl"),

@@ -216,14 +216,14 @@ def checkpoints(work: Path) -> list[Reader]:
         return AutoWMPipeline.from_pretrained(path, verify=False)
 
     return [
-        Reader("cpl folder", auto, folder=folder("cpl")),
-        Reader("kadaptation folder", auto, folder=folder("kadaptation")),
-        Reader("comclip folder", auto, folder=folder("comclip")),
-        Reader("judge", DioramaJudge.from_pretrained, folder=folder("diorama-judge")),
+        Reader("cpl folder", auto, folder=folder("cpl"), share=0.03),
+        Reader("kadaptation folder", auto, folder=folder("kadaptation"), share=0.03),
+        Reader("comclip folder", auto, folder=folder("comclip"), share=0.03),
+        Reader("judge", DioramaJudge.from_pretrained, folder=folder("diorama-judge"), share=0.3),
         Reader("prompt learner", CPLPromptLearner.from_pretrained, folder=folder("cpl")),
         Reader("head", KAdaptationHead.from_pretrained, folder=folder("kadaptation")),
-        Reader("validate", validate, folder=folder("cpl")),
-        Reader("card", render_card, folder=folder("cpl")),
+        Reader("validate", validate, folder=folder("cpl"), share=0.1),
+        Reader("card", render_card, folder=folder("cpl"), share=0.1),
     ]
 
 
