@@ -27,7 +27,8 @@ def readers(work: Path) -> Iterator[Reader]:
             kind(**token_models.make_parts(family)).save_pretrained(folder)
             yield Reader(f"{kind.__name__}, {family}", kind.from_pretrained, folder=folder, share=SHARE)
     _vilt().save_pretrained(work / "graph")
-    yield Reader("GraphTransformerPipeline", GraphTransformerPipeline.from_pretrained, folder=work / "graph", share=SHARE)
+    load = GraphTransformerPipeline.from_pretrained
+    yield Reader("GraphTransformerPipeline", load, folder=work / "graph", share=SHARE)
     _quiz(work / "quiz")
     yield Reader("vision-language model", lambda path: load_vision_language(path, device="cpu"),
                  folder=work / "quiz", share=SHARE)  # fmt: skip
