@@ -155,8 +155,9 @@ def _done(path: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         with located(path, number):
+            rows = parse_json(decode_text(line))
             try:
-                rows = [row.model_dump() for row in _ROWS.validate_python(parse_json(decode_text(line)))]
+                _ROWS.validate_python(rows)
             except ValidationError as error:
                 raise ValueError(f"they are no rows of an item: {explain(error)}") from None
             found[rows[0]["item"]] = rows

@@ -264,3 +264,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(refused, tmp_path, way):
         signal.signal(signal.SIGXFSZ, handler)
     left = [str(path) for path in tmp_path.rglob("*") if path.name != "good.png"]
     assert not left
+
+
+def test_an_interrupt_is_one_line(refused, monkeypatch, tmp_path):
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wm_pipelines.hub.publishing.validate", interrupted)
+    assert refused(["validate", tmp_path]).count("\n") <= 2
