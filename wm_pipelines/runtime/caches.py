@@ -26,10 +26,11 @@ def read_cache(
         with open_tensors(path) as file:
             found = (file.metadata() or {}).get("identity")
             tensors = {name: file.get_tensor(name) for name in names} if found == identity else None
+        came = f"{found!r:.200}, asked for {identity!r:.200}"
     except ValueError as error:
         raise ValueError(f"{option} {path} is no file of {what} ({error}); delete it or name another") from None
     if tensors is None:
-        raise ValueError(f"{option} {path} holds other {what}; delete it or name another file")
+        raise ValueError(f"{option} {path} holds other {what}, {came}; delete it or name another file")
     return tensors
 
 
