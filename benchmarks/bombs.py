@@ -32,11 +32,16 @@ def bombs() -> list[Bomb]:
     from transformers import CLIPTextModel
 
     from wm_pipelines.adapters.kronecker import load_adapter
+    from wm_pipelines.evaluation.mcq.extract import extract_answer
+    from wm_pipelines.evaluation.mcq.sheets import read_sheet
+    from wm_pipelines.graph_transformer.parsing import text_graph
+    from wm_pipelines.graph_transformer.tables import Table
     from wm_pipelines.hub.stock import load_model
     from wm_pipelines.media.pictures import load_image
     from wm_pipelines.media.video import iter_video, read_video
     from wm_pipelines.mojito.trajectories import load_trajectory
     from wm_pipelines.runtime import readers
+    from wm_pipelines.runtime.readers import read_text
     from wm_pipelines.runtime.tensors import read_tensors
     from wm_pipelines.training.recipe import load_recipe
 
@@ -45,6 +50,12 @@ def bombs() -> list[Bomb]:
 
     def ati(path: Path) -> Any:
         return load_trajectory(path, "ati", num_frames=8, phrases=["a"], size=(0.1, 0.1), canvas=(100, 100))
+
+    def freetraj(path: Path) -> Any:
+        return load_trajectory(path, "freetraj", num_frames=8, phrases=["a"])
+
+    def reply(path: Path) -> Any:
+        return extract_answer(read_text(path), {"A": "left", "B": "right"})
 
     config = EMBEDDED_ROOT / "diorama-sd" / "text_encoder"
     return [
@@ -62,6 +73,13 @@ def bombs() -> list[Bomb]:
         ("JSON of 10**6 levels", _text("[" * 10**6 + "]" * 10**6), readers.read_json),
         ("JSON with a number of 10**6 digits", _text("9" * 10**6), readers.read_json),
         ("YAML of ten billion laughs", _text(_laughs()), load_recipe),
+        (".xlsx of 20,000 cells far to the right", _wide, read_sheet),
+        (".xlsx of 3,000,000 empty cells", _empty, read_sheet),
+        ("reply of 30,000 blanks", _text("the answer is" + " " * 30_000 + "!"), reply),
+        ("text of 30,000 words for a graph", _text("red cube " * 15_000), lambda path: text_graph(read_text(path))),
+        ("table of 3,000 rows for a graph", _text("name,age\n" + "Ann,7\n" * 3000),
+         lambda path: Table.from_csv(path).graph()),
+        ("FreeTraj line with 10**6 digits", _text("0, 0.1, 0.2, 0.1, " + "9" * 10**6 + "x"), freetraj),
         ("CSV with one value of 50 MB", _text('a\n"' + "x" * 50_000_000), lambda path: readers.read_csv(path, ["a"])),
     ]
 
@@ -194,6 +212,24 @@ def _text(content: str) -> Callable[[Path], Path]:
         return path
 
     return make
+
+
+def _wide(work: Path) -> Path:
+    return _sheet(work, "".join(f'<row><c r="XFD{n}"><v>1</v></c></row>' for n in range(1, 20_001)))
+
+
+def _empty(work: Path) -> Path:
+    return _sheet(work, f"<row>{'<c/>' * 3000}</row>" * 1000)
+
+
+def _sheet(work: Path, rows: str) -> Path:
+    import zipfile
+
+    path = work / "bomb.xlsx"
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", f'<worksheet xmlns="{space}">{rows}</worksheet>')
+    return path
 
 
 def _laughs() -> str:

@@ -12,10 +12,10 @@ import argparse
 import json
 import os
 import resource
-import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fuzz_inside
 import numpy as np
 import records
 
@@ -52,6 +53,7 @@ class Reader:
         name: of the row. read: takes the path of a file, or of the folder that it lies in if `folder` is given.
         seeds: whole files. suffix: of the file's name.
         folder: a whole folder; then `seeds` are made of its small files, and one of them is changed in place.
+        share: of the inputs asked for; less for folders of whole models, which take a hundred times as long.
     """
 
     name: str
@@ -59,12 +61,14 @@ class Reader:
     seeds: tuple[bytes, ...] = ()
     suffix: str = ""
     folder: Path | None = None
+    share: float = 1.0
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """The file changed in one to four ways."""
+    """The file changed in one to four ways; half of them keep its form."""
+    ways = FITTING if rng.random() < 0.5 else WAYS
     for _ in range(int(rng.integers(1, 5))):
-        way = WAYS[int(rng.integers(len(WAYS)))]
+        way = ways[int(rng.integers(len(ways)))]
         data = way(data, rng)[: 2**21]
     return data
 
@@ -109,25 +113,33 @@ def _number(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _value(data: bytes, rng: np.random.Generator) -> bytes:
-    """A value of another kind somewhere in a JSON text (also in a safetensors header)."""
-    start = 8 if data[8:9] == b"{" else 0
-    end = 8 + int.from_bytes(data[:8], "little") if start else len(data)
+    """A value of another kind somewhere in a JSON text, on one of its lines, or in the YAML that it is."""
+    start, end = fuzz_inside.json_part(data, rng)
+    text, dump = data[start:end], json.dumps
     try:
-        tree = json.loads(data[start:end])
+        tree = json.loads(text)
     except (ValueError, RecursionError):
-        return _insert(data, rng)
+        tree, dump = fuzz_inside.yaml_tree(text), fuzz_inside.yaml_text
+        if tree is None:
+            return _insert(data, rng)
     places = list(_places(tree))
     new = WEIRD[int(rng.integers(len(WEIRD)))]
     if places:
         holder, key = places[int(rng.integers(len(places)))]
-        if rng.random() < 0.2 and isinstance(holder, dict):
+        chance = rng.random()
+        if chance < 0.2 and isinstance(holder, dict):
             holder.pop(key)
-        elif rng.random() < 0.2 and isinstance(holder, dict):
+        elif chance < 0.35 and isinstance(holder, dict):
             holder[str(new)[:50]] = holder.pop(key)
+        elif chance < 0.45:
+            other, name = places[int(rng.integers(len(places)))]
+            new = json.loads(json.dumps(other.get(name) if isinstance(other, dict) else other[name % len(other)]))
+            holder[key] = new
+        elif chance < 0.55 and isinstance(holder, list):
+            holder[:] = holder[:key] + [holder[key]] * int(rng.integers(3)) + holder[key + 1 :]
         else:
             holder[key] = new
-    text = json.dumps(tree if places else new).encode()
-    return (len(text).to_bytes(8, "little") if start else b"") + text + data[end:]
+    return data[:start] + dump(tree if places else new).encode() + data[end:]
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -140,7 +152,15 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
                 left.append(value)
 
 
-WAYS = (_flip, _cut, _drop, _repeat, _insert, _number, _value, _value)
+def _within(data: bytes, rng: np.random.Generator) -> bytes:
+    """What a container holds (gzip, ZIP, PNG, GLB, safetensors), changed and packed again with sums that fit."""
+    return fuzz_inside.changed(data, lambda part: ANY[int(rng.integers(len(ANY)))](part, rng), rng)
+
+
+ANY = (_flip, _cut, _drop, _repeat, _insert, _number)
+WAYS = (*ANY, _value, _within)
+FITTING = (_value, _value, _value, _within)
+"""Ways that leave the form of a file as it was, so that its meaning is attacked."""
 
 
 def inputs(reader: Reader, seed: int, count: int, first: int = 0) -> Iterator[tuple[int, str, bytes]]:
@@ -179,31 +199,34 @@ def whole_files(reader: Reader, work: Path) -> list[str]:
 
 
 def _child(reader: Reader, seed: int, count: int, first: int, work: Path) -> Iterator[tuple[int, str]]:
-    """What a child says about each input, until it has read all or died of one."""
-    receive, send = os.pipe()
+    """What a child says about each input, until it has read all or died of one.
+
+    It says so in a file, so that no two processes wake one another for each input.
+    """
+    told = work / "told"
+    told.write_bytes(b"")
     child = os.fork()
     if not child:
-        os.close(receive)
         try:
-            _read_all(reader, seed, count, first, work, send)
+            _read_all(reader, seed, count, first, work, os.open(told, os.O_WRONLY | os.O_APPEND))
         finally:
             os._exit(0)
-    os.close(send)
-    said, answered = b"", first
-    while True:
-        ready, _, _ = select.select([receive], [], [], 6 * SECONDS)
-        piece = os.read(receive, 65536) if ready else b""
-        *lines, said = (said + piece).split(b"\n")
-        for line in lines:
-            yield answered, line.decode()
-            answered += 1
-        if not piece:
-            break
-    os.close(receive)
-    os.kill(child, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if answered < count:
-        yield answered, "time: killed" if not ready or status == -signal.SIGXCPU else f"crash: status {status}"
+    began = since = time.monotonic()
+    size, status, late = 0, None, False
+    while status is None and not late:
+        time.sleep(0.02 if time.monotonic() - began < 1 else 0.5)
+        ended, found = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(found) if ended else None
+        if told.stat().st_size > size:
+            size, since = told.stat().st_size, time.monotonic()
+        late = time.monotonic() - since > 6 * SECONDS
+    if late:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    answers = told.read_text().splitlines()
+    yield from enumerate(answers, first)
+    if first + len(answers) < count:
+        yield first + len(answers), "time: killed" if late or status == -signal.SIGXCPU else f"crash: status {status}"
 
 
 def _read_all(reader: Reader, seed: int, count: int, first: int, work: Path, send: int) -> None:
@@ -293,7 +316,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=10_000, help="for each reader")
+    parser.add_argument("--inputs", type=int, default=10_000, help="for each reader, less for those with a `share`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="readers whose names hold this; several with commas")
     parser.add_argument("--show", action="store_true", help="the sites of the faults, with the first input of each")
@@ -310,7 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
             work.mkdir()
             if set(whole := whole_files(reader, work)) != {"read"}:
                 print(f"    {reader.name}: its whole files are not read: {whole}", flush=True)
-            rows.append(attack(reader, args.seed, args.inputs, work))
+            rows.append(attack(reader, args.seed, max(1, round(args.inputs * reader.share)), work))
             records.append(args.out, rows[-1] | records.environment())
             print(table(rows[-1:]).splitlines()[-1], flush=True)
             if args.show:

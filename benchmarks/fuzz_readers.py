@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fuzz_models
+import fuzz_questions
+import fuzz_scenes
 import numpy as np
 import torch
 from fuzz import Reader
@@ -23,6 +26,9 @@ def readers(work: Path) -> Iterator[Reader]:
     yield from pictures(work)
     yield from tracks()
     yield from weights(work)
+    for more in (fuzz_questions, fuzz_scenes, fuzz_models):
+        (work / more.__name__).mkdir()
+        yield from more.readers(work / more.__name__)
     yield from checkpoints(work)
 
 
@@ -210,14 +216,14 @@ def checkpoints(work: Path) -> list[Reader]:
         return AutoWMPipeline.from_pretrained(path, verify=False)
 
     return [
-        Reader("cpl folder", auto, folder=folder("cpl")),
-        Reader("kadaptation folder", auto, folder=folder("kadaptation")),
-        Reader("comclip folder", auto, folder=folder("comclip")),
-        Reader("judge", DioramaJudge.from_pretrained, folder=folder("diorama-judge")),
+        Reader("cpl folder", auto, folder=folder("cpl"), share=0.03),
+        Reader("kadaptation folder", auto, folder=folder("kadaptation"), share=0.03),
+        Reader("comclip folder", auto, folder=folder("comclip"), share=0.03),
+        Reader("judge", DioramaJudge.from_pretrained, folder=folder("diorama-judge"), share=0.3),
         Reader("prompt learner", CPLPromptLearner.from_pretrained, folder=folder("cpl")),
         Reader("head", KAdaptationHead.from_pretrained, folder=folder("kadaptation")),
-        Reader("validate", validate, folder=folder("cpl")),
-        Reader("card", render_card, folder=folder("cpl")),
+        Reader("validate", validate, folder=folder("cpl"), share=0.1),
+        Reader("card", render_card, folder=folder("cpl"), share=0.1),
     ]
 
 

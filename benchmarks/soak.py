@@ -12,10 +12,11 @@ left at the end, and `wm` leaves nothing behind. Status 1 if it does not hold.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 import records
 from PIL import Image
+
+from wm_pipelines.runtime.random import keyed
 
 ROOT = Path(__file__).parents[1]
 NODES = ROOT / "tests" / "nodes"
@@ -81,16 +84,18 @@ def soak(minutes: float, out: Path) -> list[dict[str, Any]]:
                     continue
                 interrupted = turn % 3 == 2
                 if interrupted:
-                    time.sleep(2)
+                    time.sleep(float(keyed("soak", turn).uniform(0.05, 3)))
                     server.request("/interrupt", {})
                 status = server.result(run, 1200)["status"]
-                said = [kind for kind, _ in status["messages"]][-1]
+                said, about = status["messages"][-1]
                 server.request("/free", {"unload_models": True, "free_memory": True})
                 time.sleep(1)
                 row = {"kind": "run", "example": name, "turn": turn, "interrupted": interrupted, "said": said}
+                row |= {"error": about["exception_message"][:300]} if said == "execution_error" else {}
                 rows.append(row | {"minutes": (time.monotonic() - began) / 60} | state(server.server.pid))
                 records.append(out, rows[-1])
                 print(f"{rows[-1]['minutes']:.1f} min {name} {said} {rows[-1]['resident'] / 1e6:.0f} MB", flush=True)
+                print(*([rows[-1]["error"]] if "error" in rows[-1] else ()), end="", flush=True)
                 turn += 1
         finally:
             server.close()
@@ -118,22 +123,46 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def commands(times: int) -> dict[str, Any]:
-    """`wm` commands one after another on one folder; what is hidden or besides the results afterwards."""
+    """`wm` commands one after another on one folder, each in a process forked from this one, where all is imported;
+    what is hidden or besides the results afterwards."""
+    from wm_pipelines import cli
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         statuses = []
         for n in range(times):
             given = COMMANDS[n % len(COMMANDS)]
             out = ["--out", str(work / "out"), "--seed", str(n)] if given[0] == "diorama" else []
-            done = subprocess.run(
-                [sys.executable, "-m", "wm_pipelines.cli", *given, *out], cwd=work, capture_output=True, text=True
-            )
-            statuses.append(done.returncode)
-            if "Traceback" in done.stderr:
-                raise RuntimeError(done.stderr)
+            said = work / "said"
+            child = os.fork()
+            if not child:
+                _command(cli.main, ["wm", *given, *out], work, said)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            if "Traceback" in said.read_text():
+                raise RuntimeError(said.read_text())
+            said.unlink()
         left = [str(p.relative_to(work)) for p in work.rglob("*") if p.name.startswith(".") or p.parent == work]
     left = [name for name in left if name != "out"]
     return {"kind": "commands", "times": times, "left": left, "statuses": sorted(set(statuses)), "holds": not left}
+
+
+def _command(main: Callable[[], None], arguments: list[str], work: Path, said: Path) -> None:
+    """Run a command in this process, a child, and end it."""
+    status = 1
+    try:
+        for stream in (1, 2):
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        os.chdir(work)
+        sys.argv = arguments
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -148,8 +177,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         some = [row for row in rows if row["interrupted"] == interrupted]
         axes.scatter([r["minutes"] for r in some], [r["resident"] / 1e6 for r in some], s=18, facecolors=face,
                      edgecolors="tab:blue", label="interrupted" if interrupted else "to the end")  # fmt: skip
-    axes.set(xlabel="minutes", ylabel="resident memory, MB", ylim=(0, None))
-    axes.legend()
+    axes.set(xlabel="minutes", ylabel="resident memory, MB", ylim=(0, 1.1 * max(r["resident"] for r in rows) / 1e6))
+    axes.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

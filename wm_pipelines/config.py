@@ -141,7 +141,9 @@ class WMConfig(Record):
         for name in value:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or re.match(r"^[A-Za-z]:", name):
-                raise ValueError(f"files must be relative paths inside the folder, got {name!r}")
+                raise ValueError(f"files must be relative paths inside the folder, got {name!r:.200}")
+            if len(name) > 1024:
+                raise ValueError(f"files must have names of at most 1024 characters, got {name[:80]!r} ...")
         return value
 
     @classmethod

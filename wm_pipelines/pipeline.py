@@ -156,7 +156,7 @@ class WMPipeline(DiffusionPipeline):
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("safe_serialization=False is not supported: pickled weights are never written")
         config = self.wm_config
-        with atomic_folder(save_directory, last=CONFIG_NAME) as partial:
+        with atomic_folder(save_directory, last=CONFIG_NAME, listed=hub.recorded_files) as partial:
             self.save_components(partial, **kwargs)
             if config is not None:
                 hub.seal(partial, config.model_copy(update={"pipeline": type(self).__name__}))

@@ -53,6 +53,29 @@ def check_values(kind: type, values: Mapping[str, Any]) -> None:
             raise ValueError(f"`{name}` of {kind.__name__}: {said}") from None
 
 
+def record_of(kind: type, values: Any, **made: Any) -> Any:
+    """A dataclass of the values of a JSON object, strictly.
+
+    Args:
+        made: fields that are made of their values already; `values` need not have them.
+
+    Raises:
+        ValueError: no object, an unknown or missing field, or a value of another type; names class and field.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"a {kind.__name__} is {values!r:.200}; it must be an object")
+    known = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    unknown = sorted(set(values) - set(known))
+    needed = (f.name for f in known.values() if f.default is f.default_factory is dataclasses.MISSING)
+    lacking = [name for name in needed if name not in values and name not in made]
+    if unknown or lacking:
+        what = f"has the unknown field {unknown[0]!r:.200}" if unknown else f"lacks the field {lacking[0]!r}"
+        raise ValueError(f"a {kind.__name__} {what}; it has {', '.join(known)}")
+    plain = {name: value for name, value in values.items() if name not in made}
+    check_values(kind, plain)
+    return kind(**plain, **made)
+
+
 @functools.cache
 def _adapters(kind: type) -> dict[str, TypeAdapter]:
     """What checks each argument of `kind.__init__`."""

@@ -50,7 +50,10 @@ def test_a_short_run_finds_no_fault(fuzz, script, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     families = [*readers.texts(), *readers.tables(work), *readers.tracks(), *readers.weights(work)]
-    assert len(families) > 25
+    for more in (readers.fuzz_questions, readers.fuzz_scenes):
+        (work / more.__name__).mkdir()
+        families += more.readers(work / more.__name__)
+    assert len(families) > 75
     for number, reader in enumerate(families):
         folder = tmp_path / f"r{number}"
         folder.mkdir()

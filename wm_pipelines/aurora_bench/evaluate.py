@@ -5,9 +5,10 @@ import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wm_pipelines.aurora_bench.editors import load_editor
 from wm_pipelines.aurora_bench.embeddings import load_embedders
@@ -17,9 +18,20 @@ from wm_pipelines.aurora_bench.pipeline import AuroraBenchPipeline, check_items
 from wm_pipelines.aurora_bench.summary import compare, summarise
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image, to_tensor
+from wm_pipelines.record import explain
 from wm_pipelines.runtime.files import create, write_atomic
-from wm_pipelines.runtime.readers import parse_json, read_json
+from wm_pipelines.runtime.readers import decode_text, located, parse_json, read_json
 
+
+class _Row(BaseModel):
+    """Of a row, what tells it from others."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    item: str
+    step: int
+
+
+_ROWS = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 SETTINGS, ROWS, REPORT = "settings.json", "rows.jsonl", "report.json"
 SHOWN = 4  # worst and best items of a model on the page
 GAP = 4  # pixels between the pictures of a strip
@@ -94,6 +106,8 @@ def _open(out: Path, settings: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not create(out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode()):
         found = read_json(out / SETTINGS)
+        if not isinstance(found, dict):
+            raise ValueError(f"{out / SETTINGS} holds {type(found).__name__}; it must be an object")
         changed = sorted(key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key))
         if changed:
             raise ValueError(f"{out} holds another evaluation ({', '.join(changed)} differ); start a new folder")
@@ -138,8 +152,16 @@ def _done(path: Path) -> dict[str, list[dict[str, Any]]]:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         os.truncate(path, len(whole))
-    found = [parse_json(line) for line in whole.decode("utf-8").splitlines()]
-    return {rows[0]["item"]: rows for rows in found}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        with located(path, number):
+            rows = parse_json(decode_text(line))
+            try:
+                _ROWS.validate_python(rows)
+            except ValidationError as error:
+                raise ValueError(f"they are no rows of an item: {explain(error)}") from None
+            found[rows[0]["item"]] = rows
+    return found
 
 
 def _calibration(judge: EditJudge | None, items: Sequence[EditItem], out: Path) -> dict[str, Any] | None:

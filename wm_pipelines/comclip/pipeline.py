@@ -190,7 +190,7 @@ class ComCLIPPipeline(WMPipeline):
             method_config=settings,
             paper="arXiv:2211.13854",
         )
-        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+        with atomic_folder(folder, last=CONFIG_NAME, listed=hub.recorded_files) as partial:
             hub.seal(partial, record)
 
     def activation_bytes(self, pictures: int, training: bool = False) -> int:

@@ -159,7 +159,7 @@ class CPLPipeline(WMPipeline):
         Args:
             dtype: of the file; that of the weights when None.
         """
-        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+        with atomic_folder(folder, last=CONFIG_NAME, listed=hub.recorded_files) as partial:
             copy = CPLPromptLearner.from_config(self.prompt_learner.config)
             copy.load_state_dict(self.prompt_learner.state_dict())
             wanted = dtype or self.prompt_learner.dtype

@@ -27,7 +27,7 @@ from wm_pipelines.diorama.scene import (
     project,
     rough_boxes,
 )
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 
 MOVES = (0.5, 1.0, 1.5)  # metres
 ANGLES = (15.0, 30.0)  # degrees; no turn of a cube by one of them looks like a turn by another
@@ -124,6 +124,7 @@ class Action:
         return json.dumps({"diorama": SCHEMA_VERSION, **said}, allow_nan=False)
 
     @classmethod
+    @concise()
     def from_json(cls, text: str) -> "Action":
         data = parse_json(text)
         if not isinstance(data, dict):

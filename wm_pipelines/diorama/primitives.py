@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from wm_pipelines.record import record_of
+
 DIRECTIONS = ("left", "right", "towards", "away", "up", "down")
 TURNS = ("clockwise", "counterclockwise")
 # what `direction` may be, for each kind; `orbit` serves objects (about an object) and the camera (about its target)
@@ -120,9 +122,5 @@ def sampled_motion(times, positions, quaternions) -> Motion:
 
 
 def motion_from_dict(data: dict) -> Motion:
-    """The inverse of `dataclasses.asdict`; an unknown field is a ValueError."""
-    known = Motion.__dataclass_fields__
-    for name in data:
-        if name not in known:
-            raise ValueError(f"unknown field {name!r} in Motion; known: {', '.join(known)}")
-    return Motion(**data)
+    """The inverse of `dataclasses.asdict`; an unknown field, or a value of another type, is a ValueError."""
+    return record_of(Motion, data)

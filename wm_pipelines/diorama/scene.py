@@ -16,7 +16,7 @@ from wm_pipelines.diorama.primitives import motion_from_dict
 from wm_pipelines.diorama.rotations import UPRIGHT, leaning, rows
 from wm_pipelines.record import check_values
 from wm_pipelines.runtime.random import keyed
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 # sRGB; every pair is at least 25 apart in CIELAB (a test holds this)
@@ -217,6 +217,7 @@ class Scene:
         return json.dumps({"diorama": SCHEMA_VERSION, **plain}, allow_nan=False)
 
     @classmethod
+    @concise()
     def from_json(cls, text: str) -> "Scene":
         data = parse_json(text)
         if not isinstance(data, dict):

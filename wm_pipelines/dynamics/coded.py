@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wm_pipelines.dynamics.data import Pair
 from wm_pipelines.dynamics.pictures import fit
+from wm_pipelines.record import record_of
+from wm_pipelines.runtime.caches import cached_text, read_cache
 from wm_pipelines.runtime.files import atomic
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import located, parse_json
+from wm_pipelines.runtime.tensors import open_tensors
 
 BATCH = 32
 WORDS = ("actions", "kinds", "captions", "names")
@@ -129,23 +131,29 @@ def _save(coded: CodedPairs, path: Path, made_of: dict[str, str]) -> None:
 
 
 def _load(path: Path, identity: str, recognizer: str) -> CodedPairs:
-    try:
-        opened = safe_open(str(path), "pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"`cache` {path} is no file of codes ({error}); delete it or name another") from error
-    with opened as file:
-        metadata = file.metadata() or {}
-        found = metadata.get("identity")
-        if found != identity:
-            raise ValueError(f"`cache` {path} holds {found}, asked for {identity}; delete it or name another file")
-        if recognizer not in ("", metadata.get("recognizer")):
-            raise ValueError(
-                f"`cache` {path} holds distances of {metadata.get('recognizer') or 'codes that differ'}, asked for "
-                f"{recognizer}; delete it or name another file"
-            )
-        words = parse_json(file.get_tensor("words").numpy().tobytes().decode())
-        tensors = {name: file.get_tensor(name) for name in ("source", "target", "distances")}
-    actions = tuple(tuple(some) for some in words.pop("actions"))
-    rest = {name: tuple(values) for name, values in words.items()}
+    names = ("source", "target", "distances")
+    tensors = read_cache(path, identity, "codes", (*names, "words"))
+    with open_tensors(path) as file:
+        held = (file.metadata() or {}).get("recognizer", "")
+    if recognizer not in ("", held):
+        raise ValueError(
+            f"`cache` {path} holds distances of {held or 'codes that differ':.200}, asked for {recognizer}; delete it "
+            "or name another file"
+        )
+    sizes = {tuple(tensors[name].shape) for name in names}
+    with located(f"`cache` {path}"):
+        words = record_of(_Words, parse_json(cached_text(tensors["words"])))
+        count = {len(getattr(words, name)) for name in WORDS} | {size[0] for size in sizes if size}
+        if len(sizes) != 1 or len(sizes.pop()) != 3 or len(count) != 1:
+            raise ValueError("its codes and words are not of equally many pairs; delete it or name another")
     source, target = tensors["source"].long(), tensors["target"].long()
-    return CodedPairs(source, target, tensors["distances"], actions, **rest)
+    told = {name: tuple(getattr(words, name)) for name in WORDS if name != "actions"}
+    return CodedPairs(source, target, tensors["distances"], tuple(map(tuple, words.actions)), **told)
+
+
+@dataclass(frozen=True)
+class _Words:
+    actions: list[list[str]]
+    kinds: list[str]
+    captions: list[str]
+    names: list[str]

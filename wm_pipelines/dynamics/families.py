@@ -38,7 +38,7 @@ def default_layout(name: str) -> Layout:
     folder = files(__package__) / "templates"
     known = sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
     if name not in known:
-        raise ValueError(f"`layout` {name!r} is none of {', '.join(known)}")
+        raise ValueError(f"`layout` {name!r:.200} is none of {', '.join(known)}")
     return Layout.model_validate(parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 
 MODALITIES = ("text", "image")
 KINDS = ("entity", "attribute", "relation", "cell", "header")
@@ -166,6 +166,7 @@ class AttentionGraph:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
+    @concise()
     def from_dict(cls, data: Mapping[str, Any]) -> "AttentionGraph":
         """A graph from the values of its JSON.
 
@@ -186,6 +187,7 @@ class AttentionGraph:
         return cls(tuple(nodes), tuple(data.get("edges", [])), data.get("directed", False))
 
     @classmethod
+    @concise()
     def from_json(cls, text: str) -> "AttentionGraph":
         """A graph from its JSON.
 

@@ -155,7 +155,7 @@ def _split(text: str) -> list[str]:
 
 def _occurrences(words: Sequence[Word], wanted: Sequence[str]) -> list[int]:
     starts = range(len(words) - len(wanted) + 1)
-    return [i for i in starts if all(same_noun(words[i + k].text, word) for k, word in enumerate(wanted))]
+    return [i for i in starts if wanted and all(same_noun(words[i + k].text, word) for k, word in enumerate(wanted))]
 
 
 def _reach(words: Sequence[Word], first: int, attributes: set[str], taken: set[int]) -> tuple[int, list[str]]:

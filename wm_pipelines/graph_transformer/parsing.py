@@ -13,7 +13,7 @@ from typing import Any
 from wm_pipelines.graph_transformer import mentions as m
 from wm_pipelines.graph_transformer.graph import KINDS, AttentionGraph, GraphNode
 from wm_pipelines.graph_transformer.tables import Table, read_rows
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 from wm_pipelines.text import parser as layouts
 from wm_pipelines.text.english import words as w
 from wm_pipelines.text.factual import read_facts
@@ -23,6 +23,8 @@ from wm_pipelines.text.scene_graph import SceneGraph
 
 Parser = Callable[[str], ParsedText]
 SAME = "same"  # the relation of two mentions of one entity
+MAX_TEXT = 4000
+"""Characters of a text, whose mentions are compared with one another; text encoders here read a tenth of that."""
 
 
 def text_graph(text: str, parser: Parser = parse) -> AttentionGraph:
@@ -87,6 +89,8 @@ def _read(text: str, parser: Parser) -> AttentionGraph:
     """Each sentence by itself, not tied to the others."""
     if not isinstance(text, str):
         raise ValueError(f"`text` must be a string, got {text!r}")
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"`text` has {len(text)} characters; a graph is read of up to {MAX_TEXT}")
     graph = AttentionGraph()
     for start, end in m.sentences(text):
         read = parser(text[start:end])
@@ -251,6 +255,7 @@ def from_parser_dict(data: Mapping[str, Any]) -> ParsedText:
     return ParsedText(tuple(things), tuple(ties))
 
 
+@concise()
 def read_graph(source: Any, text: str) -> AttentionGraph:
     """A graph over `text` from any form in which people have one.
 

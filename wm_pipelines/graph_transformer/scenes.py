@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from wm_pipelines.diorama.datasets import COMPOSITIONS, SPLITS, DioramaDataset
 from wm_pipelines.diorama.questions import CONTEXTS, FAMILIES, QUESTION_VOCABULARY, Item, Knobs
@@ -21,8 +23,21 @@ from wm_pipelines.diorama.scene import COLOURS, SHAPES, SIZES
 from wm_pipelines.graph_transformer.graph import AttentionGraph
 from wm_pipelines.graph_transformer.parsing import joined_text, with_mentions
 from wm_pipelines.graph_transformer.training import DEFAULTS, GraphTransformerTask, Row
+from wm_pipelines.record import explain
+from wm_pipelines.runtime.caches import cached_text, read_cache
 from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.readers import located, parse_json
 
+
+class _Told(TypedDict):
+    question: str
+    context: str | None
+    answer: str
+    graph: dict[str, Any]
+    options: list[str]
+
+
+_TOLD = TypeAdapter(list[_Told])
 ASKED = tuple(name for name, family in FAMILIES.items() if family.medium == "picture" and family.contexts)
 _KINDS = [f"the {shape}" for shape in SHAPES] + [f"the {colour} object" for colour in COLOURS]
 ANSWERS: tuple[str, ...] = (
@@ -130,19 +145,15 @@ class ContextQuestions:
             save_file({"rgb": self.rgb, "rows": text}, partial, metadata={"identity": identity})
 
     def _load(self, path: Path, identity: str) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), "pt") as file:
-                found = (file.metadata() or {}).get("identity")
-                if found != identity:
-                    raise ValueError(f"`cache` {path} holds other questions; delete it or name another file")
-                self.rgb, text = file.get_tensor("rgb"), file.get_tensor("rows")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"`cache` {path} is no file of questions ({error}); delete it or name another") from error
-        told = json.loads(bytes(text.numpy()))
-        self.options = [tuple(entry.pop("options")) for entry in told]
-        self.rows = [Row(**{**entry, "graph": AttentionGraph.from_dict(entry["graph"])}) for entry in told]
+        found = read_cache(path, identity, "questions", ("rgb", "rows"))
+        self.rgb = found["rgb"]
+        with located(path):
+            try:
+                told = _TOLD.validate_python(parse_json(cached_text(found["rows"])))
+            except ValidationError as error:
+                raise ValueError(f"its rows are damaged: {explain(error)}") from None
+            self.options = [tuple(entry.pop("options")) for entry in told]
+            self.rows = [Row(**entry | {"graph": AttentionGraph.from_dict(entry["graph"])}) for entry in told]
 
     def row(self, index: int) -> Row:
         """Question, context, answer, and the graph that the world gives."""

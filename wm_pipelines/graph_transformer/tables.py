@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from wm_pipelines.graph_transformer.graph import AttentionGraph, GraphNode, Span
 from wm_pipelines.runtime.readers import Source, read_csv
 
+MOST_NODES = 1000
+"""Of a table's graph, which has an edge for any two cells of a column; no text encoder here reads as many."""
+
 Place = tuple[str, int, int]  # "cell" or "header", row, column
 _ROW = re.compile(r"row ([^:;.\n]+): ((?:[^:;.\n]+ is [^:;.\n]*[;.]\s*)+)")
 _PAIR = re.compile(r"([^:;.\n]+?) is ([^:;.\n]*?)\s*[;.]\s*")
@@ -51,6 +54,8 @@ class Table:
             ValueError: no such file, or as `runtime.readers.read_csv`.
         """
         rows = [row for _, row in read_csv(path, ())]
+        if not rows:
+            raise ValueError(f"{path} holds no row")
         return cls(tuple(rows[0]), tuple(tuple(value or "" for value in row.values()) for row in rows))
 
     def text(self) -> str:
@@ -101,6 +106,8 @@ def read_rows(text: str) -> AttentionGraph | None:
 
 def _graph(spans: list[tuple[Span, Place]]) -> AttentionGraph:
     """Nodes at their spans; edges within a row, within a column, and from cell to header."""
+    if len(spans) > MOST_NODES:
+        raise ValueError(f"a table of {len(spans)} cells and mentions of headers; up to {MOST_NODES} make a graph")
     edges = []
     for n, (_, (kind, row, column)) in enumerate(spans):
         for k, (_, (other, r, c)) in enumerate(spans[n + 1 :], n + 1):

@@ -21,6 +21,7 @@ from wm_pipelines.hub.store import (
     fingerprint,
     hash_files,
     loadable,
+    recorded_files,
     resolve,
     resolve_ref,
     resolved_revision,
@@ -38,9 +39,8 @@ _ELSEWHERE = {
 
 __all__ = [
     "ALLOW_PATTERNS", "REPO_ID", "VARIANTS", "HubError", "base_ref", "check_safetensors", "check_weights", "download",
-    "embedded", "embedded_names", "explain", "fingerprint", "hash_files", "loadable", "resolve", "resolve_ref",
-    "resolved_revision",
-    "seal", "verify", *_ELSEWHERE,
+    "embedded", "embedded_names", "explain", "fingerprint", "hash_files", "loadable", "recorded_files", "resolve",
+    "resolve_ref", "resolved_revision", "seal", "verify", *_ELSEWHERE,
 ]  # fmt: skip
 
 

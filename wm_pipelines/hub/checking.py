@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_pipelines.runtime.limits import limit
-from wm_pipelines.runtime.readers import located, parse_json, read_text
+from wm_pipelines.runtime.readers import concise, located, parse_json, read_text
 from wm_pipelines.runtime.tensors import check_safetensors
 
 MAX_LAYERS = limit("LAYERS", 1000)
@@ -60,7 +60,10 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
 def translated(source: Any) -> Iterator[None]:
     """Turns what a library raises over a file of `source` into a ValueError; errors of ours and the machine pass."""
     try:
-        yield
+        with concise():
+            yield
+    except UnicodeError as error:  # a ValueError that says nothing of a file
+        raise ValueError(f"{os.fspath(source)!r} can't be loaded: a text in it is damaged ({error.reason})") from None
     except (ValueError, OSError, ImportError, MemoryError, NotImplementedError):
         raise
     except Exception as error:

@@ -1,6 +1,5 @@
 """What leaves the machine: checks of a checkpoint folder, and its upload to the Hub."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.hub import cards, store
+from wm_pipelines.hub.checking import read_config
 
 EXTRA_SUFFIXES = (".yaml", *cards.PICTURE_SUFFIXES)
 REPLACED_SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # of what an upload removes if the folder lacks it
@@ -137,7 +137,7 @@ def _index_problems(root: Path, config: WMConfig) -> list[str]:
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_config(path)
     except ValueError as error:
         problems.append(f"{path} is not valid JSON: {error}")
         return {}

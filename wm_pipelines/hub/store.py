@@ -110,6 +110,14 @@ def seal(folder: str | os.PathLike, config: WMConfig) -> WMConfig:
     return complete
 
 
+def recorded_files(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the files that a folder's record lists; none without a record that can be read."""
+    try:
+        return tuple(WMConfig.load(folder).files)
+    except ValueError:
+        return ()
+
+
 def verify(folder: str | os.PathLike) -> WMConfig:
     """Check every loadable file against the record, before any tensor is read.
 

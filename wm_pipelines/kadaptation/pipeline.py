@@ -190,7 +190,7 @@ class KAdaptationPipeline(WMPipeline):
         """
         if self.head is None:
             raise ValueError("there is nothing to save: call fit(images, labels) first")
-        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+        with atomic_folder(folder, last=CONFIG_NAME, listed=hub.recorded_files) as partial:
             copy.deepcopy(self.head).to(dtype or self.head.dtype).save_pretrained(partial)
             if adapter.has_adapter(self.vision_model):
                 adapter.save(self.vision_model, partial, dtype)

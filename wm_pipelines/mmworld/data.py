@@ -14,7 +14,7 @@ from typing import Any
 from wm_pipelines.evaluation.mcq.files import OnMissing, with_videos
 from wm_pipelines.evaluation.mcq.items import LETTERS, Item, check_items, clean
 from wm_pipelines.runtime.files import write_atomic
-from wm_pipelines.runtime.readers import read_json, read_jsonl
+from wm_pipelines.runtime.readers import located, read_json, read_jsonl
 
 SUBSETS = ("main", "synthetic_audio", "synthetic_visual")
 """Questions by people; by a model from the speech alone; by a model from key frames alone."""
@@ -62,25 +62,26 @@ def load_mmworld(
         raise ValueError(f"`subset` is {subset!r}; it must be one of {', '.join(SUBSETS)}")
     places: Counter = Counter()
     items, other_text, strange = [], 0, Counter()
-    for where, record in _questions(path):
-        video = _text(where, "video_id", record.get("video_id"))
-        where = f"mmworld/{subset}/{video}-{places[video]}"
-        options, answer, differs = _answer(where, record)
-        other_text += differs
-        facet, known = _facet(where, record.get("type"))
-        if not known:
-            strange[facet] += 1
-        items.append(
-            Item(
-                source="mmworld", subset=subset, id=f"{video}-{places[video]}", facet=facet, options=options,
-                answer=answer[0], also_right=answer[1:], question=_text(where, "question", record.get("question")),
-                video=None if videos is None else _video(where, Path(videos), video), cluster=video,
-                annotations=_annotations(where, record),
-            )
-        )  # fmt: skip
-        places[video] += 1
+    with located(path):
+        for where, record in _questions(path):
+            video = _text(where, "video_id", record.get("video_id"))
+            where = f"mmworld/{subset}/{video}-{places[video]}"
+            options, answer, differs = _answer(where, record)
+            other_text += differs
+            facet, known = _facet(where, record.get("type"))
+            if not known:
+                strange[facet] += 1
+            items.append(
+                Item(
+                    source="mmworld", subset=subset, id=f"{video}-{places[video]}", facet=facet, options=options,
+                    answer=answer[0], also_right=answer[1:], question=_text(where, "question", record.get("question")),
+                    video=None if videos is None else _video(where, Path(videos), video), cluster=video,
+                    annotations=_annotations(where, record),
+                )
+            )  # fmt: skip
+            places[video] += 1
     for name, number in strange.items():
-        warnings.warn(f"{path}: {number} questions have the type {name!r}, which is not known", stacklevel=2)
+        warnings.warn(f"{path}: {number} questions have the type {name!r:.200}, which is not known", stacklevel=2)
     if other_text:
         said = f"{path}: `answer` of {other_text:,} of {len(items):,} questions is not the text of the labelled option"
         warnings.warn(f"{said}; the label counts", stacklevel=2)
@@ -119,6 +120,11 @@ def read_submission(path: str | os.PathLike, items: Sequence[Item]) -> dict[str,
     Raises:
         ValueError: no such file or another form; a video of no item; more or fewer answers than a video has questions.
     """
+    with located(path):
+        return _submitted(path, items)
+
+
+def _submitted(path: str | os.PathLike, items: Sequence[Item]) -> dict[str, str]:
     data = read_json(path)
     results = data.get("detailed_results") if isinstance(data, dict) else None
     if not isinstance(results, list):
@@ -184,7 +190,7 @@ def _answer(where: str, record: Mapping[str, Any]) -> tuple[dict[str, str], tupl
         if not right:
             raise ValueError(f"{where}: `answer` is {text!r}; it must be one of the options, {list(options.values())}")
         return options, tuple(right), False
-    letter = label.strip().upper() if isinstance(label, str) else label
+    letter = label.strip().upper() if isinstance(label, str) else None
     if letter not in options:
         raise ValueError(f"{where}: `correct_answer_label` is {label!r}; it must be one of {', '.join(options)}")
     equal = [other for other in options if other != letter and options[other] == options[letter]]

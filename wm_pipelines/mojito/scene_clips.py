@@ -16,6 +16,7 @@ from wm_pipelines.diorama.primitives import DIRECTIONS, TURNS, Motion
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene
 from wm_pipelines.media.flow import measure_flow
+from wm_pipelines.runtime.caches import read_cache
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.random import keyed
 
@@ -148,13 +149,5 @@ class ClipLatents:
         return means.unflatten(0, (len(scenes), frames)).to("cpu", torch.float16), flow.nan_to_num(0.0)
 
     def _load(self, path: Path, identity: str) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            opened = safe_open(str(path), "pt")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"options.cache: {path} is no file of clips ({error}); delete it") from error
-        with opened as file:
-            if (file.metadata() or {}).get("identity") != identity:
-                raise ValueError(f"options.cache: {path} holds other clips; delete it or name another file")
-            self.latents, self.flow = file.get_tensor("latents"), file.get_tensor("flow")
+        found = read_cache(path, identity, "clips", ("latents", "flow"), "options.cache:")
+        self.latents, self.flow = found["latents"], found["flow"]

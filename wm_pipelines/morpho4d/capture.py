@@ -1,6 +1,6 @@
 """What a scene is fitted to: video of one camera or several, with depth and masks of the objects."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -52,6 +52,18 @@ class Capture:
         return Capture(
             *(self.video[views], cameras, self.depth[views], self.masks[views], self.names, self.fps, features)
         )
+
+    def differentiable(self) -> "Capture":
+        """The same; what was made under `torch.inference_mode` as copies that a loss may be made of."""
+
+        def copied(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return tensor.clone() if isinstance(tensor, torch.Tensor) and tensor.is_inference() else tensor
+
+        tensors = {name: copied(getattr(self, name)) for name in ("video", "depth", "masks", "features")}
+        cameras = self.cameras
+        if isinstance(cameras, Cameras):
+            cameras = replace(cameras, K=copied(cameras.K), T_cw=copied(cameras.T_cw))
+        return replace(self, cameras=cameras, **tensors)
 
     def check(self) -> None:
         """Raises ValueError, which names the argument, where one is missing or not as the class says."""

@@ -4,6 +4,7 @@ import re
 
 from wm_pipelines.morpho4d.operations import as_json, read_operations
 from wm_pipelines.record import Record
+from wm_pipelines.runtime.readers import concise
 
 COLOURS = {
     "red": (0.86, 0.10, 0.12),
@@ -45,6 +46,7 @@ _WAYS = {
 }
 
 
+@concise()
 def parse_instruction(text: str, fps: float = 8.0) -> list[Record]:
     """The operations that an English command asks for.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from wm_pipelines.record import Record, explain
+from wm_pipelines.runtime.readers import concise
 
 DIRECTIONS = ("left", "right", "up", "down", "towards", "away")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -134,6 +135,7 @@ EditOp = Annotated[
 _ADAPTER = TypeAdapter(list[EditOp])
 
 
+@concise()
 def read_operations(data: object) -> list[Record]:
     """The operations of JSON's `data`, a list of objects or one.
 

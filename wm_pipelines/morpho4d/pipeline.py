@@ -64,8 +64,9 @@ class Morpho4DPipeline(WMPipeline):
         Raises:
             ValueError: something is missing or does not fit; the message names it.
         """
-        fitter = Fitter(capture, FitSettings(**settings))
-        with self.progress_bar(total=100) as bar:
+        # ComfyUI runs nodes in inference mode
+        with torch.inference_mode(False), torch.enable_grad(), self.progress_bar(total=100) as bar:
+            fitter = Fitter(capture.differentiable(), FitSettings(**settings))
 
             def show(progress: float) -> None:
                 bar.update(min(round(100 * progress), 100) - bar.n)

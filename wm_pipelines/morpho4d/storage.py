@@ -81,7 +81,7 @@ def save(scene: Any, folder: str | os.PathLike) -> None:
     tensors |= {f"edits.{n}": layer.mask for n, layer in enumerate(scene.layers)}
     tensors |= {f"heads.{name}.{n}": t for name, head in scene.heads.items() for n, t in head.tensors().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_folder(folder, last=CONFIG_NAME) as partial:
+    with atomic_folder(folder, last=CONFIG_NAME, listed=hub.recorded_files) as partial:
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
         text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomic(partial / CONFIG, text + "\n")
@@ -142,7 +142,8 @@ def _read_config(path: Path) -> SceneConfig:
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(data).__name__}")
     if data.get("scene4d") != FORMAT_VERSION:
-        raise ValueError(f"{path}: `scene4d` is {data.get('scene4d')!r}; this package reads version {FORMAT_VERSION}")
+        found = repr(data.get("scene4d"))[:200]
+        raise ValueError(f"{path}: `scene4d` is {found}; this package reads version {FORMAT_VERSION}")
     try:
         return SceneConfig.model_validate(data)
     except ValidationError as error:

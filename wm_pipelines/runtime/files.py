@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,18 +20,26 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     with work_folder(path) as aside:
         temporary = aside / Path(path).name
         temporary.touch()
-        yield temporary
+        with _disk_errors(path):
+            yield temporary
         os.replace(temporary, path)
 
 
 @contextmanager
-def atomic_folder(target: str | os.PathLike, last: str | None = None, whole: bool = False) -> Iterator[Path]:
+def atomic_folder(
+    target: str | os.PathLike,
+    last: str | None = None,
+    whole: bool = False,
+    listed: Callable[[Path], Collection[str]] | None = None,
+) -> Iterator[Path]:
     """A new folder whose files come to `target` only if the block ends well, those that replace others by one rename
     (`runtime.swapping`); no other run may write there meanwhile.
 
     Args:
         last: name of the file that speaks about the others, which comes last where files come one by one.
         whole: what the folder held goes; by default other files there stay.
+        listed: names of files that were of the result that `target` holds, such as by its record; those that the new
+            one has not go with it.
 
     Raises:
         ValueError: `target` is a file, can't be written, or is held by another run.
@@ -42,11 +50,23 @@ def atomic_folder(target: str | os.PathLike, last: str | None = None, whole: boo
         with work_folder(path if beside(path) else path / path.name) as aside:
             partial = aside / (path.name or "root")
             partial.mkdir()
-            yield partial
+            with _disk_errors(path):
+                yield partial
             if whole and beside(path):
                 replace_folder(partial, path)
             else:
-                merge_folder(partial, path, last)
+                merge_folder(partial, path, last, listed(path) if listed is not None and path.is_dir() else ())
+
+
+@contextmanager
+def _disk_errors(path: str | os.PathLike) -> Iterator[None]:
+    """What safetensors says of a disk that is full or broken, as the OSError that everything else raises."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError" or "I/O error" not in str(error):
+            raise
+        raise OSError(f"can't write into {os.fspath(path)!r}: {str(error).partition('I/O error: ')[2]}") from None
 
 
 def write_atomic(path: Path, text: str) -> Path:

@@ -11,6 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ContextDecorator
 from typing import IO, TYPE_CHECKING, Any
 
 from wm_pipelines.runtime.limits import limit
@@ -39,8 +40,27 @@ _MARKS = (
 Source = str | os.PathLike
 
 
+MAX_SAID = 1000
+"""Characters of a message about a file; what came is quoted in it, and may be as long as the file."""
+
+
+class concise(ContextDecorator):
+    """Cuts what a ValueError says to `MAX_SAID`, for readers of text that quote what came; also a decorator."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError) and len(str(error)) > 2 * MAX_SAID:
+            raise ValueError(_cut(str(error))) from None
+
+
+def _cut(said: str) -> str:
+    return said if len(said) <= MAX_SAID else f"{said[: MAX_SAID * 3 // 4]} ... {said[-MAX_SAID // 4 :]}"
+
+
 class located:
-    """Puts the file, and the line if there is one, before the message of a ValueError."""
+    """Puts the file, and the line if there is one, before the message of a ValueError, and cuts it to `MAX_SAID`."""
 
     def __init__(self, path: Source, line: int | None = None):
         self.file, self.where = f"{path}", f"{path}" if line is None else f"{path}, line {line}"
@@ -49,8 +69,11 @@ class located:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and not str(error).startswith(("can't read", self.file)):
-            raise ValueError(f"{self.where}: {error}") from None
+        if not isinstance(error, ValueError):
+            return
+        said, known = str(error), str(error).startswith(("can't read", self.file))
+        if not known or len(said) > 2 * MAX_SAID:
+            raise ValueError(_cut(said) if known else f"{self.where}: {_cut(said)}") from None
 
 
 def decode_text(data: bytes) -> str:
@@ -195,7 +218,7 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
 
     Raises:
         ValueError: no YAML, an alias (a few bytes of them stand for any number of values), a name twice in one
-            mapping, a number out of range, or more than `MAX_DEPTH` levels.
+            mapping or one that is no text, a number out of range, or more than `MAX_DEPTH` levels.
     """
     import yaml
 
@@ -208,7 +231,11 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             _check_once(keys)
-            return super().construct_mapping(node, deep)
+            found = super().construct_mapping(node, deep)
+            other = next((name for name in found if not isinstance(name, str)), "")
+            if other != "":
+                raise ValueError(f"the name {other!r:.200} is no text; write it in quotes")
+            return found
 
     try:
         data = yaml.load(text.removeprefix("\ufeff"), Strict)

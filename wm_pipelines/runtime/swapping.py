@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from wm_pipelines.runtime.claims import OLD
@@ -27,8 +28,8 @@ def replace_folder(new: Path, target: Path) -> None:
         os.rename(new, target)
 
 
-def merge_folder(new: Path, target: Path, last: str | None) -> None:
-    """Put the files of `new` into `target`, where other files stay.
+def merge_folder(new: Path, target: Path, last: str | None, stale: Collection[str] = ()) -> None:
+    """Put the files of `new` into `target`, where other files stay but those named `stale` that `new` lacks.
 
     If some of them replace files there, the two folders are exchanged by one rename, after the other files were linked
     into the new one. Files go singly, `last` at the end, if none replaces one; in a mount point, the working folder or
@@ -39,21 +40,25 @@ def merge_folder(new: Path, target: Path, last: str | None) -> None:
         os.rename(new, target)
         return
     ours = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
-    replaced = any((target / path).exists() for path in ours)
-    if not (replaced and not _inside_of_us(target) and _carry(target, new) and _exchange(new, target)):
+    gone = {path for path in map(Path, stale) if path not in ours and _is_own(target, path)}
+    replaced = gone or any((target / path).exists() for path in ours)
+    if not (replaced and not _inside_of_us(target) and _carry(target, new, gone) and _exchange(new, target)):
         for path in sorted(ours, key=lambda path: path.name == last):
+            if path.name == last:
+                _remove(target, gone)
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / path, target / path)
+        _remove(target, gone)
         return
-    for path in _files(new):  # what others wrote there while we linked
+    for path in set(_files(new)) - ours - gone:  # what others wrote there while we linked
         own = target / path
-        if path not in ours and not (own.exists() and os.path.samestat(own.lstat(), (new / path).lstat())):
+        if not (own.exists() and os.path.samestat(own.lstat(), (new / path).lstat())):
             own.parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / path, own)
 
 
-def _carry(target: Path, new: Path) -> bool:
-    """Link what `target` holds and `new` does not into `new`; False if it can't be."""
+def _carry(target: Path, new: Path, gone: Collection[Path]) -> bool:
+    """Link what `target` holds and `new` does not into `new`, but `gone`; False if it can't be."""
     device, count = target.stat().st_dev, 0
     try:
         new.chmod(target.stat().st_mode & 0o7777)
@@ -72,11 +77,29 @@ def _carry(target: Path, new: Path) -> bool:
                 count += 1
                 if count > MAX_CARRIED or (own / name).is_dir():
                     return False
-                if not os.path.lexists(own / name):
+                if not os.path.lexists(own / name) and Path(os.path.relpath(own / name, new)) not in gone:
                     os.link(os.path.join(parent, name), own / name, follow_symlinks=False)
     except OSError:
         return False
+    _remove(new, gone)
     return True
+
+
+def _is_own(folder: Path, path: Path) -> bool:
+    """Whether a file is there, and not by way of a folder that is a link."""
+    parent = (folder / path).parent
+    return (folder / path).is_file() and parent.resolve() == Path(os.path.abspath(folder.resolve() / path.parent))
+
+
+def _remove(folder: Path, gone: Collection[Path]) -> None:
+    """Remove files of a folder, and the folders in it that they leave empty."""
+    for path in gone:
+        (folder / path).unlink(missing_ok=True)
+        for parent in path.parents[:-1]:
+            try:
+                (folder / parent).rmdir()
+            except OSError:
+                break
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 from wm_pipelines.text.phrasing import EMPTY, NodeId, join_clauses
 from wm_pipelines.text.scene_graph_layout import AXES, find_cycle, relations_of, solve
 
@@ -184,6 +184,7 @@ class SceneGraph:
         return json.dumps({"scene_graph": SCHEMA_VERSION, "nodes": nodes, "edges": [vars(e) for e in self.edges]})
 
     @classmethod
+    @concise()
     def from_json(cls, text: str) -> "SceneGraph":
         """Reads what `to_json` writes; `scene_graph`, the version, may be left out of hand-written text.
 

@@ -10,12 +10,16 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
 
+from wm_pipelines.record import explain
 from wm_pipelines.runtime.files import sha256, sync
+from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.tensors import read_tensors
 
 FORMAT = 1
 
@@ -86,20 +90,36 @@ def read_state(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[s
         ValueError: a file is missing, truncated or altered, or the format is another one.
     """
     try:
-        scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        version, files = scalars["format"], scalars["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        scalars = read_json(folder / "state.json")
+        told = _State.model_validate(scalars)
+    except ValidationError as error:
+        raise ValueError(f"state {str(folder)!r}: state.json is damaged ({explain(error)[:500]})") from None
+    except ValueError as error:
         raise ValueError(f"state {str(folder)!r}: state.json is missing or damaged ({error})") from None
-    if version != FORMAT:
-        raise ValueError(f"state {str(folder)!r} has format {version!r}; this version reads {FORMAT}")
+    if told.format != FORMAT:
+        raise ValueError(f"state {str(folder)!r} has format {told.format!r}; this version reads {FORMAT}")
     tensors = {}
-    for name, expected in files.items():
+    for name, expected in told.files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
-        if size != expected["bytes"] or sha256(path) != expected["sha256"]:
-            raise ValueError(f"state {str(folder)!r}: {name} is damaged ({size} bytes, written {expected['bytes']})")
-        tensors[path.stem] = load_file(path)
+        if size != expected.bytes or sha256(path) != expected.sha256:
+            raise ValueError(f"state {str(folder)!r}: {name} is damaged ({size} bytes, written {expected.bytes})")
+        tensors[path.stem] = read_tensors(path)
     return tensors, scalars
+
+
+class _Written(BaseModel):
+    bytes: int
+    sha256: str
+
+
+class _State(BaseModel):
+    """Of what `state.json` says, what is read here; the rest is the trainer's."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    step: int = Field(ge=0)
+    files: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.safetensors$")], _Written]
 
 
 def newest_state(root: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]] | None:

@@ -17,7 +17,9 @@ from wm_pipelines.diorama.datasets import COMPOSITIONS, SPLITS, DioramaDataset
 from wm_pipelines.diorama.questions import FAMILIES, Item, Knobs, Question
 from wm_pipelines.diorama.render import render
 from wm_pipelines.evaluation.mcq.frames import sample
+from wm_pipelines.runtime.caches import cached_text, read_cache
 from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.readers import located
 
 PICTURES = tuple(name for name, f in FAMILIES.items() if f.medium == "picture" and not f.told)
 CLIPS = tuple(name for name, f in FAMILIES.items() if f.medium == "clip")
@@ -150,17 +152,11 @@ class QuizClips:
             save_file(tensors | told, partial, metadata={"identity": identity})
 
     def _load(self, path: Path, identity: str) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), "pt") as file:
-                if (file.metadata() or {}).get("identity") != identity:
-                    raise ValueError(f"`cache` {path} holds other clips; delete it or name another file")
-                self.rgb = [file.get_tensor(f"rgb{n}") for n in range(len(self.parts))]
-                text = file.get_tensor("questions").numpy().tobytes().decode()
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"`cache` {path} is no file of clips ({error}); delete it or name another") from error
-        self.questions = [Question.from_json(line) for line in text.split("\n")]
+        names = [f"rgb{n}" for n in range(len(self.parts))]
+        found = read_cache(path, identity, "clips", (*names, "questions"))
+        self.rgb = [found[name] for name in names]
+        with located(path):
+            self.questions = [Question.from_json(line) for line in cached_text(found["questions"]).split("\n")]
 
 
 def render_clips(items: Sequence[Item], frames: int, size: int) -> torch.Tensor:

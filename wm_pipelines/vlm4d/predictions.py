@@ -10,7 +10,7 @@ from typing import Any
 from wm_pipelines.evaluation.mcq.items import Item, clean
 from wm_pipelines.evaluation.mcq.logs import logged_row
 from wm_pipelines.evaluation.mcq.rows import Row
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.readers import located, read_json
 from wm_pipelines.vlm4d.data import read_question
 
 FIELDS = ("id", "question", "choices", "response", "ground_truth_answer")
@@ -40,6 +40,13 @@ def read_predictions(
         ValueError: no such file, a record of another form, one of no item, or one that is there twice; names it.
     """
     path = Path(path)
+    with located(path):
+        return _rows(path, items, model, protocol, judged)
+
+
+def _rows(
+    path: Path, items: Sequence[Item], model: str | None, protocol: str | None, judged: bool
+) -> list[Row]:
     records = read_json(path)
     if not isinstance(records, list) or not records:
         raise ValueError(f"{path} holds {type(records).__name__}; it must be a list of predictions")

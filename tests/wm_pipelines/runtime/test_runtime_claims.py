@@ -221,3 +221,21 @@ def test_names_of_any_length_can_be_written(tmp_path):
     with atomic_folder(tmp_path / ("y" * 250)) as partial:
         (partial / "a").write_text("1")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_files_of_the_old_result_that_the_new_one_lacks_go_and_no_others(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(swapping, "_exchange", lambda one, other: False)
+    target, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    for folder in (target / "sub", elsewhere):
+        folder.mkdir(parents=True)
+    for path in ("a", "old", "mine", "sub/old"):
+        (target / path).write_text("before")
+    (elsewhere / "far").write_text("another's")
+    (target / "link").symlink_to(elsewhere)
+    listed = ("a", "old", "sub/old", "link/far", "absent")
+    with atomic_folder(target, last="a", listed=lambda folder: listed) as partial:
+        (partial / "a").write_text("after")
+    assert {p.name: p.read_text() for p in target.iterdir() if p.is_file()} == {"a": "after", "mine": "before"}
+    assert not (target / "sub").exists() and (elsewhere / "far").read_text() == "another's"

@@ -76,7 +76,7 @@ def read_adapter(folder: str | os.PathLike, kind: type[PeftConfig]) -> tuple[Pef
         config = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**values))
         check_patterns(config)
     except Exception as error:  # PEFT checks nothing, so values of other types give errors of any kind
-        raise ValueError(f"{folder / _CONFIG} is not a PEFT config: {error}") from error
+        raise ValueError(f"{folder / _CONFIG} is not a PEFT config: {str(error)[:1000]}") from error
     if not isinstance(config, kind):
         found = getattr(config.peft_type, "value", config.peft_type)
         raise ValueError(f"{folder / _CONFIG} is for {found}, not for {kind().peft_type.value}")

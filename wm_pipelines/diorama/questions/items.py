@@ -21,7 +21,7 @@ from wm_pipelines.diorama.questions.law import (
 from wm_pipelines.diorama.questions.record import Question
 from wm_pipelines.diorama.questions.table import well_seen
 from wm_pipelines.runtime.random import keyed
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import concise, parse_json
 
 _ROOMS = (pictures, hops, lookups, clips, orders, causes, worlds)
 FAMILIES: dict[str, Family] = {family.name: family for room in _ROOMS for family in room.FAMILIES}
@@ -67,6 +67,7 @@ class Item:
         return json.dumps({"question": json.loads(self.question.to_json()), "clip": self.clip.to_dict()})
 
     @classmethod
+    @concise()
     def from_json(cls, text: str) -> "Item":
         """The inverse of `to_json`.
 

@@ -5,11 +5,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.record import check_values
+from wm_pipelines.runtime.readers import concise, parse_json
 
 LETTERS = "ABCDE"
 SCHEMA_VERSION = 1
 
+_PLAIN = (bool, int, float, str, list, dict, type(None))  # of JSON; others are made already
 Answers = dict[str, str | None]
 
 
@@ -142,6 +144,7 @@ class Question:
         return json.dumps({"question": SCHEMA_VERSION, **asdict(self)}, allow_nan=False)
 
     @classmethod
+    @concise()
     def from_json(cls, text: str) -> "Question":
         """The inverse of `to_json`.
 
@@ -152,6 +155,8 @@ class Question:
         if not isinstance(data, dict) or data.pop("question", None) != SCHEMA_VERSION:
             raise ValueError(f"not a question of version {SCHEMA_VERSION}")
         context, graph = data.get("context"), data.get("graph")
+        if context is not None and not isinstance(context, dict):
+            raise ValueError(f"`context` is {context!r:.200}; it must be a JSON object, or null")
         if context is not None:
             context = read_record(Context, context | {"graph": read_record(TextGraph, context.get("graph"))})
         graph = None if graph is None else read_record(TextGraph, graph)
@@ -170,6 +175,7 @@ def read_record(cls, data, kept: Sequence[str] = ()):
     if wrong := sorted(set(data) ^ known):
         state = "unknown" if wrong[0] in data else "missing"
         raise ValueError(f"field {wrong[0]!r} of {cls.__name__} is {state}; it has {', '.join(sorted(known))}")
+    check_values(cls, {name: value for name, value in data.items() if isinstance(value, _PLAIN)})
     return cls(**{name: value if name in kept else _frozen(value) for name, value in data.items()})
 
 

@@ -8,6 +8,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from wm_pipelines.dynamics.annotation import frames, labels
 from wm_pipelines.dynamics.annotation.best import Best, Candidate
 from wm_pipelines.dynamics.annotation.labels import CHANGED, Labeller, load_labeller, prompt_hash, weights_hash
@@ -17,6 +19,7 @@ from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, held_out_accuracy
 from wm_pipelines.dynamics.pictures import RESIZES
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.media.video import VIDEO_SUFFIXES
+from wm_pipelines.record import explain
 from wm_pipelines.runtime.files import atomic_folder, create, sha256, write_atomic
 from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.runtime.shards import Plan, Report, divide, make_plan, outputs, read_plan, run_stage
@@ -229,7 +232,35 @@ def _settings(out: Path) -> dict[str, Any]:
     found = read_json(out / NAME)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{out / NAME} is no plan of annotation of format {FORMAT}")
+    try:
+        _Noted.model_validate(found)
+    except ValidationError as error:
+        raise ValueError(f"{out / NAME}: {explain(error)}") from None
     return found
+
+
+class _Labels(BaseModel):
+    """Of what labels are made of, what is read again."""
+
+    model: str
+    base: str | None
+    revision: str
+    weights: str
+    prompt: str
+    tokens: str
+    licence: str
+    max_new_tokens: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    accuracy: float | None
+
+
+class _Noted(BaseModel):
+    """What `annotation.json` says."""
+
+    format: int
+    videos: str
+    frames: dict[str, Any]
+    labels: _Labels
 
 
 def _planned(folder: Path, root: Any, config: dict[str, Any]) -> Plan:

@@ -8,10 +8,16 @@ import torch
 
 from wm_pipelines.dynamics.coded import CodedPairs, fingerprint
 from wm_pipelines.runtime.files import sha256
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.readers import located, read_json
 
 TRIPLETS, MANIFEST = "triplets.parquet", "triplets.json"
 FORMAT = 1
+GRIDS = ("source_codes", "target_codes", "distances")
+COLUMNS = {
+    "id": "string", "class": "string", "rows": "int32", "source_codes": "list<element: int32>",
+    "target_codes": "list<element: int32>", "distances": "list<element: float>", "action": "string",
+}  # fmt: skip
+"""Of those that are read, the types."""
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -22,7 +28,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     found = read_json(folder / MANIFEST)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    told = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in ("sha256", "tokens"))
+    if not told or found.get("format") != FORMAT:
         raise ValueError(f"{folder / MANIFEST} is no list of triplets of format {FORMAT}; run `wm annotate reduce`")
     path = folder / TRIPLETS
     if not path.is_file():
@@ -48,10 +55,24 @@ def read_triplets(folder: str | Path, pictures: Any) -> CodedPairs:
     found = read_manifest(folder)
     own = fingerprint(pictures)
     if found["tokens"] != own:
-        raise ValueError(f"{folder} holds codes of tokeniser {found['tokens']}, the model has {own}; annotate again")
-    columns = ["id", "class", "rows", "source_codes", "target_codes", "distances", "action"]
-    table = parquet.read_table(Path(folder) / TRIPLETS, columns=columns)
-    rows = table["rows"][0].as_py()
+        told = f"{folder} holds codes of tokeniser {found['tokens']:.99}"
+        raise ValueError(f"{told}, the model has {own}; annotate again")
+    path = Path(folder) / TRIPLETS
+    with located(path):
+        try:
+            kinds = {field.name: str(field.type) for field in parquet.read_schema(path)}
+            wrong = [name for name, kind in COLUMNS.items() if kinds.get(name) != kind]
+            if wrong:
+                raise ValueError(f"its column {wrong[0]!r} is {kinds.get(wrong[0])}; it must be {COLUMNS[wrong[0]]}")
+            table = parquet.read_table(path, columns=list(COLUMNS))
+            absent = [name for name in COLUMNS if table[name].null_count]
+            cells = {len(cell) for name in GRIDS for cell in table[name].to_pylist() or ()}
+            rows = set(table["rows"].to_pylist())
+        except (TypeError, KeyError, OSError) as error:
+            raise ValueError(f"it is no table of triplets: {str(error)[:200]}") from None
+        if absent or len(cells) != 1 or len(rows) != 1 or min(rows) < 1 or max(cells) % max(rows) or not max(cells):
+            raise ValueError("its rows must have grids of codes of one size, and no value may be missing")
+    rows = rows.pop()
 
     def grid(name: str, dtype: torch.dtype) -> torch.Tensor:
         flat = torch.tensor(table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).copy(), dtype=dtype)

@@ -12,9 +12,16 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
 from wm_pipelines.evaluation.mcq.frames import grid
 from wm_pipelines.evaluation.mcq.items import Frames
 from wm_pipelines.evaluation.mcq.models import Reply, Request, check_layout
+from wm_pipelines.record import explain
+from wm_pipelines.runtime.readers import decode_text, parse_json
+
+MOST_BYTES = 2**24
+"""Of an answer."""
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 """States that may pass; any other one that is no success ends the run: the next question would fare no better."""
@@ -129,7 +136,7 @@ class EndpointModel:
             headers["Authorization"] = f"Bearer {os.environ[self.key]}"
         request = urllib.request.Request(f"{self.url}/chat/completions", body, headers)
         with _OPENER.open(request, timeout=self.timeout) as answer:
-            return json.loads(answer.read())
+            return decoded(answer.read(MOST_BYTES + 1))
 
 
 def _picture(frame: Frames) -> dict[str, Any]:
@@ -141,32 +148,73 @@ def _picture(frame: Frames) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Token(BaseModel):
+    token: str
+    logprob: FiniteFloat
+
+
+class _Place(BaseModel):
+    top_logprobs: list[_Token]
+
+
+class _Logprobs(BaseModel):
+    content: list[_Place] = Field(min_length=1)
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Answer(BaseModel):
+    """Of an answer, what is read."""
+
+    choices: list[_Choice] = Field(min_length=1)
+
+
+def decoded(data: bytes) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        ValueError: it has more than `MOST_BYTES`, or is none.
+    """
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"the answer has more than {MOST_BYTES} bytes")
+    return parse_json(decode_text(data))
+
+
 def _reply(data: Any, request: Request) -> Reply:
     """ValueError, which is asked again, for an answer that is none."""
     try:
-        choice = data["choices"][0]
-        text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
-        scores = _scores(choice, request.options) if request.protocol == "loglik" else None
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"the answer has no choice as this API has it ({error!r})") from None
-    if scores is not None:
-        return Reply(text=text, scores=scores)
-    if not isinstance(text, str):
+        choice = _Answer.model_validate(data).choices[0]
+    except ValidationError as error:
+        raise ValueError(f"the answer has no choice as this API has it ({explain(error)[:300]})") from None
+    text = choice.message.content
+    if request.protocol == "loglik":
+        return Reply(text=text, scores=_scores(choice.logprobs, request.options))
+    if text is None:
         raise ValueError("the answer has no text")
-    return Reply(text=text, truncated=cut)
+    return Reply(text=text, truncated=choice.finish_reason == "length")
 
 
-def _scores(choice: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, float] | None:
+def _scores(logprobs: _Logprobs | None, options: Mapping[str, str]) -> dict[str, float]:
     """Of each letter the largest log-likelihood among the first token's; a letter that is not named has the least."""
-    listed = choice["logprobs"]["content"][0]["top_logprobs"]
+    if logprobs is None:
+        raise ValueError("the answer has no log-likelihoods")
+    listed = logprobs.content[0].top_logprobs
     found: dict[str, float] = {}
     for entry in listed:
-        letter = entry["token"].strip().strip("().:").upper()
+        letter = entry.token.strip().strip("().:").upper()
         if letter in options:
-            found[letter] = max(entry["logprob"], found.get(letter, -math.inf))
+            found[letter] = max(entry.logprob, found.get(letter, -math.inf))
     if not found:
         raise ValueError("none of the options' letters is among the likeliest first tokens")
-    least = min(entry["logprob"] for entry in listed)
+    least = min(entry.logprob for entry in listed)
     return {letter: found.get(letter, least) for letter in options}
 
 

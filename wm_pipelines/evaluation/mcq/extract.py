@@ -14,20 +14,21 @@ from wm_pipelines.evaluation.mcq.rows import SHOWN
 STAGES = ("phrase", "leading", "boxed", "trailing", "last_sentence", "text", "mention")
 """The stages of `extract_answer`, in the order in which they are tried."""
 
-_DRESS = r"[\s*_$`\"'“‘]*(?:\\boxed\s*\{|\\text\s*\{|\\?[(\[<{])?[\s*_$`\"'“‘(]*"  # what may stand before a letter
+# Quantifiers are possessive (*+), so that a reply of a thousand blanks is read once, not a thousand times.
+_DRESS = r"[\s*_$`\"'“‘]*+(?:\\boxed\s*+\{|\\text\s*+\{|\\?[(\[<{])?[\s*_$`\"'“‘(]*+"  # what may stand before a letter
 _ALONE = r"(?![A-Za-z])(?!\W{0,3}(?:or\b|and\b|,|/|\$)\W{0,3}[A-F](?![A-Za-z]))"  # not "A or D"
 _PHRASE = re.compile(
-    r"(?:\b(?:final|correct|best|right)\s+(?:answer|option|choice)\s*(?:\*\*)?\s*(?:is|would\s+be|:)"
-    r"|\banswer\s+is|\banswer\s*(?:\*\*)?\s*:)"
-    r"[\s:]*" + _DRESS + r"(?:(?:option|choice|letter)\s+)?" + _DRESS + rf"(?-i:([A-F]){_ALONE})",
+    r"(?:\b(?:final|correct|best|right)\s++(?:answer|option|choice)\s*+(?:\*\*\s*+)?(?:is|would\s++be|:)"
+    r"|\banswer\s++is|\banswer\s*+(?:\*\*\s*+)?:)"
+    r"[\s:]*+" + _DRESS + r"(?:(?:option|choice|letter)\s++)?" + _DRESS + rf"(?-i:([A-F]){_ALONE})",
     re.IGNORECASE,
 )
 _LEADING = re.compile(r"[\s*_$`\"'“‘(\[<]*([A-F])" + _ALONE + r"(?:$|[).:,\s*\]>\"'”’}])")
 _LEADING_SHORT = re.compile(r"[\s*_$`\"'“‘(\[<]*([A-Fa-f])" + _ALONE + r"(?:$|[).:,\s*\]>\"'”’}])")
-_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{)?\s*\(?([A-F])(?![A-Za-z])")
+_BOXED = re.compile(r"\\boxed\s*+\{\s*+(?:\\text\s*+\{\s*+)?\(?([A-F])(?![A-Za-z])")
 _TRAILING = re.compile(r"(?:^|[\s(\[*:$\"'])([A-F])[\s.)\]*$\"'}]*$")
 _SEVERAL = re.compile(r"(?<![A-Za-z])[A-F]\W{1,3}(?:(?:or|and)\W{1,3})?[A-F]\W*$")  # "A or D", at the end
-_MENTION = re.compile(r"\b(?:option|choice)\s*[:\s]*" + _DRESS + r"(?-i:([A-F]))(?![A-Za-z])", re.IGNORECASE)
+_MENTION = re.compile(r"\b(?:option|choice)[:\s]*+" + _DRESS + r"(?-i:([A-F]))(?![A-Za-z])", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _SHORT = 6
 

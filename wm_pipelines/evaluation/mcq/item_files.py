@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_pipelines.evaluation.mcq.items import Item, check_items
+from wm_pipelines.record import check_values
 from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.readers import located, read_jsonl
 
@@ -59,7 +60,5 @@ def read_items(path: str | os.PathLike) -> list[Item]:
 
 
 def _item(record: dict[str, Any]) -> Item:
-    for name, kind in (("annotations", dict), ("transforms", dict), ("also_right", list), ("video", str | None)):
-        if name in record and not isinstance(record[name], kind):
-            raise ValueError(f"`{name}` is {record[name]!r}; it has another type in an item")
+    check_values(Item, record)
     return Item(**{**record, "also_right": tuple(record.get("also_right", ()))})

@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from wm_pipelines.evaluation.mcq.extract import extract_answer
 from wm_pipelines.evaluation.mcq.items import LETTERS, Item, clean
 from wm_pipelines.evaluation.mcq.rows import SHOWN, Row
 from wm_pipelines.evaluation.mcq.sheets import read_sheet
-from wm_pipelines.runtime.readers import read_jsonl
+from wm_pipelines.record import explain
+from wm_pipelines.runtime.readers import located, read_jsonl
 
 FAILED = ("Failed to obtain answer via API.", "Failed to obtain answer")
 """What VLMEvalKit writes where a model gave no reply: not answered, which is not wrong."""
 
-_OPTION_LINE = re.compile(r"^\s*\(?([A-F])\s*[.):]\s*(.+?)\s*$", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^[^\S\n]*+\(?([A-F])\s*+[.):]\s*+(.*\S)[^\S\n]*$", re.MULTILINE)
 _END = re.compile(r"[.!?)\]}\"'”*$`]\s*$")
 
 
@@ -77,6 +80,11 @@ def lmms_eval_rows(
         ValueError: no such file, or a sample that is none or that belongs to no or to several items; names the line.
     """
     path = Path(path)
+    with located(path):
+        return _samples(path, items, model)
+
+
+def _samples(path: Path, items: Sequence[Item] | None, model: str | None) -> list[Row]:
     task = path.stem.partition("_samples_")[2] or path.stem
     book = _Book(items)
     rows = []
@@ -110,6 +118,11 @@ def vlmevalkit_rows(
         ValueError: as `read_sheet`, a column that is missing, or a row that belongs to no or to several items.
     """
     path = Path(path)
+    with located(path):
+        return _predictions(path, items, model)
+
+
+def _predictions(path: Path, items: Sequence[Item] | None, model: str | None) -> list[Row]:
     name, _, data = path.stem.partition("_")
     table = read_sheet(path)
     lacking = [column for column in ("question", "prediction") if column not in table[0]]
@@ -130,6 +143,24 @@ def vlmevalkit_rows(
         answered = not any(marker in reply for marker in FAILED)
         rows.append(logged_row(item, reply if answered else None, model=model or name, protocol=_protocol(path.stem)))
     return rows
+
+
+class _OwnSample(BaseModel):
+    """Of what our tasks log for a question, what a row needs."""
+
+    source: str
+    subset: str
+    id: str
+    question: str
+    options: dict[str, str]
+    right: list[str] = Field(min_length=1)
+    shift: int = Field(ge=0)
+    video_id: str
+    facet: str
+    family: str
+    annotations: dict[str, str | bool | int | float | None]
+    protocol: str
+    control: str
 
 
 class _Book:
@@ -180,17 +211,17 @@ def _replies(sample: Mapping[str, Any]) -> list[str | None]:
 
 def _own_row(where: str, logged: Mapping[str, Any], reply: Any, model: str) -> Row:
     """The row of a sample of our own tasks, which log the options as they were shown and what is right."""
-    try:
-        options, shift = logged["options"], int(logged["shift"])
+    with located(where):
+        try:
+            said = _OwnSample.model_validate(logged)
+        except ValidationError as error:
+            raise ValueError(f"it is no sample of our tasks: {explain(error)}") from None
         item = Item(
-            source=logged["source"], subset=logged["subset"], id=logged["id"], question=logged["question"],
-            options=options, answer=logged["right"][0], also_right=tuple(logged["right"][1:]),
-            cluster=logged["video_id"], facet=logged["facet"], family=logged["family"],
-            annotations=logged["annotations"],
+            source=said.source, subset=said.subset, id=said.id, question=said.question, options=said.options,
+            answer=said.right[0], also_right=tuple(said.right[1:]), cluster=said.video_id, facet=said.facet,
+            family=said.family, annotations=said.annotations,
         )  # fmt: skip
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{where}: a sample of our task lacks {error}") from None
-    return logged_row(item, reply, model=model, protocol=logged["protocol"], control=logged["control"], shift=shift)
+        return logged_row(item, reply, model=model, protocol=said.protocol, control=said.control, shift=said.shift)
 
 
 def _item_of_text(where: str, task: str, sample: Mapping[str, Any], text: str) -> Item:
@@ -231,9 +262,11 @@ def _table_options(where: str, record: Mapping[str, str]) -> dict[str, str]:
             continue
         try:
             values = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # of what nests too deep
             raise ValueError(f"{where}: `{name}` is {text[:60]!r}; it must be a list of options") from None
-        values = values.values() if isinstance(values, dict) else values
+        values = list(values.values()) if isinstance(values, dict) else values
+        if not isinstance(values, list | tuple):
+            raise ValueError(f"{where}: `{name}` is {text[:60]!r}; it must be a list of options")
         bare = [re.sub(r"^\(?[A-F][.):]\s*", "", str(value)) for value in values]
         return dict(zip(SHOWN, bare, strict=False))
     return {}

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from wm_pipelines.evaluation.mcq.items import LETTERS
-from wm_pipelines.runtime.readers import located, parse_json
+from wm_pipelines.record import check_values
+from wm_pipelines.runtime.readers import decode_text, located, parse_json
 
 SHOWN = LETTERS + "F"
 """Letters of options as they are shown; a control may add one to those of the item."""
@@ -63,7 +64,7 @@ class Row:
     subset: str = ""
     facet: str = ""
     family: str = ""
-    annotations: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, str | bool | int | float | None] = field(default_factory=dict)
     shift: int = 0
     seed: int = 0
     decided: bool | None = None
@@ -139,6 +140,7 @@ class Row:
         if unknown or lacking:
             what = f"has the unknown field {unknown[0]!r}" if unknown else f"lacks the field {lacking[0]!r}"
             raise ValueError(f"a row {what}; it has {', '.join(sorted(known))}")
+        check_values(cls, data)
         row = cls(**{name: value for name, value in data.items() if name != "correct"})
         if "correct" in data and data["correct"] != row.correct:
             raise ValueError(f"`correct` is {data['correct']!r}, but {row.letter!r} of {row.right} says otherwise")
@@ -220,7 +222,7 @@ def _read(path: Path) -> tuple[list[Row], int]:
     for number, line in enumerate(data[:whole].split(b"\n"), 1):
         if line.strip():
             with located(path, number):
-                rows.append(Row.from_dict(parse_json(line.decode("utf-8"))))
+                rows.append(Row.from_dict(parse_json(decode_text(line))))
     return rows, whole
 
 

@@ -91,10 +91,12 @@ def open_folder(out: Path, record: dict[str, Any]) -> None:
             raise ValueError(f"`out` {str(out)!r} holds rows of another origin; name another folder")
         write_atomic(out / SETTINGS, json.dumps(record, indent=2) + "\n")
     found = read_json(out / SETTINGS)
-    other = [name for name in record if not isinstance(found, dict) or found.get(name) != record[name]]
+    if not isinstance(found, dict):
+        raise ValueError(f"{out / SETTINGS} holds {type(found).__name__}; it must be an object")
+    other = [name for name in record if found.get(name) != record[name]]
     if other:
         raise ValueError(
-            f"`out` {str(out)!r} holds a run with another {other[0]}: {found.get(other[0])!r}, not "
+            f"`out` {str(out)!r} holds a run with another {other[0]}: {found.get(other[0])!r:.200}, not "
             f"{record[other[0]]!r}; name another folder"
         )
 

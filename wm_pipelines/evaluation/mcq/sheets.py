@@ -5,12 +5,20 @@ import io
 import os
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-from wm_pipelines.runtime.readers import MAX_BYTES, located, read_text
+from wm_pipelines.runtime import archives
+from wm_pipelines.runtime.readers import MAX_BYTES, decode_text, located, read_text
 
 SUFFIXES = (".tsv", ".csv", ".xlsx")
+
+MOST_COLUMNS = 16_384
+"""Of a sheet, as the format has it."""
+
+MOST_XML, MOST_CELLS = 2**25, 2_000_000
+"""Bytes of a sheet of an .xlsx, of which an element of XML takes many times as many, and cells."""
 
 _NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
@@ -30,7 +38,7 @@ def read_sheet(path: str | os.PathLike) -> list[dict[str, str]]:
         if len(rows) < 2:
             raise ValueError("it holds no row")
         header = [cell.strip() for cell in rows[0]]
-        twice = [name for name in header if name and header.count(name) > 1]
+        twice = [name for name, times in Counter(header).items() if name and times > 1]
         if twice:
             raise ValueError(f"it has the column {twice[0]!r} twice")
         long = next((i for i, row in enumerate(rows) if len(row) > len(header)), None)
@@ -54,31 +62,37 @@ def _separated(path: Path) -> list[list[str]]:
 def _xlsx(path: Path) -> list[list[str]]:
     """Cells of the first sheet, by ECMA-376: shared strings, inline strings, numbers and booleans as they are kept."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with archives.opened(path) as archive:
             names = archive.namelist()
             sheets = sorted((n for n in names if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", n)), key=_number)
             if not sheets:
                 raise ValueError("it has no sheet")
             texts = "xl/sharedStrings.xml"
             shared = [_joined(e) for e in _xml(archive, texts).iter(f"{_NAMESPACE}si")] if texts in names else []
-            return [_cells(row, shared) for row in _xml(archive, sheets[0]).iter(f"{_NAMESPACE}row")]
-    except (zipfile.BadZipFile, OSError, ElementTree.ParseError, KeyError, IndexError) as error:
+            rows, cells = [], 0
+            for row in _xml(archive, sheets[0]).iter(f"{_NAMESPACE}row"):
+                rows.append(_cells(row, shared))
+                cells += len(rows[-1])  # a cell far to the right fills its row with empty ones
+                if cells > MOST_CELLS:
+                    raise ValueError(f"it has more than {MOST_CELLS} cells; save it as .csv")
+            return rows
+    except (ValueError, OSError, ElementTree.ParseError, IndexError) as error:
         raise ValueError(f"it is no readable .xlsx: {error}") from None
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise ValueError(f"{name} has more than {MAX_BYTES} bytes")
-    data = archive.read(name)
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+    text = decode_text(archives.member(archive, name, MOST_XML))
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError(f"{name} declares entities, which tables have no use for")
-    return ElementTree.fromstring(data)
+    return ElementTree.fromstring(text)
 
 
 def _cells(row: ElementTree.Element, shared: list[str]) -> list[str]:
     found: list[str] = []
     for cell in row.iter(f"{_NAMESPACE}c"):
         place = _column(cell.get("r", "")) if cell.get("r") else len(found)
+        if place >= MOST_COLUMNS:
+            raise ValueError(f"a cell has the reference {cell.get('r')!r}, beyond column {MOST_COLUMNS}")
         found += [""] * (place - len(found))
         value = cell.find(f"{_NAMESPACE}v")
         kind = cell.get("t", "n")

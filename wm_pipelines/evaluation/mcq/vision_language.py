@@ -209,14 +209,15 @@ def _picture_processor(folder: Any, source: str) -> Any:
     import transformers
     from transformers import AutoImageProcessor, AutoTokenizer
 
+    from wm_pipelines.hub.checking import read_config
     from wm_pipelines.hub.stock import load_part
-    from wm_pipelines.runtime.readers import read_json
+    from wm_pipelines.runtime.readers import read_text
 
     tokenizer, pictures = load_part(AutoTokenizer, folder), load_part(AutoImageProcessor, folder)
     files = (folder / f"{name}_config.json" for name in ("processor", "preprocessor", "tokenizer"))
-    named = (read_json(file).get("processor_class") for file in files if file.is_file())
-    kind = getattr(transformers, next((name for name in named if name), ""), None)
-    if kind is None:
+    named = (read_config(file).get("processor_class") for file in files if file.is_file())
+    kind = getattr(transformers, str(next((name for name in named if name), "")), None)
+    if not isinstance(kind, type) or not issubclass(kind, transformers.ProcessorMixin):
         raise ValueError(f"{source} does not say the class of its processor; its video processor needs torchvision")
 
     class WithoutVideos(kind):
@@ -224,7 +225,7 @@ def _picture_processor(folder: Any, source: str) -> Any:
             """transformers would want the video processor to be one."""
 
     file = folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else getattr(tokenizer, "chat_template", None)
+    template = read_text(file) if file.is_file() else getattr(tokenizer, "chat_template", None)
     return WithoutVideos(image_processor=pictures, tokenizer=tokenizer, chat_template=template)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from wm_pipelines.record import record_of
 from wm_pipelines.runtime.files import atomic
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.readers import located, read_json
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
@@ -56,6 +57,10 @@ class GroupDimension:
     d90_of_model: int | None
     reason: str | None
     curve: list[CurvePoint]
+
+    def __post_init__(self) -> None:
+        if len(self.gain) != 3 or self.parameters < 1:
+            raise ValueError(f"group {self.name!r:.99} needs a `gain` of three numbers and `parameters` of at least 1")
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,15 @@ class LIDResult:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "LIDResult":
-        """The inverse of `to_dict`."""
-        groups = [
-            GroupDimension(**{**g, "curve": [CurvePoint(**point) for point in g["curve"]]}) for g in data["groups"]
-        ]
-        return cls(**{k: v for k, v in data.items() if k not in ("kind", "ranked", "groups")}, groups=groups)
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: no object of the kind "lid", a field that is unknown or missing, or a value of another type.
+        """
+        if not isinstance(data, dict) or data.get("kind") != "lid":
+            raise ValueError('a result of subspaces is an object of the kind "lid"')
+        groups = [_group(found) for found in _objects(data, "groups")]
+        return record_of(cls, {k: v for k, v in data.items() if k not in ("kind", "ranked", "groups")}, groups=groups)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON."""
@@ -131,7 +140,13 @@ class LIDResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LIDResult":
-        return cls.from_dict(read_json(path))
+        """The inverse of `save`.
+
+        Raises:
+            ValueError: as `from_dict`; names the file.
+        """
+        with located(path):
+            return cls.from_dict(read_json(path))
 
     def describe(self) -> list[str]:
         """Lines for people: ranked groups first."""
@@ -169,3 +184,17 @@ class LIDResult:
         with atomic(Path(path)) as partial:
             figure.savefig(partial, dpi=120)
         pyplot.close(figure)
+
+
+def _objects(holder: dict[str, Any], name: str) -> list[Any]:
+    found = holder.get(name)
+    if not isinstance(found, list):
+        raise ValueError(f"`{name}` is {found!r:.200}; it must be a list of objects")
+    return found
+
+
+def _group(data: Any) -> GroupDimension:
+    if not isinstance(data, dict):
+        raise ValueError(f"a group is {data!r:.200}; it must be an object")
+    curve = [record_of(CurvePoint, point) for point in _objects(data, "curve")]
+    return record_of(GroupDimension, {k: v for k, v in data.items() if k != "curve"}, curve=curve)

@@ -14,8 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from wm_pipelines.runtime.files import create
-from wm_pipelines.runtime.readers import parse_json
+from wm_pipelines.runtime.readers import decode_text, parse_json
 
 
 class Lease:
@@ -94,11 +96,22 @@ def _claims(folder: Path, name: str) -> list[int]:
 def _read(path: Path) -> dict[str, Any] | None:
     """A claim; None where it was given up, and nothing in it where a machine lost its power over it."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        found = parse_json(decode_text(path.read_bytes()))
+        return _Claim.model_validate(found).model_dump()
     except FileNotFoundError:
         return None
-    except ValueError:
+    except ValueError:  # of which pydantic's is one
         return {}
+
+
+class _Claim(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    run: str
+    token: str
+    lease_s: float
+    place: str
+    pid: int
+    started: str | None
 
 
 def _dead(path: Path) -> bool:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from wm_pipelines.runtime.files import sync
 from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.runtime.shards.leases import Lease, take
@@ -26,7 +28,16 @@ from wm_pipelines.runtime.shards.rows import count, read_rows, rows_name
 from wm_pipelines.runtime.shards.stages import Made
 
 MARKER = "marker.json"
-FIELDS = {"plan", "rows", "bytes", "sha256", "letters", "letters_sha256"}
+
+
+class _Marker(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    plan: str
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str
+    letters: int = Field(ge=0)
+    letters_sha256: str
 
 
 class Damaged(ValueError):
@@ -167,7 +178,7 @@ def check(plan: Plan, name: str) -> str | None:
 
 
 def read_marker(plan: Plan, name: str) -> dict[str, Any]:
-    """What a shard's marker says, the `FIELDS`.
+    """What a shard's marker says.
 
     Raises:
         ValueError: it is of another plan. Damaged: it is none.
@@ -177,10 +188,12 @@ def read_marker(plan: Plan, name: str) -> dict[str, Any]:
         marker = read_json(path)
     except ValueError as error:
         raise Damaged(f"its marker is damaged: {error}") from None
-    if not isinstance(marker, dict) or marker.keys() != FIELDS:
-        raise Damaged("its marker is damaged: it is not what was written")
+    try:
+        _Marker.model_validate(marker)
+    except ValidationError as error:
+        raise Damaged(f"its marker is damaged: {error.errors()[0]['msg']}") from None
     if marker["plan"] != plan.identity:
-        raise ValueError(f"{path} belongs to another plan, {marker['plan']!r}; its folder holds {plan.identity!r}")
+        raise ValueError(f"{path} belongs to another plan, {marker['plan']!r:.99}; its folder holds {plan.identity!r}")
     return marker
 
 
