@@ -7,6 +7,7 @@ to test is few-shot adaptation, `fit`.
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,23 @@ import torch
 from diffusers.utils import BaseOutput
 
 from wm_pipelines import hub
-from wm_pipelines.config import CONFIG_NAME, WMConfig
+from wm_pipelines.clip.parts import reference
+from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
 from wm_pipelines.data.class_folders import Pictures
-from wm_pipelines.discffusion import adapter, inputs, ranking
+from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
 from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
+from wm_pipelines.discffusion.method import DiscffusionConfig
 from wm_pipelines.discffusion.reading import Rule, even_weights
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
+from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.offloading import is_offloaded
 from wm_pipelines.text.vocabulary import check_vocabulary
+from wm_pipelines.training import record as facts
 
 PAPER = "arXiv:2305.10722"
 PARTS = (
@@ -217,6 +223,138 @@ class DiscffusionPipeline(WMPipeline):
             sites = self.denoiser.sites("all")
             rows = self.head_weights.split([layer.heads for layer in sites.values()])
             adapter.save_heads(folder, {name: row.tolist() for name, row in zip(sites, rows, strict=True)})
+
+    # ---- fitting ----
+
+    def fit(
+        self,
+        triples: Sequence[fitting.Triple],
+        epochs: int = 10,
+        *,
+        r: int = 4,
+        config: Any = None,
+        head_weights: str = "uniform",
+        margin: float = 0.1,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-2,
+        batch_size: int = 1,
+        seed: int = 0,
+        shared_noise: bool = True,
+        gradient_checkpointing: bool = False,
+        size: tuple[int, int] | None = None,
+        value_range: inputs.Range = (0, 1),
+        truncate: bool = False,
+        callback_on_epoch_end: Callable[["DiscffusionPipeline", int, dict[str, float]], Any] | None = None,
+        **options: Any,
+    ) -> "DiscffusionPipeline":
+        """Fit a new LoRA on all attention layers to a few triples; what an earlier fit made is replaced.
+
+        Args:
+            triples: (picture, caption, foil); a foil is a caption, a picture, or a list of either, of which the hardest
+                counts.
+            epochs: passes over the triples.
+            r: rank of the LoRA (scale 1). config: a `peft.LoraConfig` in its place.
+            head_weights: "uniform", "gradient" or "learned" (`training.Heads`); the last two read all sites.
+            margin: by which the right candidate should lead.
+            learning_rate, weight_decay, batch_size: of AdamW, at a constant rate.
+            seed: of the adapter's start, the order, the noise and the timesteps: the same fit every time.
+            shared_noise: False draws noise and timestep for each candidate by itself, as in the authors' code.
+            gradient_checkpointing: half of the memory for a third more time.
+            size, value_range, truncate: as in `__call__`. options: of `Rule`; `score` is what is trained.
+            callback_on_epoch_end: called with the pipeline, the epochs done and the row of `history`; set
+                `pipe._interrupt = True` in it to stop.
+
+        Raises:
+            ValueError: malformed triples or settings, before anything changes.
+            FloatingPointError: the loss is not finite; the pipeline is then what it was.
+        """
+        settings = fitting.Settings(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            margin=margin,
+            seed=seed,
+        )
+        model = self.denoiser.model
+        self._check_can_fit()
+        if config is None:
+            inputs.whole("r", r, 1)
+            config = adapter.default_config(r)
+        before, heads_before = adapter.remove(model), self.head_weights
+        self.head_weights = None
+        try:
+            rule = rule_for(self.rule(**options), head_weights)
+            heads = make_heads(self.denoiser, rule, head_weights).to(self._execution_device)
+            read = fitting.read_triples(triples)
+            texts = [text for _, said in read for text in said]
+            self.check_inputs(texts, truncate=truncate, seed=seed, batch_size=batch_size, rule=rule)
+            items = fitting.prepare(self, read, size, value_range)
+            with torch.no_grad():
+                empty = self.denoiser.encode_texts([""], self._execution_device)
+            model.requires_grad_(False)
+            trained = list(adapter.inject(model, config, seed).values())
+            matcher = Matcher(
+                self.denoiser, rule=rule, empty=empty, heads=heads, margin=margin, shared_noise=shared_noise
+            )
+            if gradient_checkpointing:
+                model.enable_gradient_checkpointing()
+                model.train()  # diffusers keeps no checkpoints in eval mode
+            self._interrupt, started = False, time.monotonic()
+            trained += [heads.logits] if head_weights == "learned" else []
+            with self.progress_bar(total=epochs) as progress:
+
+                def done(epoch: int, row: dict[str, float]) -> bool:
+                    progress.update()
+                    if callback_on_epoch_end is not None:
+                        callback_on_epoch_end(self, epoch, row)
+                    return self._interrupt
+
+                self.history = fitting.run(matcher, items=items, trained=trained, settings=settings, on_epoch=done)
+        except BaseException:
+            adapter.put_back(model, before)
+            self.head_weights = heads_before
+            raise
+        finally:
+            if gradient_checkpointing:
+                model.disable_gradient_checkpointing()
+            model.eval().requires_grad_(False)
+        self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
+        told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
+        self._record(rule, head_weights, told, len(items), time.monotonic() - started)
+        return self
+
+    def _check_can_fit(self) -> None:
+        if self.denoiser.model.dtype != torch.float32:
+            raise ValueError(f"the denoiser is {self.denoiser.model.dtype}; load it in float32 to fit it")
+        hooked = [name for name, part in self.components.items() if is_offloaded(part)]
+        if hooked:
+            raise ValueError(f"{', '.join(hooked)} is offloaded; fit first, then turn offloading on")
+
+    def _record(self, rule: Rule, head_weights: str, told: dict[str, Any], triples: int, seconds: float) -> None:
+        before, folder = self.wm_config, self.source_folder
+        base = before.base_model if before is not None and before.method == "discffusion" else None
+        if base is None and folder is not None:
+            base = reference(self.config.get("_name_or_path") or folder, folder)
+        settings = {k: v for k, v in vars(rule).items() if k in DiscffusionConfig.model_fields}
+        self.wm_config = WMConfig(
+            method="discffusion",
+            pipeline=type(self).__name__,
+            base_model=base,
+            method_config={**settings, "head_weights": head_weights},
+            vocabulary=before.vocabulary if before is not None else None,
+            training=TrainingRecord(
+                recipe=told,
+                data=f"{triples} triples",
+                seed=told["seed"],
+                steps=len(self.history) * -(-triples // told["batch_size"]),
+                hardware=facts.hardware(1),
+                wall_time_s=round(seconds, 3),
+                code_commit=facts.code_commit(),
+                versions=facts.versions(),
+            ),
+            paper=PAPER,
+        )
 
     # ---- inference ----
 
