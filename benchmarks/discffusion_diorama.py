@@ -1,12 +1,12 @@
-"""Discffusion on diorama-sd, without training: does it tell a true picture or caption from a foil, and whom does it beat?
+"""Discffusion on diorama-sd, without training: does it tell what is true from a foil, and whom does it beat?
 
-    python benchmarks/discffusion_diorama.py --work runs/discffusion                # all parts, one after the other
-    python benchmarks/discffusion_diorama.py --work runs/discffusion --parts foils  # one of them; stop and start at will
-    python benchmarks/discffusion_diorama.py --work runs/discffusion --report       # only the report
+    python benchmarks/discffusion_diorama.py --work runs/dd                # all parts; stop and start at will
+    python benchmarks/discffusion_diorama.py --work runs/dd --parts foils  # one of them
+    python benchmarks/discffusion_diorama.py --work runs/dd --report       # only the report
 
     foils  300 test scenes of two objects; a foil has another subject or object, the objects in each other's places
-           (relation) or their colours exchanged (swap). The picture is chosen for the true caption, and the caption for
-           the true picture, by A_t (lse), B_t (dc), their sum, Diffusion Classifier (minus the mean square error, all
+           (relation) or their colours exchanged (swap). The picture is chosen for the true caption, and the caption
+           for the true picture, by A_t (lse), B_t (dc), their sum, Diffusion Classifier (minus the mean square error, all
            from the same passes) and diorama-clip, at n = 1, 5, 10 and 20 timesteps of the authors' table. A tie is
            wrong. Each timestep by itself too, and weights of the timesteps, fitted on one half of the scenes (mean
            margin over its variance) and tried on the other.
@@ -174,7 +174,7 @@ def right_by_arm(rows: list[dict[str, Any]], side: str, foil: int, n: int) -> di
 
 
 def report_foils(part: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Accuracies by side, foil and n, with paired tests against Diffusion Classifier and CLIP; curves over timesteps."""
+    """Accuracies by side, foil and n, with paired tests against the two others; curves over timesteps."""
     found = []
     for side in SIDES:
         for f, foil in enumerate(FOILS):
@@ -228,9 +228,13 @@ def report_race(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         full = scores.shape[0] * (scores.shape[1] + 1)
         share = float(np.mean(passes)) / full
         met = bool(np.mean(same) >= 0.99 and share <= 0.5)
-        row = {"kind": "elimination", "part": "race", "arm": arm, "n": len(rows), "same": round(float(np.mean(same)), 4)}
-        found.append(row | {"passes": round(share, 4), "full": full, "wanted": {"same": 0.99, "passes": 0.5}, "met": met})
-        print(f"race, {arm}: same winner in {100 * row['same']:.1f} % of {len(rows)}, {100 * share:.0f} % of {full} passes")
+        found.append(
+            {
+                "kind": "elimination", "part": "race", "arm": arm, "n": len(rows), "same": round(float(np.mean(same)), 4),
+                "passes": round(share, 4), "full": full, "wanted": {"same": 0.99, "passes": 0.5}, "met": met,
+            }
+        )  # fmt: skip
+        print(f"race, {arm}: same winner in {np.mean(same):.1%} of {len(rows)}, {share:.0%} of {full} passes")
     return found
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wm_pipelines.runtime.files import write_atomic
+from wm_pipelines.runtime.files import atomic, write_atomic
 from wm_pipelines.runtime.readers import read_json
 
 NAME = "discffusion"
@@ -99,11 +99,18 @@ def inject(model: nn.Module, config: LoraConfig, seed: int) -> dict[str, nn.Para
 
 def save(model: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Writes the adapter to a folder, in `dtype` if given; `PeftModel.from_pretrained` reads it too."""
-    state = get_peft_model_state_dict(model, adapter_name=NAME)
+    write(folder, model.peft_config[NAME], _own(model), dtype)
+
+
+def write(
+    folder: Path, config: LoraConfig, state: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None
+) -> None:
+    """Writes PEFT's two files."""
     state = {PREFIX + key.removeprefix(PREFIX): t.detach().to("cpu", dtype).contiguous() for key, t in state.items()}
-    fields = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config[NAME].to_dict().items()}
+    fields = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    with atomic(folder / WEIGHTS_FILE) as partial:
+        save_file(state, partial, metadata={"format": "pt"})
     write_atomic(folder / CONFIG_FILE, json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True))
 
 

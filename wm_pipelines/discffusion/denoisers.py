@@ -14,8 +14,8 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DCondi
 from torch import nn
 
 from wm_pipelines.discffusion import captions as texts_of
-from wm_pipelines.discffusion.capture import cross_sites, joint_sites
 from wm_pipelines.discffusion.captions import Captions
+from wm_pipelines.discffusion.capture import cross_sites, joint_sites
 
 T5_LENGTHS = {"sd3": 256, "flux": 512}  # of the stock pipelines
 
@@ -45,6 +45,10 @@ class Denoiser(ABC):
     @abstractmethod
     def tokenizers(self) -> list[tuple[Any, int]]:
         """Each tokenizer with the tokens that its encoder takes."""
+
+    def map_tokenizer(self) -> tuple[Any, int]:
+        """The tokenizer whose tokens come first in what the denoiser attends to."""
+        return self.tokenizers()[0]
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str], device: torch.device) -> Captions:
@@ -163,6 +167,9 @@ class FlowDenoiser(Denoiser):
             clips.append(parts.tokenizer_2)
         t5 = parts.tokenizer_2 if self.family == "flux" else parts.tokenizer_3
         return [(one, one.model_max_length) for one in clips] + ([] if t5 is None else [(t5, length)])
+
+    def map_tokenizer(self) -> tuple[Any, int]:
+        return self.tokenizers()[-1 if self.family == "flux" else 0]
 
     def encode_texts(self, texts: Sequence[str], device: torch.device) -> Captions:
         encode = texts_of.encode_flux if self.family == "flux" else texts_of.encode_sd3

@@ -19,7 +19,7 @@ Triple = tuple[Picture, str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the numbers of a fit, apart from triples, base and rule: AdamW, constant rate, norm clipped at 1."""
+    """What decides a fit, apart from triples, base and rule: AdamW at a constant rate, gradients clipped at 1."""
 
     epochs: int = 10
     batch_size: int = 1

@@ -34,8 +34,8 @@ def read_pictures(
     """Pictures as float32 `(3, H, W)` in [-1, 1].
 
     Args:
-        value_range: what numbers of tensors and arrays lie in, (0, 1) or (-1, 1). It is never guessed: a bright picture
-            in [-1, 1] looks like one in [0, 1].
+        value_range: what numbers of tensors and arrays lie in, (0, 1) or (-1, 1). It is never guessed: a bright
+            picture in [-1, 1] looks like one in [0, 1].
         size: (height, width) that they are stretched to.
         multiple: what sides must be multiples of.
 
@@ -93,7 +93,7 @@ def pair_up(images: int, texts: int, pairwise: bool | None) -> tuple[list[tuple[
                 "for every image with every text"
             )
         if images != texts:
-            raise ValueError(f"`pairwise`=True needs equal numbers, or one of either; got {images} images, {texts} texts")
+            raise ValueError(f"`pairwise`=True needs equal numbers or one of either, got {images} images, {texts} texts")
     count = max(images, texts)
     return [(0 if images == 1 else n, 0 if texts == 1 else n) for n in range(count)], (count,)
 

@@ -33,6 +33,7 @@ from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
+from wm_pipelines.text.prompts import specials_around
 from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training import record as facts
 
@@ -250,8 +251,8 @@ class DiscffusionPipeline(WMPipeline):
         """Fit a new LoRA on all attention layers to a few triples; what an earlier fit made is replaced.
 
         Args:
-            triples: (picture, caption, foil); a foil is a caption, a picture, or a list of either, of which the hardest
-                counts.
+            triples: (picture, caption, foil); a foil is a caption, a picture, or a list of either, of which the
+                hardest counts.
             epochs: passes over the triples.
             r: rank of the LoRA (scale 1). config: a `peft.LoraConfig` in its place.
             head_weights: "uniform", "gradient" or "learned" (`training.Heads`); the last two read all sites.
@@ -378,6 +379,14 @@ class DiscffusionPipeline(WMPipeline):
         if self.head_weights is not None:
             return self.head_weights
         return even_weights(self.denoiser.sites(rule.sites))
+
+    def words(self, text: str) -> list[tuple[int, str]]:
+        """The tokens of a caption that say something: place in the denoiser's text, and the token's own letters."""
+        tokenizer, limit = self.denoiser.map_tokenizer()
+        first, last = specials_around(tokenizer)
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, truncation=True, max_length=limit).input_ids)
+        kept = tokens[first : len(tokens) - last]
+        return [(first + n, token.removesuffix("</w>").lstrip("\u2581")) for n, token in enumerate(kept)]
 
     def check_inputs(self, texts: Sequence[str], truncate: bool, seed: int, batch_size: int, rule: Rule) -> None:
         """Refuses what can't be scored, before any pass.

@@ -17,8 +17,8 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from wm_pipelines.discffusion.capture import Capture, capturing
 from wm_pipelines.discffusion.captions import Captions
+from wm_pipelines.discffusion.capture import Capture, capturing
 from wm_pipelines.discffusion.denoisers import Denoiser
 from wm_pipelines.discffusion.method import Mask, Score, Sites
 

@@ -75,9 +75,8 @@ class SceneTask(Task):
         heads = make_heads(denoiser, rule, options["head_weights"])
         with torch.no_grad():
             empty = denoiser.encode_texts([""], torch.device("cpu"))
-        self.matcher = Matcher(
-            denoiser, rule=rule, empty=empty, heads=heads, margin=options["margin"], shared_noise=options["shared_noise"]
-        )
+        told = {name: options[name] for name in ("margin", "shared_noise")}
+        self.matcher = Matcher(denoiser, rule=rule, empty=empty, heads=heads, **told)
         self.items = self._items(options["length"])
         self.length = len(self.items)
         self.data = f"Diorama images, train split, {self.length} scenes of two objects with four foils each"

@@ -95,9 +95,8 @@ class Sheet:
         t = torch.full((len(rows),), self.timesteps[k], device=latents.device)
         captions = self.captions.rows([j % len(self.captions.embeds) for _, j, _ in rows])
         self.forwards += len(rows)
-        return read_pass(
-            self.denoiser, self.sites, self.rule, latents=latents, noise=noise, timesteps=t, captions=captions, maps=maps
-        )
+        given = {"latents": latents, "noise": noise, "timesteps": t, "captions": captions, "maps": maps}
+        return read_pass(self.denoiser, self.sites, self.rule, **given)
 
     def _noise(self, k: int, picture: int, whose: int) -> torch.Tensor:
         shape = tuple(self.latents[picture].shape)
