@@ -6,8 +6,8 @@
 
     foils  300 test scenes of two objects; a foil has another subject or object, the objects in each other's places
            (relation) or their colours exchanged (swap). The picture is chosen for the true caption, and the caption
-           for the true picture, by A_t (lse), B_t (dc), their sum, Diffusion Classifier (minus the mean square error, all
-           from the same passes) and diorama-clip, at n = 1, 5, 10 and 20 timesteps of the authors' table. A tie is
+           for the true picture, by A_t (lse), B_t (dc), their sum, Diffusion Classifier (minus the mean square error,
+           all from the same passes) and diorama-clip, at n = 1, 5, 10 and 20 timesteps of the authors' table. A tie is
            wrong. Each timestep by itself too, and weights of the timesteps, fitted on one half of the scenes (mean
            margin over its variance) and tried on the other.
     own    the same with pictures that the base itself made of the captions: the same-generator control.
@@ -230,8 +230,9 @@ def report_race(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         met = bool(np.mean(same) >= 0.99 and share <= 0.5)
         found.append(
             {
-                "kind": "elimination", "part": "race", "arm": arm, "n": len(rows), "same": round(float(np.mean(same)), 4),
-                "passes": round(share, 4), "full": full, "wanted": {"same": 0.99, "passes": 0.5}, "met": met,
+                "kind": "elimination", "part": "race", "arm": arm, "n": len(rows),
+                "same": round(float(np.mean(same)), 4), "passes": round(share, 4), "full": full,
+                "wanted": {"same": 0.99, "passes": 0.5}, "met": met,
             }
         )  # fmt: skip
         print(f"race, {arm}: same winner in {np.mean(same):.1%} of {len(rows)}, {share:.0%} of {full} passes")

@@ -93,7 +93,7 @@ def pair_up(images: int, texts: int, pairwise: bool | None) -> tuple[list[tuple[
                 "for every image with every text"
             )
         if images != texts:
-            raise ValueError(f"`pairwise`=True needs equal numbers or one of either, got {images} images, {texts} texts")
+            raise ValueError(f"`pairwise`=True needs equal numbers, or one of either: {images} images, {texts} texts")
     count = max(images, texts)
     return [(0 if images == 1 else n, 0 if texts == 1 else n) for n in range(count)], (count,)
 

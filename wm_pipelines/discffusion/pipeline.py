@@ -9,13 +9,11 @@ to test is few-shot adaptation, `fit`.
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils import BaseOutput
 
 from wm_pipelines import hub
 from wm_pipelines.clip.parts import reference
@@ -26,6 +24,7 @@ from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
 from wm_pipelines.discffusion.method import DiscffusionConfig
+from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking
 from wm_pipelines.discffusion.reading import Rule, even_weights
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
@@ -42,60 +41,6 @@ PARTS = (
     "vae", "text_encoder", "tokenizer", "scheduler", "unet", "transformer", "text_encoder_2", "tokenizer_2",
     "text_encoder_3", "tokenizer_3",
 )  # fmt: skip
-
-
-@dataclass
-class DiscffusionOutput(BaseOutput):
-    """Scores of B pairs, or of all pictures with all captions: `shape` is `(B,)` or `(images, texts)`.
-
-    Args:
-        score: float32 `shape`; higher fits better. Compare candidates of one item only.
-        lse, dc: its parts, the means of A_t and of B_t; dc is None where no pass with the empty caption was needed.
-        error: mean square of the prediction's error; its negative is the score of Diffusion Classifier.
-        standard_error: of the score, over timesteps; NaN for one timestep.
-        difference, difference_ci95: to the best rival, paired over timesteps, and its 95 % interval `(*shape, 2)`;
-            rivals are the captions of a picture, or the pictures of the only caption. None for lone pairs.
-        steps: `(3, n, *shape)`: A_t, B_t (NaN where there is none) and the error at each of `timesteps`.
-        forwards: samples that went through the denoiser.
-        maps: of each pair, in order, the share of attention `(tokens, h, w)`, mean over timesteps, where asked for.
-    """
-
-    score: torch.Tensor
-    lse: torch.Tensor
-    dc: torch.Tensor | None
-    error: torch.Tensor
-    standard_error: torch.Tensor
-    difference: torch.Tensor | None
-    difference_ci95: torch.Tensor | None
-    steps: torch.Tensor
-    timesteps: list[int]
-    forwards: int
-    maps: list[torch.Tensor] | None = None
-
-
-@dataclass
-class DiscffusionRanking(BaseOutput):
-    """Candidates of one picture or of one caption.
-
-    Args:
-        order: candidates from best to worst; equal scores keep the order given.
-        score, lse, dc, error: `(M,)`, in the order given: means over the timesteps that each was looked at.
-        seen: int64 `(M,)`, how many those were.
-        difference, difference_ci95: as in `DiscffusionOutput`; None after elimination.
-        best: the first of `order`; None where another one has the same score: a tie is no answer.
-        forwards: samples that went through the denoiser.
-    """
-
-    order: list[int]
-    score: torch.Tensor
-    lse: torch.Tensor
-    dc: torch.Tensor | None
-    error: torch.Tensor
-    seen: torch.Tensor
-    difference: torch.Tensor | None
-    difference_ci95: torch.Tensor | None
-    best: int | None
-    forwards: int
 
 
 class DiscffusionPipeline(WMPipeline):
@@ -260,7 +205,7 @@ class DiscffusionPipeline(WMPipeline):
             learning_rate, weight_decay, batch_size: of AdamW, at a constant rate.
             seed: of the adapter's start, the order, the noise and the timesteps: the same fit every time.
             shared_noise: False draws noise and timestep for each candidate by itself, as in the authors' code.
-            gradient_checkpointing: half of the memory for a third more time.
+            gradient_checkpointing: compute each pass again when its gradient is taken, and hold one at a time.
             size, value_range, truncate: as in `__call__`. options: of `Rule`; `score` is what is trained.
             callback_on_epoch_end: called with the pipeline, the epochs done and the row of `history`; set
                 `pipe._interrupt = True` in it to stop.
@@ -296,11 +241,14 @@ class DiscffusionPipeline(WMPipeline):
             model.requires_grad_(False)
             trained = list(adapter.inject(model, config, seed).values())
             matcher = Matcher(
-                self.denoiser, rule=rule, empty=empty, heads=heads, margin=margin, shared_noise=shared_noise
+                self.denoiser,
+                rule=rule,
+                empty=empty,
+                heads=heads,
+                margin=margin,
+                shared_noise=shared_noise,
+                checkpointing=gradient_checkpointing,
             )
-            if gradient_checkpointing:
-                model.enable_gradient_checkpointing()
-                model.train()  # diffusers keeps no checkpoints in eval mode
             self._interrupt, started = False, time.monotonic()
             trained += [heads.logits] if head_weights == "learned" else []
             with self.progress_bar(total=epochs) as progress:
@@ -317,8 +265,6 @@ class DiscffusionPipeline(WMPipeline):
             self.head_weights = heads_before
             raise
         finally:
-            if gradient_checkpointing:
-                model.disable_gradient_checkpointing()
             model.eval().requires_grad_(False)
         self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
         told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
@@ -508,7 +454,7 @@ class DiscffusionPipeline(WMPipeline):
         self.maybe_free_model_hooks()
         steps = np.stack(found, 1).reshape(3, len(found), *shape)
         scores = rule.combine(steps[0], steps[1])
-        rivals, intervals = _rivals(scores)
+        rivals, intervals = _rivals(scores, lone=pairwise is True)
         output = DiscffusionOutput(
             score=_mean(scores),
             lse=_mean(steps[0]),
@@ -615,10 +561,16 @@ def _single(values: np.ndarray | None) -> torch.Tensor | None:
     return None if values is None else torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def _rivals(scores: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Differences to the best rival, and their intervals, of scores `(n, images, texts)`; None where there is none."""
-    if scores.ndim == 2 or max(scores.shape[1:]) == 1:
+def _rivals(scores: np.ndarray, lone: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Differences to the best rival, and their intervals; None where there is none.
+
+    Args:
+        scores: `(n, images, texts)`, or `(n, B)`, of one item unless its pairs are `lone`.
+    """
+    if lone or max(scores.shape[1:]) == 1:
         return None, None
+    if scores.ndim == 2:
+        return ranking.against_rivals(scores)
     if scores.shape[2] == 1:
         differences, intervals = ranking.against_rivals(scores[:, :, 0])
         return differences[:, None], intervals[:, None]

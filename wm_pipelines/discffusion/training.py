@@ -9,13 +9,15 @@ inference; without `shared_noise` both are drawn for each candidate by itself, a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from wm_pipelines.discffusion.captions import Captions
 from wm_pipelines.discffusion.denoisers import Denoiser
-from wm_pipelines.discffusion.reading import Rule, even_weights, parts_of, read_pass
+from wm_pipelines.discffusion.reading import Reading, Rule, even_weights, parts_of, read_pass
 from wm_pipelines.training import KeyedNoise
 
 WARM_STEPS, DECAY = 100, 0.9  # of the importance of heads
@@ -89,16 +91,31 @@ class Matcher:
 
     Args:
         empty: the empty caption, of one row. heads: weights of the heads of the rule's sites.
+        checkpointing: hold no activations of a pass, but compute it again in the backward pass.
     """
 
     def __init__(
-        self, denoiser: Denoiser, rule: Rule, empty: Captions, heads: Heads, margin: float, shared_noise: bool
+        self,
+        denoiser: Denoiser,
+        rule: Rule,
+        empty: Captions,
+        heads: Heads,
+        margin: float,
+        shared_noise: bool,
+        checkpointing: bool = False,
     ):
         if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
             raise ValueError(f"`margin` is {margin!r}; it must be a finite number of at least 0")
         self.denoiser, self.rule, self.empty, self.heads = denoiser, rule, empty, heads
-        self.margin, self.shared_noise = margin, shared_noise
+        self.margin, self.shared_noise, self.checkpointing = margin, shared_noise, checkpointing
         self.sites = denoiser.sites(rule.sites)
+
+    def _read(self, **given: Any) -> Reading:
+        def parts() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            found = read_pass(self.denoiser, self.sites, self.rule, **given)
+            return found.lse, found.norm, found.error
+
+        return Reading(*(checkpoint(parts, use_reentrant=False) if self.checkpointing else parts()))
 
     def scores(self, item: Item, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Of an item's K candidates `(K,)`, up to what is the same for all of them.
@@ -113,16 +130,13 @@ class Matcher:
         }  # fmt: skip
         weights = self.heads()
         several = len(item.captions.embeds) > 1
-        own = read_pass(
-            self.denoiser, self.sites, self.rule, **given,
-            captions=item.captions if several else item.captions.rows([0] * count),
-        )  # fmt: skip
+        own = self._read(**given, captions=item.captions if several else item.captions.rows([0] * count))
         if several and shared:  # the pass with the empty caption is the same for all, and cancels
             lse = own.lse @ weights / (2 if self.rule.halved else 1)
             return self.rule.combine(lse, -own.norm)
         empty = None
         if self.rule.needs_empty:
-            empty = read_pass(self.denoiser, self.sites, self.rule, **given, captions=self.empty.rows([0] * count))
+            empty = self._read(**given, captions=self.empty.rows([0] * count))
         return self.rule.combine(*parts_of(self.rule, weights, own, empty))
 
     def draw(self, item: Item, index: int, noise: KeyedNoise) -> tuple[torch.Tensor, torch.Tensor]:
