@@ -24,10 +24,8 @@ def pictures():
     from wm_pipelines.runtime.random import keyed
 
     def make(count, side=64):
-        return [
-            torch.from_numpy(keyed("discffusion picture", n).random((3, side, side), dtype="float32")) * (n + 1) / count
-            for n in range(count)
-        ]
+        drawn = [keyed("discffusion picture", n).random((3, side, side), dtype="float32") for n in range(count)]
+        return [torch.from_numpy(values) * (n + 1) / count for n, values in enumerate(drawn)]
 
     return make
 

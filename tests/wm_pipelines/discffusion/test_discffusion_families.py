@@ -151,7 +151,8 @@ def test_joint_blocks_are_read_as_they_attend(bases, pictures):
     spy = capture.text_logits
     try:
         capture.text_logits = lambda layer, *a: logits.append(spy(layer, *a)) or logits[-1]
-        torch.nn.functional.scaled_dot_product_attention = lambda q, k, v, **kw: seen.append((q, k)) or own(q, k, v, **kw)
+        attend = torch.nn.functional
+        attend.scaled_dot_product_attention = lambda q, k, v, **kw: seen.append((q, k)) or own(q, k, v, **kw)
         pipe(pictures(1, SIDE)[0], TEXTS[0], "lse", timesteps=[500], cond_only=True)
     finally:
         capture.text_logits = spy

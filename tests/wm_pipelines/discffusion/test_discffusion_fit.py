@@ -115,7 +115,8 @@ def test_a_whole_pipeline_keeps_base_and_adapter_apart(judge, triples, pictures,
     judge.fit(triples, **FIT)
     score = judge(pictures(1)[0], captions[0], timesteps=[500]).score
     judge.save_pretrained(tmp_path / "whole")
-    assert not [k for k in load_file(tmp_path / "whole" / "unet" / "diffusion_pytorch_model.safetensors") if "lora" in k]
+    saved = load_file(tmp_path / "whole" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert not [key for key in saved if "lora" in key or "base_layer" in key]
     assert torch.equal(judge(pictures(1)[0], captions[0], timesteps=[500]).score, score)
     again = DiscffusionPipeline.from_pretrained(tmp_path / "whole")
     again.set_progress_bar_config(disable=True)
