@@ -108,7 +108,7 @@ def encode_sd3(parts: Any, texts: Sequence[str], device: torch.device, length: i
     width = parts.transformer.config.joint_attention_dim
     wide = torch.nn.functional.pad(clips.embeds, (0, width - clips.embeds.shape[-1]))
     if parts.text_encoder_3 is None:
-        long = wide.new_zeros(len(texts), parts.tokenizer.model_max_length, width)
+        long = wide.new_zeros(len(texts), length, width)
         kinds = torch.full(long.shape[:2], OTHER, dtype=torch.int8, device=device)
     else:
         ids, _, kinds = tokenise(parts.tokenizer_3, texts, length, device)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from wm_pipelines import hub
-from wm_pipelines.config import CONFIG_NAME, WMConfig
+from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 from wm_pipelines.discffusion import adapter
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.runtime.pickles import read_pickle
@@ -83,8 +83,9 @@ def convert_adapter(source: str | os.PathLike, folder: str | os.PathLike, base: 
         base: embedded name or Hub id of what it was trained on.
     """
     state, rank = to_peft(read_authors(source))
+    named = hub.base_ref(base) if base in hub.embedded_names() else BaseModelRef(repo_id=base)
     config = WMConfig(
-        method="discffusion", pipeline="DiscffusionPipeline", base_model=hub.base_ref(base), paper="arXiv:2305.10722"
+        method="discffusion", pipeline="DiscffusionPipeline", base_model=named, paper="arXiv:2305.10722"
     )
     with atomic_folder(folder, last=CONFIG_NAME) as partial:
         adapter.write(partial, adapter.default_config(rank), state)

@@ -93,7 +93,7 @@ def test_the_adapter_of_the_embedded_base_is_small_and_loads_over_it(pictures, t
     pipe.set_progress_bar_config(disable=True)
     a, b = pictures(2)
     texts = ["a red cube", "a blue sphere"]
-    pipe.fit([(a, texts[0], texts[1])], epochs=2, learning_rate=1e-2)
+    pipe.fit([(a, texts[0], texts[1])], epochs=2, learning_rate=1e-2, margin=9.0)
     pipe.save_adapter(tmp_path / "own", torch.float16)
     assert sum(f.stat().st_size for f in (tmp_path / "own").iterdir()) <= 0.3e6
     config = WMConfig.load(tmp_path / "own")
