@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.cpl.modeling import CPLPromptLearner as CPLPromptLearner
     from wm_pipelines.cpl.pipeline import CPLPipeline as CPLPipeline
     from wm_pipelines.diorama.datasets import DioramaDataset as DioramaDataset
+    from wm_pipelines.discffusion.pipeline import DiscffusionPipeline as DiscffusionPipeline
     from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline as DynamicsModelPipeline
     from wm_pipelines.flexecontrol.condition import Condition as Condition
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
@@ -50,6 +51,7 @@ _PUBLIC = {
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
     "Condition": "wm_pipelines.flexecontrol.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
+    "DiscffusionPipeline": "wm_pipelines.discffusion.pipeline",
     "DynamicsModelPipeline": "wm_pipelines.dynamics.pipeline",
     "Edge": "wm_pipelines.text.scene_graph",
     "FlexEControlModel": "wm_pipelines.flexecontrol.modeling",

@@ -85,4 +85,5 @@ def _group_hook(module: nn.Module) -> Any:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook")
+    # diffusers leaves an empty registry on a model whose cache was only ever reset
+    return hasattr(module, "_hf_hook") or bool(getattr(getattr(module, "_diffusers_hook", None), "hooks", None))

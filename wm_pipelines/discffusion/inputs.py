@@ -1,0 +1,104 @@
+"""What a call may be given; every refusal says what came and what is allowed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from wm_pipelines.data.class_folders import Pictures, list_pictures
+from wm_pipelines.media.pictures import to_tensor
+
+Range = tuple[float, float]
+RANGES = ((0, 1), (-1, 1))
+
+
+def read_texts(texts: str | Sequence[str]) -> list[str]:
+    """Captions as a list.
+
+    Raises:
+        ValueError: no caption, or one that is not a string with words in it.
+    """
+    listed = [texts] if isinstance(texts, str) else texts
+    if not isinstance(listed, Sequence) or not listed:
+        raise ValueError(f"`texts` must be a caption or a non-empty list of captions, got {texts!r}")
+    for text in listed:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"`texts` must hold strings with words in them, got {text!r}")
+    return list(listed)
+
+
+def read_pictures(
+    images: Pictures, value_range: Range, size: tuple[int, int] | None, multiple: int
+) -> list[torch.Tensor]:
+    """Pictures as float32 `(3, H, W)` in [-1, 1].
+
+    Args:
+        value_range: what numbers of tensors and arrays lie in, (0, 1) or (-1, 1). It is never guessed: a bright
+            picture in [-1, 1] looks like one in [0, 1].
+        size: (height, width) that they are stretched to.
+        multiple: what sides must be multiples of.
+
+    Raises:
+        ValueError: no picture, values outside the range, or a size that the base can't take.
+    """
+    if tuple(value_range) not in RANGES:
+        raise ValueError(f"`value_range` is {value_range!r}; it must be (0, 1) or (-1, 1)")
+    if size is not None:
+        sides = size if isinstance(size, tuple | list) and len(size) == 2 else (0, 0)
+        if not all(type(side) is int and side > 0 and side % multiple == 0 for side in sides):
+            raise ValueError(f"`size` is {size!r}; it must be (height, width), multiples of {multiple}")
+    found = []
+    for n, image in enumerate(list_pictures(images)):
+        try:
+            picture = _unit(image, value_range)
+        except ValueError as error:
+            raise ValueError(f"`images`[{n}]: {error}") from None
+        if size is not None:
+            picture = functional.interpolate(
+                picture[None], tuple(size), mode="bilinear", antialias=True, align_corners=False
+            )[0].clamp(0, 1)  # fmt: skip
+        height, width = picture.shape[-2:]
+        if height % multiple or width % multiple:
+            raise ValueError(
+                f"`images`[{n}] is {height}x{width}; sides must be multiples of {multiple} for this base; pass "
+                "size=(height, width) to stretch it, as the authors do"
+            )
+        found.append(picture * 2 - 1)
+    return found
+
+
+def _unit(image: Any, value_range: Range) -> torch.Tensor:
+    if tuple(value_range) == (-1, 1):
+        if getattr(getattr(image, "dtype", None), "kind", "f") != "f" or not hasattr(image, "ndim"):
+            raise ValueError("value_range=(-1, 1) is for float tensors and arrays alone")
+        image = (image + 1) / 2
+    return to_tensor(image)
+
+
+def pair_up(images: int, texts: int, pairwise: bool | None) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+    """(picture, caption) pairs and the shape of their scores: `(B,)`, or `(images, texts)` for all with all.
+
+    Raises:
+        ValueError: several of both and `pairwise` does not say how, or numbers that don't pair up.
+    """
+    if pairwise not in (None, True, False):
+        raise ValueError(f"`pairwise` is {pairwise!r}; it must be True, False or None")
+    if pairwise is False:
+        return [(i, j) for i in range(images) for j in range(texts)], (images, texts)
+    if 1 not in (images, texts):
+        if pairwise is None:
+            raise ValueError(
+                f"{images} images and {texts} texts: `pairwise` must say what is meant: True for one to one, False "
+                "for every image with every text"
+            )
+        if images != texts:
+            raise ValueError(f"`pairwise`=True needs equal numbers, or one of either: {images} images, {texts} texts")
+    count = max(images, texts)
+    return [(0 if images == 1 else n, 0 if texts == 1 else n) for n in range(count)], (count,)
+
+
+def whole(name: str, value: Any, least: int) -> None:
+    """ValueError unless `value` is an integer of at least `least`."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least {least}")

@@ -1,0 +1,60 @@
+"""What the pipeline gives."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils import BaseOutput
+
+
+@dataclass
+class DiscffusionOutput(BaseOutput):
+    """Scores of B pairs, or of all pictures with all captions: `shape` is `(B,)` or `(images, texts)`.
+
+    Args:
+        score: float32 `shape`; higher fits better. Compare candidates of one item only.
+        lse, dc: its parts, the means of A_t and of B_t; dc is None where no pass with the empty caption was needed.
+        error: mean square of the prediction's error; its negative is the score of Diffusion Classifier.
+        standard_error: of the score, over timesteps; NaN for one timestep.
+        difference, difference_ci95: to the best rival, paired over timesteps, and its 95 % interval `(*shape, 2)`;
+            rivals are the captions of a picture, or the pictures of the only caption. None for pairs one to one.
+        steps: `(3, n, *shape)`: A_t, B_t (NaN where there is none) and the error at each of `timesteps`.
+        forwards: samples that went through the denoiser.
+        maps: of each pair, in order, the share of attention `(tokens, h, w)`, mean over timesteps, where asked for.
+    """
+
+    score: torch.Tensor
+    lse: torch.Tensor
+    dc: torch.Tensor | None
+    error: torch.Tensor
+    standard_error: torch.Tensor
+    difference: torch.Tensor | None
+    difference_ci95: torch.Tensor | None
+    steps: torch.Tensor
+    timesteps: list[int]
+    forwards: int
+    maps: list[torch.Tensor] | None = None
+
+
+@dataclass
+class DiscffusionRanking(BaseOutput):
+    """Candidates of one picture or of one caption.
+
+    Args:
+        order: candidates from best to worst; equal scores keep the order given.
+        score, lse, dc, error: `(M,)`, in the order given: means over the timesteps that each was looked at.
+        seen: int64 `(M,)`, how many those were.
+        difference, difference_ci95: as in `DiscffusionOutput`; None after elimination.
+        best: the first of `order`; None where another one has the same score: a tie is no answer.
+        forwards: samples that went through the denoiser.
+    """
+
+    order: list[int]
+    score: torch.Tensor
+    lse: torch.Tensor
+    dc: torch.Tensor | None
+    error: torch.Tensor
+    seen: torch.Tensor
+    difference: torch.Tensor | None
+    difference_ci95: torch.Tensor | None
+    best: int | None
+    forwards: int

@@ -1,0 +1,578 @@
+"""Discffusion (arXiv 2305.10722): a text-to-image model that says how well a picture and a caption go together.
+
+The picture is noised and denoised under the caption: what cross-attention finds of the caption's words (A_t) and how
+much better the noise is predicted than without the caption (B_t) make the score. Zero-shot superiority over plain
+Diffusion Classifier is disputed: arXiv 2505.17955 finds it behind on SD 1.5 and about level on SD 2 and 3; the claim
+to test is few-shot adaptation, `fit`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm_pipelines import hub
+from wm_pipelines.clip.parts import reference
+from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
+from wm_pipelines.data.class_folders import Pictures
+from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
+from wm_pipelines.discffusion.captions import check_lengths
+from wm_pipelines.discffusion.capture import check_processors
+from wm_pipelines.discffusion.denoisers import make_denoiser
+from wm_pipelines.discffusion.method import DiscffusionConfig
+from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking
+from wm_pipelines.discffusion.reading import Rule, even_weights
+from wm_pipelines.discffusion.sheet import Sheet, digest
+from wm_pipelines.discffusion.timesteps import read_timesteps
+from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
+from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.offloading import is_offloaded
+from wm_pipelines.text.prompts import specials_around
+from wm_pipelines.text.vocabulary import check_vocabulary
+from wm_pipelines.training import record as facts
+
+PAPER = "arXiv:2305.10722"
+PARTS = (
+    "vae", "text_encoder", "tokenizer", "scheduler", "unet", "transformer", "text_encoder_2", "tokenizer_2",
+    "text_encoder_3", "tokenizer_3",
+)  # fmt: skip
+
+
+class DiscffusionPipeline(WMPipeline):
+    """Any Stable-Diffusion-shaped base as a judge, with or without an adapter from `fit`.
+
+    Takes Stable Diffusion 1.x and 2.x (epsilon or v prediction), SDXL, SD3 and Flux.
+
+    Example:
+        ```py
+        from wm_pipelines import DiscffusionPipeline, embedded
+
+        pipe = DiscffusionPipeline.from_pretrained(embedded("diorama-sd"))
+        captions = ["a red cube left of a blue sphere", "a blue cube left of a red sphere"]
+        print(pipe.rank(picture, captions, timesteps=10).order)
+        ```
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->vae->unet->transformer"
+    _optional_components = [
+        "unet", "transformer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3",
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: Any,
+        unet: Any = None,
+        transformer: Any = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+        text_encoder_3: Any = None,
+        tokenizer_3: Any = None,
+        force_zeros_for_empty_prompt: bool = True,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            unet=unet,
+            transformer=transformer,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
+        )
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        self.denoiser = make_denoiser(self)
+        self.head_weights: torch.Tensor | None = None
+        self.history: list[dict[str, float]] = []
+        self._interrupt = False
+
+    # ---- making, saving, loading ----
+
+    @classmethod
+    def from_base(cls, base: str | os.PathLike, folder: str | os.PathLike, **kwargs: Any) -> "DiscffusionPipeline":
+        """What `save_adapter` wrote to `folder`, on its base.
+
+        Args:
+            kwargs: passed to `from_pretrained` of the base, for example `dtype`.
+        """
+        folder = hub.resolve(folder)
+        pipeline = cls.from_pretrained(str(hub.resolve(base)), **kwargs)
+        pipeline._read_adapter(folder)
+        if (folder / CONFIG_NAME).is_file():
+            known = pipeline.wm_config.vocabulary if pipeline.wm_config else None
+            pipeline.wm_config = WMConfig.load(folder).model_copy(update={"vocabulary": known})
+        return pipeline
+
+    @classmethod
+    def from_parts(cls, pipeline: Any) -> "DiscffusionPipeline":
+        """A judge of the components of another pipeline on a base that can judge; nothing is copied."""
+        found = {name: getattr(pipeline, name) for name in PARTS if getattr(pipeline, name, None) is not None}
+        missing = sorted({"vae", "text_encoder", "tokenizer", "scheduler"} - set(found))
+        if missing:
+            raise ValueError(f"{type(pipeline).__name__} has no {missing[0]}, so it can't judge pictures")
+        judge = cls(**found)
+        judge.wm_config = pipeline.wm_config if isinstance(pipeline, WMPipeline) else None
+        judge.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        return judge
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "DiscffusionPipeline":
+        """As in diffusers, of any base; an adapter comes from the folder `adapter` beside the components."""
+        pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        folder = pipeline.source_folder
+        if folder is not None and (folder / "adapter" / adapter.CONFIG_FILE).is_file():
+            pipeline._read_adapter(folder / "adapter")
+        return pipeline
+
+    def _read_adapter(self, folder: Path) -> None:
+        adapter.load(self.denoiser.model, folder)
+        self.head_weights = adapter.load_heads(folder, self.denoiser.sites("all"))
+
+    def save_components(self, folder: Path, **kwargs: Any) -> None:
+        """The base as it was, and the adapter in a folder of its own."""
+        with adapter.without(self.denoiser.model):
+            super().save_components(folder, **kwargs)
+        if adapter.has_adapter(self.denoiser.model):
+            self._write_adapter(folder / "adapter", None)
+
+    def save_adapter(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+        """Saves what `fit` made and nothing of the base: PEFT's adapter files, weights of heads, and the record.
+
+        `AutoWMPipeline.from_pretrained` loads the folder if the base is embedded or on the Hub, `from_base` on any.
+
+        Args:
+            dtype: of the file; that of the weights when None.
+
+        Raises:
+            ValueError: there is no adapter.
+        """
+        if not adapter.has_adapter(self.denoiser.model):
+            raise ValueError("there is nothing to save: call fit(triples) first, or load an adapter")
+        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+            self._write_adapter(partial, dtype)
+            if self.wm_config is not None and self.wm_config.base_model is not None:
+                hub.seal(partial, self.wm_config)
+
+    def _write_adapter(self, folder: Path, dtype: torch.dtype | None) -> None:
+        adapter.save(self.denoiser.model, folder, dtype)
+        if self.head_weights is not None:
+            sites = self.denoiser.sites("all")
+            rows = self.head_weights.split([layer.heads for layer in sites.values()])
+            adapter.save_heads(folder, {name: row.tolist() for name, row in zip(sites, rows, strict=True)})
+
+    # ---- fitting ----
+
+    def fit(
+        self,
+        triples: Sequence[fitting.Triple],
+        epochs: int = 10,
+        *,
+        r: int = 4,
+        config: Any = None,
+        head_weights: str = "uniform",
+        margin: float = 0.1,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-2,
+        batch_size: int = 1,
+        seed: int = 0,
+        shared_noise: bool = True,
+        gradient_checkpointing: bool = False,
+        size: tuple[int, int] | None = None,
+        value_range: inputs.Range = (0, 1),
+        truncate: bool = False,
+        callback_on_epoch_end: Callable[["DiscffusionPipeline", int, dict[str, float]], Any] | None = None,
+        **options: Any,
+    ) -> "DiscffusionPipeline":
+        """Fit a new LoRA on all attention layers to a few triples; what an earlier fit made is replaced.
+
+        Args:
+            triples: (picture, caption, foil); a foil is a caption, a picture, or a list of either, of which the
+                hardest counts.
+            epochs: passes over the triples.
+            r: rank of the LoRA (scale 1). config: a `peft.LoraConfig` in its place.
+            head_weights: "uniform", "gradient" or "learned" (`training.Heads`); the last two read all sites.
+            margin: by which the right candidate should lead.
+            learning_rate, weight_decay, batch_size: of AdamW, at a constant rate.
+            seed: of the adapter's start, the order, the noise and the timesteps: the same fit every time.
+            shared_noise: False draws noise and timestep for each candidate by itself, as in the authors' code.
+            gradient_checkpointing: compute each pass again when its gradient is taken, and hold one at a time.
+            size, value_range, truncate: as in `__call__`. options: of `Rule`; `score` is what is trained.
+            callback_on_epoch_end: called with the pipeline, the epochs done and the row of `history`; set
+                `pipe._interrupt = True` in it to stop.
+
+        Raises:
+            ValueError: malformed triples or settings, before anything changes.
+            FloatingPointError: the loss is not finite; the pipeline is then what it was.
+        """
+        settings = fitting.Settings(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            margin=margin,
+            seed=seed,
+        )
+        model = self.denoiser.model
+        self._check_can_fit()
+        if config is None:
+            inputs.whole("r", r, 1)
+            config = adapter.default_config(r)
+        before, heads_before = adapter.remove(model), self.head_weights
+        self.head_weights = None
+        try:
+            rule = rule_for(self.rule(**options), head_weights)
+            heads = make_heads(self.denoiser, rule, head_weights).to(self._execution_device)
+            read = fitting.read_triples(triples)
+            texts = [text for _, said in read for text in said]
+            self.check_inputs(texts, truncate=truncate, seed=seed, batch_size=batch_size, rule=rule)
+            items = fitting.prepare(self, read, size, value_range)
+            with torch.no_grad():
+                empty = self.denoiser.encode_texts([""], self._execution_device)
+            model.requires_grad_(False)
+            trained = list(adapter.inject(model, config, seed).values())
+            matcher = Matcher(
+                self.denoiser,
+                rule=rule,
+                empty=empty,
+                heads=heads,
+                margin=margin,
+                shared_noise=shared_noise,
+                checkpointing=gradient_checkpointing,
+            )
+            self._interrupt, started = False, time.monotonic()
+            trained += [heads.logits] if head_weights == "learned" else []
+            with self.progress_bar(total=epochs) as progress:
+
+                def done(epoch: int, row: dict[str, float]) -> bool:
+                    progress.update()
+                    if callback_on_epoch_end is not None:
+                        callback_on_epoch_end(self, epoch, row)
+                    return self._interrupt
+
+                self.history = fitting.run(matcher, items=items, trained=trained, settings=settings, on_epoch=done)
+        except BaseException:
+            adapter.put_back(model, before)
+            self.head_weights = heads_before
+            raise
+        finally:
+            model.eval().requires_grad_(False)
+        self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
+        told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
+        self._record(rule, head_weights, told, len(items), time.monotonic() - started)
+        return self
+
+    def _check_can_fit(self) -> None:
+        if self.denoiser.model.dtype != torch.float32:
+            raise ValueError(f"the denoiser is {self.denoiser.model.dtype}; load it in float32 to fit it")
+        hooked = [name for name, part in self.components.items() if is_offloaded(part)]
+        if hooked:
+            raise ValueError(f"{', '.join(hooked)} is offloaded; fit first, then turn offloading on")
+
+    def _record(self, rule: Rule, head_weights: str, told: dict[str, Any], triples: int, seconds: float) -> None:
+        before, folder = self.wm_config, self.source_folder
+        base = before.base_model if before is not None and before.method == "discffusion" else None
+        if base is None and folder is not None:
+            base = reference(self.config.get("_name_or_path") or folder, folder)
+        settings = {k: v for k, v in vars(rule).items() if k in DiscffusionConfig.model_fields}
+        self.wm_config = WMConfig(
+            method="discffusion",
+            pipeline=type(self).__name__,
+            base_model=base,
+            method_config={**settings, "head_weights": head_weights},
+            vocabulary=before.vocabulary if before is not None else None,
+            training=TrainingRecord(
+                recipe=told,
+                data=f"{triples} triples",
+                seed=told["seed"],
+                steps=len(self.history) * -(-triples // told["batch_size"]),
+                hardware=facts.hardware(1),
+                wall_time_s=round(seconds, 3),
+                code_commit=facts.code_commit(),
+                versions=facts.versions(),
+            ),
+            paper=PAPER,
+        )
+
+    # ---- inference ----
+
+    def rule(self, **given: Any) -> Rule:
+        """How scores are made: what is given, else what the adapter's record says, else the default.
+
+        Raises:
+            ValueError: something that no rule has.
+        """
+        plain = Rule()
+        names = ("score", "sites", "token_mask", "cond_only", "bias_weight", "lse_lambda", "on")
+        values = {name: self.recommended(name, given.pop(name, None), getattr(plain, name)) for name in names}
+        if given:
+            raise ValueError(f"unknown option `{sorted(given)[0]}`; there are {', '.join(names)}")
+        if self.head_weights is not None:
+            values["sites"] = "all"
+        return Rule(**values)
+
+    def weights(self, rule: Rule) -> torch.Tensor:
+        """Of the heads of the rule's sites `(S,)`: those that were learnt, or even ones."""
+        if self.head_weights is not None:
+            return self.head_weights
+        return even_weights(self.denoiser.sites(rule.sites))
+
+    def words(self, text: str) -> list[tuple[int, str]]:
+        """The tokens of a caption that say something: place in the denoiser's text, and the token's own letters."""
+        tokenizer, limit = self.denoiser.map_tokenizer()
+        first, last = specials_around(tokenizer)
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, truncation=True, max_length=limit).input_ids)
+        kept = tokens[first : len(tokens) - last]
+        return [(first + n, token.removesuffix("</w>").lstrip("\u2581")) for n, token in enumerate(kept)]
+
+    def check_inputs(self, texts: Sequence[str], truncate: bool, seed: int, batch_size: int, rule: Rule) -> None:
+        """Refuses what can't be scored, before any pass.
+
+        Raises:
+            ValueError: names the argument, what came and what is allowed.
+        """
+        inputs.whole("seed", seed, 0)
+        inputs.whole("batch_size", batch_size, 1)
+        known = self.wm_config.vocabulary if self.wm_config is not None else None
+        if known:
+            check_vocabulary(known, texts, "texts")
+        check_lengths(self.denoiser.tokenizers(), texts, truncate)
+        check_processors(self.denoiser.sites(rule.sites))
+
+    def _sheet(
+        self,
+        images: Pictures,
+        texts: Sequence[str],
+        rule: Rule,
+        timesteps: int | Sequence[int] | None,
+        seed: int,
+        shared_noise: bool,
+        size: tuple[int, int] | None,
+        value_range: inputs.Range,
+        truncate: bool,
+        batch_size: int,
+    ) -> Sheet:
+        """A call's input, checked, then encoded."""
+        asked = self.recommended("timesteps", timesteps, 30)
+        steps = read_timesteps(asked, self.denoiser.train_steps)
+        pictures = inputs.read_pictures(images, value_range, size, self.denoiser.multiple)
+        self.check_inputs(texts, truncate=truncate, seed=seed, batch_size=batch_size, rule=rule)
+        device = self._execution_device
+        captions = self.denoiser.encode_texts([*texts, ""], device)
+        latents = [self.denoiser.encode_pictures(picture[None].to(device))[0] for picture in pictures]
+        return Sheet(
+            self.denoiser,
+            sites=self.denoiser.sites(rule.sites),
+            rule=rule,
+            weights=self.weights(rule).to(device),
+            latents=latents,
+            names=[digest(picture) for picture in pictures],
+            texts=list(texts),
+            captions=captions,
+            timesteps=steps,
+            seed=seed,
+            shared_noise=shared_noise,
+            batch_size=batch_size,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Pictures,
+        texts: str | Sequence[str],
+        score: str | None = None,
+        *,
+        pairwise: bool | None = None,
+        timesteps: int | Sequence[int] | None = None,
+        token_mask: str | None = None,
+        cond_only: bool | None = None,
+        bias_weight: float | None = None,
+        lse_lambda: float | None = None,
+        sites: str | None = None,
+        on: str | None = None,
+        seed: int = 0,
+        shared_noise: bool = True,
+        maps: bool = False,
+        size: tuple[int, int] | None = None,
+        value_range: inputs.Range = (0, 1),
+        truncate: bool = False,
+        batch_size: int = 16,
+        return_dict: bool = True,
+    ) -> DiscffusionOutput | tuple:
+        """Score pictures with captions. The scores of a pair do not depend on what else is in the call.
+
+        Args:
+            images: one picture or several: `PIL.Image`, uint8 or float array `(H, W, 3)`, tensor `(3, H, W)`, or a
+                tensor of a batch.
+            texts: one caption or several.
+            score, token_mask, cond_only, bias_weight, lse_lambda, sites, on: as `Rule`; None takes what the adapter's
+                record says, else the default of `Rule`.
+            pairwise: True scores them one to one, False every picture with every caption; may be left out where there
+                is one of either.
+            timesteps: n of the authors' table (`released_timesteps`), or a list; None: the record's, else 30.
+            seed: of the noise, which is one for each step and shared by all. shared_noise: False draws it for each
+                pair by itself, as the authors' training does; passes with the empty caption are then not shared.
+            maps: also return where each token attends.
+            size: stretch pictures to (height, width). value_range: of tensors and arrays, (0, 1) or (-1, 1).
+            truncate: cut captions that are too long. batch_size: samples at once.
+
+        Raises:
+            ValueError: malformed input or options, before any pass.
+        """
+        listed = inputs.read_texts(texts)
+        rule = self.rule(
+            score=score, token_mask=token_mask, cond_only=cond_only, bias_weight=bias_weight, lse_lambda=lse_lambda,
+            sites=sites, on=on,
+        )  # fmt: skip
+        pairs, shape = inputs.pair_up(len(inputs.list_pictures(images)), len(listed), pairwise)
+        sheet = self._sheet(
+            images,
+            texts=listed,
+            rule=rule,
+            timesteps=timesteps,
+            seed=seed,
+            shared_noise=shared_noise,
+            size=size,
+            value_range=value_range,
+            truncate=truncate,
+            batch_size=batch_size,
+        )
+        found = []
+        with self.progress_bar(total=len(sheet.timesteps)) as progress:
+            for k in range(len(sheet.timesteps)):
+                found.append(sheet.step(k, pairs, maps))
+                progress.update()
+        self.maybe_free_model_hooks()
+        steps = np.stack(found, 1).reshape(3, len(found), *shape)
+        scores = rule.combine(steps[0], steps[1])
+        rivals, intervals = _rivals(scores, lone=pairwise is True)
+        output = DiscffusionOutput(
+            score=_mean(scores),
+            lse=_mean(steps[0]),
+            dc=_mean(steps[1]) if rule.needs_empty else None,
+            error=_mean(steps[2]),
+            standard_error=_single(ranking.standard_errors(scores)),
+            difference=_single(rivals),
+            difference_ci95=_single(intervals),
+            steps=_single(steps),
+            timesteps=list(sheet.timesteps),
+            forwards=sheet.forwards,
+            maps=[sheet.maps[pair] / len(found) for pair in pairs] if maps else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def rank(
+        self,
+        query: str | Pictures,
+        candidates: Sequence[str] | Pictures,
+        *,
+        eliminate: bool = False,
+        timesteps: int | Sequence[int] | None = None,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        value_range: inputs.Range = (0, 1),
+        truncate: bool = False,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> DiscffusionRanking:
+        """Captions of one picture, or pictures of one caption, from best to worst.
+
+        M captions cost n(M + 1) samples: the pass with the empty caption is made once for each timestep. M pictures
+        cost 2nM.
+
+        Args:
+            query: a picture, or a caption. candidates: captions, or pictures.
+            eliminate: look no more at candidates that fall behind beyond doubt (`ranking.run_race`); the others are
+                scored as without.
+            options: of `Rule`. The rest: as in `__call__`.
+
+        Raises:
+            ValueError: as `__call__`; no candidate.
+        """
+        by_text = isinstance(query, str)
+        if not by_text and len(inputs.list_pictures(query)) != 1:
+            raise ValueError(f"`query` must be one picture or one caption, got {len(query)} pictures")
+        listed = candidates if isinstance(candidates, torch.Tensor | np.ndarray) else list(candidates)
+        if len(listed) == 0:
+            raise ValueError("`candidates` is empty; give at least one")
+        rule = self.rule(**options)
+        images, texts = (listed, [query]) if by_text else (query, inputs.read_texts(listed))
+        count = len(inputs.list_pictures(listed)) if by_text else len(texts)
+        sheet = self._sheet(
+            images,
+            texts=inputs.read_texts(texts),
+            rule=rule,
+            timesteps=timesteps,
+            seed=seed,
+            shared_noise=True,
+            size=size,
+            value_range=value_range,
+            truncate=truncate,
+            batch_size=batch_size,
+        )
+        steps = np.full((3, len(sheet.timesteps), count), np.nan)
+        with self.progress_bar(total=len(sheet.timesteps)) as progress:
+
+            def look(k: int, left: list[int]) -> np.ndarray:
+                pairs = [(c, 0) if by_text else (0, c) for c in left]
+                steps[:, k, left] = sheet.step(k, pairs)
+                progress.update()
+                return rule.combine(steps[0, k, left], steps[1, k, left])
+
+            least = ranking.LEAST if eliminate else len(sheet.timesteps) + 1
+            race = ranking.run_race(look, len(sheet.timesteps), count, least=least)
+        self.maybe_free_model_hooks()
+        scores = _mean(race.scores)
+        whole = not eliminate and count > 1
+        rivals, intervals = ranking.against_rivals(race.scores) if whole else (None, None)
+        first = race.order[0]
+        tied = any(float(scores[c]) == float(scores[first]) for c in race.order[1:])
+        return DiscffusionRanking(
+            order=race.order,
+            score=scores,
+            lse=_mean(steps[0]),
+            dc=_mean(steps[1]) if rule.needs_empty else None,
+            error=_mean(steps[2]),
+            seen=torch.from_numpy(race.seen),
+            difference=_single(rivals),
+            difference_ci95=_single(intervals),
+            best=None if tied else first,
+            forwards=sheet.forwards,
+        )
+
+
+def _mean(values: np.ndarray) -> torch.Tensor:
+    """Over the steps that were looked at."""
+    counts = (~np.isnan(values)).sum(0)
+    return _single(np.nansum(values, 0) / np.where(counts, counts, 1))
+
+
+def _single(values: np.ndarray | None) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def _rivals(scores: np.ndarray, lone: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Differences to the best rival, and their intervals; None where there is none.
+
+    Args:
+        scores: `(n, images, texts)`, or `(n, B)`, of one item unless its pairs are `lone`.
+    """
+    if lone or max(scores.shape[1:]) == 1:
+        return None, None
+    if scores.ndim == 2:
+        return ranking.against_rivals(scores)
+    if scores.shape[2] == 1:
+        differences, intervals = ranking.against_rivals(scores[:, :, 0])
+        return differences[:, None], intervals[:, None]
+    rows = [ranking.against_rivals(scores[:, i]) for i in range(scores.shape[1])]
+    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
