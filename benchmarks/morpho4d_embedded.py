@@ -14,7 +14,6 @@ exactly the objects that they fit, by colour, by shape and by both, and how many
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -59,9 +58,9 @@ def chosen(scene: Scene4D, query: str, text: TextQuery) -> list[int]:
         return []
 
 
-def word_figures(scene: Scene4D, teacher: Callable) -> dict[str, tuple[float, int]]:
+def word_figures(scene: Scene4D, teacher: ClipTeacher) -> dict[str, tuple[float, int]]:
     """Share of right answers and how many were asked, by kind of query."""
-    text = TextQuery(teacher, PHRASES)
+    text = TextQuery(teacher, PHRASES, temperature=teacher.temperature)
     objects = {i: name.split()[-2:] for i, name in scene.names.items()}
     asked: dict[str, list[tuple[str, list[int]]]] = {"colour": [], "shape": [], "both": [], "nothing": []}
     for words, kind, place in ((COLOURS, "colour", 0), (SHAPES, "shape", 1)):
@@ -76,7 +75,7 @@ def word_figures(scene: Scene4D, teacher: Callable) -> dict[str, tuple[float, in
     return figures
 
 
-def evaluations(scene: Scene4D, truth: Capture, teacher: Callable) -> list[EvaluationRecord]:
+def evaluations(scene: Scene4D, truth: Capture, teacher: ClipTeacher) -> list[EvaluationRecord]:
     common = {"dataset": "the embedded scene", "seeds": [0], "command": COMMAND}
     found = [
         EvaluationRecord(task="views from held-out cameras", metric=f"PSNR, {what}, dB", value=round(v, 2), **common)

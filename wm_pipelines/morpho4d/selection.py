@@ -43,11 +43,21 @@ class TextQuery:
         among: phrases that are told apart. Those that have every word of a query are what it means; a query that none
             has is a phrase of its own.
         head: which of the scene's heads makes D numbers of its features.
+        temperature: of the softmax over phrases, above 0; 0.1 as in the paper; a CLIP's own is
+            `ClipTeacher.temperature`.
+
+    Raises:
+        ValueError: a temperature that is not above 0.
     """
 
     encode: Callable[[Sequence[str]], torch.Tensor]
     among: Sequence[str] = ()
     head: str = "clip"
+    temperature: float = TEMPERATURE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"`temperature` is {self.temperature!r}; a number above 0")
 
 
 @dataclass
@@ -139,8 +149,8 @@ def by_features(
 def by_text(
     decoded: torch.Tensor, query: str, text: TextQuery, background: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, float]:
-    """The share (N,) of what `query` means in a softmax over all phrases of cosine / 0.1, and the mean lead of the
-    chosen.
+    """The share (N,) of what `query` means in a softmax over all phrases of cosine / temperature, and the mean lead of
+    the chosen.
 
     Args:
         decoded: (N, D). background: (D,), what stands among the phrases for the background.
@@ -154,14 +164,14 @@ def by_text(
     if background is not None:
         known, meant = torch.cat([known, background[None]]), [*meant, floor]
     known = torch.nn.functional.normalize(known, dim=-1)
-    alike = torch.nn.functional.normalize(decoded, dim=-1) @ known.T / TEMPERATURE
+    alike = torch.nn.functional.normalize(decoded, dim=-1) @ known.T / text.temperature
     wanted = torch.tensor(meant)
     share = alike.softmax(-1)[:, wanted].sum(-1)
     chosen = share >= 0.5
     if not chosen.any():
         return share, 0.0
     lead = alike[chosen][:, wanted].amax(-1) - alike[chosen][:, ~wanted].amax(-1)
-    return share, float(lead.mean() * TEMPERATURE)
+    return share, float(lead.mean() * text.temperature)
 
 
 def by_vote(share: torch.Tensor, posed: PosedGaussians) -> torch.Tensor:

@@ -42,6 +42,11 @@ class ClipTeacher:
         """
         return cls(**load_clip(hub.resolve(source)))
 
+    @property
+    def temperature(self) -> float:
+        """What CLIP divides cosines by."""
+        return float((-self.clip.logit_scale.detach()).exp())
+
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """(n, D), of length one."""

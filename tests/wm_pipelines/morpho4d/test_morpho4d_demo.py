@@ -23,7 +23,9 @@ def test_the_embedded_scene_is_that_of_the_world_with_its_true_cameras():
 
 def test_words_are_looked_up_in_its_features():
     scene = Scene4D.from_pretrained(embedded("morpho4d"))
-    text = TextQuery(ClipTeacher.load(), [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES])
+    teacher = ClipTeacher.load()
+    phrases = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    text = TextQuery(teacher, phrases, temperature=teacher.temperature)
     scene.names = dict.fromkeys(scene.names, "thing")
     for i, colour in enumerate(("red", "blue", "green"), 1):
         assert scene.select(colour, text=text).object_ids == [i]

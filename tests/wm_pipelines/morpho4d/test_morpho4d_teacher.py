@@ -53,11 +53,11 @@ def test_a_head_makes_what_clip_says_of_what_a_pixel_has(capture, teacher, taugh
 
 
 def test_words_choose_by_features_what_no_name_says(fitted, teacher):
-    text = TextQuery(teacher, AMONG)
+    text = TextQuery(teacher, AMONG, temperature=teacher.temperature)
     with pytest.raises(ValueError, match="query 'red' matched 0"):
         fitted.select("red")
     assert fitted.select("red", text=text).object_ids == [1]
-    chosen = fitted.select("blue thing", text=TextQuery(teacher, [*AMONG, "a blue thing"]))
+    chosen = fitted.select("blue thing", text=replace(text, among=[*AMONG, "a blue thing"]))
     assert chosen.object_ids == [2] and chosen.margin > 0
     mine = fitted.gaussians.object_id == 1
     loose = fitted.select("red", vote=False, text=text).mask >= 0.5
@@ -68,11 +68,11 @@ def test_words_choose_by_features_what_no_name_says(fitted, teacher):
 
 
 def test_an_edit_by_features_is_that_by_number_and_is_kept(fitted, teacher, tmp_path):
-    edited = fitted.edit("remove the red", text=TextQuery(teacher, AMONG))
+    edited = fitted.edit("remove the red", text=TextQuery(teacher, AMONG, temperature=teacher.temperature))
     plain = fitted.edit({"op": "remove", "target": {"object_id": 1}})
     assert torch.equal(edited.at(1).opacities, plain.at(1).opacities)
     with pytest.raises(ValueError, match="query 'red' matched 0"):
-        edited.select("red", text=TextQuery(teacher, AMONG))
+        edited.select("red", text=TextQuery(teacher, AMONG, temperature=teacher.temperature))
     edited.save_pretrained(tmp_path)
     again = Scene4D.from_pretrained(tmp_path)
     assert torch.equal(again.at(1).opacities, edited.at(1).opacities)
@@ -82,6 +82,9 @@ def test_an_edit_by_features_is_that_by_number_and_is_kept(fitted, teacher, tmp_
 def test_what_does_not_fit_is_named(capture, teacher, fitted):
     with pytest.raises(ValueError, match="asks for the head 'sam2'; the scene has clip"):
         fitted.select("red", text=TextQuery(teacher, AMONG, head="sam2"))
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`temperature` is"):
+            TextQuery(teacher, AMONG, temperature=wrong)
     with pytest.raises(ValueError, match="`every` is 0"):
         teach(capture, teacher, every=0)
     with pytest.raises(ValueError, match="`seen` is"):
