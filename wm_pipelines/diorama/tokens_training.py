@@ -51,14 +51,15 @@ class TokensTask(Task):
         codes, dim: how many codes, and how long their vectors are.
         still: weight of a term (our design) that keeps the features of a place as they are where something else in the
             picture changes: normalisation over the picture moves them, and codes flip that a world model should copy.
-            Rectangles of other pictures are pasted in, and what lies a place or more away must not feel it. 0: none.
+            Rectangles of other pictures are pasted in; what lies a place or more away must not feel it. 0: none.
         length, cache: how many pictures, and the file that keeps them between runs.
     """
 
     def __init__(self, recipe: Recipe):
         from diffusers import VQModel
 
-        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "codes": 1024, "dim": 8, "still": 0.0}
+        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "codes": 1024, "dim": 8}
+        defaults |= {"still": 0.0}
         self.options = options_of(recipe, defaults)
         self.images = pictures_of(self.options)
         self.length = len(self.images)
@@ -126,8 +127,8 @@ class TokensTask(Task):
     def _unrest(
         self, pictures: torch.Tensor, features: torch.Tensor, indices: list[int], noise: KeyedNoise
     ) -> torch.Tensor:
-        """Mean squared difference of the features `(N, h, w, D)` where nothing changed, after a rectangle of up to half
-        of each side came from the next picture."""
+        """Mean squared difference of the features `(N, h, w, D)` where nothing changed, after a rectangle of up to
+        half of each side came from the next picture."""
         rows, columns = features.shape[1:3]
         pasted = torch.zeros(len(indices), 1, rows, columns, device=self.device)
         for n, index in enumerate(indices):

@@ -121,7 +121,7 @@ def test_items_have_a_picture_for_each_state():
     ("arguments", "message"),
     [
         ({"states": 1}, "`states` is 1; allowed: 2, 3, 4, 5"),
-        ({"states": 5}, "`states` is 5"),
+        ({"states": 6}, "`states` is 6"),
         ({"actions": ()}, "`actions` is \\(\\); one or more of move, turn"),
         ({"actions": "move"}, "`actions` is 'move'"),
         ({"actions": ("move", "throw")}, "`actions` is"),
