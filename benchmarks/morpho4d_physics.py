@@ -60,7 +60,7 @@ def row(part: str, index: int, size: int) -> dict[str, Any]:
 
 
 def video_rows(count: int, done: set) -> Iterator[dict[str, Any]]:
-    """Clips of `diorama-video`: one object each, masks by `diorama-judge`, depth from the floor, the world's camera."""
+    """Clips of `diorama-video`: one object each, masks by `diorama-judge`, depth from the floor."""
     maker = ClipMaker(None)
     for index in range(count):
         if ("diorama-video", index, SIZES[0]) in done:
@@ -87,7 +87,7 @@ def area(valid: np.ndarray, broken: np.ndarray) -> list[float]:
 
     rng = keyed("auc", len(valid), len(broken))
     drawn = [of(rng.choice(valid, len(valid)), rng.choice(broken, len(broken))) for _ in range(DRAWS)]
-    return [round(v, 4) for v in (of(valid, broken), *np.quantile(drawn, (0.025, 0.975)))]
+    return [round(float(v), 4) for v in (of(valid, broken), *np.quantile(drawn, (0.025, 0.975)))]
 
 
 def summary(rows: list[dict[str, Any]], size: int) -> dict[str, Any]:
@@ -176,9 +176,9 @@ def main(argv: list[str] | None = None) -> int:
     for one in found:
         print(one)
         for kind in VIOLATIONS:
-            good = one[kind]["auc"][0] >= 0.95
-            holds &= good
-            word = "HOLDS" if good else "DOES NOT HOLD"
+            good, enough = one[kind]["auc"][0] >= 0.95, one[kind]["n"] >= args.each
+            holds &= good and enough
+            word = ("HOLDS" if good else "DOES NOT HOLD") if enough else "TOO FEW CLIPS TO SAY"
             print(f"{kind} at {one['size']}, {one[kind]['n']} clips: area {one[kind]['auc']}: {word}")
     videos = [worst(r["scores"], found[0]["thresholds"]) for r in rows if r["part"] == "diorama-video"]
     if videos:
