@@ -85,7 +85,7 @@ def sample_violation(kind: str, *key: str | int, frames: int = 16) -> Violation:
     raise ValueError(f"no {kind} for `key` {key!r} in {TRIES} draws")
 
 
-# --- one maker a kind: (object id, first wrong frame, scenes), or None where the draw does not show it ----------------
+# --- one maker a kind: (object id, first wrong frame, scenes), or None where the draw does not show it ---------------
 
 
 def _vanish(setup: PhysicsSetup, rng):

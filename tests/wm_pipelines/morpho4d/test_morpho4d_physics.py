@@ -131,7 +131,8 @@ def test_rigid_scenes_hold_and_what_deforms_does_not():
     scene.motion.offsets[:] = torch.linspace(0, 0.4, 5)[:, None, None]
     rigid = scene_physics(scene, gravity=9.81)
     assert rigid.terms["rigidity"].score < 1e-5 and "presence" in rigid.unmeasured
-    scene.motion.offsets[:] += 0.5 * torch.randn(scene.motion.offsets.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(scene.motion.offsets.shape, generator=torch.Generator().manual_seed(0))
+    scene.motion.offsets[:] += 0.5 * noise
     assert not scene_physics(scene).terms["rigidity"].holds
     masks = torch.zeros(5, 16, 16, dtype=torch.int64)
     assert scene_physics(scene, masks).terms["presence"].score == 1.0
@@ -148,12 +149,12 @@ def test_depth_from_the_floor_is_right_where_things_touch_it():
 
 
 def test_thresholds_are_those_that_valid_clips_stay_under():
-    reports = [report([[solid(x)] for x in sliding(0.1 + 0.01 * n)], 32) for n in range(20)]
-    found = calibrate(reports)
+    valid = [report([[solid(x)] for x in sliding(0.1 + 0.01 * n)], 32).scores for n in range(20)]
+    found = calibrate(valid)
     mine = report([[solid(x)] for x in sliding(0.25)], 32, thresholds=found)
     assert mine.terms["volume"].threshold == found["volume"] and mine.overall == found["overall"] >= 1
-    with pytest.raises(ValueError, match="`reports` are 3; 20"):
-        calibrate(reports[:3])
+    with pytest.raises(ValueError, match="`valid` has 3; 20"):
+        calibrate(valid[:3])
 
 
 def test_a_drawn_violation_is_the_same_twice():

@@ -23,8 +23,8 @@ HIDDEN = 0.2
 PLACED = 0.5
 """Share of the outline cut off from which on a body counts as hidden: its place is taken from the frames around."""
 OFF, TURN = 0.3, 0.5
-"""What a centre may be off: radii where all of the outline is cut off, and the share of how the body's reach has changed
-since the frame before, for what turns shows other sides."""
+"""What a centre may be off: radii where all of the outline is cut off, and the share of how the body's reach has
+changed since the frame before, for what turns shows other sides."""
 NEARER = 0.05
 """Metres: what is nearer by this hides what is behind it."""
 
@@ -44,7 +44,7 @@ class Bodies:
         ids: N object ids. names: what they are called, by id. fps: frames a second.
         centres: (N, T, 3), NaN where a body is not seen.
         radii: (N, T), of the disc of the same size, NaN likewise.
-        bottoms: (N, T), height of the lowest point: the mean of the lowest that is seen and of the mirror image of the top.
+        bottoms: (N, T), height of the lowest point: the mean of the lowest that is seen and of the top's mirror image.
         reach: (N, T, 64), how far a body goes from its centre along `directions()`.
         clean, placed: (N, T) bool: seen, and hardly cut off by others or the picture's edge; not cut off too much.
         missing: (N, T), the share of the silhouette that should be seen and is not, 0 to 1; NaN where unknown.
@@ -95,7 +95,7 @@ def check_clip(masks: Any, depth: Any, cameras: Any, fps: float) -> Cameras:
     if masks.shape[0] < 5:
         raise ValueError(f"`masks` has {masks.shape[0]} frames; 5 or more are needed to see how something moves")
     if int(masks.min()) < 0 or not int(masks.max()):
-        raise ValueError(f"`masks` has ids {masks.unique().tolist()[:8]}; 0 is the background, one object or more above")
+        raise ValueError(f"`masks` has ids {masks.unique().tolist()[:8]}; 0 is the background, objects are above")
     if not isinstance(depth, torch.Tensor) or depth.shape != masks.shape or not depth.is_floating_point():
         came = (tuple(depth.shape), depth.dtype) if isinstance(depth, torch.Tensor) else type(depth).__name__
         raise ValueError(f"`depth` is {came}; as `masks` it must be floats {tuple(masks.shape)}, metres")
@@ -109,8 +109,9 @@ def check_clip(masks: Any, depth: Any, cameras: Any, fps: float) -> Cameras:
         k, pose = (torch.as_tensor(part).float() for part in cameras)
         pose = pose.expand(len(masks), 4, 4) if pose.dim() == 2 else pose
         cameras = Cameras(k[None], pose[None], tuple(masks.shape[1:]))
-    if len(cameras) != 1 or tuple(cameras.size) != tuple(masks.shape[1:]):
-        raise ValueError(f"`cameras` are {len(cameras)} of size {tuple(cameras.size)}; one of {tuple(masks.shape[1:])}")
+    size = tuple(masks.shape[1:])
+    if len(cameras) != 1 or tuple(cameras.size) != size:
+        raise ValueError(f"`cameras` are {len(cameras)} of size {tuple(cameras.size)}; one of {size}")
     cameras.check(len(masks))
     return cameras
 

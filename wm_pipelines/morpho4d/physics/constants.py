@@ -89,7 +89,8 @@ def recover_restitution(bodies: Bodies, contact: Contact, gravity: float) -> Con
     for n, radius in enumerate(bodies.radius):
         z, low, touch = bodies.centres[n, :, 2], bodies.bottoms[n], contact.pairs[n].any(0)
         for t in range(1, bodies.frames - 2):
-            if not bodies.clean[n, t - 1 : t + 3].all() or touch[t : t + 2].any() or min(low[t : t + 2]) < -0.1 * radius:
+            seen = bodies.clean[n, t - 1 : t + 3].all() and min(low[t : t + 2]) >= -0.1 * radius
+            if not seen or touch[t : t + 2].any():
                 continue
             down = (z[t] - z[t - 1]) / step - gravity * step / 2
             up = (z[t + 2] - z[t + 1]) / step + gravity * step / 2

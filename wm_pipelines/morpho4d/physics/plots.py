@@ -24,7 +24,7 @@ def report_picture(report: PhysicsReport) -> Image.Image:
         ax.remove()
     table = figure.add_subplot(grid[:, 0])
     table.axis("off")
-    table.text(0, 1, "\n".join(_wrapped(report)), va="top", family="monospace", fontsize=7.5)
+    table.text(0, 1, "\n".join(_wrapped(report)), va="top", family="monospace", fontsize=10)
     for ax, (name, term) in zip(axes[:, 1], report.terms.items(), strict=True):
         whose = report.objects if len(term.values) == len(report.objects) else ["all"]
         for label, values in zip(whose, term.values, strict=True):

@@ -34,8 +34,8 @@ TERMS = {
 @dataclass
 class Term:
     """values: (N, T), or (1, T) of all bodies together; NaN where it can't be said. score: what the clip is judged by,
-    the second largest value of the worst body (of support its share of frames, of energy the largest). threshold: what 95 % of valid clips
-    stay under."""
+    the second largest value of the worst body (of support its share of frames, of energy the largest). threshold: what
+    95 % of valid clips stay under."""
 
     values: np.ndarray
     score: float
@@ -74,7 +74,7 @@ class PhysicsReport:
 
     @property
     def score(self) -> float:
-        """The largest ratio of all terms over what 95 % of valid clips stay under: above 1 something is not physical."""
+        """The largest ratio of all terms over what 95 % of valid clips stay under: above 1, not physical."""
         return max(term.ratio for term in self.terms.values()) / self.overall
 
     @property
@@ -161,7 +161,7 @@ def scene_physics(
         masks: (T, H, W) int64, what the scene's first camera truly saw; without them presence is not measured.
         gravity: m/s^2, above 0. Where the scene's unit is unknown it is taken from what flies.
         floor: its height, in the scene's unit.
-        thresholds: of `calibrate`; None: those of fits to simulated clips.
+        thresholds: of `calibrate`; None: `thresholds.FITTED`, which no fits have been held against yet.
 
     Raises:
         ValueError: a scene of fewer than 5 frames or without objects, or an argument that is not as above.

@@ -59,7 +59,7 @@ def run(
 def _of_the_world(frames: torch.Tensor, fps: float, gravity: float) -> PhysicsReport:
     masks, names = judged_masks(frames.float() / 255)
     camera = world_camera(len(masks), tuple(masks.shape[1:]))
-    return clip_physics(masks, floor_depth(masks, camera), camera, names, fps, gravity)
+    return clip_physics(masks, floor_depth(masks, camera), camera, names=names, fps=fps, gravity=gravity)
 
 
 def _own(frames: torch.Tensor, fps: float, given: dict, gravity: float) -> PhysicsReport:

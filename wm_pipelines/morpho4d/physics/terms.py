@@ -96,8 +96,9 @@ def _groups(pairs: np.ndarray) -> list[list[int]]:
 
 
 def forces(bodies: Bodies, contact: Contact, gravity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two terms of bodies, or of all that touch each other: momentum (N, T), the part of the force on them that neither
-    gravity nor floor can give, in weights; support (N, T), 1 where nothing bears them and they do not fall, else 0.
+    """Two terms of bodies, or of all that touch each other: momentum (N, T), the part of the force on them that
+    neither gravity nor floor can give, in weights; support (N, T), 1 where nothing bears them and they
+    do not fall, else 0.
 
     What a centre may be off is taken off both.
     """
@@ -143,8 +144,8 @@ def penetration(bodies: Bodies, contact: Contact) -> np.ndarray:
 
 
 def energy(bodies: Bodies, gravity: float) -> np.ndarray:
-    """(T,): how far the energy of all bodies together is above all it was before, in g times the mean radius; NaN where
-    a body is unsure. Kinetic of the centres, between two frames, and potential."""
+    """(T,): how far the energy of all bodies together is above all it was before, in g times the mean radius; NaN
+    where a body is unsure. Kinetic of the centres, between two frames, and potential."""
     places = np.where(bodies.placed[..., None], bodies.centres, np.nan)
     speed = np.linalg.norm(np.diff(places, axis=1), axis=-1) - bodies.unsure[:, 1:] - bodies.unsure[:, :-1]
     speed2 = (np.maximum(speed, 0) * bodies.fps) ** 2
