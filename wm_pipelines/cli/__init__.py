@@ -24,6 +24,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
+    except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # typer says nothing of it
+            typer.echo("interrupted", err=True)
+        raise
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         typer.echo(f"error: {error or type(error).__name__}", err=True)
         sys.exit(2)
