@@ -23,9 +23,9 @@ from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
 from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
-from wm_pipelines.discffusion.method import DiscffusionConfig
 from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking
 from wm_pipelines.discffusion.reading import Rule, even_weights
+from wm_pipelines.discffusion.settings import DiscffusionConfig
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
 from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
