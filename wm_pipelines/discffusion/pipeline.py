@@ -268,7 +268,7 @@ class DiscffusionPipeline(WMPipeline):
             model.eval().requires_grad_(False)
         self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
         told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
-        self._record(rule, head_weights, told, len(items), time.monotonic() - started)
+        self._record(rule, head_weights, told=told, triples=len(items), seconds=time.monotonic() - started)
         return self
 
     def _check_can_fit(self) -> None:
