@@ -15,7 +15,7 @@ from wm_pipelines.runtime.readers import Source, located, read_csv
 
 CANDIDATES = 10
 FREQUENT = 3129  # answers of VQAv2 that wrong ones are drawn from
-PAIR_COLUMNS = ("image", "caption", "foil_image", "foil_caption")
+PAIR_COLUMNS = ("image", "caption", "kind", "foil")
 
 
 def read_refcocog(root: Source, split: str = "val", seed: int = 0) -> list[Example]:
@@ -86,23 +86,21 @@ def read_vqa(root: Source, seed: int = 0) -> list[Example]:
 
 
 def read_pairs(root: Source) -> list[Example]:
-    """A table of one's own, `pairs.csv`, beside its pictures: image, caption, foil_image, foil_caption.
+    """A table of one's own, `pairs.csv`, beside its pictures: image, caption, kind ("image" or "caption"), foil.
 
     Raises:
-        ValueError: no such file, another header, or a row without exactly one of the two foils.
+        ValueError: no such file, another header, an empty cell, or another kind.
     """
     path, found = Path(root) / "pairs.csv", []
     for line, row in read_csv(path, PAIR_COLUMNS):
         with located(path, line):
-            shown, said = row["foil_image"].strip(), row["foil_caption"].strip()
-            if bool(shown) == bool(said):
-                raise ValueError("a row needs either foil_image or foil_caption")
-            if not row["caption"].strip():
-                raise ValueError("a row needs a caption")
-            names = (row["image"], shown) if shown else (row["image"],)
+            kind = row["kind"].strip()
+            if kind not in ("image", "caption"):
+                raise ValueError(f"kind must be image or caption, what the foil is, got {kind!r}")
+            names = (row["image"], row["foil"]) if kind == "image" else (row["image"],)
             images = tuple(find_picture(Path(root), name) for name in names)
-        captions = (row["caption"], said) if said else (row["caption"],)
-        found.append(Example(str(line), "caption" if said else "image", images, captions))
+        captions = (row["caption"], row["foil"]) if kind == "caption" else (row["caption"],)
+        found.append(Example(str(line), kind, images, captions))
     return found
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -70,7 +71,8 @@ def read_pictures(
 
 def _unit(image: Any, value_range: Range) -> torch.Tensor:
     if tuple(value_range) == (-1, 1):
-        if getattr(getattr(image, "dtype", None), "kind", "f") != "f" or not hasattr(image, "ndim"):
+        array = isinstance(image, np.ndarray) and image.dtype.kind == "f"
+        if not array and not (isinstance(image, torch.Tensor) and image.is_floating_point()):
             raise ValueError("value_range=(-1, 1) is for float tensors and arrays alone")
         image = (image + 1) / 2
     return to_tensor(image)

@@ -23,9 +23,9 @@ from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
 from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
-from wm_pipelines.discffusion.method import DiscffusionConfig
 from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking
 from wm_pipelines.discffusion.reading import Rule, even_weights
+from wm_pipelines.discffusion.settings import DiscffusionConfig
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
 from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
@@ -268,7 +268,7 @@ class DiscffusionPipeline(WMPipeline):
             model.eval().requires_grad_(False)
         self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
         told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
-        self._record(rule, head_weights, told, len(items), time.monotonic() - started)
+        self._record(rule, head_weights, told=told, triples=len(items), seconds=time.monotonic() - started)
         return self
 
     def _check_can_fit(self) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 from wm_pipelines.discffusion.captions import Captions
 from wm_pipelines.discffusion.capture import Capture, capturing
 from wm_pipelines.discffusion.denoisers import Denoiser
-from wm_pipelines.discffusion.method import Mask, Score, Sites
+from wm_pipelines.discffusion.settings import Mask, Score, Sites
 
 
 @dataclass(frozen=True)

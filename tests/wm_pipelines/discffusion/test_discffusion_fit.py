@@ -23,11 +23,11 @@ FIT = {"epochs": 3, "learning_rate": 3e-3, "margin": 1.0}
 
 
 def test_a_fit_separates_its_triples_and_repeats_itself(judge, triples, pictures, captions):
-    judge.fit(triples, **{**FIT, "epochs": 12})
+    judge.fit(triples, **{**FIT, "epochs": 6})
     assert judge.history[-1]["loss"] < judge.history[0]["loss"]
     state = {k: v.clone() for k, v in adapter.parameters(judge.unet).items()}
     assert not any(p.requires_grad for p in judge.unet.parameters()) and not judge.unet.training
-    judge.fit(triples, **{**FIT, "epochs": 12})
+    judge.fit(triples, **{**FIT, "epochs": 6})
     assert all(torch.equal(state[k], v) for k, v in adapter.parameters(judge.unet).items())
     assert len(state) == 2 * 4 * len([n for n, _ in judge.unet.named_modules() if n.endswith((".attn1", ".attn2"))])
 

@@ -33,9 +33,12 @@ def test_pictures_and_captions_become_a_report_with_maps(shots):
 
 
 def test_a_table_of_pairs_is_a_benchmark_with_clip_beside_it(shots):
-    rows = [("0.png", "a red cube", "1.png", ""), ("1.png", "a red cube", "", "a blue cone"), ("9.png", "a", "", "b")]
+    rows = [
+        ("0.png", "a red cube", "image", "1.png"), ("1.png", "a red cube", "caption", "a blue cone"),
+        ("9.png", "a cube", "caption", "a cone"),
+    ]  # fmt: skip
     with open(shots / "pairs.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("image", "caption", "foil_image", "foil_caption"), *rows])
+        csv.writer(file).writerows([("image", "caption", "kind", "foil"), *rows])
     assert [(len(e.images), len(e.captions), e.kind) for e in read_pairs(shots)] == [
         (2, 1, "image"), (1, 2, "caption"), (1, 2, "caption"),
     ]  # fmt: skip
@@ -63,9 +66,9 @@ def test_nothing_is_written_for_what_is_refused(tmp_path, given, message):
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-def test_rows_without_one_foil_are_named(tmp_path):
-    (tmp_path / "pairs.csv").write_text("image,caption,foil_image,foil_caption\na.png,a cube,b.png,a cone\n")
-    with pytest.raises(ValueError, match="line 2.*either"):
+def test_rows_of_another_kind_are_named(tmp_path):
+    (tmp_path / "pairs.csv").write_text("image,caption,kind,foil\na.png,a cube,both,b.png\n")
+    with pytest.raises(ValueError, match="line 2.*kind"):
         read_pairs(tmp_path)
 
 
