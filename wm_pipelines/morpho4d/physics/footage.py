@@ -3,11 +3,10 @@
 
 import torch
 
-from wm_pipelines.diorama.cameras import camera_matrices
 from wm_pipelines.diorama.judge import DioramaJudge
-from wm_pipelines.diorama.scene import COLOURS, Scene
+from wm_pipelines.diorama.scene import COLOURS
 from wm_pipelines.hub import embedded
-from wm_pipelines.morpho4d.capture import lift
+from wm_pipelines.morpho4d import clips
 from wm_pipelines.morpho4d.gaussians import Cameras
 
 LEAST_SHARE = 0.003
@@ -16,8 +15,8 @@ LEAST_SHARE = 0.003
 
 def world_camera(frames: int, size: tuple[int, int]) -> Cameras:
     """The miniature world's own camera, at rest."""
-    k, pose = camera_matrices(Scene(), (0.0,), size)
-    return Cameras(k[None].float(), pose.float().expand(1, frames, 4, 4).clone(), size)
+    k, poses = clips.scene_camera(frames, size)
+    return Cameras(k[None], poses[None], size)
 
 
 @torch.no_grad()
@@ -28,7 +27,7 @@ def judged_masks(frames: torch.Tensor) -> tuple[torch.Tensor, dict[int, str]]:
         ValueError: sides that are no multiples of 4, or no colour of the world in two frames or more.
     """
     judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
-    masks = torch.cat([judge(some).colour.argmax(1) for some in frames.float().split(16)])
+    masks = torch.cat([clips.colour_masks(judge, some, tuple(COLOURS)) for some in frames.float().split(16)])
     names = {}
     for n, colour in enumerate(COLOURS, 1):
         share = (masks == n).float().mean((1, 2))
@@ -42,22 +41,6 @@ def judged_masks(frames: torch.Tensor) -> tuple[torch.Tensor, dict[int, str]]:
 
 
 def floor_depth(masks: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-    """Depth (T, H, W) of a picture whose objects stand on the floor z = 0: each as far as its lowest pixel, flat.
-
-    Of what flies it says nothing true. inf where no floor is.
-    """
-    flat = torch.ones(masks.shape[1:], dtype=torch.float64)
-    out = torch.empty(masks.shape, dtype=torch.float32)
-    for t, mask in enumerate(masks):
-        pose = cameras.T_cw[0, t].double()
-        eye = -pose[:3, :3].mT @ pose[:3, 3]
-        rays = lift(flat, cameras.K[0].double(), pose) - eye  # of depth 1
-        down = -eye[2] / rays[..., 2]
-        depth = torch.where(down > 0, down, torch.inf)
-        for i in mask.unique().tolist():
-            if i:
-                rows = (mask == i).any(1).nonzero().squeeze(1)
-                low = depth[rows[-1]][mask[rows[-1]] == i]
-                depth = torch.where(mask == i, low.median(), depth)
-        out[t] = depth.float()
-    return out
+    """Depth (T, H, W) of the first view, as `clips.floor_depth` has it. Of what flies it says nothing true."""
+    poses = cameras.T_cw[0]
+    return torch.stack([clips.floor_depth(mask, cameras.K[0], pose) for mask, pose in zip(masks, poses, strict=True)])
