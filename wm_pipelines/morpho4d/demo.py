@@ -16,6 +16,8 @@ from wm_pipelines.hub import embedded
 from wm_pipelines.media.pictures import image_grid, save_image
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.morpho4d.formats.export import export
+from wm_pipelines.morpho4d.physics.plots import report_picture
+from wm_pipelines.morpho4d.physics.report import scene_physics
 from wm_pipelines.morpho4d.scene import Scene4D
 from wm_pipelines.morpho4d.worlds import capture_scene, embedded_world
 from wm_pipelines.runtime.files import write_atomic
@@ -30,7 +32,7 @@ Edit = tuple[str, Callable[[Scene], Scene]]
 
 def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     """Writes `camera.gif`, `edits.png` (of each edit the scene above, the true render below, then their difference),
-    `scene.html`, which opens in a browser, and `scene.json`.
+    `physics.png` (the physics report of the scene), `scene.html`, which opens in a browser, and `scene.json`.
 
     Args:
         out: they go into its folder `scene`.
@@ -55,9 +57,11 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     sheet = image_grid([_larger(picture) for picture in rows], len(SHOWN), gap=2)
     save_image(sheet, folder / "edits.png")
     export(scene, folder / "scene.html")
+    physics = scene_physics(scene)
+    save_image(report_picture(physics), folder / "physics.png")
     plain.pop("true")
     seconds = round(time.perf_counter() - began, 1)
-    found = {"camera": plain, "edits": report, "seconds": seconds}
+    found = {"camera": plain, "edits": report, "physics": physics.to_dict(), "seconds": seconds}
     write_atomic(folder / "scene.json", json.dumps(found, indent=2) + "\n")
     return f"a scene from a new camera and {len(EDITS)} edits in {seconds:.0f} s: {folder / 'edits.png'}"
 

@@ -35,7 +35,9 @@ def test_the_demonstration_leaves_views_edits_a_page_and_figures(tmp_path):
     said = demo(tmp_path)
     folder = tmp_path / "scene"
     assert str(folder / "edits.png") in said
-    assert {p.name for p in folder.iterdir()} == {"camera.gif", "edits.png", "scene.html", "scene.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        "camera.gif", "edits.png", "physics.png", "scene.html", "scene.json"
+    }  # fmt: skip
     found = json.loads((folder / "scene.json").read_text())
     assert [edit["said"] for edit in found["edits"]] == [words for words, _ in EDITS]
     for edit in found["edits"]:
