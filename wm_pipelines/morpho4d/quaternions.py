@@ -8,6 +8,7 @@ def unit(q: torch.Tensor) -> torch.Tensor:
     return q / q.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
+@torch.inference_mode(False)  # whoever imports this first may be in it, as ComfyUI is
 def _table(entries: str, columns: int) -> torch.Tensor:
     """(16, columns): what each product of two components counts in each column."""
     table = torch.zeros(4, 4, columns)
