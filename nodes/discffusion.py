@@ -113,7 +113,12 @@ class WM_DiscffusionFit(io.ComfyNode):
                 ),
                 io.Int.Input("epochs", default=10, min=1, max=10_000, tooltip="Passes over the pictures."),
                 io.Float.Input(
-                    "learning_rate", default=1e-4, min=1e-6, max=0.1, step=1e-5, tooltip="How far the adapter moves in a step."
+                    "learning_rate",
+                    default=1e-4,
+                    min=1e-6,
+                    max=0.1,
+                    step=1e-5,
+                    tooltip="How far the adapter moves in a step.",
                 ),
                 io.Int.Input(
                     "seed",
