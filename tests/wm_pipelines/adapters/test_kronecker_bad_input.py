@@ -63,14 +63,18 @@ def test_config(options, message):
         ({"shared_sets": {".*q": "a", ".*": "b"}}, "gives `blocks.0.q` 2 sets \\['a', 'b'\\]"),
         ({"fused": {"q": ("a",) * 7}}, "`blocks.0.q`: 24 rows do not split into the 7 parts"),
         ({"fused": {"q": ("a", "b")}}, "none of its parts \\('a', 'b'\\) is in fused_targets"),
+        ({"modules_to_save": ["v"]}, "`modules_to_save` has 'v', with which `kronecker_v` ends, no layer"),
+        ({"modules_to_save": ["head", "locks"]}, "`modules_to_save` has 'locks', with which `blocks` ends, no layer"),
+        ({"target_modules": ["x" * 9000]}, "matched 0 Linear layers; nearest names"),
         ({"target_modules": ["q", "blocks"]}, "`blocks` is a ModuleList; Kronecker adapters take linear layers only"),
     ],
 )
 def test_targets(make_stack, options, message):
     model = make_stack()
     keys = list(model.state_dict())
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as said:
         get_peft_model(model, KroneckerConfig(**{"n": 4, "target_modules": ["q", "v"], **options}))
+    assert len(str(said.value)) < 4000
     assert list(model.state_dict()) == keys and all(p.requires_grad for p in model.parameters())
 
 

@@ -18,7 +18,7 @@ from .config import KroneckerConfig
 from .layer import AdaptedLinear, AdapterSpec
 from .linear import check_divides
 from .merging import check_mergeable
-from .targets import check_targets, row_slices, set_name, supported_base
+from .targets import check_saved, check_targets, row_slices, set_name, supported_base
 
 __all__ = ["KroneckerModel"]
 
@@ -79,6 +79,7 @@ class KroneckerModel(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: KroneckerConfig, model: nn.Module) -> None:
+        check_saved(peft_config, model)
         if self._named_by_file or peft_config.target_modules == DUMMY_TARGET_MODULES:
             return
         _maybe_include_all_linear_layers(peft_config, model)

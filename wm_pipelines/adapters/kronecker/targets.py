@@ -9,10 +9,15 @@ from collections.abc import Callable
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from wm_pipelines.runtime.readers import concise
+
 from .config import KroneckerConfig
+from .layer import AdaptedLinear
 from .linear import check_divides, divisors
 
-__all__ = ["check_targets", "row_slices", "set_name", "supported_base"]
+__all__ = ["check_saved", "check_targets", "row_slices", "set_name", "supported_base"]
+
+CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.ParameterDict, nn.ParameterList)
 
 
 def _base_of(module: nn.Module) -> nn.Module:
@@ -92,6 +97,18 @@ def set_name(config: KroneckerConfig, name: str) -> str:
     return max(entries, key=lambda entry: (len(entry), entry), default=name)
 
 
+@concise()
+def check_saved(config: KroneckerConfig, model: nn.Module) -> None:
+    """ValueError for a name in `modules_to_save` with which that of a mere container ends, or of a part of an adapter:
+    PEFT takes every module whose name ends so, and can't train these whole."""
+    held = [name for name, module in model.named_modules() if isinstance(module, CONTAINERS)]
+    for key in config.modules_to_save or ():
+        found = [name for name in (*held, *AdaptedLinear.adapter_layer_names) if name.endswith(key)]
+        if found:
+            raise ValueError(f"`modules_to_save` has {key!r}, with which `{found[0]}` ends, no layer; say more of it")
+
+
+@concise()
 def check_targets(
     config: KroneckerConfig, model: nn.Module, matches: Callable[[KroneckerConfig, str], object]
 ) -> None:
