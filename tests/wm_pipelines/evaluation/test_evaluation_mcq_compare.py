@@ -5,6 +5,7 @@ import pytest
 
 from wm_pipelines.evaluation.mcq.compare import compare, group_of, leaderboard
 from wm_pipelines.evaluation.mcq.rows import Row
+from wm_pipelines.evaluation.mcq.summary import summarise
 from wm_pipelines.evaluation.statistics import holm, mcnemar_p
 from wm_pipelines.runtime.random import keyed
 
@@ -132,3 +133,10 @@ def test_groups():
         group_of(row(4, True), "colour")
     with pytest.raises(ValueError, match="1 runs"):
         leaderboard(run([True, False]))
+
+
+def test_what_is_refused_is_quoted_briefly():
+    rows = [row(0, True, "m"), row(1, True, "x" * 9000)]
+    with pytest.raises(ValueError, match="`rows` are of 2 models") as said:
+        summarise(rows)
+    assert len(str(said.value)) < 4000

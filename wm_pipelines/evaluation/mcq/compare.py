@@ -16,6 +16,7 @@ from wm_pipelines.evaluation.statistics import (
     paired_difference,
     wilson,
 )
+from wm_pipelines.runtime.readers import concise
 
 Key = tuple[str, int, int]
 
@@ -49,6 +50,7 @@ class Comparison:
     unknown: float
 
 
+@concise()
 def compare(
     first: Iterable[Row], second: Iterable[Row], control: str = "full", allow_mismatch: bool = False
 ) -> Comparison:
@@ -129,6 +131,7 @@ class Rank(NamedTuple):
     detectable: float | None = None
 
 
+@concise()
 def leaderboard(
     rows: Iterable[Row], control: str = "full", by: str | None = None, allow_mismatch: bool = False
 ) -> list[Rank]:

@@ -8,11 +8,13 @@ import numpy as np
 from wm_pipelines.evaluation.mcq.figures import Figure, both, cycles, difference, figure, position_bias
 from wm_pipelines.evaluation.mcq.rows import SHOWN, Row
 from wm_pipelines.evaluation.statistics import cluster_bootstrap, interval
+from wm_pipelines.runtime.readers import concise
 
 MOST_GROUPS = 40
 """Values that an annotation may have to be a way to group results."""
 
 
+@concise()
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """All figures of one model's rows.
 
