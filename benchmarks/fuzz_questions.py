@@ -194,7 +194,7 @@ def pairs(work: Path) -> list[Reader]:
     return [
         Reader("pairs folder", lambda path: [p.read() for p in read_folder(path)], folder=folder),
         Reader("triplets", labelled, folder=triplets),
-        Reader("codes of pairs", lambda path: coded._load(path, "i"), (coded_file,), ".safetensors"),
+        Reader("codes of pairs", lambda path: coded._load(path, "i", ""), (coded_file,), ".safetensors"),
         Reader("layout", lambda path: Layout.model_validate(read_yaml(path)), (layout,), ".yaml"),
         Reader("questions folder", _asked, folder=asked_folder),
         Reader("table", Table.from_csv, (b"name,age\nAnn,7\nBob,9\n",), ".csv"),

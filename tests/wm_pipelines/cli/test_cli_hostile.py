@@ -61,6 +61,9 @@ FILES = {  # a command that reads FILE, and the suffix that it has
     "run comclip --image": (["run", "comclip", "--image", "FILE", "--text", "a red cube", "--out", "OUT"], ".jpg"),
     "run comclip --boxes": (
         ["run", "comclip", "--image", "GOOD", "--text", "a red cube", "--boxes", "FILE", "--out", "OUT"], ".json"),
+    "run discffusion --image": (
+        ["run", "discffusion", "--image", "FILE", "--text", "a red cube", "--out", "OUT"], ".png"),
+    "physics": (["physics", "FILE", "--out", "OUT"], ".mp4"),
     "run cpl": (["run", "cpl", "FILE", "--class-name", "cube", "--class-name", "ball", "--out", "OUT"], ".png"),
     "run kadaptation": (["run", "kadaptation", "FILE", "--out", "OUT"], ".png"),
     "run flexecontrol --scene-graph": (
@@ -95,8 +98,11 @@ FOLDERS = {  # a command that reads FOLDER, and the files of it that are hostile
     "validate": (["validate", "FOLDER"], ("wm_config.json",)),
     "publish": (["publish", "FOLDER", "owner/name"], ("wm_config.json",)),
     "edit": (["edit", "FOLDER", "remove the red cube", "--out", "OUT"], ("config.json", "scene4d.safetensors")),
+    "physics SCENE": (["physics", "FOLDER", "--out", "OUT"], ("config.json", "scene4d.safetensors")),
     "seal": (["seal", "FOLDER", "OUT"], ("record.json",)),
     "seal --evaluation": (["seal", "FOLDER", "OUT", "--evaluation", "FOLDER/rows.jsonl"], ("rows.jsonl",)),
+    "run discffusion --benchmark": (
+        ["run", "discffusion", "--benchmark", "pairs", "--root", "FOLDER", "--out", "OUT"], ("pairs.csv",)),
     "run cpl --model": (
         ["run", "cpl", "GOOD", "--class-name", "cube", "--class-name", "ball", "--model", "FOLDER", "--out", "OUT"],
         ("wm_config.json", "config.json", "diffusion_pytorch_model.safetensors")),
@@ -214,7 +220,10 @@ WRITERS = {
     "train": ["train", "diorama-judge", "--out", "OUT", "--set", "steps=1"],
     "seal": ["seal", "RUN", "OUT"],
     "edit": ["edit", "SCENE", "remove the red cube", "--out", "OUT"],
+    "physics": ["physics", "SCENE", "--out", "OUT"],
     "diorama": ["diorama", "--size", "16", "--out", "OUT"],
+    "run discffusion": [
+        "run", "discffusion", "--image", "GOOD", "--text", "a red cube", "--timesteps", "1", "--out", "OUT"],
     "run comclip": ["run", "comclip", "--image", "GOOD", "--text", "a red cube", "--out", "OUT"],
     "run cpl": ["run", "cpl", "GOOD", "--class-name", "cube", "--class-name", "ball", "--out", "OUT"],
     "run kadaptation": ["run", "kadaptation", "GOOD", "--out", "OUT"],
