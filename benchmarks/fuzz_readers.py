@@ -76,6 +76,7 @@ def tables(work: Path) -> list[Reader]:
     from wm_pipelines.cpl.convert import read_negatives
     from wm_pipelines.data import caption_pairs as pairs
     from wm_pipelines.data.flickr import read_flickr30k
+    from wm_pipelines.discffusion import data as judged
     from wm_pipelines.dynamics.data import read_aurora
     from wm_pipelines.tokens.convert import read_config
 
@@ -103,6 +104,9 @@ def tables(work: Path) -> list[Reader]:
         Reader("vl-checklist", lambda path: pairs.read_vl_checklist(path, work), (vl,), ".json"),
         Reader("svo-probes", lambda path: pairs.read_svo_probes(path, work), (svo,), ".csv"),
         Reader("comvg", lambda path: pairs.read_comvg(path, work), (comvg,), ".csv"),
+        Reader("refcocog", judged.read_refcocog, folder=_refcocog(work / "refcocog")),
+        Reader("vqa", judged.read_vqa, folder=_vqa(work / "vqa")),
+        Reader("pairs table", judged.read_pairs, folder=_pairs(work / "pairs table")),
         Reader("aurora", lambda path: read_aurora(path, work), (aurora,), ".json"),
         Reader("dense captions", comclip.read_dense_captions, (_json({"a cube": [[0, 0, 5, 5.5]]}),), ".json"),
         Reader("matches", comclip.read_matches, (_json({"cube": ["red cube"]}),), ".json"),
@@ -225,6 +229,35 @@ def checkpoints(work: Path) -> list[Reader]:
         Reader("validate", validate, folder=folder("cpl"), share=0.1),
         Reader("card", render_card, folder=folder("cpl"), share=0.1),
     ]
+
+
+def _refcocog(folder: Path) -> Path:
+    _pictures(folder / "images", [f"COCO_train2014_{n:012d}.jpg" for n in range(12)])
+    said = [{"split": "val", "image_id": n, "sentences": [{"sent": f"the thing {n}"}]} for n in range(12)]
+    (folder / "refs.json").write_bytes(_json(said))
+    return folder
+
+
+def _vqa(folder: Path) -> Path:
+    _pictures(folder / "val2014", [f"COCO_val2014_{n:012d}.jpg" for n in range(12)])
+    asked = [{"question_id": n, "image_id": n, "question": f"what is {n}?"} for n in range(12)]
+    told = [{"question_id": n, "answer_type": "other", "multiple_choice_answer": f"it {n}"} for n in range(12)]
+    (folder / "v2_OpenEnded_mscoco_val2014_questions.json").write_bytes(_json({"questions": asked}))
+    (folder / "v2_mscoco_val2014_annotations.json").write_bytes(_json({"annotations": told}))
+    return folder
+
+
+def _pairs(folder: Path) -> Path:
+    _pictures(folder, ["a.png", "b.png"])
+    rows = b"a.png,a cube,image,b.png\nb.png,a cube,caption,a ball\n"
+    (folder / "pairs.csv").write_bytes(b"image,caption,kind,foil\n" + rows)
+    return folder
+
+
+def _pictures(folder: Path, names: list[str]) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
 
 
 def _record(path: Path) -> Any:

@@ -6,7 +6,9 @@ Every reader gives `Example`s whose first image and first caption belong togethe
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, NonNegativeInt
 
 from wm_pipelines.data.caption_pairs import Example, read_comvg, read_winoground
 from wm_pipelines.data.tables import find_picture, read_json
@@ -16,6 +18,31 @@ from wm_pipelines.runtime.readers import Source, located, read_csv
 CANDIDATES = 10
 FREQUENT = 3129  # answers of VQAv2 that wrong ones are drawn from
 PAIR_COLUMNS = ("image", "caption", "kind", "foil")
+
+
+class _Sentence(BaseModel, strict=True):
+    sent: str
+
+
+class _Reference(BaseModel, strict=True):
+    image_id: NonNegativeInt
+    sentences: list[_Sentence]
+    split: str = ""
+
+
+class _Question(BaseModel, strict=True):
+    question_id: NonNegativeInt
+    image_id: NonNegativeInt
+    question: str
+
+
+class _Annotation(BaseModel, strict=True):
+    question_id: NonNegativeInt
+    multiple_choice_answer: str
+    answer_type: str = ""
+
+
+_Row = TypeVar("_Row", bound=BaseModel)
 
 
 def read_refcocog(root: Source, split: str = "val", seed: int = 0) -> list[Example]:
@@ -32,9 +59,9 @@ def read_refcocog(root: Source, split: str = "val", seed: int = 0) -> list[Examp
     path, said = Path(root) / "refs.json", []
     rows = read_json(path)
     with located(path):
-        for row in _listed(rows, "references"):
-            if row.get("split") == split:
-                said += [(int(row["image_id"]), str(one["sent"])) for one in row["sentences"]]
+        for row in _listed(_Reference, rows, "references"):
+            if row.split == split:
+                said += [(row.image_id, one.sent) for one in row.sentences]
         if len({image for image, _ in said}) < CANDIDATES:
             raise ValueError(f"split {split!r} has sentences of fewer than {CANDIDATES} pictures")
     found = []
@@ -64,24 +91,24 @@ def read_vqa(root: Source, seed: int = 0) -> list[Example]:
     asked_in = folder / "v2_OpenEnded_mscoco_val2014_questions.json"
     told_in = folder / "v2_mscoco_val2014_annotations.json"
     with located(asked_in):
-        listed = _listed(_field(read_json(asked_in), "questions"), "questions")
-        asked = {q["question_id"]: (int(q["image_id"]), str(q["question"])) for q in listed}
+        listed = _listed(_Question, _field(read_json(asked_in), "questions"), "questions")
+        asked = {q.question_id: (q.image_id, q.question) for q in listed}
     with located(told_in):
-        told = _listed(_field(read_json(told_in), "annotations"), "annotations")
-        counts = Counter(str(a["multiple_choice_answer"]) for a in told)
+        told = _listed(_Annotation, _field(read_json(told_in), "annotations"), "annotations")
+        counts = Counter(a.multiple_choice_answer for a in told)
         frequent = [a for a, _ in counts.most_common(FREQUENT) if a not in ("yes", "no")]
         if len(frequent) < CANDIDATES:
             raise ValueError(f"it has {len(frequent)} answers beside yes and no; {CANDIDATES} are needed")
         found = []
         for row in told:
-            if row.get("answer_type") != "other" or row["question_id"] not in asked:
+            if row.answer_type != "other" or row.question_id not in asked:
                 continue
-            image, question = asked[row["question_id"]]
-            right, rng = str(row["multiple_choice_answer"]), keyed("vqa", seed, row["question_id"])
+            image, question = asked[row.question_id]
+            right, rng = row.multiple_choice_answer, keyed("vqa", seed, row.question_id)
             wrong = [frequent[i] for i in rng.permutation(len(frequent)) if frequent[i] != right]
             texts = tuple(f"{question} {answer}" for answer in (right, *wrong[: CANDIDATES - 1]))
             picture = find_picture(folder / "val2014", f"COCO_val2014_{image:012d}")
-            found.append(Example(str(row["question_id"]), "other", (picture,), texts))
+            found.append(Example(str(row.question_id), "other", (picture,), texts))
     return found
 
 
@@ -137,7 +164,7 @@ def _field(data: Any, name: str) -> Any:
     return data[name]
 
 
-def _listed(rows: Any, what: str) -> list[Mapping[str, Any]]:
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
+def _listed(kind: type[_Row], rows: Any, what: str) -> list[_Row]:
+    if not isinstance(rows, list) or not rows:
         raise ValueError(f"it must hold a non-empty list of {what}")
-    return rows
+    return [kind.model_validate(row) for row in rows]
