@@ -146,8 +146,9 @@ def edits(work: Path) -> list[Reader]:
 def pairs(work: Path) -> list[Reader]:
     """Pairs of pictures with actions, as files and as codes."""
     from wm_pipelines.dynamics import coded
+    from wm_pipelines.dynamics.annotation import labels
     from wm_pipelines.dynamics.annotation import triplets as module
-    from wm_pipelines.dynamics.annotation.triplets import MANIFEST, TRIPLETS, read_triplets
+    from wm_pipelines.dynamics.annotation.triplets import COLUMNS, MANIFEST, TRIPLETS, read_triplets
     from wm_pipelines.dynamics.data import read_folder
     from wm_pipelines.dynamics.layout import Layout
     from wm_pipelines.flexecontrol.data import FolderSource
@@ -158,8 +159,7 @@ def pairs(work: Path) -> list[Reader]:
 
     folder = _folder(work / "pairs", {"pairs.jsonl": _json(
         {"source": "a.png", "target": "a.png", "action": "push it", "kind": "push"}) + b"\n"})  # fmt: skip
-    types_of = {"id": "string", "class": "string", "rows": "int32", "source_codes": "list<int32>"}
-    types_of |= {"target_codes": "list<int32>", "distances": "list<float32>", "action": "string"}
+    types_of = {name: labels.COLUMNS[name] for name in COLUMNS}
     row = {"id": "x", "class": "push", "rows": 2, "source_codes": [1, 2, 3, 4], "target_codes": [1, 2, 3, 5]}
     row |= {"distances": [0.0, 0.5, 1.0, 0.0], "action": "push it"}
     data, _ = encode([row, row | {"id": "y"}], types_of)

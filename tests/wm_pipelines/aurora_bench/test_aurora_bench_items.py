@@ -193,7 +193,7 @@ def test_states_in_a_row():
     states = item.states()
     assert len(item.instructions) == 2 and len(states) == 3 and states[0].shape == (3, 32, 32)
     for options, message in (
-        ({"count": 0}, "`count` is 0"), ({"tasks": ("magic",)}, "`tasks` is"), ({"states": 5}, "`states` is 5"),
+        ({"count": 0}, "`count` is 0"), ({"tasks": ("magic",)}, "`tasks` is"), ({"states": 6}, "`states` is 6"),
         ({"size": 2}, "`size` is 2"), ({"tasks": "camera"}, "`tasks` is 'camera'"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):

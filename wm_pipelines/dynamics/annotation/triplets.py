@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 
+from wm_pipelines.dynamics.annotation import labels
 from wm_pipelines.dynamics.coded import CodedPairs, fingerprint
 from wm_pipelines.runtime.files import sha256
 from wm_pipelines.runtime.readers import located, read_json
+from wm_pipelines.runtime.shards.rows import arrow_schema
 
 TRIPLETS, MANIFEST = "triplets.parquet", "triplets.json"
 FORMAT = 1
 GRIDS = ("source_codes", "target_codes", "distances")
-COLUMNS = {
-    "id": "string", "class": "string", "rows": "int32", "source_codes": "list<element: int32>",
-    "target_codes": "list<element: int32>", "distances": "list<element: float>", "action": "string",
-}  # fmt: skip
-"""Of those that are read, the types."""
+COLUMNS = ("id", "class", "rows", *GRIDS, "action")
+"""Those that are read, of the types that `labels` writes."""
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -60,10 +59,11 @@ def read_triplets(folder: str | Path, pictures: Any) -> CodedPairs:
     path = Path(folder) / TRIPLETS
     with located(path):
         try:
-            kinds = {field.name: str(field.type) for field in parquet.read_schema(path)}
-            wrong = [name for name, kind in COLUMNS.items() if kinds.get(name) != kind]
-            if wrong:
-                raise ValueError(f"its column {wrong[0]!r} is {kinds.get(wrong[0])}; it must be {COLUMNS[wrong[0]]}")
+            kinds = {field.name: field.type for field in parquet.read_schema(path)}
+            for field in arrow_schema({name: labels.COLUMNS[name] for name in COLUMNS}):
+                if kinds.get(field.name) != field.type:
+                    came = kinds.get(field.name, "missing")
+                    raise ValueError(f"its column {field.name!r} is {came!s:.99}; it must be {field.type}")
             table = parquet.read_table(path, columns=list(COLUMNS))
             absent = [name for name in COLUMNS if table[name].null_count]
             cells = {len(cell) for name in GRIDS for cell in table[name].to_pylist() or ()}

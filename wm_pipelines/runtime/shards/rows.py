@@ -40,7 +40,7 @@ def check_columns(columns: Any) -> None:
         if not isinstance(name, str) or inner not in TYPES or kind not in (inner, f"list<{inner}>"):
             known = ", ".join(TYPES)
             raise ValueError(f"`columns` gives {name!r} the type {kind!r}; types are {known} and list<T> of them")
-    _schema(columns)
+    arrow_schema(columns)
 
 
 def encode(rows: Iterable[Any], columns: Columns | None) -> tuple[bytes, list[tuple[int, str]]]:
@@ -159,12 +159,13 @@ def _parquet(rows: list[dict[str, Any]], columns: Columns) -> bytes:
     import pyarrow.parquet
 
     sink = pyarrow.BufferOutputStream()
-    table = pyarrow.Table.from_pylist(rows, _schema(columns))
+    table = pyarrow.Table.from_pylist(rows, arrow_schema(columns))
     pyarrow.parquet.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
 
-def _schema(columns: Columns) -> "pyarrow.Schema":
+def arrow_schema(columns: Columns) -> "pyarrow.Schema":
+    """The columns as pyarrow has them."""
     try:
         import pyarrow
     except ImportError:
