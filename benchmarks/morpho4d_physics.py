@@ -36,7 +36,7 @@ from wm_pipelines.morpho4d.fitting import FitSettings, fit_scene
 from wm_pipelines.morpho4d.gaussians import Cameras
 from wm_pipelines.morpho4d.physics.footage import floor_depth, judged_masks, world_camera
 from wm_pipelines.morpho4d.physics.report import clip_physics, scene_physics
-from wm_pipelines.morpho4d.physics.thresholds import calibrate
+from wm_pipelines.morpho4d.physics.thresholds import UNJUDGED, calibrate
 from wm_pipelines.morpho4d.scene import Scene4D
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.random import keyed
@@ -128,7 +128,8 @@ def video_rows(count: int, done: set) -> Iterator[dict[str, Any]]:
 
 
 def worst(scores: dict[str, float], thresholds: dict[str, float]) -> float:
-    return max(value / thresholds[name] for name, value in scores.items()) / thresholds["overall"]
+    judged = {name: value for name, value in scores.items() if name not in UNJUDGED}
+    return max(value / thresholds.get(name, 1.0) for name, value in judged.items()) / thresholds["overall"]
 
 
 def area(valid: np.ndarray, broken: np.ndarray) -> list[float]:
@@ -142,12 +143,20 @@ def area(valid: np.ndarray, broken: np.ndarray) -> list[float]:
     return [round(float(v), 4) for v in (of(valid, broken), *np.quantile(drawn, (0.025, 0.975)))]
 
 
+def simulator_area(valid: list[dict[str, Any]], broken: list[dict[str, Any]]) -> list[float] | None:
+    """The area under the curve of the agreement with a simulator alone; None where too few clips have it."""
+    both = [[r["scores"]["agreement"] for r in rows if "agreement" in r["scores"]] for rows in (valid, broken)]
+    return area(*map(np.array, both)) if min(map(len, both)) >= 10 else None
+
+
 def summary(rows: list[dict[str, Any]], size: int | str) -> dict[str, Any]:
     mine = [r for r in rows if r["size"] == size]
     thresholds = calibrate(r["scores"] for r in mine if r["part"] == "calibration")
     fresh = [r for r in mine if r["part"] == "valid"]
     valid = np.array([worst(r["scores"], thresholds) for r in fresh])
     out: dict[str, Any] = {"size": size, "thresholds": {n: round(v, 4) for n, v in thresholds.items()}}
+    known = [r["scores"]["agreement"] for r in fresh if "agreement" in r["scores"]]
+    out["valid_lost"] = [round(float(q), 2) for q in np.quantile(known, (0.25, 0.5, 0.75))] if known else None
     out["false_alarms"] = round(float((valid > 1).mean()), 3)
     every = []
     for kind in VIOLATIONS:
@@ -155,6 +164,7 @@ def summary(rows: list[dict[str, Any]], size: int | str) -> dict[str, Any]:
         if len(broken):
             every.append(broken)
             out[kind] = {"auc": area(valid, broken), "found": round(float((broken > 1).mean()), 3), "n": len(broken)}
+            out[kind]["simulator"] = simulator_area(fresh, [r for r in mine if r["part"] == kind])
     if every:
         out["all"] = {"auc": area(valid, np.concatenate(every))}
     out["constants"] = {name: recovered(mine, name) for name in ("gravity", "friction", "restitution")}

@@ -19,7 +19,7 @@ from wm_pipelines.morpho4d.physics.constants import (
 from wm_pipelines.morpho4d.physics.particle_terms import balance, rigidity, spin, strain
 from wm_pipelines.morpho4d.physics.particles import scene_bodies
 from wm_pipelines.morpho4d.physics.terms import contacts, energy, forces, penetration, volume
-from wm_pipelines.morpho4d.physics.thresholds import FITTED, lifted_thresholds
+from wm_pipelines.morpho4d.physics.thresholds import FITTED, UNJUDGED, lifted_thresholds
 from wm_pipelines.morpho4d.scene import Scene4D
 
 TERMS = {
@@ -35,8 +35,6 @@ TERMS = {
     "energy": "rise of all energy, g times the mean radius",
     "agreement": "share of the time predicted by a simulator in which a centre is 0.25 radii off",
 }
-UNJUDGED = ("agreement",)
-"""No part of the verdict, which must not depend on what is installed."""
 UNSHOWN = {"spin": "nothing flies free", "balance": "nothing rests on the floor alone"}
 
 
@@ -188,7 +186,7 @@ def scene_physics(
         masks: (T, H, W) int64, what the scene's first camera truly saw; without them presence is not measured.
         gravity: m/s^2, above 0. Where the scene's unit is unknown it is taken from what flies.
         floor: its height, in the scene's unit.
-        thresholds: of `calibrate`; None: `thresholds.FITTED`, which no fits have been held against yet.
+        thresholds: of `calibrate`; None: `thresholds.FITTED`, of simulated clips that were fitted.
         simulator: hold the last two thirds against what MuJoCo makes of the first (extra `physics`; under a second).
 
     Raises:
