@@ -66,6 +66,11 @@ def test_agreement_ends_where_a_body_leaves_its_course(at):
     assert found.seconds == [(at - found.start) / 8] and 0 < found.lost < 1
 
 
+def test_no_more_than_four_seconds_are_predicted():
+    found = held(bodies_of([np.array([0, 0, 0.5]) + np.zeros((90, 3))]))
+    assert found.whole == 4.0 == found.seconds[0] and np.isfinite(found.errors[0]).sum() == 33
+
+
 def test_each_body_has_its_own_time():
     there = np.array([1.5, 0, 0.5]) + np.zeros((FRAMES, 3))
     away = np.array([-1.5, 0, 0.5]) + np.zeros((FRAMES, 3))
@@ -97,6 +102,9 @@ def test_what_can_not_be_held_against_it_says_why(monkeypatch):
     assert "8 frames; 9 or more" in short.unmeasured["agreement"] and short.agreement is None
     strong = report([[solid(x)] for x in sliding()], 32, gravity=25.0, simulator=True)
     assert "beyond the simulator's 20" in strong.unmeasured["agreement"]
+    fast = bodies_of([[(2.0 * t, 0, 3) for t in range(FRAMES)]])
+    with pytest.raises(ValueError, match="16 m/s, beyond the simulator's 10"):
+        held(fast, 1.0)
     nested = bodies_of(np.zeros((2, FRAMES, 3)) + (0, 0, 0.5))
     with pytest.raises(ValueError, match="in each other"):
         held(nested)

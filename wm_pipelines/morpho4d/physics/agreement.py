@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wm_pipelines.diorama.scene import Scene, SceneObject
-from wm_pipelines.diorama.simulation import FASTEST, FRICTION, RESTITUTION, Start, simulate
+from wm_pipelines.diorama.simulation import FASTEST, FRICTION, MOST_FRAMES, RESTITUTION, Start, simulate
 from wm_pipelines.morpho4d.physics.bodies import ROUND, Bodies, directions
 from wm_pipelines.morpho4d.physics.constants import recover_friction, recover_restitution
 from wm_pipelines.morpho4d.physics.terms import Contact
@@ -19,6 +19,8 @@ from wm_pipelines.morpho4d.physics.terms import Contact
 LEAST_FRAMES = 9
 SHARE = 3
 """One in so many frames is fitted, the others are predicted."""
+MOST_SECONDS = 4.0
+"""What is predicted at most."""
 APART = 0.25
 """Radii: a centre farther from the prediction no longer agrees."""
 TIGHTER = (1.0, 0.9, 0.8, 0.7)
@@ -69,14 +71,14 @@ def agreement(bodies: Bodies, contact: Contact, gravity: float) -> Agreement:
     start, places = predicted(bodies, contact, gravity)
     known = np.where(bodies.placed[..., None], bodies.centres, np.nan)
     errors = np.linalg.norm(places - known, axis=-1) / bodies.radius[:, None]
-    whole = bodies.frames - 1 - start
+    whole = np.isfinite(places[0, :, 0]).sum() - 1
     off = [np.flatnonzero(row[start:] > APART) for row in errors]
     seconds = [float(first[0] if len(first) else whole) / bodies.fps for first in off]
-    return Agreement(start, seconds, whole / bodies.fps, errors)
+    return Agreement(start, seconds, float(whole / bodies.fps), errors)
 
 
 def predicted(bodies: Bodies, contact: Contact, gravity: float) -> tuple[int, np.ndarray]:
-    """(k, centres (N, T, 3)) of what follows from the frames up to k; NaN before.
+    """(k, centres (N, T, 3)) of what follows from the frames up to k; NaN before, and after `MOST_SECONDS`.
 
     Raises:
         ValueError: it can't be said; the message is the reason.
@@ -96,7 +98,7 @@ def predicted(bodies: Bodies, contact: Contact, gravity: float) -> tuple[int, np
     friction = min(max(rub.value, 0.0), 2.0) if rub and not rolls else FRICTION
     world = {"friction": friction, "restitution": min(max(back.value, 0.0), 1.0) if back else RESTITUTION}
     starts = {n + 1: Start(tuple(_velocity(early, flags, n, gravity, friction))) for n in range(len(bodies.ids))}
-    left = bodies.frames - 1 - last
+    left = max(1, min(bodies.frames - 1 - last, int(MOST_SECONDS * bodies.fps), MOST_FRAMES))
     for scale in TIGHTER:
         solids = tuple(_solid(early, n, scale) for n in range(len(bodies.ids)))
         scene = Scene(solids, fps=bodies.fps, duration=left)
@@ -108,7 +110,7 @@ def predicted(bodies: Bodies, contact: Contact, gravity: float) -> tuple[int, np
             raise ValueError(str(error)) from None
         out = np.full(bodies.centres.shape, np.nan)
         middle = np.array([s.centre for s in solids]) - early.filled(early.centres, early.placed)[:, -1]
-        out[:, last:] = found.centres.swapaxes(0, 1) - middle[:, None]
+        out[:, last : last + left + 1] = found.centres.swapaxes(0, 1) - middle[:, None]
         return last, out
     raise ValueError(f"bodies are in each other or in the floor in frame {last}")
 
@@ -141,8 +143,9 @@ def _velocity(bodies: Bodies, contact: Contact, n: int, gravity: float, friction
     speed = np.polynomial.polynomial.polyfit(seconds, straight, 1)[1]
     if floor[last]:
         speed[2] = 0.0
-    size = np.linalg.norm(speed)
-    return speed if size <= FASTEST else speed * (FASTEST / size)
+    if np.linalg.norm(speed) > FASTEST:
+        raise ValueError(f"a body sets off at {np.linalg.norm(speed):.3g} m/s, beyond the simulator's {FASTEST:g}")
+    return speed
 
 
 def _round(bodies: Bodies, n: int) -> bool:

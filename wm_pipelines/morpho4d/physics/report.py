@@ -101,7 +101,7 @@ class PhysicsReport:
             values = [[None if not np.isfinite(v) else round(float(v), 5) for v in row] for row in term.values]
             verdict = {"score": term.score, "threshold": term.threshold, "ratio": term.ratio, "holds": term.holds}
             terms[name] = {"meaning": TERMS[name], **verdict, "values": values}
-        constants = {name: None if c is None else asdict(c) for name, c in self.constants.items()}
+        constants, held = {name: c and asdict(c) for name, c in self.constants.items()}, self.agreement
         return {
             "holds": self.holds,
             "score": self.score,
@@ -111,15 +111,7 @@ class PhysicsReport:
             "terms": terms,
             "unmeasured": self.unmeasured,
             "constants": constants,
-            "agreement": None if self.agreement is None else self._agreement(),
-        }
-
-    def _agreement(self) -> dict[str, Any]:
-        found = self.agreement
-        return {
-            "from_frame": found.start,
-            "predicted_seconds": found.whole,
-            "seconds": dict(zip(self.objects, found.seconds, strict=True)),
+            "agreement": held and {"from_frame": held.start, "predicted": held.whole, "seconds": held.seconds},
         }
 
     def lines(self) -> list[str]:
