@@ -55,7 +55,7 @@ class WM_PhysicsReport(io.ComfyNode):
 
         with outside_inference_mode():
             ids = None if masks is None else masks.round().long()
-            report = scene_physics(scene4d, ids, gravity, floor)
+            report = scene_physics(scene4d, ids, gravity, floor, simulator=True)
             picture = pil_image(report_picture(report))
         said = json.dumps(report.to_dict(), allow_nan=False)
         return io.NodeOutput(picture, "\n".join(report.lines()), said, report.holds)

@@ -22,6 +22,8 @@ HIDDEN = 0.2
 """Share of a body's outline that others or the picture's edge cut off, from which on its size and place are unsure."""
 PLACED = 0.5
 """Share of the outline cut off from which on a body counts as hidden: its place is taken from the frames around."""
+ROUND = 1.3
+"""A body is taken as a ball whose reaches differ by no more than this factor."""
 OFF, TURN = 0.3, 0.5
 """What a centre may be off: radii where all of the outline is cut off, and the share of how the body's reach has
 changed since the frame before, for what turns shows other sides."""
@@ -34,6 +36,19 @@ def directions(count: int = 64) -> np.ndarray:
     z = (np.arange(count) + 0.5) / count
     angle, level = np.arange(count) * np.pi * (3 - 5**0.5), np.sqrt(1 - z * z)
     return np.stack([level * np.cos(angle), level * np.sin(angle), z], axis=1)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Of one body: points (T, K, 3), upright, metres; weights (K,), together 1."""
+
+    points: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def around(self) -> np.ndarray:
+        """(T, K, 3) from the centre of mass."""
+        return self.points - np.einsum("k,tkc->tc", self.weights, self.points)[:, None]
 
 
 @dataclass
@@ -49,7 +64,7 @@ class Bodies:
         clean, placed: (N, T) bool: seen, and hardly cut off by others or the picture's edge; not cut off too much.
         missing: (N, T), the share of the silhouette that should be seen and is not, 0 to 1; NaN where unknown.
         unsure: (N, T), metres that a centre may be off by what is cut off and by turning.
-        rigidity: (N, T), root of the mean squared residual after the best rigid motion, in radii; None of a clip.
+        particles: N, of a scene; None of a clip, which has none that keep their names.
     """
 
     ids: tuple[int, ...]
@@ -63,7 +78,7 @@ class Bodies:
     placed: np.ndarray
     missing: np.ndarray
     unsure: np.ndarray
-    rigidity: np.ndarray | None = None
+    particles: tuple[Particles, ...] | None = None
 
     @property
     def frames(self) -> int:

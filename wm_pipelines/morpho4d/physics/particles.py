@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from wm_pipelines.morpho4d.physics.bodies import LEAST_PIXELS, Bodies, directions
+from wm_pipelines.morpho4d.physics.bodies import LEAST_PIXELS, ROUND, Bodies, Particles, directions
 from wm_pipelines.morpho4d.scene import Scene4D
 
 LEAST_PARTICLES = 4
@@ -23,39 +23,34 @@ def scene_bodies(scene: Scene4D, masks: torch.Tensor | None, floor: float = 0.0)
         raise ValueError(f"`scene` has no object of {LEAST_PARTICLES} Gaussians or more; there is nothing to measure")
     shape, ways = (len(known), scene.frames), directions()
     centres, radii, bottoms = np.zeros((*shape, 3)), np.zeros(shape), np.zeros(shape)
-    reach, rigidity = np.zeros((*shape, len(ways))), np.zeros(shape)
+    reach, particles = np.zeros((*shape, len(ways))), []
     for n, i in enumerate(known):
         mine = ids == i
         first = posed[0]
         weight = (first.opacities * first.scales.prod(-1)).double().numpy()[mine] + 1e-12
         weight /= weight.sum()
         tracks = np.stack([_upright(p.means.double().numpy()[mine], scene.up) for p in posed]) - (0, 0, floor)
-        centres[n] = np.einsum("k,tkc->tc", weight, tracks)
-        around = tracks - centres[n][:, None]
+        particles.append(Particles(tracks, weight))
+        around = particles[-1].around
+        centres[n] = tracks[:, 0] - around[:, 0]
         size = np.einsum("k,tkc->t", weight, around**2) ** 0.5
-        for t in range(scene.frames):
-            rigidity[n, t] = _rigid_residual(around[0], around[t], weight) / max(size[0], 1e-9)
         reach[n] = np.abs(around @ ways.T).max(1)
         radii[n] = reach[n, 0].mean() * size / max(size[0], 1e-9)
         bottoms[n] = tracks[..., 2].min(1)
+        far = reach[n].max(1)
+        if (far < ROUND * reach[n].min(1)).all():  # the underside of a ball is seen least
+            bottoms[n] = np.minimum(bottoms[n], centres[n, :, 2] - far)
     missing = np.full(shape, np.nan) if masks is None else _missing(scene, masks, known)
     clean = np.ones(shape, dtype=bool)
     return Bodies(
         *(tuple(known), dict(scene.names), scene.fps, centres, radii, bottoms, reach, clean, clean, missing),
         unsure=np.zeros(shape),
-        rigidity=rigidity,
+        particles=tuple(particles),
     )
 
 
 def _upright(points: np.ndarray, up: str) -> np.ndarray:
     return points if up == "z" else points[:, [0, 2, 1]] * (1, 1, -1)
-
-
-def _rigid_residual(before: np.ndarray, after: np.ndarray, weight: np.ndarray) -> float:
-    """Root of the weighted mean squared distance after the best turn (Kabsch), of points about their centres."""
-    u, _, v = np.linalg.svd((weight[:, None] * after).T @ before)
-    turn = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ v))]) @ v
-    return float(np.einsum("k,kc->", weight, (after - before @ turn.T) ** 2) ** 0.5)
 
 
 def _missing(scene: Scene4D, masks: torch.Tensor, known: list[int]) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from wm_pipelines.morpho4d.gaussians import Cameras
+from wm_pipelines.morpho4d.physics.agreement import Agreement, agreement
 from wm_pipelines.morpho4d.physics.bodies import Bodies, check_clip, lift_bodies
 from wm_pipelines.morpho4d.physics.constants import (
     Constant,
@@ -15,27 +16,33 @@ from wm_pipelines.morpho4d.physics.constants import (
     recover_gravity,
     recover_restitution,
 )
+from wm_pipelines.morpho4d.physics.particle_terms import balance, rigidity, spin, strain
 from wm_pipelines.morpho4d.physics.particles import scene_bodies
 from wm_pipelines.morpho4d.physics.terms import contacts, energy, forces, penetration, volume
-from wm_pipelines.morpho4d.physics.thresholds import FITTED, lifted_thresholds
+from wm_pipelines.morpho4d.physics.thresholds import FITTED, UNJUDGED, lifted_thresholds
 from wm_pipelines.morpho4d.scene import Scene4D
 
 TERMS = {
     "rigidity": "residual of the best rigid motion, radii",
+    "strain": "how neighbours' distances change, 95th percentile, as a share",
     "presence": "share of the silhouette that should be seen and is not",
     "volume": "|ln| of the volume over its middle value",
     "momentum": "force that neither gravity nor contact can give, weights",
+    "spin": "change of the angular momentum in free flight, as a share",
     "penetration": "depth in others or the floor, radii",
     "support": "hangs with nothing that bears it",
+    "balance": "centre of mass beside what it stands on, at rest, radii",
     "energy": "rise of all energy, g times the mean radius",
+    "agreement": "share of the time predicted by a simulator in which a centre is 0.25 radii off",
 }
+UNSHOWN = {"spin": "nothing flies free", "balance": "nothing rests on the floor alone"}
 
 
 @dataclass
 class Term:
     """values: (N, T), or (1, T) of all bodies together; NaN where it can't be said. score: what the clip is judged by,
     the second largest value of the worst body (of support its share of frames, of energy the largest). threshold: what
-    95 % of valid clips stay under."""
+    95 % of valid clips stay under. Of the agreement with a simulator, values are errors of the centres in radii."""
 
     values: np.ndarray
     score: float
@@ -59,6 +66,7 @@ class PhysicsReport:
         terms: of `TERMS`, those that can be measured. unmeasured: the others, and why.
         constants: gravity (m/s^2), friction, restitution, where the motion shows them.
         objects: N names. fps: frames a second. overall: the threshold of the largest ratio of all terms.
+        agreement: how long a simulator agrees, where one was asked for and can say; no part of the verdict.
     """
 
     terms: dict[str, Term]
@@ -67,6 +75,7 @@ class PhysicsReport:
     objects: list[str]
     fps: float
     overall: float = 1.0
+    agreement: Agreement | None = None
 
     @property
     def scores(self) -> dict[str, float]:
@@ -75,7 +84,7 @@ class PhysicsReport:
     @property
     def score(self) -> float:
         """The largest ratio of all terms over what 95 % of valid clips stay under: above 1, not physical."""
-        return max(term.ratio for term in self.terms.values()) / self.overall
+        return max(term.ratio for name, term in self.terms.items() if name not in UNJUDGED) / self.overall
 
     @property
     def holds(self) -> bool:
@@ -83,7 +92,7 @@ class PhysicsReport:
 
     @property
     def worst(self) -> str:
-        return max(self.terms, key=lambda name: self.terms[name].ratio)
+        return max((n for n in self.terms if n not in UNJUDGED), key=lambda name: self.terms[name].ratio)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON's values; None where a value is unknown."""
@@ -92,7 +101,7 @@ class PhysicsReport:
             values = [[None if not np.isfinite(v) else round(float(v), 5) for v in row] for row in term.values]
             verdict = {"score": term.score, "threshold": term.threshold, "ratio": term.ratio, "holds": term.holds}
             terms[name] = {"meaning": TERMS[name], **verdict, "values": values}
-        constants = {name: None if c is None else asdict(c) for name, c in self.constants.items()}
+        constants, held = {name: c and asdict(c) for name, c in self.constants.items()}, self.agreement
         return {
             "holds": self.holds,
             "score": self.score,
@@ -102,6 +111,7 @@ class PhysicsReport:
             "terms": terms,
             "unmeasured": self.unmeasured,
             "constants": constants,
+            "agreement": held and {"from_frame": held.start, "predicted": held.whole, "seconds": held.seconds},
         }
 
     def lines(self) -> list[str]:
@@ -114,6 +124,10 @@ class PhysicsReport:
         for name, c in self.constants.items():
             said = "not shown by this motion" if c is None else f"{c.value:.3g} [{c.low:.3g}, {c.high:.3g}]"
             out.append(f"{name}: {said}")
+        if self.agreement:
+            each = zip(self.objects, self.agreement.seconds, strict=True)
+            said = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in each)
+            out.append(f"a simulator agrees for (of {self.agreement.whole:.3g} s): {said}")
         verdict = "as physical as valid clips" if self.holds else f"not physical, {self.worst} first of all"
         return [*out, f"overall {self.score:.2f} (valid < 1): {verdict}"]
 
@@ -126,6 +140,7 @@ def clip_physics(
     fps: float = 8.0,
     gravity: float = 9.81,
     thresholds: Mapping[str, float] | None = None,
+    simulator: bool = False,
 ) -> PhysicsReport:
     """Measures a clip of one camera; the world is in metres, z up, its floor at z = 0.
 
@@ -136,6 +151,7 @@ def clip_physics(
         names: object id -> what it is called.
         gravity: m/s^2, what the motion is held against, above 0.
         thresholds: of `calibrate`; None: those of simulated clips of the nearest size.
+        simulator: hold the last two thirds against what MuJoCo makes of the first (extra `physics`; under a second).
 
     Raises:
         ValueError: an argument is missing or not as above; the message names it.
@@ -145,7 +161,7 @@ def clip_physics(
     bodies = lift_bodies(masks, depth, camera, dict(names or {}), fps)
     if not bodies.ids or not np.isfinite(bodies.radii).any(1).all():
         raise ValueError("`masks` has an object that no frame shows 6 pixels or more of with finite depth")
-    return _report(bodies, gravity, thresholds or lifted_thresholds(masks.shape[1]))
+    return _report(bodies, gravity, thresholds or lifted_thresholds(masks.shape[1]), simulator)
 
 
 def scene_physics(
@@ -154,6 +170,7 @@ def scene_physics(
     gravity: float = 9.81,
     floor: float = 0.0,
     thresholds: Mapping[str, float] | None = None,
+    simulator: bool = False,
 ) -> PhysicsReport:
     """Measures a scene in time by its Gaussians.
 
@@ -161,7 +178,8 @@ def scene_physics(
         masks: (T, H, W) int64, what the scene's first camera truly saw; without them presence is not measured.
         gravity: m/s^2, above 0. Where the scene's unit is unknown it is taken from what flies.
         floor: its height, in the scene's unit.
-        thresholds: of `calibrate`; None: `thresholds.FITTED`, which no fits have been held against yet.
+        thresholds: of `calibrate`; None: `thresholds.FITTED`, of simulated clips that were fitted.
+        simulator: hold the last two thirds against what MuJoCo makes of the first (extra `physics`; under a second).
 
     Raises:
         ValueError: a scene of fewer than 5 frames or without objects, or an argument that is not as above.
@@ -174,8 +192,8 @@ def scene_physics(
     bodies = scene_bodies(scene, masks, floor)
     if scene.unit != "m":
         found = recover_gravity(bodies, contacts(bodies))
-        return _report(bodies, found.value if found and found.value > 0 else None, thresholds or FITTED)
-    return _report(bodies, gravity, thresholds or FITTED)
+        return _report(bodies, found.value if found and found.value > 0 else None, thresholds or FITTED, False)
+    return _report(bodies, gravity, thresholds or FITTED, simulator)
 
 
 def _check_gravity(gravity: float) -> None:
@@ -183,14 +201,18 @@ def _check_gravity(gravity: float) -> None:
         raise ValueError(f"`gravity` is {gravity!r}; m/s^2 above 0, below 1000")
 
 
-def _report(bodies: Bodies, gravity: float | None, thresholds: Mapping[str, float]) -> PhysicsReport:
+def _report(
+    bodies: Bodies, gravity: float | None, thresholds: Mapping[str, float], simulator: bool
+) -> PhysicsReport:
     contact = contacts(bodies, gravity or 0.0)
     values: dict[str, np.ndarray] = {"volume": volume(bodies), "penetration": penetration(bodies, contact)}
     unmeasured = {}
-    if bodies.rigidity is None:
-        unmeasured["rigidity"] = "a clip has no particles that keep their names"
+    if bodies.particles is None:
+        unmeasured |= dict.fromkeys(("rigidity", "strain", "spin"), "a clip has no particles that keep their names")
+        unmeasured["balance"] = "a clip hides half of what a body stands on"
     else:
-        values["rigidity"] = bodies.rigidity
+        values |= {"rigidity": rigidity(bodies), "strain": strain(bodies)}
+        values |= {"spin": spin(bodies, contact), "balance": balance(bodies, contact)}
     if np.isfinite(bodies.missing).any():
         values["presence"] = bodies.missing
     else:
@@ -204,17 +226,26 @@ def _report(bodies: Bodies, gravity: float | None, thresholds: Mapping[str, floa
         constants["gravity"] = recover_gravity(bodies, contact)
         constants["friction"] = recover_friction(bodies, contact, gravity)
         constants["restitution"] = recover_restitution(bodies, contact, gravity)
+    held, unmeasured["agreement"] = None, "not asked for, or the scale is unknown"
+    if simulator and gravity is not None:
+        try:
+            held = agreement(bodies, contact, gravity)
+            values["agreement"] = held.errors
+            del unmeasured["agreement"]
+        except (ValueError, ImportError) as reason:
+            unmeasured["agreement"] = str(reason)
     terms = {}
     for name in TERMS:
         if name not in values:
             continue
         if not np.isfinite(values[name]).any():
-            unmeasured[name] = "no stretch of frames shows the bodies whole"
+            unmeasured[name] = UNSHOWN.get(name, "no stretch of frames shows the bodies whole")
             continue
-        score = _score(name, values[name])
+        score = held.lost if name == "agreement" else _score(name, values[name])
         terms[name] = Term(values[name], score, float(thresholds.get(name, 1.0)))
     objects = [bodies.names.get(i, f"object {i}") for i in bodies.ids]
-    return PhysicsReport(terms, unmeasured, constants, objects, bodies.fps, float(thresholds.get("overall", 1.0)))
+    overall = float(thresholds.get("overall", 1.0))
+    return PhysicsReport(terms, unmeasured, constants, objects, bodies.fps, overall, held)
 
 
 def _score(name: str, values: np.ndarray) -> float:

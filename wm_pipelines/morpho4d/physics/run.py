@@ -25,7 +25,8 @@ def run(
     cameras: str | os.PathLike | None = None,
     gravity: float = 9.81,
 ) -> PhysicsReport:
-    """Measures a scene or a video, and writes `physics.json` and `physics.png`.
+    """Measures a scene or a video, also against a simulator where MuJoCo is there, and writes `physics.json` and
+    `physics.png`.
 
     Args:
         source: folder of a scene in time, or a video file.
@@ -44,7 +45,7 @@ def run(
     if Path(source).is_dir():
         if len(missing) < 3:
             raise ValueError(f"`{next(n for n in given if n not in missing)}` goes with a video, not with a scene")
-        report = scene_physics(Scene4D.from_pretrained(source), gravity=gravity)
+        report = scene_physics(Scene4D.from_pretrained(source), gravity=gravity, simulator=True)
     else:
         if 0 < len(missing) < 3:
             raise ValueError(f"`{missing[0]}` is missing; masks, depth and cameras go together")
@@ -59,7 +60,7 @@ def run(
 def _of_the_world(frames: torch.Tensor, fps: float, gravity: float) -> PhysicsReport:
     masks, names = judged_masks(frames.float() / 255)
     camera = world_camera(len(masks), tuple(masks.shape[1:]))
-    return clip_physics(masks, floor_depth(masks, camera), camera, names=names, fps=fps, gravity=gravity)
+    return clip_physics(masks, floor_depth(masks, camera), camera, names, fps, gravity, simulator=True)
 
 
 def _own(frames: torch.Tensor, fps: float, given: dict, gravity: float) -> PhysicsReport:
@@ -76,4 +77,4 @@ def _own(frames: torch.Tensor, fps: float, given: dict, gravity: float) -> Physi
     except (TypeError, ValueError) as error:
         raise ValueError(f"`cameras` holds something that is no matrix of numbers: {error}") from None
     ids = torch.from_numpy(masks.astype(np.int64))
-    return clip_physics(ids, torch.from_numpy(depth.astype(np.float32)), camera, fps=fps, gravity=gravity)
+    return clip_physics(ids, torch.from_numpy(depth.astype(np.float32)), camera, None, fps, gravity, simulator=True)

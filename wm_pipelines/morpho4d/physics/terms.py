@@ -138,7 +138,7 @@ def penetration(bodies: Bodies, contact: Contact) -> np.ndarray:
     radius = bodies.radius
     least = np.minimum(radius[:, None], radius[None])[..., None]
     deep = np.maximum(contact.overlap / least, 0).max(1)
-    if bodies.rigidity is None:
+    if bodies.particles is None:
         return deep
     return np.maximum(deep, -bodies.bottoms / radius[:, None])
 

@@ -10,22 +10,26 @@ import numpy as np
 
 LIFTED = {
     64: {
-        **{"presence": 0.2004, "volume": 0.4518, "momentum": 0.25, "penetration": 0.5282, "support": 0.1},
-        **{"energy": 0.2086, "overall": 1.2667},
+        **{"presence": 0.1702, "volume": 0.4244, "momentum": 0.25, "penetration": 0.5514, "support": 0.1},
+        **{"energy": 0.15, "agreement": 0.9, "overall": 1.3474},
     },
     32: {
-        **{"presence": 0.2286, "volume": 0.6418, "momentum": 0.25, "penetration": 0.2381, "support": 0.1},
-        **{"energy": 0.184, "overall": 1.2813},
+        **{"presence": 0.2181, "volume": 0.5589, "momentum": 0.25, "penetration": 0.2337, "support": 0.1},
+        **{"energy": 0.1848, "agreement": 0.9, "overall": 1.1867},
     },
 }
-"""By the height of the pictures, pixels; of 26 clips."""
+"""By the height of the pictures, pixels; of 39 clips, agreement of 9 at 64."""
 FITTED = {
-    **{"rigidity": 0.05, "presence": 0.5, "volume": 0.6, "momentum": 0.6, "penetration": 0.5, "support": 0.1},
-    "energy": 0.5,
+    **{"rigidity": 0.1012, "strain": 0.211, "presence": 0.3453, "volume": 0.05, "momentum": 1.1303, "spin": 0.2108},
+    **{"penetration": 0.7338, "support": 0.2406, "balance": 0.1812, "energy": 0.15, "agreement": 0.9},
+    "overall": 1.5679,
 }
-"""Of scenes in time: not calibrated yet, chosen by hand."""
-LEAST = {"rigidity": 0.01, "presence": 0.05, "volume": 0.05, "momentum": 0.25, "penetration": 0.05, "support": 0.1}
-"""Thresholds are no lower, lest what is never there in valid clips weighs without end."""
+"""Of scenes in time: of 24 fits of simulated clips, four cameras, 64 x 64, 300 steps; spin of 6, balance of 12."""
+UNJUDGED = ("agreement",)
+"""No part of the verdict, which must not depend on what is installed."""
+LEAST = {"rigidity": 0.01, "momentum": 0.25, "spin": 0.1, "support": 0.1, "energy": 0.15}
+"""Thresholds are no lower, lest what is never there in valid clips weighs without end; of the other terms 0.05. Of
+energy: what 0.03 radii a frame make of a body at 4 m/s."""
 
 
 def lifted_thresholds(height: int) -> dict[str, float]:
@@ -49,5 +53,5 @@ def calibrate(valid: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for name in sorted({name for score in scores for name in score}):
         values = [score[name] for score in scores if name in score]
         found[name] = max(float(np.quantile(values, 0.95)), LEAST.get(name, 0.05))
-    worst = [max(score[name] / found[name] for name in score) for score in scores]
+    worst = [max(score[name] / found[name] for name in score if name not in UNJUDGED) for score in scores]
     return found | {"overall": max(float(np.quantile(worst, 0.95)), 1.0)}
