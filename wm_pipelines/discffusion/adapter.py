@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -29,6 +30,13 @@ Removed = tuple[dict[str, LoraLayer], dict | None, bool]
 def default_config(r: int = 4) -> LoraConfig:
     """The authors' LoRA: rank r, scale 1, A ~ N(0, 1/r), B = 0, on all projections of self- and cross-attention."""
     return LoraConfig(r=r, lora_alpha=r, init_lora_weights="gaussian", target_modules=list(TARGETS))
+
+
+def read_config(config: Any) -> LoraConfig:
+    """ValueError unless it is a `peft.LoraConfig`."""
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"`config` is {config!r:.80}; it must be a peft.LoraConfig")
+    return config
 
 
 def has_adapter(model: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise
 
 Triple = tuple[Picture, str, Any]
+MOST_SEEDS = 2**63  # of torch's generator, which draws the adapter's start
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             inputs.whole(name, getattr(self, name), least)
+        if self.seed >= MOST_SEEDS:
+            raise ValueError(f"`seed` is {self.seed}; it must be an integer from 0 to 2**63 - 1")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):

@@ -223,10 +223,11 @@ class DiscffusionPipeline(WMPipeline):
             seed=seed,
         )
         model = self.denoiser.model
+        inputs.flags(shared_noise=shared_noise, gradient_checkpointing=gradient_checkpointing, truncate=truncate)
         self._check_can_fit()
         if config is None:
             inputs.whole("r", r, 1)
-            config = adapter.default_config(r)
+        config = adapter.default_config(r) if config is None else adapter.read_config(config)
         before, heads_before = adapter.remove(model), self.head_weights
         self.head_weights = None
         try:
@@ -362,6 +363,7 @@ class DiscffusionPipeline(WMPipeline):
         batch_size: int,
     ) -> Sheet:
         """A call's input, checked, then encoded."""
+        inputs.flags(shared_noise=shared_noise, truncate=truncate)
         asked = self.recommended("timesteps", timesteps, 30)
         steps = read_timesteps(asked, self.denoiser.train_steps)
         pictures = inputs.read_pictures(images, value_range, size, self.denoiser.multiple)
@@ -428,6 +430,7 @@ class DiscffusionPipeline(WMPipeline):
         Raises:
             ValueError: malformed input or options, before any pass.
         """
+        inputs.flags(maps=maps)
         listed = inputs.read_texts(texts)
         rule = self.rule(
             score=score, token_mask=token_mask, cond_only=cond_only, bias_weight=bias_weight, lse_lambda=lse_lambda,
@@ -502,9 +505,8 @@ class DiscffusionPipeline(WMPipeline):
         by_text = isinstance(query, str)
         if not by_text and len(inputs.list_pictures(query)) != 1:
             raise ValueError(f"`query` must be one picture or one caption, got {len(query)} pictures")
-        listed = candidates if isinstance(candidates, torch.Tensor | np.ndarray) else list(candidates)
-        if len(listed) == 0:
-            raise ValueError("`candidates` is empty; give at least one")
+        inputs.flags(eliminate=eliminate)
+        listed = inputs.read_candidates(candidates)
         rule = self.rule(**options)
         images, texts = (listed, [query]) if by_text else (query, inputs.read_texts(listed))
         count = len(inputs.list_pictures(listed)) if by_text else len(texts)
