@@ -116,11 +116,13 @@ class DiscffusionPipeline(WMPipeline):
     @classmethod
     def from_parts(cls, pipeline: Any) -> "DiscffusionPipeline":
         """A judge of the components of another pipeline on a base that can judge; nothing is copied."""
-        found = {name: getattr(pipeline, name) for name in PARTS if getattr(pipeline, name, None) is not None}
+        found: dict[str, Any] = {name: getattr(pipeline, name, None) for name in PARTS}
+        found = {name: part for name, part in found.items() if part is not None}
         missing = sorted({"vae", "text_encoder", "tokenizer", "scheduler"} - set(found))
         if missing:
             raise ValueError(f"{type(pipeline).__name__} has no {missing[0]}, so it can't judge pictures")
-        judge = cls(**found)
+        judge = cls(**found, force_zeros_for_empty_prompt=pipeline.config.get("force_zeros_for_empty_prompt", True))
+        judge.head_weights = pipeline.head_weights if isinstance(pipeline, DiscffusionPipeline) else None
         judge.wm_config = pipeline.wm_config if isinstance(pipeline, WMPipeline) else None
         judge.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return judge
@@ -429,6 +431,7 @@ class DiscffusionPipeline(WMPipeline):
 
         Raises:
             ValueError: malformed input or options, before any pass.
+            FloatingPointError: a score is not finite.
         """
         inputs.flags(maps=maps)
         listed = inputs.read_texts(texts)
@@ -500,7 +503,7 @@ class DiscffusionPipeline(WMPipeline):
             options: of `Rule`. The rest: as in `__call__`.
 
         Raises:
-            ValueError: as `__call__`; no candidate.
+            ValueError, FloatingPointError: as `__call__`; no candidate.
         """
         by_text = isinstance(query, str)
         if not by_text and len(inputs.list_pictures(query)) != 1:

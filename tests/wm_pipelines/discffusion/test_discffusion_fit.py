@@ -123,6 +123,13 @@ def test_a_whole_pipeline_keeps_base_and_adapter_apart(judge, triples, pictures,
     assert torch.equal(again(pictures(1)[0], captions[0], timesteps=[500]).score, score)
 
 
+def test_a_judge_of_a_judges_parts_weighs_heads_alike(judge, triples, pictures, captions):
+    judge.fit(triples, **FIT, head_weights="learned")
+    again = DiscffusionPipeline.from_parts(judge)
+    given = (pictures(1)[0], captions)
+    assert torch.equal(again(*given, timesteps=[500]).score, judge(*given, timesteps=[500]).score)
+
+
 def authors_state(unet, rank=4):
     """Tensors under the authors' names, for every attention layer."""
     state = {}
