@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wm_pipelines import hub
 from wm_pipelines.runtime.files import atomic, write_atomic
 from wm_pipelines.runtime.readers import read_json
 
@@ -120,6 +121,11 @@ def write(
     with atomic(folder / WEIGHTS_FILE) as partial:
         save_file(state, partial, metadata={"format": "pt"})
     write_atomic(folder / CONFIG_FILE, json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True))
+
+
+def own_files(folder: Path) -> tuple[str, ...]:
+    """What an adapter that was saved to a folder left there, by its record and by its names."""
+    return (*hub.recorded_files(folder), CONFIG_FILE, WEIGHTS_FILE, HEADS_FILE)
 
 
 def load(model: nn.Module, folder: str | os.PathLike) -> None:

@@ -160,7 +160,7 @@ class DiscffusionPipeline(WMPipeline):
         """
         if not adapter.has_adapter(self.denoiser.model):
             raise ValueError("there is nothing to save: call fit(triples) first, or load an adapter")
-        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+        with atomic_folder(folder, last=CONFIG_NAME, listed=adapter.own_files) as partial:
             self._write_adapter(partial, dtype)
             if self.wm_config is not None and self.wm_config.base_model is not None:
                 hub.seal(partial, self.wm_config)
