@@ -45,10 +45,7 @@ def read_pictures(
     """
     if not isinstance(value_range, tuple | list) or tuple(value_range) not in RANGES:
         raise ValueError(f"`value_range` is {value_range!r}; it must be (0, 1) or (-1, 1)")
-    if size is not None:
-        sides = size if isinstance(size, tuple | list) and len(size) == 2 else (0, 0)
-        if not all(type(side) is int and side > 0 and side % multiple == 0 for side in sides):
-            raise ValueError(f"`size` is {size!r}; it must be (height, width), multiples of {multiple}")
+    check_size(size, multiple)
     found = []
     for n, image in enumerate(list_pictures(images)):
         try:
@@ -67,6 +64,13 @@ def read_pictures(
             )
         found.append(picture * 2 - 1)
     return found
+
+
+def check_size(size: Any, multiple: int) -> None:
+    """ValueError unless it is None or (height, width), multiples of `multiple`."""
+    sides = size if isinstance(size, tuple | list) and len(size) == 2 else (0, 0)
+    if size is not None and not all(type(side) is int and side > 0 and side % multiple == 0 for side in sides):
+        raise ValueError(f"`size` is {size!r}; it must be (height, width), multiples of {multiple}")
 
 
 def _unit(image: Any, value_range: Range) -> torch.Tensor:
