@@ -185,7 +185,10 @@ def _copied(pipeline: Any) -> Any:
 
     judge = _judge(pipeline)
     name = "unet" if judge.unet is not None else "transformer"
-    own = DiscffusionPipeline(**{**judge.components, name: copy.deepcopy(judge.components[name])})
+    own = DiscffusionPipeline(
+        **{**judge.components, name: copy.deepcopy(judge.components[name])},
+        force_zeros_for_empty_prompt=judge.config.force_zeros_for_empty_prompt,
+    )
     own.wm_config = judge.wm_config
     return own
 

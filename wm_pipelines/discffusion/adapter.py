@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wm_pipelines import hub
 from wm_pipelines.runtime.files import atomic, write_atomic
 from wm_pipelines.runtime.readers import read_json
 
@@ -29,6 +31,13 @@ Removed = tuple[dict[str, LoraLayer], dict | None, bool]
 def default_config(r: int = 4) -> LoraConfig:
     """The authors' LoRA: rank r, scale 1, A ~ N(0, 1/r), B = 0, on all projections of self- and cross-attention."""
     return LoraConfig(r=r, lora_alpha=r, init_lora_weights="gaussian", target_modules=list(TARGETS))
+
+
+def read_config(config: Any) -> LoraConfig:
+    """ValueError unless it is a `peft.LoraConfig`."""
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"`config` is {config!r:.80}; it must be a peft.LoraConfig")
+    return config
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -112,6 +121,11 @@ def write(
     with atomic(folder / WEIGHTS_FILE) as partial:
         save_file(state, partial, metadata={"format": "pt"})
     write_atomic(folder / CONFIG_FILE, json.dumps({**fields, "inference_mode": True}, indent=2, sort_keys=True))
+
+
+def own_files(folder: Path) -> tuple[str, ...]:
+    """What an adapter that was saved to a folder left there, by its record and by its names."""
+    return (*hub.recorded_files(folder), CONFIG_FILE, WEIGHTS_FILE, HEADS_FILE)
 
 
 def load(model: nn.Module, folder: str | os.PathLike) -> None:

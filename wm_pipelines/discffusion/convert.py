@@ -87,7 +87,7 @@ def convert_adapter(source: str | os.PathLike, folder: str | os.PathLike, base: 
     config = WMConfig(
         method="discffusion", pipeline="DiscffusionPipeline", base_model=named, paper="arXiv:2305.10722"
     )
-    with atomic_folder(folder, last=CONFIG_NAME) as partial:
+    with atomic_folder(folder, last=CONFIG_NAME, listed=adapter.own_files) as partial:
         adapter.write(partial, adapter.default_config(rank), state)
         hub.seal(partial, config)
     return sum(value.numel() for value in state.values())

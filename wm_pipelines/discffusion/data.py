@@ -148,10 +148,12 @@ def read_benchmark(name: str, root: Source, limit: int | None = None) -> list[Ex
     """The examples of a benchmark by its name, the first `limit` of them.
 
     Raises:
-        ValueError: an unknown name, or as its reader.
+        ValueError: an unknown name, a `limit` below 1, or as its reader.
     """
     if name not in READERS:
         raise ValueError(f"`benchmark` is {name!r}; it must be one of {', '.join(READERS)}")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ValueError(f"`limit` is {limit!r}; it must be an integer of at least 1")
     found = READERS[name](root)[:limit]
     if not found:
         raise ValueError(f"{root} has no example of {name}")

@@ -6,7 +6,8 @@ predictions of the velocity ε - z of z_t = (1-σ) z + σ ε, with σ = (t+1) / 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -69,8 +70,13 @@ class Denoiser(ABC):
     def encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
         """Latents, float32 `(B, C, h, w)`, of pictures `(B, 3, H, W)` in [-1, 1]: the mode of the posterior."""
         vae = self.parts.vae
-        latents = vae.encode(pictures.to(vae.dtype)).latent_dist.mode().float()
+        with self._wide_enough(vae):
+            latents = vae.encode(pictures.to(vae.dtype)).latent_dist.mode().float()
         return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+    def _wide_enough(self, vae: Any) -> AbstractContextManager:
+        """For the time of the block the VAE has the precision that it needs; most need none beyond their own."""
+        return nullcontext()
 
 
 class UNetDenoiser(Denoiser):
@@ -104,6 +110,16 @@ class UNetDenoiser(Denoiser):
         if config.addition_embed_type not in (None, "text_time"):
             raise ValueError(f"base: addition_embed_type {config.addition_embed_type!r} is neither SD's nor SDXL's")
         self.multiple = self.factor * 2 ** (len(config.block_out_channels) - 1)
+
+    @contextmanager
+    def _wide_enough(self, vae: Any) -> Iterator[None]:
+        # SDXL's VAE overflows in float16; its config says so, as does every other VAE's, whose default that is.
+        narrow = self.added and vae.dtype == torch.float16 and vae.config.force_upcast
+        try:
+            yield vae.to(torch.float32) if narrow else None
+        finally:
+            if narrow:
+                vae.to(torch.float16)
 
     def sites(self, which: str) -> dict[str, nn.Module]:
         return cross_sites(self.model, which)

@@ -4,6 +4,7 @@ A tie is wrong, and so is an example that can't be scored (a missing or broken p
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 from tqdm import tqdm
 
 from wm_pipelines.data.caption_pairs import Example
+from wm_pipelines.discffusion import inputs
 from wm_pipelines.discffusion.pipeline import DiscffusionPipeline
+from wm_pipelines.discffusion.reading import Rule
+from wm_pipelines.discffusion.timesteps import read_timesteps
 from wm_pipelines.evaluation.statistics import mcnemar, wilson
 from wm_pipelines.media.pictures import load_image
 
@@ -41,20 +45,28 @@ def score_examples(
 
     Args:
         clip: similarities to compare with. options: of `DiscffusionPipeline.__call__`.
+
+    Raises:
+        ValueError: options that no example can be scored with, before any is; or all failed.
     """
     rows: list[dict[str, np.ndarray] | None] = []
     failed: dict[str, str] = {}
-    weight = pipeline.rule(bias_weight=options.get("bias_weight")).bias_weight
+    rule = pipeline.rule(**{field.name: options[field.name] for field in fields(Rule) if field.name in options})
+    steps = pipeline.recommended("timesteps", options.get("timesteps"), 30)
+    read_timesteps(steps, pipeline.denoiser.train_steps)
+    inputs.check_size(options.get("size"), pipeline.denoiser.multiple)
     for example in tqdm(examples, desc="examples"):
         try:
             pictures = [load_image(path) for path in example.images]
             out = pipeline(pictures, list(example.captions), "lse+dc", pairwise=False, **options)
             lse, dc, error = out.steps.double().mean(1).numpy()
-            row = {"lse": lse, "dc": dc, "lse+dc": lse + weight * dc, "diffusion classifier": -error}
+            row = {"lse": lse, "dc": dc, "lse+dc": lse + rule.bias_weight * dc, "diffusion classifier": -error}
             rows.append(row | ({"clip": clip(pictures, example.captions)} if clip else {}))
-        except ValueError as problem:
+        except (ValueError, FloatingPointError) as problem:
             failed[example.id] = str(problem)
             rows.append(None)
+    if failed and not any(rows):
+        raise ValueError(f"not one example could be scored; the first: {next(iter(failed.values()))}")
     return rows, failed
 
 

@@ -1,4 +1,4 @@
-"""`DiscffusionPipeline.fit`: what it is given, made ready, and the loop."""
+"""`DiscffusionPipeline.fit`: what it is given, made ready, the loop, and what the record says."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from wm_pipelines.clip.parts import reference
+from wm_pipelines.config import TrainingRecord, WMConfig
 from wm_pipelines.data.class_folders import Pictures, list_pictures
 from wm_pipelines.discffusion import inputs
+from wm_pipelines.discffusion.reading import Rule
+from wm_pipelines.discffusion.settings import DiscffusionConfig
 from wm_pipelines.discffusion.training import Item, Matcher
 from wm_pipelines.media.pictures import Picture
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise
+from wm_pipelines.training import record as facts
 
+PAPER = "arXiv:2305.10722"
 Triple = tuple[Picture, str, Any]
+MOST_SEEDS = 2**63  # of torch's generator, which draws the adapter's start
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             inputs.whole(name, getattr(self, name), least)
+        if self.seed >= MOST_SEEDS:
+            raise ValueError(f"`seed` is {self.seed}; it must be an integer from 0 to 2**63 - 1")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
@@ -131,3 +140,41 @@ def run(
             if on_epoch(epoch + 1, rows[-1]):
                 break
     return rows
+
+
+def record(
+    pipeline: Any,
+    rule: Rule,
+    head_weights: str,
+    told: dict[str, Any],
+    triples: int,
+    seconds: float,
+) -> WMConfig:
+    """What a fit leaves in the pipeline's record.
+
+    Args:
+        told: what decided the fit, its `batch_size` and `seed` among it. seconds: that it took.
+    """
+    before, folder = pipeline.wm_config, pipeline.source_folder
+    base = before.base_model if before is not None and before.method == "discffusion" else None
+    if base is None and folder is not None:
+        base = reference(pipeline.config.get("_name_or_path") or folder, folder)
+    settings = {k: v for k, v in vars(rule).items() if k in DiscffusionConfig.model_fields}
+    return WMConfig(
+        method="discffusion",
+        pipeline=type(pipeline).__name__,
+        base_model=base,
+        method_config={**settings, "head_weights": head_weights},
+        vocabulary=before.vocabulary if before is not None else None,
+        training=TrainingRecord(
+            recipe=told,
+            data=f"{triples} triples",
+            seed=told["seed"],
+            steps=len(pipeline.history) * -(-triples // told["batch_size"]),
+            hardware=facts.hardware(1),
+            wall_time_s=round(seconds, 3),
+            code_commit=facts.code_commit(),
+            versions=facts.versions(),
+        ),
+        paper=PAPER,
+    )

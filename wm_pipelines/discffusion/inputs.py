@@ -1,6 +1,6 @@
 """What a call may be given; every refusal says what came and what is allowed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,9 @@ def read_pictures(
     Raises:
         ValueError: no picture, values outside the range, or a size that the base can't take.
     """
-    if tuple(value_range) not in RANGES:
+    if not isinstance(value_range, tuple | list) or tuple(value_range) not in RANGES:
         raise ValueError(f"`value_range` is {value_range!r}; it must be (0, 1) or (-1, 1)")
-    if size is not None:
-        sides = size if isinstance(size, tuple | list) and len(size) == 2 else (0, 0)
-        if not all(type(side) is int and side > 0 and side % multiple == 0 for side in sides):
-            raise ValueError(f"`size` is {size!r}; it must be (height, width), multiples of {multiple}")
+    check_size(size, multiple)
     found = []
     for n, image in enumerate(list_pictures(images)):
         try:
@@ -69,6 +66,13 @@ def read_pictures(
     return found
 
 
+def check_size(size: Any, multiple: int) -> None:
+    """ValueError unless it is None or (height, width), multiples of `multiple`."""
+    sides = size if isinstance(size, tuple | list) and len(size) == 2 else (0, 0)
+    if size is not None and not all(type(side) is int and side > 0 and side % multiple == 0 for side in sides):
+        raise ValueError(f"`size` is {size!r}; it must be (height, width), multiples of {multiple}")
+
+
 def _unit(image: Any, value_range: Range) -> torch.Tensor:
     if tuple(value_range) == (-1, 1):
         array = isinstance(image, np.ndarray) and image.dtype.kind == "f"
@@ -84,7 +88,7 @@ def pair_up(images: int, texts: int, pairwise: bool | None) -> tuple[list[tuple[
     Raises:
         ValueError: several of both and `pairwise` does not say how, or numbers that don't pair up.
     """
-    if pairwise not in (None, True, False):
+    if pairwise is not None and type(pairwise) is not bool:
         raise ValueError(f"`pairwise` is {pairwise!r}; it must be True, False or None")
     if pairwise is False:
         return [(i, j) for i in range(images) for j in range(texts)], (images, texts)
@@ -98,6 +102,30 @@ def pair_up(images: int, texts: int, pairwise: bool | None) -> tuple[list[tuple[
             raise ValueError(f"`pairwise`=True needs equal numbers, or one of either: {images} images, {texts} texts")
     count = max(images, texts)
     return [(0 if images == 1 else n, 0 if texts == 1 else n) for n in range(count)], (count,)
+
+
+def read_candidates(candidates: Any) -> Any:
+    """Captions or pictures that compete: a list, or the tensor or array of a batch as it is.
+
+    Raises:
+        ValueError: none, or something that holds neither; a lone string would be taken for its letters.
+    """
+    if isinstance(candidates, torch.Tensor | np.ndarray):
+        listed: Any = candidates
+    elif isinstance(candidates, str | Mapping) or not isinstance(candidates, Iterable):
+        raise ValueError(f"`candidates` must be a list of captions or of pictures, got {candidates!r:.80}")
+    else:
+        listed = list(candidates)
+    if len(listed) == 0:
+        raise ValueError("`candidates` is empty; give at least one")
+    return listed
+
+
+def flags(**given: Any) -> None:
+    """ValueError for the first that is neither True nor False; "no" would count as yes."""
+    for name, value in given.items():
+        if type(value) is not bool:
+            raise ValueError(f"`{name}` is {value!r}; it must be True or False")
 
 
 def whole(name: str, value: Any, least: int) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 
@@ -58,3 +59,14 @@ class DiscffusionRanking(BaseOutput):
     difference_ci95: torch.Tensor | None
     best: int | None
     forwards: int
+
+
+def mean(values: np.ndarray) -> torch.Tensor:
+    """Over the steps that were looked at; the others are NaN."""
+    counts = (~np.isnan(values)).sum(0)
+    return single(np.nansum(values, 0) / np.where(counts, counts, 1))
+
+
+def single(values: np.ndarray | None) -> torch.Tensor | None:
+    """In float32."""
+    return None if values is None else torch.from_numpy(np.asarray(values, dtype=np.float32))

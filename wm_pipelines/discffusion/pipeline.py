@@ -16,16 +16,14 @@ import numpy as np
 import torch
 
 from wm_pipelines import hub
-from wm_pipelines.clip.parts import reference
-from wm_pipelines.config import CONFIG_NAME, TrainingRecord, WMConfig
+from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.data.class_folders import Pictures
 from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
 from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
-from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking
+from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking, mean, single
 from wm_pipelines.discffusion.reading import Rule, even_weights
-from wm_pipelines.discffusion.settings import DiscffusionConfig
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
 from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
@@ -34,9 +32,7 @@ from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
 from wm_pipelines.text.prompts import specials_around
 from wm_pipelines.text.vocabulary import check_vocabulary
-from wm_pipelines.training import record as facts
 
-PAPER = "arXiv:2305.10722"
 PARTS = (
     "vae", "text_encoder", "tokenizer", "scheduler", "unet", "transformer", "text_encoder_2", "tokenizer_2",
     "text_encoder_3", "tokenizer_3",
@@ -116,11 +112,13 @@ class DiscffusionPipeline(WMPipeline):
     @classmethod
     def from_parts(cls, pipeline: Any) -> "DiscffusionPipeline":
         """A judge of the components of another pipeline on a base that can judge; nothing is copied."""
-        found = {name: getattr(pipeline, name) for name in PARTS if getattr(pipeline, name, None) is not None}
+        found: dict[str, Any] = {name: getattr(pipeline, name, None) for name in PARTS}
+        found = {name: part for name, part in found.items() if part is not None}
         missing = sorted({"vae", "text_encoder", "tokenizer", "scheduler"} - set(found))
         if missing:
             raise ValueError(f"{type(pipeline).__name__} has no {missing[0]}, so it can't judge pictures")
-        judge = cls(**found)
+        judge = cls(**found, force_zeros_for_empty_prompt=pipeline.config.get("force_zeros_for_empty_prompt", True))
+        judge.head_weights = pipeline.head_weights if isinstance(pipeline, DiscffusionPipeline) else None
         judge.wm_config = pipeline.wm_config if isinstance(pipeline, WMPipeline) else None
         judge.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return judge
@@ -158,7 +156,7 @@ class DiscffusionPipeline(WMPipeline):
         """
         if not adapter.has_adapter(self.denoiser.model):
             raise ValueError("there is nothing to save: call fit(triples) first, or load an adapter")
-        with atomic_folder(folder, last=CONFIG_NAME) as partial:
+        with atomic_folder(folder, last=CONFIG_NAME, listed=adapter.own_files) as partial:
             self._write_adapter(partial, dtype)
             if self.wm_config is not None and self.wm_config.base_model is not None:
                 hub.seal(partial, self.wm_config)
@@ -223,10 +221,11 @@ class DiscffusionPipeline(WMPipeline):
             seed=seed,
         )
         model = self.denoiser.model
+        inputs.flags(shared_noise=shared_noise, gradient_checkpointing=gradient_checkpointing, truncate=truncate)
         self._check_can_fit()
         if config is None:
             inputs.whole("r", r, 1)
-            config = adapter.default_config(r)
+        config = adapter.default_config(r) if config is None else adapter.read_config(config)
         before, heads_before = adapter.remove(model), self.head_weights
         self.head_weights = None
         try:
@@ -268,7 +267,8 @@ class DiscffusionPipeline(WMPipeline):
             model.eval().requires_grad_(False)
         self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
         told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
-        self._record(rule, head_weights, told=told, triples=len(items), seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.wm_config = fitting.record(self, rule, head_weights, told=told, triples=len(items), seconds=seconds)
         return self
 
     def _check_can_fit(self) -> None:
@@ -277,31 +277,6 @@ class DiscffusionPipeline(WMPipeline):
         hooked = [name for name, part in self.components.items() if is_offloaded(part)]
         if hooked:
             raise ValueError(f"{', '.join(hooked)} is offloaded; fit first, then turn offloading on")
-
-    def _record(self, rule: Rule, head_weights: str, told: dict[str, Any], triples: int, seconds: float) -> None:
-        before, folder = self.wm_config, self.source_folder
-        base = before.base_model if before is not None and before.method == "discffusion" else None
-        if base is None and folder is not None:
-            base = reference(self.config.get("_name_or_path") or folder, folder)
-        settings = {k: v for k, v in vars(rule).items() if k in DiscffusionConfig.model_fields}
-        self.wm_config = WMConfig(
-            method="discffusion",
-            pipeline=type(self).__name__,
-            base_model=base,
-            method_config={**settings, "head_weights": head_weights},
-            vocabulary=before.vocabulary if before is not None else None,
-            training=TrainingRecord(
-                recipe=told,
-                data=f"{triples} triples",
-                seed=told["seed"],
-                steps=len(self.history) * -(-triples // told["batch_size"]),
-                hardware=facts.hardware(1),
-                wall_time_s=round(seconds, 3),
-                code_commit=facts.code_commit(),
-                versions=facts.versions(),
-            ),
-            paper=PAPER,
-        )
 
     # ---- inference ----
 
@@ -362,6 +337,7 @@ class DiscffusionPipeline(WMPipeline):
         batch_size: int,
     ) -> Sheet:
         """A call's input, checked, then encoded."""
+        inputs.flags(shared_noise=shared_noise, truncate=truncate)
         asked = self.recommended("timesteps", timesteps, 30)
         steps = read_timesteps(asked, self.denoiser.train_steps)
         pictures = inputs.read_pictures(images, value_range, size, self.denoiser.multiple)
@@ -427,7 +403,9 @@ class DiscffusionPipeline(WMPipeline):
 
         Raises:
             ValueError: malformed input or options, before any pass.
+            FloatingPointError: a score is not finite.
         """
+        inputs.flags(maps=maps)
         listed = inputs.read_texts(texts)
         rule = self.rule(
             score=score, token_mask=token_mask, cond_only=cond_only, bias_weight=bias_weight, lse_lambda=lse_lambda,
@@ -454,16 +432,16 @@ class DiscffusionPipeline(WMPipeline):
         self.maybe_free_model_hooks()
         steps = np.stack(found, 1).reshape(3, len(found), *shape)
         scores = rule.combine(steps[0], steps[1])
-        rivals, intervals = _rivals(scores, lone=pairwise is True)
+        differences, intervals = ranking.rivals(scores, lone=pairwise is True)
         output = DiscffusionOutput(
-            score=_mean(scores),
-            lse=_mean(steps[0]),
-            dc=_mean(steps[1]) if rule.needs_empty else None,
-            error=_mean(steps[2]),
-            standard_error=_single(ranking.standard_errors(scores)),
-            difference=_single(rivals),
-            difference_ci95=_single(intervals),
-            steps=_single(steps),
+            score=mean(scores),
+            lse=mean(steps[0]),
+            dc=mean(steps[1]) if rule.needs_empty else None,
+            error=mean(steps[2]),
+            standard_error=single(ranking.standard_errors(scores)),
+            difference=single(differences),
+            difference_ci95=single(intervals),
+            steps=single(steps),
             timesteps=list(sheet.timesteps),
             forwards=sheet.forwards,
             maps=[sheet.maps[pair] / len(found) for pair in pairs] if maps else None,
@@ -497,14 +475,13 @@ class DiscffusionPipeline(WMPipeline):
             options: of `Rule`. The rest: as in `__call__`.
 
         Raises:
-            ValueError: as `__call__`; no candidate.
+            ValueError, FloatingPointError: as `__call__`; no candidate.
         """
         by_text = isinstance(query, str)
         if not by_text and len(inputs.list_pictures(query)) != 1:
             raise ValueError(f"`query` must be one picture or one caption, got {len(query)} pictures")
-        listed = candidates if isinstance(candidates, torch.Tensor | np.ndarray) else list(candidates)
-        if len(listed) == 0:
-            raise ValueError("`candidates` is empty; give at least one")
+        inputs.flags(eliminate=eliminate)
+        listed = inputs.read_candidates(candidates)
         rule = self.rule(**options)
         images, texts = (listed, [query]) if by_text else (query, inputs.read_texts(listed))
         count = len(inputs.list_pictures(listed)) if by_text else len(texts)
@@ -532,7 +509,7 @@ class DiscffusionPipeline(WMPipeline):
             least = ranking.LEAST if eliminate else len(sheet.timesteps) + 1
             race = ranking.run_race(look, len(sheet.timesteps), count, least=least)
         self.maybe_free_model_hooks()
-        scores = _mean(race.scores)
+        scores = mean(race.scores)
         whole = not eliminate and count > 1
         rivals, intervals = ranking.against_rivals(race.scores) if whole else (None, None)
         first = race.order[0]
@@ -540,39 +517,12 @@ class DiscffusionPipeline(WMPipeline):
         return DiscffusionRanking(
             order=race.order,
             score=scores,
-            lse=_mean(steps[0]),
-            dc=_mean(steps[1]) if rule.needs_empty else None,
-            error=_mean(steps[2]),
+            lse=mean(steps[0]),
+            dc=mean(steps[1]) if rule.needs_empty else None,
+            error=mean(steps[2]),
             seen=torch.from_numpy(race.seen),
-            difference=_single(rivals),
-            difference_ci95=_single(intervals),
+            difference=single(rivals),
+            difference_ci95=single(intervals),
             best=None if tied else first,
             forwards=sheet.forwards,
         )
-
-
-def _mean(values: np.ndarray) -> torch.Tensor:
-    """Over the steps that were looked at."""
-    counts = (~np.isnan(values)).sum(0)
-    return _single(np.nansum(values, 0) / np.where(counts, counts, 1))
-
-
-def _single(values: np.ndarray | None) -> torch.Tensor | None:
-    return None if values is None else torch.from_numpy(np.asarray(values, dtype=np.float32))
-
-
-def _rivals(scores: np.ndarray, lone: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Differences to the best rival, and their intervals; None where there is none.
-
-    Args:
-        scores: `(n, images, texts)`, or `(n, B)`, of one item unless its pairs are `lone`.
-    """
-    if lone or max(scores.shape[1:]) == 1:
-        return None, None
-    if scores.ndim == 2:
-        return ranking.against_rivals(scores)
-    if scores.shape[2] == 1:
-        differences, intervals = ranking.against_rivals(scores[:, :, 0])
-        return differences[:, None], intervals[:, None]
-    rows = [ranking.against_rivals(scores[:, i]) for i in range(scores.shape[1])]
-    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])

@@ -39,6 +39,23 @@ def against_rivals(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return differences, intervals
 
 
+def rivals(scores: np.ndarray, lone: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Differences to the best rival, and their intervals; None where there is none.
+
+    Args:
+        scores: `(n, images, texts)`, or `(n, B)`, of one item unless its pairs are `lone`.
+    """
+    if lone or max(scores.shape[1:]) == 1:
+        return None, None
+    if scores.ndim == 2:
+        return against_rivals(scores)
+    if scores.shape[2] == 1:
+        differences, intervals = against_rivals(scores[:, :, 0])
+        return differences[:, None], intervals[:, None]
+    rows = [against_rivals(scores[:, i]) for i in range(scores.shape[1])]
+    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+
+
 @dataclass
 class Race:
     """The result of `run_race`.

@@ -17,7 +17,7 @@ from wm_pipelines.discffusion.data import read_benchmark
 from wm_pipelines.discffusion.overlay import draw_words
 from wm_pipelines.discffusion.pipeline import DiscffusionPipeline
 from wm_pipelines.media.pictures import load_image, save_image
-from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 
@@ -35,6 +35,9 @@ def load(model: str) -> DiscffusionPipeline:
     config = WMConfig.load(folder) if (folder / CONFIG_NAME).is_file() else None
     if config is not None and config.method == "discffusion":
         return AutoWMPipeline.from_pretrained(folder)
+    if not (folder / MODEL_INDEX).is_file():
+        what = "is no pipeline" if config is None else f"is a checkpoint of {config.method}"
+        raise ValueError(f"`model` {model!r} {what}; give a Discffusion adapter or a text-to-image base")
     hub.check_weights(folder)
     return DiscffusionPipeline.from_pretrained(str(folder))
 
@@ -71,6 +74,11 @@ def run(
         raise ValueError(f"`benchmark` {benchmark!r} needs `root`, the folder that holds it")
     if not benchmark and not (images and texts):
         raise ValueError("`images` and `texts` belong together; give at least one of each")
+    for name, value in {"root": root, "clip": clip, "limit": limit}.items():
+        if not benchmark and value is not None:
+            raise ValueError(f"`{name}` belongs to a `benchmark`; leave it out with `images` and `texts`")
+    if benchmark and options.get("score") is not None:
+        raise ValueError("`score` is for `images` and `texts`; a benchmark reports lse, dc and lse+dc side by side")
     options = {name: value for name, value in options.items() if value is not None}
     examples = read_benchmark(benchmark, root, limit) if benchmark else []
     pictures = [load_image(path) for path in images]

@@ -56,6 +56,9 @@ class Sheet:
         """A_t, B_t and the mean square error of (picture, caption) pairs at step k, float64 `(3, pairs)`.
 
         B_t is NaN where no pass with the empty caption is needed.
+
+        Raises:
+            FloatingPointError: the denoiser gave NaN or infinity; they would otherwise pass for steps not looked at.
         """
         rows: list[tuple[int, int, int]] = [(i, j, j) for i, j in pairs]  # picture, caption, whose noise
         if self.rule.needs_empty:
@@ -67,7 +70,13 @@ class Sheet:
             own = found[i, j, j]
             empty = found.get((i, EMPTY, EMPTY if self.shared_noise else j))
             lse, dc = parts_of(self.rule, self.weights, own, empty)
-            out[:, n] = float(lse), np.nan if dc is None else float(dc), float(own.error)
+            values = [float(lse), 0.0 if dc is None else float(dc), float(own.error)]
+            if not np.isfinite(values).all():
+                raise FloatingPointError(
+                    f"the score of image {i} and text {j} at timestep {self.timesteps[k]} is not finite "
+                    f"({self.denoiser.model.dtype}, lse_lambda={self.rule.lse_lambda:g}); load in float32 or bfloat16"
+                )
+            out[:, n] = values[0], np.nan if dc is None else values[1], values[2]
             if maps:
                 self.maps[i, j] = self.maps.get((i, j), 0) + own.maps[0]
         return out

@@ -14,10 +14,15 @@ def released_timesteps(n: int, train: int = 1000) -> list[int]:
         train: timesteps of the schedule.
 
     Raises:
-        ValueError: `n` is no integer from 1 to `train`.
+        ValueError: `n` is no integer from 1 to `train`, or the schedule is all edge.
     """
     if type(n) is not int or not 1 <= n <= train:
         raise ValueError(f"`timesteps` is {n!r}; it must be an integer from 1 to {train}, or a list of timesteps")
+    if train <= 2 * EDGE:
+        raise ValueError(
+            f"`timesteps` is {n}, but the authors' table leaves out {EDGE} timesteps at either end, and this schedule "
+            f"has {train}; give a list of timesteps from 0 to {train - 1}"
+        )
     return sorted(train - 1 - i for i in range(EDGE, train - EDGE, int(train / n)))
 
 

@@ -111,11 +111,11 @@ def seal(folder: str | os.PathLike, config: WMConfig) -> WMConfig:
 
 
 def recorded_files(folder: str | os.PathLike) -> tuple[str, ...]:
-    """Names of the files that a folder's record lists; none without a record that can be read."""
+    """A folder's record and the files that it lists: what goes when something without them is saved over it."""
     try:
-        return tuple(WMConfig.load(folder).files)
+        return (CONFIG_NAME, *WMConfig.load(folder).files)
     except ValueError:
-        return ()
+        return (CONFIG_NAME,)
 
 
 def verify(folder: str | os.PathLike) -> WMConfig:

@@ -46,6 +46,10 @@ _WAYS = {
 }
 
 
+LONGEST = 10_000
+"""Characters of a command."""
+
+
 @concise()
 def parse_instruction(text: str, fps: float = 8.0) -> list[Record]:
     """The operations that an English command asks for.
@@ -55,10 +59,12 @@ def parse_instruction(text: str, fps: float = 8.0) -> list[Record]:
         fps: frames a second, for times in seconds.
 
     Raises:
-        ValueError: a part that no rule reads; quotes it.
+        ValueError: a part that no rule reads, which is quoted; or more than 10,000 characters or 100 operations.
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"`text` is {text!r}; a command of some words")
+    if len(text) > LONGEST:
+        raise ValueError(f"`text` has {len(text):,} characters; a command has at most {LONGEST:,}")
     found = []
     for part in _parts(text):
         op = _operation(part, fps)

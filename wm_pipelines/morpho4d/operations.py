@@ -135,16 +135,23 @@ EditOp = Annotated[
 _ADAPTER = TypeAdapter(list[EditOp])
 
 
+MOST = 100
+"""Operations at once: each costs as much as all before it."""
+
+
 @concise()
 def read_operations(data: object) -> list[Record]:
     """The operations of JSON's `data`, a list of objects or one.
 
     Raises:
-        ValueError: an unknown operation, an unknown or missing field, or a value out of range; names it.
+        ValueError: an unknown operation, an unknown or missing field, or a value out of range, which is named; or more
+            than 100 operations.
     """
     data = [data] if isinstance(data, dict) else data
     if not isinstance(data, list) or not data:
-        raise ValueError(f"`operations` is {data!r}; a list of objects, one or more")
+        raise ValueError(f"`operations` is {data!r:.80}; a list of objects, one or more")
+    if len(data) > MOST:
+        raise ValueError(f"`operations` has {len(data)} entries; allowed at once: 1 to {MOST}")
     try:
         found = _ADAPTER.validate_python(data)
     except ValidationError as error:

@@ -53,6 +53,8 @@ def run(
             raise ValueError(f"`{name}` is {value!r}; allowed: {low} to {high}")
     if source not in SOURCES:
         raise ValueError(f"`source` is {source!r}; allowed: {', '.join(SOURCES)}")
+    if settings.get("steps") is not None and settings.get("seconds") is not None:
+        raise ValueError("`seconds` stands in place of `steps`; give one of them")
     if source == "mojito" and (lit or size != 64):
         raise ValueError("`lit` and `size` are of the miniature world; a clip of Mojito is 64 x 64, as it learnt")
     captures = []
@@ -103,6 +105,9 @@ def edit(
     _check_out(out)
     if (endpoint is None) != (model is None):
         raise ValueError("`endpoint` and `model` go together: where, and which model there")
+    kept = Path(scene).resolve()
+    if kept.is_dir() and (kept == Path(out).resolve() or kept in Path(out).resolve().parents):
+        raise ValueError(f"`out` {str(out)!r} lies in the scene, which stays as it is; name a folder beside it")
     parser = LanguageModelParser(endpoint, model) if endpoint else None
     edited = Scene4D.from_pretrained(scene).edit(instruction, parser=parser)
     return _write(edited, out, {"scene": str(scene), "said": instruction})

@@ -200,8 +200,12 @@ class Scene4D:
         Raises:
             ValueError: a command that no rule reads, an operation that is none, or one that is about nothing.
         """
+        if parser is not None and not callable(parser):
+            raise ValueError(f"`parser` is {parser!r:.80}; a function of a command and a scene")
         if isinstance(what, str):
             what, said = parser(what, self) if parser else parse_instruction(what, self.fps), what
+        if not isinstance(what, dict | Record | list | tuple):
+            raise ValueError(f"`what` is {what!r:.80}; a command, an operation or a list of operations")
         operations = [what] if isinstance(what, dict | Record) else list(what)
         plain = [as_json(op) if isinstance(op, Record) else op for op in operations]
         scene = self

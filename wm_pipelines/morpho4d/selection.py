@@ -47,7 +47,7 @@ class TextQuery:
             `ClipTeacher.temperature`.
 
     Raises:
-        ValueError: a temperature that is not above 0.
+        ValueError: a temperature that is not above 0, or phrases that are none.
     """
 
     encode: Callable[[Sequence[str]], torch.Tensor]
@@ -56,8 +56,11 @@ class TextQuery:
     temperature: float = TEMPERATURE
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"`temperature` is {self.temperature!r}; a number above 0")
+        given = self.temperature
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < float("inf"):
+            raise ValueError(f"`temperature` is {given!r}; a number above 0")
+        if isinstance(self.among, str) or not all(isinstance(phrase, str) for phrase in self.among):
+            raise ValueError(f"`among` is {self.among!r:.80}; a list of phrases")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from diffusers.models.attention_processor import SlicedAttnProcessor
 
 from wm_pipelines import DiscffusionPipeline
 from wm_pipelines.discffusion.capture import cross_sites
+from wm_pipelines.media.pictures import to_pil
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ CALLS = {
     "no batch": (dict(batch_size=0), "`batch_size`"),
     "an odd size": (dict(size=(60, 64)), "`size`"),
     "another range": (dict(value_range=(0, 255)), "`value_range`"),
+    "no range": (dict(value_range=None), "`value_range`"),
+    "pairwise as number": (dict(pairwise=0), "`pairwise` is 0"),
+    "truncate as text": (dict(truncate="no"), "`truncate` is 'no'"),
+    "maps as number": (dict(maps=1), "`maps` is 1"),
+    "noise as text": (dict(shared_noise="False"), "`shared_noise`"),
 }  # fmt: skip
 
 
@@ -98,9 +104,15 @@ def test_rankings_need_a_query_and_candidates(untouched, pictures):
         ("a cube", [], "`candidates`"),
         (pictures(2), ["a cube"], "`query`"),
         (pictures(1)[0], pictures(2), "`texts`"),
+        (pictures(1)[0], "cube", "`candidates` must be a list.*'cube'"),
+        ("a cube", to_pil(pictures(1)[0]), "`candidates` must be a list"),
+        ("a cube", {"a cube": 1}, "`candidates` must be a list"),
+        ("a cube", None, "`candidates` must be a list"),
     ):
         with pytest.raises(ValueError, match=message):
             untouched.rank(query, candidates)
+    with pytest.raises(ValueError, match="`eliminate` is 'no'"):
+        untouched.rank("a cube", pictures(2), eliminate="no")
     with pytest.raises(ValueError, match="unknown option `colour`"):
         untouched.rank("a cube", pictures(2), colour="red")
 
@@ -156,8 +168,12 @@ def test_triples_are_refused(untouched, pictures, name):
 
 
 @pytest.mark.parametrize(
-    "options", [{"epochs": 0}, {"r": 0}, {"margin": -1}, {"learning_rate": -1.0}, {"batch_size": 0}, {"seed": -1}]
-)
+    "options",
+    [
+        {"epochs": 0}, {"r": 0}, {"margin": -1}, {"learning_rate": -1.0}, {"batch_size": 0}, {"seed": -1},
+        {"seed": 2**70}, {"config": {"r": 4}}, {"gradient_checkpointing": 1}, {"value_range": None},
+    ],
+)  # fmt: skip
 def test_settings_are_refused(untouched, pictures, options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
         untouched.fit([(pictures(1)[0], "a cube", "a cone")], **options)

@@ -162,3 +162,30 @@ def test_joint_blocks_are_read_as_they_attend(bases, pictures):
     image = (SIDE // 2) ** 2
     wanted = q[:, :, :image] @ k[:, :, image:].transpose(-1, -2) * q.shape[-1] ** -0.5
     torch.testing.assert_close(logits[0], wanted)
+
+
+def test_sdxls_vae_is_widened_while_it_encodes(bases, pictures):
+    """Its activations leave the range of float16, in which everything else stays."""
+    import copy
+
+    pipe = DiscffusionPipeline.from_parts(copy.deepcopy(bases["sdxl"]).to(torch.float16))
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+    pipe.vae.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].dtype))
+    with torch.no_grad():  # the first features overflow in float16; the rest takes them back
+        pipe.vae.encoder.conv_in.weight.mul_(3e4)
+        pipe.vae.encoder.conv_in.bias.mul_(3e4)
+    assert pipe(pictures(1, SIDE)[0], TEXTS[0], timesteps=[500]).score.isfinite()
+    assert seen == [torch.float32] and {p.dtype for p in pipe.vae.parameters()} == {torch.float16}
+
+
+def test_a_judge_of_parts_reads_the_empty_caption_as_they_do(bases):
+    base = bases["sdxl"]
+    base.register_to_config(force_zeros_for_empty_prompt=False)
+    try:
+        judge = DiscffusionPipeline.from_parts(base)
+        found = judge.denoiser.encode_texts([""], torch.device("cpu"))
+        torch.testing.assert_close(found.embeds, base.encode_prompt("")[0])
+        assert found.embeds.abs().max() > 0 and not judge.config.force_zeros_for_empty_prompt
+    finally:
+        base.register_to_config(force_zeros_for_empty_prompt=True)

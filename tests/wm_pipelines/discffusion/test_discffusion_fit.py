@@ -123,6 +123,30 @@ def test_a_whole_pipeline_keeps_base_and_adapter_apart(judge, triples, pictures,
     assert torch.equal(again(pictures(1)[0], captions[0], timesteps=[500]).score, score)
 
 
+@pytest.mark.parametrize("based", [True, False])
+def test_an_adapter_saved_over_another_leaves_nothing_of_it(judge, triples, pictures, captions, tmp_path, based):
+    other = DiscffusionPipeline.from_pretrained(embedded("diorama-sd")) if based else judge
+    other.set_progress_bar_config(disable=True)
+    other.fit(triples, **FIT, head_weights="learned")
+    other.save_adapter(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    judge.fit(triples, **FIT)
+    judge.save_adapter(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "notes.txt",
+    ]  # fmt: skip
+    judge.fit(triples, **FIT, head_weights="learned")
+    judge._read_adapter(tmp_path)
+    assert judge.head_weights is None
+
+
+def test_a_judge_of_a_judges_parts_weighs_heads_alike(judge, triples, pictures, captions):
+    judge.fit(triples, **FIT, head_weights="learned")
+    again = DiscffusionPipeline.from_parts(judge)
+    given = (pictures(1)[0], captions)
+    assert torch.equal(again(*given, timesteps=[500]).score, judge(*given, timesteps=[500]).score)
+
+
 def authors_state(unet, rank=4):
     """Tensors under the authors' names, for every attention layer."""
     state = {}

@@ -161,3 +161,21 @@ def test_the_embedded_base_loads_and_judges(pictures):
     assert sorted(out.order) == [0, 1] and out.score.isfinite().all()
     with pytest.raises(ValueError, match="zeppelin"):
         pipe(pictures(1)[0], "a red zeppelin", timesteps=1)
+
+
+@pytest.mark.parametrize("call", [
+    lambda judge, picture: judge(picture, "a cube", timesteps=[500]),
+    lambda judge, picture: judge([picture] * 2, ["a cube", "a cone"], "lse", pairwise=True, cond_only=True),
+    lambda judge, picture: judge.rank(picture, ["a cube", "a cone"], timesteps=10, eliminate=True),
+    lambda judge, picture: judge.rank("a cube", [picture], timesteps=[500]),
+])  # fmt: skip
+@torch.no_grad()
+def test_a_score_that_is_not_finite_is_no_zero(judge, pictures, call):
+    judge.unet.conv_in.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="image 0.*not finite.*float32"):
+        call(judge, pictures(1)[0])
+
+
+def test_a_temperature_that_overflows_is_told(judge, pictures):
+    with pytest.raises(FloatingPointError, match="lse_lambda=1e\\+38"):
+        judge(pictures(1)[0], "a cube", timesteps=[500], lse_lambda=1e38)

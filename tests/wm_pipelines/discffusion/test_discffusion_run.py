@@ -58,6 +58,11 @@ def test_a_table_of_pairs_is_a_benchmark_with_clip_beside_it(shots):
         ({"benchmark": "pairs"}, "needs `root`"),
         ({"benchmark": "coco", "root": "."}, "`benchmark`.*comvg"),
         ({"images": ["none.png"], "texts": ["a"]}, "none.png"),
+        ({"images": ["x"], "texts": ["y"], "root": "."}, "`root` belongs"),
+        ({"images": ["x"], "texts": ["y"], "clip": "diorama-clip"}, "`clip` belongs"),
+        ({"images": ["x"], "texts": ["y"], "limit": 3}, "`limit` belongs"),
+        ({"benchmark": "pairs", "root": ".", "limit": -1}, "`limit` is -1"),
+        ({"benchmark": "pairs", "root": ".", "score": "lse"}, "`score` is for"),
     ],
 )
 def test_nothing_is_written_for_what_is_refused(tmp_path, given, message):
@@ -138,3 +143,25 @@ def test_what_failed_counts_as_wrong():
     assert report["R@1"]["all"]["lse"]["accuracy"] == 0.5
     with pytest.raises(ValueError, match="not one"):
         summarise(examples, [None, None])
+
+
+@pytest.mark.parametrize("model", ["diorama-judge", "flexecontrol"])
+def test_what_is_no_base_is_named(tmp_path, shots, model):
+    with pytest.raises(ValueError, match=f"`model` '{model}' is.*text-to-image base"):
+        run(out=tmp_path / "out", images=[shots / "0.png"], texts=["a red cube"], model=model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_mask": "words"}, "^`token_mask`"),
+        ({"timesteps": 0}, "^`timesteps`"),
+        ({"size": (60, 60)}, "^`size`"),
+        ({"seed": -1, "timesteps": 1}, "not one.*first: `seed`"),
+    ],
+)
+def test_a_benchmark_says_why_nothing_could_be_scored(shots, options, message):
+    (shots / "pairs.csv").write_text("image,caption,kind,foil\n0.png,a red cube,image,1.png\n")
+    with pytest.raises(ValueError, match=message):
+        run(out=shots / "out", benchmark="pairs", root=shots, **options)
+    assert not (shots / "out" / "report.json").exists()

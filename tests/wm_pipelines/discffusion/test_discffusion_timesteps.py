@@ -26,6 +26,12 @@ def test_other_timesteps_are_refused(given):
         read_timesteps(given, 1000)
 
 
+def test_a_schedule_that_is_all_edge_needs_a_list():
+    assert read_timesteps(1, 21) and read_timesteps([3, 19], 20) == [3, 19]
+    with pytest.raises(ValueError, match="`timesteps` is 5.*schedule has 20"):
+        read_timesteps(5, 20)
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 49, 64])
 def test_every_beginning_of_the_spread_order_is_spread(n):
     order = spread_order(n)

@@ -5,6 +5,8 @@ import torch
 
 from wm_pipelines import Scene4D
 from wm_pipelines.morpho4d.operations import Target, read_operations
+from wm_pipelines.morpho4d.run import edit
+from wm_pipelines.morpho4d.selection import TextQuery
 
 CUBE, BALL = slice(12, 17), slice(17, 21)
 
@@ -201,3 +203,38 @@ def test_bad_operations_are_named(scene, operations, complaint):
 def test_json_comes_back_as_it_went(scene):
     for op in scene.edit("move the cube left by 0.2 m until frame 3, then shrink the ball by 20%").edits:
         assert read_operations(op["operation"])[0].op == op["operation"]["op"]
+
+
+@pytest.mark.parametrize("inside", [".", "more", "more/still"])
+def test_an_edit_into_its_own_scene_is_refused_and_the_scene_loads(scene, tmp_path, inside):
+    scene.save_pretrained(tmp_path / "scene")
+    with pytest.raises(ValueError, match="`out`.*lies in the scene"):
+        edit(tmp_path / "scene", "remove the red cube", tmp_path / "scene" / inside)
+    assert len(Scene4D.from_pretrained(tmp_path / "scene")) == len(scene)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("remove the red cube and " * 500 + "remove the red cube", "`text` has .* at most 10,000"),
+        ("remove the red cube and " * 200 + "remove the red cube", "`operations` has 201"),
+        ([{"op": "remove", "target": {"query": "red cube"}}] * 101, "`operations` has 101"),
+        (None, "`what` is None"),
+        (3, "`what` is 3"),
+    ],
+)
+def test_commands_without_end_and_none_are_refused(scene, what, message):
+    with pytest.raises(ValueError, match=message):
+        scene.edit(what)
+
+
+def test_what_a_parser_is_and_gives_is_looked_at(scene):
+    for parser, message in (("gpt", "`parser` is 'gpt'"), (lambda command, scene: None, "`what` is None")):
+        with pytest.raises(ValueError, match=message):
+            scene.edit("remove the red cube", parser=parser)
+
+
+@pytest.mark.parametrize("given", [{"among": "red cube"}, {"among": [3]}, {"temperature": "0.1"}, {"temperature": 0}])
+def test_a_text_query_of_another_kind_is_refused(given):
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}`"):
+        TextQuery(lambda texts: torch.zeros(len(texts), 4), **given)

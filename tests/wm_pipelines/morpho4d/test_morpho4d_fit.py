@@ -255,3 +255,9 @@ def test_run_and_edit_write_whole_folders(tmp_path):
     with pytest.raises(ValueError, match="no rule reads"):
         edit(tmp_path / "a" / "scene", "dance", tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_time_stands_in_place_of_steps(tmp_path):
+    with pytest.raises(ValueError, match="`seconds` stands in place of `steps`"):
+        run("a red cube slides right", out=tmp_path / "out", steps=3, seconds=1.0)
+    assert not (tmp_path / "out").exists()
