@@ -150,11 +150,9 @@ def pairs(work: Path) -> list[Reader]:
     from wm_pipelines.dynamics.annotation import triplets as module
     from wm_pipelines.dynamics.annotation.triplets import COLUMNS, MANIFEST, TRIPLETS, read_triplets
     from wm_pipelines.dynamics.data import read_folder
-    from wm_pipelines.dynamics.layout import Layout
     from wm_pipelines.flexecontrol.data import FolderSource
     from wm_pipelines.graph_transformer.tables import Table
     from wm_pipelines.mojito.data import ClipFolder
-    from wm_pipelines.runtime.readers import read_yaml
     from wm_pipelines.runtime.shards.rows import encode
 
     folder = _folder(work / "pairs", {"pairs.jsonl": _json(
@@ -195,7 +193,7 @@ def pairs(work: Path) -> list[Reader]:
         Reader("pairs folder", lambda path: [p.read() for p in read_folder(path)], folder=folder),
         Reader("triplets", labelled, folder=triplets),
         Reader("codes of pairs", lambda path: coded._load(path, "i", ""), (coded_file,), ".safetensors"),
-        Reader("layout", lambda path: Layout.model_validate(read_yaml(path)), (layout,), ".yaml"),
+        Reader("layout", _layout, (layout,), ".yaml"),
         Reader("questions folder", _asked, folder=asked_folder),
         Reader("table", Table.from_csv, (b"name,age\nAnn,7\nBob,9\n",), ".csv"),
         Reader("drawings folder", lambda path: FolderSource(path, (16, 16), ["canny"]).pictures([0]), folder=drawn),
@@ -346,3 +344,12 @@ def _xlsx() -> bytes:
         archive.writestr("xl/sharedStrings.xml", f"<sst {space}>{shared}</sst>")
         archive.writestr("xl/worksheets/sheet1.xml", sheet)
     return file.getvalue()
+
+
+def _layout(path: Path) -> Any:
+    """As the pipelines take it from a model's configuration."""
+    from wm_pipelines.dynamics.layout import Layout
+    from wm_pipelines.runtime.readers import located, read_yaml
+
+    with located("`layout`"):
+        return Layout.model_validate(read_yaml(path))

@@ -16,6 +16,7 @@ from wm_pipelines.dynamics.families import make_backend
 from wm_pipelines.dynamics.layout import Layout
 from wm_pipelines.dynamics.pictures import fit
 from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.runtime.readers import located
 
 ADAPTERS = "adapters"  # folder of a checkpoint that holds an adapter for each direction
 
@@ -46,7 +47,8 @@ class TokenPipeline(WMPipeline):
     ) -> None:
         super().__init__()
         if isinstance(layout, Mapping):
-            layout = Layout.model_validate(dict(layout))
+            with located("`layout`"):
+                layout = Layout.model_validate(dict(layout))
         self.register_modules(model=model, tokenizer=tokenizer, vq=vq)
         self.backend: TokenBackend = make_backend(model, vq, tokenizer, layout)
         self.register_to_config(layout=self.backend.layout.model_dump(mode="json"))
