@@ -11,7 +11,7 @@ from wm_pipelines.graph_transformer.parsing import joined_text, read_graph
 from wm_pipelines.graph_transformer.training import DEFAULTS, GraphTransformerTask, Row
 from wm_pipelines.graph_transformer.words import words_of
 from wm_pipelines.media.pictures import load_image
-from wm_pipelines.runtime.readers import located, read_jsonl, read_lines, read_text
+from wm_pipelines.runtime.readers import concise, located, read_jsonl, read_lines, read_text
 
 ROWS, ANSWERS = "questions.jsonl", "answers.txt"
 FIELDS = {"picture", "question", "answer", "text", "graph"}
@@ -32,6 +32,7 @@ class QuestionFolder:
             graph that does not fit its text; names the line.
     """
 
+    @concise()
     def __init__(self, root: str | Path):
         self.root = Path(root)
         path = self.root / ROWS
