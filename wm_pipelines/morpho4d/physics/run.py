@@ -60,7 +60,8 @@ def run(
 def _of_the_world(frames: torch.Tensor, fps: float, gravity: float) -> PhysicsReport:
     masks, names = judged_masks(frames.float() / 255)
     camera = world_camera(len(masks), tuple(masks.shape[1:]))
-    return clip_physics(masks, floor_depth(masks, camera), camera, names, fps, gravity, simulator=True)
+    depth = floor_depth(masks, camera)
+    return clip_physics(masks, depth, camera, names=names, fps=fps, gravity=gravity, simulator=True)
 
 
 def _own(frames: torch.Tensor, fps: float, given: dict, gravity: float) -> PhysicsReport:
@@ -76,5 +77,5 @@ def _own(frames: torch.Tensor, fps: float, given: dict, gravity: float) -> Physi
         camera = tuple(torch.tensor(said[name], dtype=torch.float32) for name in ("K", "T_cw"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`cameras` holds something that is no matrix of numbers: {error}") from None
-    ids = torch.from_numpy(masks.astype(np.int64))
-    return clip_physics(ids, torch.from_numpy(depth.astype(np.float32)), camera, None, fps, gravity, simulator=True)
+    ids, away = torch.from_numpy(masks.astype(np.int64)), torch.from_numpy(depth.astype(np.float32))
+    return clip_physics(ids, away, camera, fps=fps, gravity=gravity, simulator=True)
