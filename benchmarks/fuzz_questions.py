@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,6 @@ def pairs(work: Path) -> list[Reader]:
     """Pairs of pictures with actions, as files and as codes."""
     from wm_pipelines.dynamics import coded
     from wm_pipelines.dynamics.annotation import labels
-    from wm_pipelines.dynamics.annotation import triplets as module
     from wm_pipelines.dynamics.annotation.triplets import COLUMNS, MANIFEST, TRIPLETS, read_triplets
     from wm_pipelines.dynamics.data import read_folder
     from wm_pipelines.flexecontrol.data import FolderSource
@@ -161,7 +161,8 @@ def pairs(work: Path) -> list[Reader]:
     row = {"id": "x", "class": "push", "rows": 2, "source_codes": [1, 2, 3, 4], "target_codes": [1, 2, 3, 5]}
     row |= {"distances": [0.0, 0.5, 1.0, 0.0], "action": "push it"}
     data, _ = encode([row, row | {"id": "y"}], types_of)
-    manifest = {"format": 1, "sha256": "", "tokens": "t", "rows": 2}
+    tokeniser = SimpleNamespace(vq=torch.nn.Module())  # without weights
+    manifest = {"format": 1, "sha256": "", "tokens": coded.fingerprint(tokeniser), "rows": 2}
     triplets = _folder(work / "triplets", {TRIPLETS: data, MANIFEST: _json(manifest)}, picture=False)
 
     def labelled(path: Path) -> Any:
@@ -171,7 +172,7 @@ def pairs(work: Path) -> list[Reader]:
             (path / MANIFEST).write_text(json.dumps(told))
         except (ValueError, TypeError, RecursionError):
             pass
-        return read_triplets(path, None)
+        return read_triplets(path, tokeniser)
 
     coded_file = _words({"source": torch.ones(1, 2, 2, dtype=torch.int32), "target": torch.ones(1, 2, 2).int(),
                          "distances": torch.zeros(1, 2, 2)},
@@ -188,7 +189,6 @@ def pairs(work: Path) -> list[Reader]:
             drawn / name / "x.png")  # fmt: skip
     filmed = _folder(work / "filmed", {"anno.txt": b"x\ta red cube\n", "videos/x.mp4": b"0"}, picture=False)
     layout = (Path(coded.__file__).parent / "templates" / "plain.yaml").read_bytes()
-    module.fingerprint = lambda pictures: "t"
     return [
         Reader("pairs folder", lambda path: [p.read() for p in read_folder(path)], folder=folder),
         Reader("triplets", labelled, folder=triplets),
