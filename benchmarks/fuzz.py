@@ -27,6 +27,7 @@ from typing import Any
 import fuzz_inside
 import numpy as np
 import records
+import torch
 
 from wm_pipelines.runtime.random import keyed
 
@@ -208,6 +209,7 @@ def _child(reader: Reader, seed: int, count: int, first: int, work: Path) -> Ite
     child = os.fork()
     if not child:
         try:
+            torch.set_num_threads(1)  # those of the parent are not in its child
             _read_all(reader, seed, count, first, work, os.open(told, os.O_WRONLY | os.O_APPEND))
         finally:
             os._exit(0)
