@@ -68,9 +68,7 @@ def tiny_base(folder: Path) -> Path:
         tokens.codebook.copy_(seen[torch.randperm(len(seen))[: len(tokens.codebook)]])
     vq = vq.half().float()  # as checkpoints hold it: those that are tuned from this one have the same codes
     tokenizer = make_tokenizer()
-    layout = default_layout("plain").model_copy(
-        update={"size": (64, 64), "stop": EOS, "first_code": len(tokenizer)}
-    )
+    layout = default_layout("plain").model_copy(update={"size": (64, 64), "stop": EOS, "first_code": len(tokenizer)})
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer) + 32, hidden_size=64, intermediate_size=128, num_hidden_layers=2,

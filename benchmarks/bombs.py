@@ -77,8 +77,11 @@ def bombs() -> list[Bomb]:
         (".xlsx of 3,000,000 empty cells", _empty, read_sheet),
         ("reply of 30,000 blanks", _text("the answer is" + " " * 30_000 + "!"), reply),
         ("text of 30,000 words for a graph", _text("red cube " * 15_000), lambda path: text_graph(read_text(path))),
-        ("table of 3,000 rows for a graph", _text("name,age\n" + "Ann,7\n" * 3000),
-         lambda path: Table.from_csv(path).graph()),
+        (
+            "table of 3,000 rows for a graph",
+            _text("name,age\n" + "Ann,7\n" * 3000),
+            lambda path: Table.from_csv(path).graph(),
+        ),
         ("FreeTraj line with 10**6 digits", _text("0, 0.1, 0.2, 0.1, " + "9" * 10**6 + "x"), freetraj),
         ("CSV with one value of 50 MB", _text('a\n"' + "x" * 50_000_000), lambda path: readers.read_csv(path, ["a"])),
     ]

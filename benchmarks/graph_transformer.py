@@ -157,9 +157,11 @@ def run_cell(cell: Cell, sizes: dict[str, Any]) -> dict[str, Any]:
     curve = train(net, data, held, seed, sizes)
     right = answered(net, held)
     reached = next((step for step, accuracy in curve if accuracy >= GOOD), None)
-    cut = 1 - (held.allowed & held.valid[:, :, None])[:, :LONGEST, :LONGEST].sum() / (
-        held.mask[:, :, None] * held.mask[:, None]
-    ).sum()
+    cut = (
+        1
+        - (held.allowed & held.valid[:, :, None])[:, :LONGEST, :LONGEST].sum()
+        / (held.mask[:, :, None] * held.mask[:, None]).sum()
+    )
     return {
         "kind": "cell", "arm": arm, "scenes": count, "seed": seed, "settings": sizes,
         "accuracy": float(right.float().mean()),

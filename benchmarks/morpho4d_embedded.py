@@ -122,9 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         versions=versions(),
     )
     base = hub.base_ref(TEACHER)
-    config = WMConfig(
-        method=NAME, paper="arXiv:2510.04390", base_model=base, training=training, evaluation=rows
-    )
+    config = WMConfig(method=NAME, paper="arXiv:2510.04390", base_model=base, training=training, evaluation=rows)
     put(scene, config, report.losses)
     return 0
 

@@ -126,6 +126,7 @@ def commands(times: int) -> dict[str, Any]:
     """`wm` commands one after another on one folder, each in a process forked from this one, where all is imported;
     what is hidden or besides the results afterwards."""
     from wm_pipelines import cli
+
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         statuses = []

@@ -55,9 +55,7 @@ class WM_ComCLIPMatch(io.ComfyNode):
                 io.Float.Output("score", tooltip="How well they go together, in [-1, 1]."),
                 io.Float.Output("baseline", tooltip="The plain similarity of the same picture and caption."),
                 io.Image.Output("subimages", tooltip="What each part saw; the picture where there is no part."),
-                io.String.Output(
-                    "report", tooltip="The weight of each sub-image, then what was missing."
-                ),
+                io.String.Output("report", tooltip="The weight of each sub-image, then what was missing."),
             ],
         )
 

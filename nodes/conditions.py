@@ -102,9 +102,7 @@ class WM_Condition(io.ComfyNode):
                     optional=True,
                     tooltip="Words of the prompt, exactly as they stand there; they are bound to the region.",
                 ),
-                io.Mask.Input(
-                    "region", optional=True, tooltip="Where the condition holds; without it, everywhere."
-                ),
+                io.Mask.Input("region", optional=True, tooltip="Where the condition holds; without it, everywhere."),
             ],
             outputs=[Conditions.Output("conditions", tooltip="A list of one condition.")],
         )

@@ -59,9 +59,7 @@ class WM_DiscffusionMatch(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, pipeline: Any, images: Any, texts: str, score: str, timesteps: int, seed: int
-    ) -> io.NodeOutput:
+    def execute(cls, pipeline: Any, images: Any, texts: str, score: str, timesteps: int, seed: int) -> io.NodeOutput:
         import torch
 
         from wm_pipelines.discffusion.overlay import draw_words

@@ -107,9 +107,7 @@ class WM_GraphQA(io.ComfyNode):
         ]
         lines += ["the graph is empty: all three see the padding mask alone"] if result.empty else []
         overlay = result.attentions[0].overlay(picture)
-        return io.NodeOutput(
-            result.answers[0], "\n".join(lines), pil_image(overlay), pil_image(bias.plot(0, picture))
-        )
+        return io.NodeOutput(result.answers[0], "\n".join(lines), pil_image(overlay), pil_image(bias.plot(0, picture)))
 
 
 class WM_ParseText(io.ComfyNode):

@@ -7,6 +7,7 @@ from .projection import Projected
 
 __all__ = ["assemble", "tile_lists", "tile_origins"]
 
+
 def tile_origins(size: tuple[int, int], tile: int, like: Tensor) -> Tensor:
     """The top left corners (x, y) of all tiles of a picture, row by row, (rows · columns, 2)."""
     y, x = (torch.arange(0, side, tile, device=like.device, dtype=like.dtype) for side in size)

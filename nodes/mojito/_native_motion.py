@@ -137,9 +137,7 @@ class MotionBias:
             """(rows of x, 1, cells, keys)"""
             if cells not in made:
                 grid = self._grid(x, cells, frames)
-                one = attention_bias(
-                    boxes, positions, grid, length=keys, bias_in=self.bias_in, bias_out=self.bias_out
-                )
+                one = attention_bias(boxes, positions, grid, length=keys, bias_in=self.bias_in, bias_out=self.bias_out)
                 made[cells] = rows_bias(one, conditional, rows, spatial=self.kind == "unet", like=q)
             return made[cells]
 

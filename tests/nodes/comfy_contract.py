@@ -1,7 +1,7 @@
 """Describe our nodes as a real ComfyUI sees them. Run by its Python, with COMFYUI_PATH set:
 
-    python tests/nodes/comfy_contract.py           prints the description as JSON
-    python tests/nodes/comfy_contract.py --write   updates the files made from it; refuses to break saved workflows
+python tests/nodes/comfy_contract.py           prints the description as JSON
+python tests/nodes/comfy_contract.py --write   updates the files made from it; refuses to break saved workflows
 """
 
 import asyncio

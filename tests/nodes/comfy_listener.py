@@ -1,6 +1,6 @@
 """Writes ComfyUI's websocket messages to standard output, one JSON line each; run by ComfyUI's own Python (aiohttp).
 
-    python comfy_listener.py ws://127.0.0.1:PORT/ws?clientId=NAME
+python comfy_listener.py ws://127.0.0.1:PORT/ws?clientId=NAME
 """
 
 import asyncio

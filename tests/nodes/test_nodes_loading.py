@@ -16,7 +16,7 @@ class WM_MadeUp:
 
 NODES = (WM_MadeUp,)
 """
-REAL = '''
+REAL = """
 from comfy_api.latest import io
 from ._shared.types import CATEGORY
 
@@ -30,7 +30,7 @@ class WM_MadeUp(io.ComfyNode):
         return io.NodeOutput()
 
 NODES = (WM_MadeUp,)
-'''
+"""
 BROKEN = """
 node_id="WM_Broken"
 raise RuntimeError("boom")

@@ -176,9 +176,7 @@ def _calibration(judge: EditJudge | None, items: Sequence[EditItem], out: Path) 
     return found
 
 
-def _strips(
-    rows: list[dict[str, Any]], items: dict[str, EditItem], out: Path, number: int
-) -> list[dict[str, Any]]:
+def _strips(rows: list[dict[str, Any]], items: dict[str, EditItem], out: Path, number: int) -> list[dict[str, Any]]:
     """The worst and the best items of a model as strips: source, then each edit, with the truth below."""
     last = {row["item"]: row for row in rows}
 

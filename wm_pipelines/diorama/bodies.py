@@ -176,4 +176,3 @@ def _cone(obj: SceneObject) -> np.ndarray:
     angle = np.arange(SIDES) * (2 * math.pi / SIDES)
     low = np.stack([obj.half_width * np.cos(angle), obj.half_width * np.sin(angle), 0 * angle], axis=1)
     return np.vstack([low, (0, 0, obj.height)]) - (0, 0, above_base(obj))
-

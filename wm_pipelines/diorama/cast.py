@@ -109,9 +109,7 @@ def shadow_boxes(world: World, aspect: float) -> torch.Tensor:
     light = at(world.light, frame)
     corner = torch.tensor([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (0, 1)], device=device).T
     local = (corner[0] * world.half[:, None], corner[1] * world.half[:, None], corner[2] * world.height[:, None])
-    points = tuple(
-        p + o[:, None] for p, o in zip(turn(world.rotation[..., None], local), world.position, strict=True)
-    )
+    points = tuple(p + o[:, None] for p, o in zip(turn(world.rotation[..., None], local), world.position, strict=True))
     reach = points[2] / safe(light[2])[:, None]
     points = tuple(p - reach * c[:, None] for p, c in zip(points, light, strict=True))
     eye = at(world.eye, frame)

@@ -283,9 +283,7 @@ def tracks(
     solid = on.solid[pick] % count + torch.arange(world.frames)[:, None] * count  # (V * T, P)
     local = tuple(c[pick].repeat(world.frames) for c in on.local)
     point = turn(at(world.rotation, solid.reshape(-1)), local)
-    point = tuple(
-        (a + b).view(solid.shape) for a, b in zip(point, at(world.position, solid.reshape(-1)), strict=True)
-    )
+    point = tuple((a + b).view(solid.shape) for a, b in zip(point, at(world.position, solid.reshape(-1)), strict=True))
     x, y, z = _project(world.eye[..., None], world.camera[..., None], world.scale[:, None], point, height, width)
     visible = ~hidden(world, outlines(world, width / height)[1], point, (x / width, y / height), z)
     visible &= (x >= 0) & (x <= width) & (y >= 0) & (y <= height)

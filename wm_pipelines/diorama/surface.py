@@ -29,9 +29,7 @@ def surface(view: View, hits: Hits, normals: bool = True) -> Surface:
     local_eye = torch.stack(turn_back(world.rotation, minus(at(world.eye, frame_of), world.position)))
     differentiable = torch.is_grad_enabled() and (world.position.requires_grad or world.rotation.requires_grad)
     parts = []
-    for kind, (solid, ray, t, direction) in enumerate(
-        zip(hits.solid, hits.ray, hits.t, hits.direction, strict=True)
-    ):
+    for kind, (solid, ray, t, direction) in enumerate(zip(hits.solid, hits.ray, hits.t, hits.direction, strict=True)):
         frame = at(frame_of, solid)
         rotation, position = at(world.rotation, solid), at(world.position, solid)
         half, height = at(world.half, solid), at(world.height, solid)
@@ -66,8 +64,9 @@ def floor_seen(view: View) -> torch.Tensor:
     # the floor is met where -eye / (across + along), in metres along the optical axis, lies between EPS and FAR
     ends = torch.stack([-eye / EPS, -eye / FAR])
     low, high = ends.amin(0), ends.amax(0)
-    least, most = (across.amin((1, 2, 3), True) + along.amin((1, 2, 3), True)), (
-        across.amax((1, 2, 3), True) + along.amax((1, 2, 3), True)
+    least, most = (
+        (across.amin((1, 2, 3), True) + along.amin((1, 2, 3), True)),
+        (across.amax((1, 2, 3), True) + along.amax((1, 2, 3), True)),
     )
     floor = world.floor[:, None, None, None]
     if ((least > low) & (most < high)).all():

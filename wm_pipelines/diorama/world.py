@@ -138,8 +138,7 @@ def look_from(world: World, scenes: Sequence[Scene], times: Sequence[float], cam
     frames = torch.arange(world.frames, device=world.scale.device).view(shape[0], 1, shape[2])
     seen = world.take(frames.expand(shape).reshape(-1))
     seen.eye, seen.camera, seen.scale = (
-        torch.from_numpy(values).to(world.scale).flatten(lead)
-        for values, lead in ((eye, 1), (camera, 2), (scale, 0))
+        torch.from_numpy(values).to(world.scale).flatten(lead) for values, lead in ((eye, 1), (camera, 2), (scale, 0))
     )
     return seen
 

@@ -84,9 +84,7 @@ def convert_adapter(source: str | os.PathLike, folder: str | os.PathLike, base: 
     """
     state, rank = to_peft(read_authors(source))
     named = hub.base_ref(base) if base in hub.embedded_names() else BaseModelRef(repo_id=base)
-    config = WMConfig(
-        method="discffusion", pipeline="DiscffusionPipeline", base_model=named, paper="arXiv:2305.10722"
-    )
+    config = WMConfig(method="discffusion", pipeline="DiscffusionPipeline", base_model=named, paper="arXiv:2305.10722")
     with atomic_folder(folder, last=CONFIG_NAME, listed=adapter.own_files) as partial:
         adapter.write(partial, adapter.default_config(rank), state)
         hub.seal(partial, config)

@@ -104,9 +104,7 @@ def read_pass(
         latents, noise: float32 `(B, C, h, w)`. timesteps: int64 `(B,)`. captions: of B rows.
     """
     keep = captions.keep(rule.token_mask)
-    capture = Capture(
-        keep, lse_lambda=rule.lse_lambda, on=rule.on, latent=tuple(latents.shape[-2:]) if maps else None
-    )
+    capture = Capture(keep, lse_lambda=rule.lse_lambda, on=rule.on, latent=tuple(latents.shape[-2:]) if maps else None)
     with capturing(sites, capture):
         predicted = denoiser.predict(denoiser.noised(latents, noise, timesteps), timesteps, captions)
     squares = (denoiser.target(latents, noise) - predicted).square().flatten(1)

@@ -119,5 +119,3 @@ def _pairs(images: Sequence[str | os.PathLike], texts: Sequence[str], output: An
                 row["difference_ci95"] = [round(float(end), 6) for end in interval[i, t]]
             rows.append(row)
     return {"pairs": rows, "timesteps": output.timesteps, "forwards": output.forwards}
-
-

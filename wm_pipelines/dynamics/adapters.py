@@ -118,9 +118,7 @@ def bare(model: nn.Module) -> Iterator[None]:
             setattr(parent, key, layer)
 
 
-def save_adapter(
-    model: nn.Module, name: str, folder: str | os.PathLike, dtype: torch.dtype | None = None
-) -> None:
+def save_adapter(model: nn.Module, name: str, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`, as PEFT does, whole or not at all.
 
     Args:

@@ -35,9 +35,7 @@ class FolderSource(CaptionedFolder):
             no label pictures of `size`, or have no pixel for a phrase while some have the value of none.
     """
 
-    def __init__(
-        self, root: str | Path, size: tuple[int, int], types: Sequence[str], encode: Encode | None = None
-    ):
+    def __init__(self, root: str | Path, size: tuple[int, int], types: Sequence[str], encode: Encode | None = None):
         super().__init__(root)
         self.size, self.encode = tuple(size), encode
         self.spans = self._read_spans()

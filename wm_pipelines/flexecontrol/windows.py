@@ -51,9 +51,7 @@ def build_slots(rows: Sequence[Row], active: Active, device: torch.device, dtype
     return [_stack(kind, members, device, dtype) for (kind, _), members in slots.items()]
 
 
-def _stack(
-    kind: str, members: list[PreparedCondition | None], device: torch.device, dtype: torch.dtype
-) -> SlotInput:
+def _stack(kind: str, members: list[PreparedCondition | None], device: torch.device, dtype: torch.dtype) -> SlotInput:
     like = next(member.image for member in members if member is not None)
     blank, everywhere = torch.zeros_like(like), torch.ones_like(like[:1])
     image = torch.stack([blank if member is None else member.image for member in members])

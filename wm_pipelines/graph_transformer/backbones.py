@@ -202,4 +202,3 @@ def _patch_regions(index: Tensor, real: Tensor, there: Tensor, patch: int | Sequ
     low, high = (index / cells).flip(-1), ((index + 1) / cells).flip(-1)
     boxes = torch.cat([low, high], -1).clamp(0, 1) * real[..., None]
     return torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1).float()
-

@@ -149,4 +149,3 @@ def run(
         write_page(__package__, "graph_transformer.html", folder, report)
         write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
-

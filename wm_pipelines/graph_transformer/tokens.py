@@ -77,9 +77,7 @@ def _cut(tokenizer: Any, question: str, context: str | None, limit: int, name: s
     alone = len(tokenizer.tokenize(question)) + tokenizer.num_special_tokens_to_add(pair=True)
     if alone >= limit:
         raise ValueError(f"`{name}` alone has {alone} tokens; the model takes {limit} with the context; shorten it")
-    return tokenizer(
-        question, context, truncation="only_second", max_length=limit, return_offsets_mapping=True
-    )
+    return tokenizer(question, context, truncation="only_second", max_length=limit, return_offsets_mapping=True)
 
 
 def node_pieces(graph: AttentionGraph, pieces: Pieces) -> torch.Tensor:

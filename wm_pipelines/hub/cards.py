@@ -97,8 +97,7 @@ def _header(config: WMConfig, method: Method) -> dict[str, Any]:
         "library_name": method.library,
         "pipeline_tag": method.hub_task,
         "license": config.licence,
-        "tags": [library, "safetensors", "wm-pipelines", config.method]
-        + ([f"arxiv:{paper[0]}"] if paper else []),
+        "tags": [library, "safetensors", "wm-pipelines", config.method] + ([f"arxiv:{paper[0]}"] if paper else []),
     }
     if config.base_model is not None and config.base_model.repo_id is not None:
         header["base_model"] = config.base_model.repo_id

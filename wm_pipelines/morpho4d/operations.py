@@ -129,9 +129,7 @@ class Scale(Record):
     factor: float = Field(gt=0, le=1000)
 
 
-EditOp = Annotated[
-    Remove | Extract | Recolor | Move | Retime | SetTime | Duplicate | Scale, Field(discriminator="op")
-]
+EditOp = Annotated[Remove | Extract | Recolor | Move | Retime | SetTime | Duplicate | Scale, Field(discriminator="op")]
 _ADAPTER = TypeAdapter(list[EditOp])
 
 

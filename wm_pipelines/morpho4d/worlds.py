@@ -75,9 +75,7 @@ def prompt_scene(prompt: str, frames: int = 12, fps: float = 8.0) -> Scene:
     objects = []
     for n, (words, motions) in enumerate(zip(said.objects, said.motions, strict=True)):
         words = {"size": "small", "colour": free[n % len(free)]} | words
-        objects.append(
-            SceneObject(n + 1, **words, position=(*places[n], 0.0), motion=_motions(motions, frames, fps))
-        )
+        objects.append(SceneObject(n + 1, **words, position=(*places[n], 0.0), motion=_motions(motions, frames, fps)))
     return Scene(tuple(objects), duration=frames, fps=fps, floor_pattern="chequered")
 
 

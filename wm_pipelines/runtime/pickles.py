@@ -20,8 +20,7 @@ LARGEST = 256 * 2**20
 _CORE = ("numpy.core.", "numpy._core.")
 _PARTS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 ARRAY_NAMES = frozenset(
-    {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
-    | {core + name for core in _CORE for name in _PARTS}
+    {"numpy.ndarray", "numpy.dtype", "_codecs.encode"} | {core + name for core in _CORE for name in _PARTS}
 )
 _MARK = object()
 

@@ -44,9 +44,7 @@ def read_predictions(
         return _rows(path, items, model, protocol, judged)
 
 
-def _rows(
-    path: Path, items: Sequence[Item], model: str | None, protocol: str | None, judged: bool
-) -> list[Row]:
+def _rows(path: Path, items: Sequence[Item], model: str | None, protocol: str | None, judged: bool) -> list[Row]:
     records = read_json(path)
     if not isinstance(records, list) or not records:
         raise ValueError(f"{path} holds {type(records).__name__}; it must be a list of predictions")

@@ -121,4 +121,3 @@ class Editor:
             **self.settings,
         }
         return self.pipe(**arguments, output_type="pil").images[0]
-

@@ -161,9 +161,7 @@ def test_every_wording_is_in_the_vocabulary_and_leads_to_the_same_bits(worlds):
             assert apply(scene, said).to_json() == after.to_json()
     assert all(len(found) > 15 for found in wordings.values())
     text = " | ".join(set.union(*wordings.values()))
-    forms = (
-        "a little to the left|left a little|far away|seen from above|replace the|one|make the|is removed"
-    )
+    forms = "a little to the left|left a little|far away|seen from above|replace the|one|make the|is removed"
     forms += "|swap the|in the back on the left|on the left in the back|to the right of|right of|behind|in front of"
     assert [form for form in forms.split("|") if form not in text] == []
 
@@ -353,9 +351,7 @@ def test_motions_go_on_from_the_new_place_and_orbits_keep_their_centre():
     scene = pair(motion=(Motion("orbit", 0, 4, "clockwise", 0.5, about=1),))
     moved = apply(scene, Action("move", 2, "towards", 0.5))
     assert moved.object(2).motion == scene.object(2).motion
-    with pytest.raises(
-        ValueError, match=re.escape("(object 1) can't be removed: the small red sphere")
-    ):
+    with pytest.raises(ValueError, match=re.escape("(object 1) can't be removed: the small red sphere")):
         apply(scene, Action("remove", 1))
     gone = apply(scene, Action("remove", 2))
     assert apply(gone, inverse(Action("remove", 2), scene)) == scene
@@ -460,9 +456,7 @@ def test_twins_are_told_apart_by_what_differs_or_by_a_relation():
         texts = {phrase(Action("remove", id), scene, seed) for seed in range(30)}
         assert f"remove the small plain matte red sphere {word} the blue cube" in texts
         assert all(parse(text, scene) == Action("remove", id) for text in texts)
-    with pytest.raises(
-        ValueError, match="no words tell object 1 from another small plain matte red sphere"
-    ):
+    with pytest.raises(ValueError, match="no words tell object 1 from another small plain matte red sphere"):
         phrase(Action("remove", 1), pair())
     behind = replace(scene, objects=(*scene.objects[:1], replace(scene.objects[1], position=(-1.2, 1.5, 0.0)), blue))
     assert parse("make the red sphere behind the blue cube white", behind) == Action("recolour", 2, colour="white")
@@ -471,9 +465,7 @@ def test_twins_are_told_apart_by_what_differs_or_by_a_relation():
 def test_additions_that_words_do_not_say_are_refused():
     scene = pair(colour="blue")
     cone = SceneObject(3, "cone", "green", position=(0.1, 0.2, 0.0))
-    with pytest.raises(
-        ValueError, match=re.escape("no words say that a cone is added at (0.1, 0.2, 0.0)")
-    ):
+    with pytest.raises(ValueError, match=re.escape("no words say that a cone is added at (0.1, 0.2, 0.0)")):
         phrase(Action("add", 3, new=cone), scene)
     with pytest.raises(ValueError, match="gets the id 3, this one has 5"):
         phrase(Action("add", 5, new=placed(scene, replace(cone, id=5), "front")), scene)

@@ -52,8 +52,16 @@ def tumbling(seed: int, shapes=SHAPES, camera: bool = False) -> Scene:
         yaw, tilt = yaw_and_tilt(motion.quaternions[0])
         look = {"pattern": "striped", "material": ("matte", "shiny")[n % 2], "size": ("small", "large")[n == seed % 4]}
         objects.append(
-            SceneObject(n + 1, shape, ("red", "green", "blue", "yellow")[n], position=motion.positions[0], yaw=yaw,
-                        tilt=tilt, motion=(motion,), **look)  # fmt: skip
+            SceneObject(
+                n + 1,
+                shape,
+                ("red", "green", "blue", "yellow")[n],
+                position=motion.positions[0],
+                yaw=yaw,
+                tilt=tilt,
+                motion=(motion,),
+                **look,
+            )  # fmt: skip
         )
     path = (Motion("orbit", 0, 8, "clockwise", 0.3),) if camera else ()
     return Scene(tuple(objects), Camera(motion=path), duration=8)

@@ -15,7 +15,7 @@ from wm_pipelines.evaluation.mcq.scaling import evaluate_in_shards
 CONTROLS = ("shuffle", "circular")
 NAME = "shards_model"
 ITEMS = Call(f"{NAME}.items", {"count": 5})
-MODEL = '''
+MODEL = """
 import hashlib, os, signal
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ def dies_once(frames, prompt, options):
     if mark.stat().st_size == 12:
         os.kill(os.getpid(), signal.SIGKILL)
     return letter(frames, prompt, options)
-'''
+"""
 
 
 @pytest.fixture

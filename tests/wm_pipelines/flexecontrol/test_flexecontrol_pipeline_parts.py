@@ -179,9 +179,7 @@ def test_a_global_picture_goes_through_the_image_encoder(tiny_sd, global_control
     encoder = CLIPVisionModelWithProjection(vision).eval()
     size = {"shortest_edge": 16}
     processor = CLIPImageProcessor(size=size, crop_size={"height": 16, "width": 16})
-    pipe = FlexEControlPipeline(
-        **tiny_sd, control=global_control, image_encoder=encoder, feature_extractor=processor
-    )
+    pipe = FlexEControlPipeline(**tiny_sd, control=global_control, image_encoder=encoder, feature_extractor=processor)
     pipe.set_progress_bar_config(disable=True)
     picture = PIL.Image.linear_gradient("L").convert("RGB")
     with torch.no_grad():

@@ -230,8 +230,7 @@ def process_points(points, frames):
         count = each + (i < more)
         made.append((x0, y0))
         made += [
-            (int(x0 + j / (count + 1) * (x1 - x0)), int(y0 + j / (count + 1) * (y1 - y0)))
-            for j in range(1, count + 1)
+            (int(x0 + j / (count + 1) * (x1 - x0)), int(y0 + j / (count + 1) * (y1 - y0))) for j in range(1, count + 1)
         ]
     return [*made, points[-1]]
 

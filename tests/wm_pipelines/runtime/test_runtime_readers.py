@@ -113,7 +113,7 @@ def test_csv_keeps_what_is_quoted_and_says_where_a_row_begins(tmp_path):
 
 def test_a_long_csv_field_is_read_whole(tmp_path):
     (tmp_path / "a.csv").write_text(f"id,text\n1,{'a' * 200_000}\n")
-    (_, row), = readers.read_csv(tmp_path / "a.csv", ["id", "text"])
+    ((_, row),) = readers.read_csv(tmp_path / "a.csv", ["id", "text"])
     assert row["text"] == "a" * 200_000
 
 

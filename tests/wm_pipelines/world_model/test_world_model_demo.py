@@ -38,9 +38,10 @@ def test_three_actions_with_their_candidates_and_the_truth(models, tmp_path):
     assert Image.open(folder / "strip.png").size == (5 * 48 + 4 * 4, 3 * 48 + 2 * 4)
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 1 + 3 * 5 and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert demo(tmp_path / "again", 1, models) and json.loads(
-        (tmp_path / "again" / "world" / "world.json").read_text()
-    )["steps"] == steps
+    assert (
+        demo(tmp_path / "again", 1, models)
+        and json.loads((tmp_path / "again" / "world" / "world.json").read_text())["steps"] == steps
+    )
 
 
 def test_without_models_it_says_so(tmp_path, monkeypatch):

@@ -177,9 +177,7 @@ def test_codes_are_scored_without_a_way_through_pixels(plain, pictures):
     copy = judge.score_codes(source, source[:, None], ACTIONS[:1])
     assert torch.allclose(out.scores, direct, atol=1e-5) and torch.allclose(out.margins, direct - copy, atol=1e-5)
     # a random tokeniser doesn't give a code back from its picture: the way through pixels scores something else
-    pixels = world(
-        pictures[0], ACTIONS[0], num_candidates=4, verifier=judge, generator=seeded(), rescore_pixels=True
-    )
+    pixels = world(pictures[0], ACTIONS[0], num_candidates=4, verifier=judge, generator=seeded(), rescore_pixels=True)
     assert torch.equal(pixels.image_tokens, out.image_tokens) and not torch.allclose(pixels.scores, out.scores)
 
 

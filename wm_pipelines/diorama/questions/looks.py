@@ -93,5 +93,3 @@ def exchanged(ask: Ask, answer: str, other: str | None) -> dict:
     """What is known when the other world's answer is `other`: it and the answer change places."""
     known = {answer: other, other: answer} if other is not None else {}
     return {option: known.get(option) for option in ask.options}
-
-

@@ -121,9 +121,7 @@ def happen(setup: Setup) -> tuple[Scene, Contacts]:
         found = simulate(free, {p.id: Start(p.velocity) for p in setup.pushes}, **setup.world)
         moved = {o.id: o for o in found.scene.objects}
         contacts = tuple((c.time, c.first, c.second) for c in found.contacts if c.second)
-    objects = [
-        _carried(o, held[o.id], setup) if o.id in held else moved.get(o.id, o) for o in setup.scene.objects
-    ]
+    objects = [_carried(o, held[o.id], setup) if o.id in held else moved.get(o.id, o) for o in setup.scene.objects]
     return replace(setup.scene, objects=tuple(objects)), contacts
 
 

@@ -308,9 +308,7 @@ def _check(licence: Any, max_new_tokens: Any, batch: Any, settings: dict[str, An
         raise ValueError(f"`resize` is {given['resize']!r}; allowed: {', '.join(RESIZES)} or None")
 
 
-def _accuracy(
-    model: DynamicsModelPipeline, held_out: Any, least_accuracy: float, max_new_tokens: int
-) -> float | None:
+def _accuracy(model: DynamicsModelPipeline, held_out: Any, least_accuracy: float, max_new_tokens: int) -> float | None:
     if held_out is None:
         return None
     layout = model.layout

@@ -1,17 +1,17 @@
 """Controls: what is changed of a question, so that a score shows what it rests on (our design).
 
-    full            nothing
-    blind           no frames; `blind:grey` grey ones, `blind:other` those of another video
-    options_only    no frames and no question
-    one_frame       the first, the middle and the last frame alone: `one_frame:first`, ...
-    shuffle         the frames in random order
-    reverse         backwards, and what is right then
-    mirror          left and right exchanged, and what is right then
-    circular        the options moved on by 1, 2, ... places; with `full` all of a cycle (Liu et al., 2307.06281)
-    frames:K        K frames
-    oracle_state    no frames, but the true state in words
-    dummy           with an option that nothing of this is to be seen: `dummy:noise` frames of noise, where it is
-                    right, and `dummy:real` the video, where it is wrong
+full            nothing
+blind           no frames; `blind:grey` grey ones, `blind:other` those of another video
+options_only    no frames and no question
+one_frame       the first, the middle and the last frame alone: `one_frame:first`, ...
+shuffle         the frames in random order
+reverse         backwards, and what is right then
+mirror          left and right exchanged, and what is right then
+circular        the options moved on by 1, 2, ... places; with `full` all of a cycle (Liu et al., 2307.06281)
+frames:K        K frames
+oracle_state    no frames, but the true state in words
+dummy           with an option that nothing of this is to be seen: `dummy:noise` frames of noise, where it is
+                right, and `dummy:real` the video, where it is wrong
 """
 
 from collections.abc import Sequence

@@ -89,7 +89,7 @@ class Item:
 
     @property
     def uid(self) -> str:
-        """"source/subset/id", which tells items of all data sets apart."""
+        """ "source/subset/id", which tells items of all data sets apart."""
         return f"{self.source}/{self.subset}/{self.id}"
 
     @property

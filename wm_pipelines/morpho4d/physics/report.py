@@ -201,9 +201,7 @@ def _check_gravity(gravity: float) -> None:
         raise ValueError(f"`gravity` is {gravity!r}; m/s^2 above 0, below 1000")
 
 
-def _report(
-    bodies: Bodies, gravity: float | None, thresholds: Mapping[str, float], simulator: bool
-) -> PhysicsReport:
+def _report(bodies: Bodies, gravity: float | None, thresholds: Mapping[str, float], simulator: bool) -> PhysicsReport:
     contact = contacts(bodies, gravity or 0.0)
     values: dict[str, np.ndarray] = {"volume": volume(bodies), "penetration": penetration(bodies, contact)}
     unmeasured = {}

@@ -191,9 +191,9 @@ def test_time_plays(browser, tmp_path):
 def test_titles_and_names_are_text(browser, tmp_path):
     scene = make_scene(count=6)
     scene.names = {1: "</script><script>document.title='broken'</script>", 2: "'\"&"}
-    path = shown(scene, tmp_path / "scene.html", title="<i>Cubes</i> & \"balls\" </title><script>1</script>")
+    path = shown(scene, tmp_path / "scene.html", title='<i>Cubes</i> & "balls" </title><script>1</script>')
     browser.open(path)
-    assert browser.ask("document.title") == "<i>Cubes</i> & \"balls\" </title><script>1</script>"
+    assert browser.ask("document.title") == '<i>Cubes</i> & "balls" </title><script>1</script>'
     assert browser.ask("[...document.querySelectorAll('#objects span')].map(s => s.textContent)")[1:] == [
         scene.names[1],
         scene.names[2],
