@@ -1,7 +1,6 @@
 """What a classifier says about a person's pictures, as files: a table, a report, and the classifier itself."""
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.reports import report_folder
 
 
 def prediction_rows(
@@ -42,7 +41,7 @@ def write_results(
         fitted: the pipeline that a fit changed; it writes `model/`.
         pictures: file name -> picture.
     """
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         if fitted is not None:
             fitted.save_adapter(folder / "model")
         if report["predictions"]:
@@ -52,5 +51,3 @@ def write_results(
                 table.writerows([row["file"], row[key], *row["probs"].values()] for row in report["predictions"])
         for name, picture in (pictures or {}).items():
             picture.save(folder / name)
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
