@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import put_back, remove, without
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.data.class_folders import Pictures
 from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
@@ -138,7 +139,8 @@ class DiscffusionPipeline(WMPipeline):
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The base as it was, and the adapter in a folder of its own."""
-        with adapter.without(self.denoiser.model):
+        adapter.check_alone(self.denoiser.model)
+        with without(self.denoiser.model):
             super().save_components(folder, **kwargs)
         if adapter.has_adapter(self.denoiser.model):
             self._write_adapter(folder / "adapter", None)
@@ -226,7 +228,8 @@ class DiscffusionPipeline(WMPipeline):
         if config is None:
             inputs.whole("r", r, 1)
         config = adapter.default_config(r) if config is None else adapter.read_config(config)
-        before, heads_before = adapter.remove(model), self.head_weights
+        adapter.check_alone(model)
+        before, heads_before = remove(model), self.head_weights
         self.head_weights = None
         try:
             rule = rule_for(self.rule(**options), head_weights)
@@ -238,7 +241,7 @@ class DiscffusionPipeline(WMPipeline):
             with torch.no_grad():
                 empty = self.denoiser.encode_texts([""], self._execution_device)
             model.requires_grad_(False)
-            trained = list(adapter.inject(model, config, seed).values())
+            trained = list(adapter.start(model, config, seed).values())
             matcher = Matcher(
                 self.denoiser,
                 rule=rule,
@@ -260,7 +263,7 @@ class DiscffusionPipeline(WMPipeline):
 
                 self.history = fitting.run(matcher, items=items, trained=trained, settings=settings, on_epoch=done)
         except BaseException:
-            adapter.put_back(model, before)
+            put_back(model, before)
             self.head_weights = heads_before
             raise
         finally:

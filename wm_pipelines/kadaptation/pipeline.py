@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import put_back, remove, without
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.clip.parts import preprocess, reference
 from wm_pipelines.clip.towers import tokenize
@@ -172,7 +173,7 @@ class KAdaptationPipeline(WMPipeline):
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The tower as it was, and the adapter in a folder of its own."""
-        with adapter.without(self.vision_model):
+        with without(self.vision_model):
             super().save_components(folder, **kwargs)
         if adapter.has_adapter(self.vision_model):
             adapter.save(self.vision_model, folder / "adapter")
@@ -272,11 +273,11 @@ class KAdaptationPipeline(WMPipeline):
             held_labels = read_labels(validation[1], names, len(held_pictures), "labels of validation")
             held = self.preprocess(held_pictures), torch.tensor(held_labels)
 
-        before = self.head, adapter.remove(self.vision_model)
+        before = self.head, remove(self.vision_model)
         started = time.monotonic()
         try:
             made = self._new_head(names, head, sentences)
-            factors = [] if probe else adapter.inject(self.vision_model, config or adapter.default_config(), seed)
+            factors = [] if probe else adapter.start(self.vision_model, config or adapter.default_config(), seed)
             self._interrupt = False
             with self.progress_bar(total=epochs) as progress, torch.random.fork_rng():
                 torch.manual_seed(seed)  # dropout, if the config has any
@@ -297,7 +298,7 @@ class KAdaptationPipeline(WMPipeline):
                     on_epoch=done,
                 )
         except BaseException:
-            adapter.put_back(self.vision_model, before[1])
+            put_back(self.vision_model, before[1])
             self.register_modules(head=before[0])
             raise
         finally:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from wm_pipelines.adapters.injected import without
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.kadaptation import adapter
 from wm_pipelines.kadaptation.pipeline import KAdaptationOutput, KAdaptationPipeline
@@ -13,7 +14,7 @@ RATES = {"learning_rate": 2e-2, "head_learning_rate": 2e-2}
 
 
 def tower_weights(pipe):
-    with adapter.without(pipe.vision_model):
+    with without(pipe.vision_model):
         return {key: tensor.clone() for key, tensor in pipe.vision_model.state_dict().items()}
 
 
@@ -180,4 +181,4 @@ def test_counts_of_the_paper():
             tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes[size]))
             config = adapter.default_config()
             config.bias = bias
-            assert sum(p.numel() for p in adapter.inject(tower, config, seed=0)) == count
+            assert sum(p.numel() for p in adapter.start(tower, config, seed=0)) == count
