@@ -69,7 +69,7 @@ def run(
     report["predictions"] = []
     if asked:
         output = pipeline([images[path] for path in asked], names)
-        report["predictions"] = prediction_rows(asked, names=names, key="top1", best=output.top1, probs=output.probs)
+        report["predictions"] = prediction_rows(asked, names=names, labels=output.labels, probs=output.probs)
     shown = {}
     if pair:
         told = pipeline.explain(*(images[path] for path, _ in pair), *(name for _, name in pair))
@@ -78,9 +78,7 @@ def run(
             "swapped": told.swapped,
         }  # fmt: skip
         shown["explanation.png"] = told.image
-    write_results(
-        out, report=report, names=names, key="top1", fitted=pipeline if train is not None else None, pictures=shown
-    )
+    write_results(out, report=report, names=names, fitted=pipeline if train is not None else None, pictures=shown)
     return report
 
 

@@ -13,16 +13,16 @@ from wm_pipelines.runtime.reports import report_folder
 
 
 def prediction_rows(
-    files: Sequence[Path], names: Sequence[str], key: str, best: Sequence[str], probs: torch.Tensor
+    files: Sequence[Path], names: Sequence[str], labels: Sequence[str], probs: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """A row for each file: `file`, its likeliest name under `key`, and `probs`, every name with its probability.
+    """A row for each file: `file`, `label`, its likeliest name, and `probs`, every name with its probability.
 
     Args:
         probs: `(files, names)`.
     """
     return [
-        {"file": str(path), key: name, "probs": {n: round(p, 6) for n, p in zip(names, row, strict=True)}}
-        for path, name, row in zip(files, best, probs.tolist(), strict=True)
+        {"file": str(path), "label": label, "probs": {n: round(p, 6) for n, p in zip(names, row, strict=True)}}
+        for path, label, row in zip(files, labels, probs.tolist(), strict=True)
     ]
 
 
@@ -30,14 +30,13 @@ def write_results(
     out: str | os.PathLike,
     report: Mapping[str, Any],
     names: Sequence[str],
-    key: str,
     fitted: Any = None,
     pictures: Mapping[str, Image.Image] | None = None,
 ) -> None:
     """Writes `report.json`, and `predictions.csv`, `model/` and pictures where there are any; all at once.
 
     Args:
-        report: with `predictions` as `prediction_rows` makes them. names, key: as there.
+        report: with `predictions` as `prediction_rows` makes them. names: as there.
         fitted: the pipeline that a fit changed; it writes `model/`.
         pictures: file name -> picture.
     """
@@ -47,7 +46,7 @@ def write_results(
         if report["predictions"]:
             with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
-                table.writerow(["file", key, *names])
-                table.writerows([row["file"], row[key], *row["probs"].values()] for row in report["predictions"])
+                table.writerow(["file", "label", *names])
+                table.writerows([row["file"], row["label"], *row["probs"].values()] for row in report["predictions"])
         for name, picture in (pictures or {}).items():
             picture.save(folder / name)

@@ -73,9 +73,7 @@ def run(
     if asked:
         output = pipeline([images[path] for path in asked])
         report["predictions"] = prediction_rows(
-            asked, names=report["classes"], key="label", best=output.labels, probs=output.probs
+            asked, names=report["classes"], labels=output.labels, probs=output.probs
         )
-    write_results(
-        out, report=report, names=report["classes"], key="label", fitted=pipeline if train is not None else None
-    )
+    write_results(out, report=report, names=report["classes"], fitted=pipeline if train is not None else None)
     return report

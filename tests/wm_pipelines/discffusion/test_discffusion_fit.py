@@ -79,8 +79,9 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(judge, triples, pictures, 
     def stop(*_):
         raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"):
-        judge.fit(triples, callback_on_epoch_end=stop, **FIT)
+    for name in ("callback_on_step_end", "callback_on_epoch_end"):
+        with pytest.raises(RuntimeError, match="stop"):
+            judge.fit(triples, **{name: stop}, **FIT)
     with pytest.raises(ValueError, match="`triples`"):
         judge.fit([], **FIT)
     with pytest.raises(ValueError, match="`head_weights`"):

@@ -114,7 +114,17 @@ def test_a_callback_can_stop_the_fit(pipe, pictures, config):
     def stop(pipe, epoch, row):
         pipe._interrupt = epoch == 2
 
-    pipe.fit(*pictures, config=config, epochs=9, callback_on_epoch_end=stop)
+    steps = []
+
+    def watch(pipe, step, figures):
+        steps.append((step, figures["loss"]))
+
+    options = {"callback_on_step_end": watch, "callback_on_epoch_end": stop}
+    pipe.fit(*pictures, config=config, epochs=9, batch_size=5, **options)
+    assert [step for step, _ in steps] == [1, 2, 3, 4, 5, 6]  # three in each of two epochs
+    assert [sum(loss for _, loss in part) / 3 for part in (steps[:3], steps[3:])] == [
+        row["loss"] for row in pipe.history
+    ]
     assert len(pipe.history) == 2 and len(pipe(pictures[0]).labels) == 12
     pipe.fit(*pictures, config=config, epochs=3)
     assert len(pipe.history) == 3
