@@ -34,6 +34,16 @@ class WMPipeline(DiffusionPipeline):
     """
 
     _wm_config: WMConfig | None = None
+    _interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback asked to stop; it sets `pipe._interrupt = True`, as for any pipeline of diffusers."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
 
     @property
     def wm_config(self) -> WMConfig | None:

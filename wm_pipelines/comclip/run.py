@@ -1,14 +1,10 @@
 """ComCLIP from the command line: pictures and captions, to scores, sub-images, a report and a page that shows them."""
 
-import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from wm_pipelines import hub
 from wm_pipelines.comclip.components import Component
@@ -21,7 +17,8 @@ from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.devices import machine, on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 from wm_pipelines.text.parsers import make_parser
 
 
@@ -84,8 +81,7 @@ def run(
     pipeline.parser = reader
     if detector is not None:
         pipeline.grounder = PhraseDetector.from_pretrained(detector)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     recorded = getattr(pipeline.wm_config, "method_config", None) if pipeline.wm_config else None
     settings = recorded.model_dump() if recorded is not None and pipeline.wm_config.method == "comclip" else {}
     settings |= {k: v for k, v in {**options, "fit": fit}.items() if v is not None}
@@ -97,12 +93,12 @@ def run(
         "parser": parser,
         "settings": settings,
         "seconds": round(seconds, 3),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
         "passes": result.passes._asdict(),
         "failures": [vars(failure) for failure in result.failures],
         "pairs": [],
     }
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         for n, parts in enumerate(result.components):
             name = Path(images[n if len(images) > 1 else 0]).name
             whole = f"pair_{n}.png"
@@ -116,7 +112,6 @@ def run(
             }
             report["pairs"].append(entry)
         write_page(__package__, "comclip.html", folder, report)
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
 

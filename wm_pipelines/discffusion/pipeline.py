@@ -8,7 +8,7 @@ to test is few-shot adaptation, `fit`.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import put_back, remove, without
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.data.class_folders import Pictures
 from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
@@ -32,6 +33,7 @@ from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
 from wm_pipelines.text.prompts import specials_around
 from wm_pipelines.text.vocabulary import check_vocabulary
+from wm_pipelines.training.progress import Callback, fit_progress
 
 PARTS = (
     "vae", "text_encoder", "tokenizer", "scheduler", "unet", "transformer", "text_encoder_2", "tokenizer_2",
@@ -90,7 +92,6 @@ class DiscffusionPipeline(WMPipeline):
         self.denoiser = make_denoiser(self)
         self.head_weights: torch.Tensor | None = None
         self.history: list[dict[str, float]] = []
-        self._interrupt = False
 
     # ---- making, saving, loading ----
 
@@ -138,7 +139,8 @@ class DiscffusionPipeline(WMPipeline):
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The base as it was, and the adapter in a folder of its own."""
-        with adapter.without(self.denoiser.model):
+        adapter.check_alone(self.denoiser.model)
+        with without(self.denoiser.model):
             super().save_components(folder, **kwargs)
         if adapter.has_adapter(self.denoiser.model):
             self._write_adapter(folder / "adapter", None)
@@ -188,7 +190,8 @@ class DiscffusionPipeline(WMPipeline):
         size: tuple[int, int] | None = None,
         value_range: inputs.Range = (0, 1),
         truncate: bool = False,
-        callback_on_epoch_end: Callable[["DiscffusionPipeline", int, dict[str, float]], Any] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
         **options: Any,
     ) -> "DiscffusionPipeline":
         """Fit a new LoRA on all attention layers to a few triples; what an earlier fit made is replaced.
@@ -205,8 +208,9 @@ class DiscffusionPipeline(WMPipeline):
             shared_noise: False draws noise and timestep for each candidate by itself, as in the authors' code.
             gradient_checkpointing: compute each pass again when its gradient is taken, and hold one at a time.
             size, value_range, truncate: as in `__call__`. options: of `Rule`; `score` is what is trained.
-            callback_on_epoch_end: called with the pipeline, the epochs done and the row of `history`; set
-                `pipe._interrupt = True` in it to stop.
+            callback_on_step_end: called with the pipeline, the number of steps done, and `{"loss", "right"}` of the
+                last. callback_on_epoch_end: the same of epochs, with the row of `history`. `pipe._interrupt = True` in
+                either stops after the epoch.
 
         Raises:
             ValueError: malformed triples or settings, before anything changes.
@@ -226,7 +230,8 @@ class DiscffusionPipeline(WMPipeline):
         if config is None:
             inputs.whole("r", r, 1)
         config = adapter.default_config(r) if config is None else adapter.read_config(config)
-        before, heads_before = adapter.remove(model), self.head_weights
+        adapter.check_alone(model)
+        before, heads_before = remove(model), self.head_weights
         self.head_weights = None
         try:
             rule = rule_for(self.rule(**options), head_weights)
@@ -238,7 +243,7 @@ class DiscffusionPipeline(WMPipeline):
             with torch.no_grad():
                 empty = self.denoiser.encode_texts([""], self._execution_device)
             model.requires_grad_(False)
-            trained = list(adapter.inject(model, config, seed).values())
+            trained = list(adapter.start(model, config, seed).values())
             matcher = Matcher(
                 self.denoiser,
                 rule=rule,
@@ -248,19 +253,20 @@ class DiscffusionPipeline(WMPipeline):
                 shared_noise=shared_noise,
                 checkpointing=gradient_checkpointing,
             )
-            self._interrupt, started = False, time.monotonic()
+            started = time.monotonic()
             trained += [heads.logits] if head_weights == "learned" else []
-            with self.progress_bar(total=epochs) as progress:
-
-                def done(epoch: int, row: dict[str, float]) -> bool:
-                    progress.update()
-                    if callback_on_epoch_end is not None:
-                        callback_on_epoch_end(self, epoch, row)
-                    return self._interrupt
-
-                self.history = fitting.run(matcher, items=items, trained=trained, settings=settings, on_epoch=done)
+            steps = epochs * -(-len(items) // batch_size)
+            with fit_progress(self, steps, callback_on_step_end, callback_on_epoch_end) as progress:
+                self.history = fitting.run(
+                    matcher,
+                    items=items,
+                    trained=trained,
+                    settings=settings,
+                    on_step=progress.step,
+                    on_epoch=progress.epoch,
+                )
         except BaseException:
-            adapter.put_back(model, before)
+            put_back(model, before)
             self.head_weights = heads_before
             raise
         finally:

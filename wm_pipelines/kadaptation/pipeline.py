@@ -9,7 +9,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import put_back, remove, without
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.clip.parts import preprocess, reference
 from wm_pipelines.clip.towers import tokenize
@@ -41,6 +42,7 @@ from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
 from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training import record as facts
+from wm_pipelines.training.progress import Callback, fit_progress
 
 TEMPLATES = ("a photo of a {}.",)
 PAPER = "arXiv:2203.16329"
@@ -106,7 +108,6 @@ class KAdaptationPipeline(WMPipeline):
         )
         self.register_to_config(logit_scale=logit_scale)
         self.history: list[dict[str, Any]] = []
-        self._interrupt = False
 
     # ---- making, saving, loading ----
 
@@ -172,7 +173,7 @@ class KAdaptationPipeline(WMPipeline):
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The tower as it was, and the adapter in a folder of its own."""
-        with adapter.without(self.vision_model):
+        with without(self.vision_model):
             super().save_components(folder, **kwargs)
         if adapter.has_adapter(self.vision_model):
             adapter.save(self.vision_model, folder / "adapter")
@@ -215,7 +216,8 @@ class KAdaptationPipeline(WMPipeline):
         batch_size: int = 64,
         learning_rate: float = 3e-3,
         head_learning_rate: float = 1e-3,
-        callback_on_epoch_end: Callable[["KAdaptationPipeline", int, dict[str, float]], Any] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
     ) -> "KAdaptationPipeline":
         """Fit a new adapter and a new head; what an earlier fit made is replaced. AdamW with a cosine schedule.
 
@@ -234,8 +236,9 @@ class KAdaptationPipeline(WMPipeline):
             head: "cosine", or "linear_bn" as in the released code.
             probe: train the head alone (a linear probe), without an adapter.
             batch_size, learning_rate (of the adapter), head_learning_rate: of AdamW, without weight decay.
-            callback_on_epoch_end: called with the pipeline, the number of epochs done and the row of `history`; set
-                `pipe._interrupt = True` in it to stop after the epoch.
+            callback_on_step_end: called with the pipeline, the number of steps done and `{"loss"}` of the last.
+            callback_on_epoch_end: called with the pipeline, the number of epochs done and the row of `history`.
+                `pipe._interrupt = True` in either stops after the epoch.
 
         Returns:
             The pipeline. `history` has one row per epoch, and the record says how it was fitted.
@@ -272,21 +275,17 @@ class KAdaptationPipeline(WMPipeline):
             held_labels = read_labels(validation[1], names, len(held_pictures), "labels of validation")
             held = self.preprocess(held_pictures), torch.tensor(held_labels)
 
-        before = self.head, adapter.remove(self.vision_model)
+        before = self.head, remove(self.vision_model)
         started = time.monotonic()
         try:
             made = self._new_head(names, head, sentences)
-            factors = [] if probe else adapter.inject(self.vision_model, config or adapter.default_config(), seed)
-            self._interrupt = False
-            with self.progress_bar(total=epochs) as progress, torch.random.fork_rng():
+            factors = [] if probe else adapter.start(self.vision_model, config or adapter.default_config(), seed)
+            steps = training.steps_of(recipe, len(pictures), head, epochs)
+            with (
+                fit_progress(self, steps, callback_on_step_end, callback_on_epoch_end) as progress,
+                torch.random.fork_rng(),
+            ):
                 torch.manual_seed(seed)  # dropout, if the config has any
-
-                def done(epoch: int, row: dict[str, float]) -> bool:
-                    progress.update()
-                    if callback_on_epoch_end is not None:
-                        callback_on_epoch_end(self, epoch, row)
-                    return self._interrupt
-
                 history = training.fit(
                     self.vision_model,
                     head=made,
@@ -294,10 +293,11 @@ class KAdaptationPipeline(WMPipeline):
                     train=train,
                     validation=held,
                     recipe=recipe,
-                    on_epoch=done,
+                    on_step=progress.step,
+                    on_epoch=progress.epoch,
                 )
         except BaseException:
-            adapter.put_back(self.vision_model, before[1])
+            put_back(self.vision_model, before[1])
             self.register_modules(head=before[0])
             raise
         finally:

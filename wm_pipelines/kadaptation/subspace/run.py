@@ -18,6 +18,7 @@ from wm_pipelines.kadaptation.subspace.results import LIDResult
 from wm_pipelines.kadaptation.subspace.training import ClassificationTask, Labelled
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.claims import holding
+from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 
@@ -107,9 +108,7 @@ def run(
         model.eval(), block_groups(model), projection, head=["head"], seeds=seeds, max_dim=max_dim
     )
     processor = image_processor(folder)
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    device = next(model.parameters()).device
+    device = next(on_accelerator(model).parameters()).device
 
     def load(part: list[tuple[Path, int]]) -> Labelled:
         images = preprocess(processor, [load_image(file) for file, _ in part])
