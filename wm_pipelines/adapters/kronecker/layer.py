@@ -26,7 +26,8 @@ from torch import nn
 
 from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_lora_factors, kronecker_weight
 
-from .linear import KroneckerLinear, init_factors
+from .factors import init_factors
+from .linear_without_peft import KroneckerLinear
 from .merging import Undo, check_mergeable, merge_weight
 
 __all__ = ["AdapterSpec", "AdaptedLinear", "KroneckerLinear"]

@@ -15,8 +15,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import nn
 
 from .config import KroneckerConfig
+from .factors import check_divides
 from .layer import AdaptedLinear, AdapterSpec
-from .linear import check_divides
 from .merging import check_mergeable
 from .targets import check_saved, check_targets, row_slices, set_name, supported_base
 
@@ -200,7 +200,7 @@ class KroneckerModel(BaseTuner):
         combination_type: str = "cat",
         svd_rank: int | None = None,
     ) -> None:
-        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `combine.add_weighted_adapter`."""
-        from .combine import add_weighted_adapter
+        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `weighted_sum.add_weighted_adapter`."""
+        from .weighted_sum import add_weighted_adapter
 
         add_weighted_adapter(self.model, adapters, weights, adapter_name, combination_type, svd_rank, tuner=self)

@@ -12,8 +12,8 @@ from torch import nn
 from wm_pipelines.runtime.readers import concise
 
 from .config import KroneckerConfig
+from .factors import check_divides, divisors
 from .layer import AdaptedLinear
-from .linear import check_divides, divisors
 
 __all__ = ["check_saved", "check_targets", "row_slices", "set_name", "supported_base"]
 

@@ -8,8 +8,8 @@ import torch
 from peft import inject_adapter_in_model, set_peft_model_state_dict
 from torch import nn
 
+from .adapter_folder import read_adapter
 from .config import KroneckerConfig
-from .files import read_adapter
 from .layer import AdaptedLinear
 
 __all__ = ["read_layers"]
