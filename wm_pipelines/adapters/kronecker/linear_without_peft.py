@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from wm_pipelines.kernels import kronecker_linear, kronecker_lora_factors, kronecker_weight
+from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_lora_factors, kronecker_weight
 
 from .factors import check_divides, init_factors
-from .merging import Undo, check_mergeable, merge_weight
+from .merging import Undo, check_mergeable, merge_weight, not_plain
 
 __all__ = ["KroneckerLinear"]
 
@@ -154,6 +154,10 @@ class KroneckerLinear(nn.Linear):
         if gate is not None and gate.shape[0] != x.shape[0]:
             raise ValueError(f"the mix has {gate.shape[0]} rows, the batch {x.shape[0]}")
         slow = {name: a.to(x.device) for name, a in self.slow_weights.items()}
+        if not_plain(self.weight) is not None:
+            wide = x.to(torch.promote_types(x.dtype, u.dtype))
+            y = super().forward(x)
+            return (y + kronecker_delta(wide, u, v, scale=self.scale, gate=gate, **slow)).to(y.dtype)
         return kronecker_linear(
             x,
             self.weight,

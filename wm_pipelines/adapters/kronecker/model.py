@@ -149,7 +149,7 @@ class KroneckerModel(BaseTuner):
         super()._check_merge_allowed()
         for name, layer in self.model.named_modules():
             if isinstance(layer, AdaptedLinear):
-                check_mergeable(layer.get_base_layer().weight, name)
+                check_mergeable(layer.weight, name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
@@ -171,21 +171,29 @@ class KroneckerModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call."""
+        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call.
+
+        Beam search repeats every sample `num_beams` times, except in the encoder of a model that has one.
+        """
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
             return
         if self.training:
-            raise ValueError("`adapter_names` is for inference; call model.eval() first")
-        if (kwargs.get("num_beams") or 1) > 1:
-            raise ValueError("`adapter_names` can't be combined with beam search: samples are repeated")
-        unknown = sorted(set(names) - {"__base__"} - set(self.peft_config))
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        known = sorted(self.peft_config)
+        unknown = sorted(set(names) - {"__base__", *known})
         if unknown:
-            raise ValueError(f"`adapter_names` has unknown adapters {unknown}; known: {sorted(self.peft_config)}")
-        hook = partial(_pass_adapter_names, adapter_names=list(names))
-        modules = [m for m in self.modules() if isinstance(m, (AdaptedLinear, AuxiliaryTrainingWrapper))]
-        handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
+            raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}; known: {known}")
+        beams = kwargs.get("num_beams") or 1
+        encoder = self.model.get_encoder() if beams > 1 and hasattr(self.model, "get_encoder") else None
+        unrepeated = set() if encoder in (None, self.model) else set(encoder.modules())
+        handles = []
+        for module in self.modules():
+            if isinstance(module, (AdaptedLinear, AuxiliaryTrainingWrapper)):
+                given = [name for name in names for _ in range(1 if module in unrepeated else beams)]
+                hook = partial(_pass_adapter_names, adapter_names=given)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         try:
             yield
         finally:
