@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -17,6 +18,7 @@ from torch import nn
 from .config import KroneckerConfig
 from .factors import check_divides
 from .layer import AdaptedLinear, AdapterSpec
+from .lora_writers import guard_lora_writers
 from .merging import check_mergeable
 from .targets import check_saved, check_targets, row_slices, set_name, supported_base
 
@@ -49,6 +51,7 @@ class KroneckerModel(BaseTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As in PEFT; who owns a set of slow weights is decided anew for every adapter, in module order."""
+        guard_lora_writers()
         self._slow_owners: dict[tuple, AdaptedLinear] = {}
         self._bias_owners: dict[tuple, AdaptedLinear] = {}
         self._named_by_file = kwargs.get("state_dict") is not None
@@ -143,6 +146,11 @@ class KroneckerModel(BaseTuner):
         for parameter in model.parameters():
             if id(parameter) not in managed:
                 parameter.requires_grad = False
+
+    @classmethod
+    def _get_adapter_state_dict(cls, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        guard_lora_writers()  # diffusers may have been imported since
+        return super()._get_adapter_state_dict(*args, **kwargs)
 
     def _check_merge_allowed(self) -> None:
         """Before the first layer is touched: a model must not be left half merged."""
