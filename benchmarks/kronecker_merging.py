@@ -47,7 +47,7 @@ def build(size: int, dtype: torch.dtype, ratio: float) -> AdaptedLinear:
 
 
 def delta_of(layer: AdaptedLinear) -> torch.Tensor:
-    return layer.get_delta_weight("default")
+    return layer.full_delta("default")
 
 
 @torch.no_grad()

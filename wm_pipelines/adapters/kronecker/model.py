@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -15,8 +16,9 @@ from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import nn
 
 from .config import KroneckerConfig
+from .factors import check_divides
 from .layer import AdaptedLinear, AdapterSpec
-from .linear import check_divides
+from .lora_writers import guard_lora_writers
 from .merging import check_mergeable
 from .targets import check_saved, check_targets, row_slices, set_name, supported_base
 
@@ -49,6 +51,7 @@ class KroneckerModel(BaseTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As in PEFT; who owns a set of slow weights is decided anew for every adapter, in module order."""
+        guard_lora_writers()
         self._slow_owners: dict[tuple, AdaptedLinear] = {}
         self._bias_owners: dict[tuple, AdaptedLinear] = {}
         self._named_by_file = kwargs.get("state_dict") is not None
@@ -144,12 +147,17 @@ class KroneckerModel(BaseTuner):
             if id(parameter) not in managed:
                 parameter.requires_grad = False
 
+    @classmethod
+    def _get_adapter_state_dict(cls, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        guard_lora_writers()  # diffusers may have been imported since
+        return super()._get_adapter_state_dict(*args, **kwargs)
+
     def _check_merge_allowed(self) -> None:
         """Before the first layer is touched: a model must not be left half merged."""
         super()._check_merge_allowed()
         for name, layer in self.model.named_modules():
             if isinstance(layer, AdaptedLinear):
-                check_mergeable(layer.get_base_layer().weight, name)
+                check_mergeable(layer.weight, name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
@@ -171,21 +179,29 @@ class KroneckerModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call."""
+        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call.
+
+        Beam search repeats every sample `num_beams` times, except in the encoder of a model that has one.
+        """
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
             return
         if self.training:
-            raise ValueError("`adapter_names` is for inference; call model.eval() first")
-        if (kwargs.get("num_beams") or 1) > 1:
-            raise ValueError("`adapter_names` can't be combined with beam search: samples are repeated")
-        unknown = sorted(set(names) - {"__base__"} - set(self.peft_config))
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        known = sorted(self.peft_config)
+        unknown = sorted(set(names) - {"__base__", *known})
         if unknown:
-            raise ValueError(f"`adapter_names` has unknown adapters {unknown}; known: {sorted(self.peft_config)}")
-        hook = partial(_pass_adapter_names, adapter_names=list(names))
-        modules = [m for m in self.modules() if isinstance(m, (AdaptedLinear, AuxiliaryTrainingWrapper))]
-        handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
+            raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}; known: {known}")
+        beams = kwargs.get("num_beams") or 1
+        encoder = self.model.get_encoder() if beams > 1 and hasattr(self.model, "get_encoder") else None
+        unrepeated = set() if encoder in (None, self.model) else set(encoder.modules())
+        handles = []
+        for module in self.modules():
+            if isinstance(module, (AdaptedLinear, AuxiliaryTrainingWrapper)):
+                given = [name for name in names for _ in range(1 if module in unrepeated else beams)]
+                hook = partial(_pass_adapter_names, adapter_names=given)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         try:
             yield
         finally:
@@ -200,7 +216,7 @@ class KroneckerModel(BaseTuner):
         combination_type: str = "cat",
         svd_rank: int | None = None,
     ) -> None:
-        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `combine.add_weighted_adapter`."""
-        from .combine import add_weighted_adapter
+        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `weighted_sum.add_weighted_adapter`."""
+        from .weighted_sum import add_weighted_adapter
 
         add_weighted_adapter(self.model, adapters, weights, adapter_name, combination_type, svd_rank, tuner=self)

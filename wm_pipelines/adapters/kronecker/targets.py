@@ -6,14 +6,15 @@ import difflib
 import re
 from collections.abc import Callable
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from wm_pipelines.runtime.readers import concise
 
 from .config import KroneckerConfig
+from .factors import check_divides, divisors
 from .layer import AdaptedLinear
-from .linear import check_divides, divisors
 
 __all__ = ["check_saved", "check_targets", "row_slices", "set_name", "supported_base"]
 
@@ -52,6 +53,11 @@ def supported_base(model: nn.Module, name: str) -> nn.Module:
         )
     if not _is_linear(base):
         raise ValueError(f"`{name}` is a {type(base).__name__}; Kronecker adapters take linear layers only")
+    if not any(isinstance(getattr(base, weight, None), torch.Tensor) for weight in ("weight", "qweight")):
+        raise ValueError(
+            f"`{name}` is a {type(base).__module__}.{type(base).__name__}: its weight is packed and no gradient "
+            "passes through it; quantise by torchao's Int8WeightOnlyConfig, for example, which leaves an nn.Linear"
+        )
     return base
 
 

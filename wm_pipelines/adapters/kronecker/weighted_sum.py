@@ -271,7 +271,7 @@ def _fill_cat(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int
 def _fill_svd(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int]]) -> None:
     """The best update of rank r: with n = 1 and A = 1 the Kronecker form is the low-rank form itself."""
     spec, new_u, new_v = layer.spec[name], layer.kronecker_u[name], layer.kronecker_v[name]
-    total = sum(w * layer.get_delta_weight(a) for a, w, _ in parts if a in layer.spec)
+    total = sum(w * layer.full_delta(a) for a, w, _ in parts if a in layer.spec)
     for factor in layer.slow_weights(name, new_u.device).values():
         factor.fill_(1.0)
     slices = ((0, layer.out_features),) if spec.slices is None else spec.slices

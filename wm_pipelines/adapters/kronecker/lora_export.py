@@ -18,7 +18,7 @@ from torch import nn
 from wm_pipelines.runtime.files import atomic
 
 from .layer import AdaptedLinear
-from .names import in_files, is_text_encoder
+from .text_encoder_names import in_files, is_text_encoder
 
 __all__ = ["LoraFactors", "save_lora", "to_lora"]
 

@@ -22,10 +22,10 @@ from wm_pipelines.kernels import kronecker_lora_factors
 from wm_pipelines.runtime.readers import parse_json
 from wm_pipelines.runtime.tensors import open_tensors, read_tensors
 
+from .adapter_folder import inject, read_adapter
 from .config import KroneckerConfig
-from .files import inject, read_adapter
-from .names import in_model
 from .targets import supported_base
+from .text_encoder_names import in_model
 
 __all__ = ["load_lokr"]
 
