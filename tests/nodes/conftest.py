@@ -1,6 +1,7 @@
 """Shared by the node tests: the pack as a package, the files made from a real ComfyUI, and the workflows."""
 
 import json
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,6 +17,24 @@ def _load(name, path, folder=None):
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+_homes = _load("wm_comfy_homes", Path(__file__).parent / "comfy_homes.py")
+HOMES = _homes.homes(os.environ)
+
+
+@pytest.fixture(scope="module", params=HOMES or [None], ids=lambda home: home.path.name if home else "none")
+def comfyui(request):
+    """Each ComfyUI that the environment names, one after the other."""
+    if request.param is None:
+        pytest.skip(_homes.NONE)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def homes():
+    """The function of `comfy_homes.py`."""
+    return _homes.homes
 
 
 @pytest.fixture(scope="session")
