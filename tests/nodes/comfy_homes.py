@@ -2,6 +2,8 @@
 
 COMFYUI_PATH: a folder, or several separated as in PATH; every test then runs in each of them.
 COMFYUI_PYTHON: the Python of each one's environment, in the same order, or one for all; this Python if unset.
+COMFYUI_FRONTEND: folders with the `index.html` of a front end for the browser tests, in the same order; more of them
+than ComfyUIs are tried on the last one. Where there is none, the one that is installed there serves.
 """
 
 import json
@@ -48,3 +50,11 @@ def homes(environment: Mapping[str, str]) -> list[Home]:
     if len(pythons) == 1:
         pythons *= len(paths)
     return [Home(path, python) for path, python in zip(paths, pythons, strict=True)]
+
+
+def stages(environment: Mapping[str, str]) -> list[tuple[Home, Path | None]]:
+    """Each ComfyUI with each front end that the browser tests use it with; None for its own."""
+    found = homes(environment)
+    ends = [Path(path) if path else None for path in environment.get("COMFYUI_FRONTEND", "").split(os.pathsep)]
+    count = max(len(found), len(ends)) if found else 0
+    return [(found[min(n, len(found) - 1)], ends[n] if n < len(ends) else None) for n in range(count)]

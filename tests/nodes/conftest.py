@@ -31,6 +31,34 @@ def comfyui(request):
     return request.param
 
 
+def _stage_id(stage):
+    home, frontend = stage or (None, None)
+    return f"{home.path.name}-{frontend.name if frontend else 'own'}" if home else "none"
+
+
+@pytest.fixture(scope="module", params=_homes.stages(os.environ) or [None], ids=_stage_id)
+def stage(request, browsing):
+    """Each ComfyUI with each front end to open in a browser: `(home, folder or None)`."""
+    if request.param is None:
+        pytest.skip(_homes.NONE)
+    reason = browsing.missing()
+    if reason:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def browsing():
+    """The module `comfy_browser.py`."""
+    return _load("wm_comfy_browser", Path(__file__).parent / "comfy_browser.py")
+
+
+@pytest.fixture(scope="session")
+def server_module():
+    """The module `comfy_server.py`."""
+    return _load("wm_comfy_server", Path(__file__).parent / "comfy_server.py")
+
+
 @pytest.fixture(scope="session")
 def homes():
     """The function of `comfy_homes.py`."""

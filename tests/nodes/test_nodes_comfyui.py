@@ -6,7 +6,6 @@ Runs in each ComfyUI that COMFYUI_PATH names; see `comfy_homes.py`.
 import copy
 import io
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from PIL import Image
 HERE = Path(__file__).parent
 SMALL = 64 * 1024
 """Bytes that ComfyUI may keep of a run, such as a preview of it; the tiny UNet alone has many times as many."""
-
-
-@pytest.fixture(scope="module")
-def server_module():
-    spec = spec_from_file_location("wm_comfy_server", HERE / "comfy_server.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
