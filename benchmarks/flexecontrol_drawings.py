@@ -26,7 +26,8 @@ from records import append, environment
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.metrics import Found, look
 from wm_pipelines.evaluation.statistics import wilson
-from wm_pipelines.flexecontrol.condition import Condition, prepare
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.preparing import prepare
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.hub import embedded, resolve

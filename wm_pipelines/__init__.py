@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.diorama.datasets import DioramaDataset as DioramaDataset
     from wm_pipelines.discffusion.pipeline import DiscffusionPipeline as DiscffusionPipeline
     from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline as DynamicsModelPipeline
-    from wm_pipelines.flexecontrol.condition import Condition as Condition
+    from wm_pipelines.flexecontrol.conditions.condition import Condition as Condition
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
     from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline as FlexEControlPipeline
     from wm_pipelines.graph_transformer.graph import AttentionGraph as AttentionGraph
@@ -49,7 +49,7 @@ _PUBLIC = {
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "CPLPromptLearner": "wm_pipelines.cpl.modeling",
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
-    "Condition": "wm_pipelines.flexecontrol.condition",
+    "Condition": "wm_pipelines.flexecontrol.conditions.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
     "DiscffusionPipeline": "wm_pipelines.discffusion.pipeline",
     "DynamicsModelPipeline": "wm_pipelines.dynamics.pipeline",

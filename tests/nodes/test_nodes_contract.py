@@ -77,7 +77,7 @@ def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contrac
 
 
 def test_choices_are_those_of_the_library(snapshot):
-    from wm_pipelines.flexecontrol.fit import FITS
+    from wm_pipelines.flexecontrol.conditions.resizing import FITS
     from wm_pipelines.media.conditions import TYPES
     from wm_pipelines.mojito.formats.boxes import BOX_FORMATS
     from wm_pipelines.mojito.trajectories import FORMATS

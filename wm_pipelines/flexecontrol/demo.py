@@ -17,11 +17,11 @@ from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, Scene
-from wm_pipelines.flexecontrol.augment import widen
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.run import load, plain, write_json
+from wm_pipelines.flexecontrol.training.shown import widen
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids

@@ -1,4 +1,4 @@
-"""How well pictures obey their conditions: edge F1, per-object IoU, binding (flexecontrol.md, section 12)."""
+"""How well pictures obey their conditions: edge F1, per-object IoU and binding. Our design."""
 
 from collections.abc import Sequence
 

@@ -4,7 +4,6 @@ One pass of one adapter serves all conditions; a phrase bound to a condition act
 nothing in the paper carries a phrase into sampling).
 """
 
-import contextlib
 import inspect
 import os
 import time
@@ -25,14 +24,13 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from wm_pipelines import hub
 from wm_pipelines.flexecontrol import checks
-from wm_pipelines.flexecontrol.attention import phrase_attention
-from wm_pipelines.flexecontrol.base import check_base, refuse_index
-from wm_pipelines.flexecontrol.checks import Texts
-from wm_pipelines.flexecontrol.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.checks import TextInputs, Texts
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, report_prompts
-from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
-from wm_pipelines.flexecontrol.steering import Steering, attention_state
+from wm_pipelines.flexecontrol.network.bases import check_parts, refuse_index
+from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, Ran, report_prompts
+from wm_pipelines.flexecontrol.steering.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.steering.plan import Conditions, Phrases, Request, make_plan
+from wm_pipelines.flexecontrol.steering.stages import Frame, Stage, Stages, attention_state, hooks, residuals
 from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.text.prompts import check_length
@@ -89,7 +87,7 @@ class FlexEControlPipeline(
         requires_safety_checker: bool = False,
     ) -> None:
         super().__init__()
-        check_base(vae=vae, text_encoder=text_encoder, unet=unet, control=control)
+        check_parts(vae=vae, text_encoder=text_encoder, unet=unet, control=control)
         if safety_checker is not None and feature_extractor is None:
             raise ValueError("safety_checker needs feature_extractor, got None")
         self.register_modules(
@@ -154,17 +152,18 @@ class FlexEControlPipeline(
 
     def check_inputs(
         self,
-        prompt: Texts | None,
-        negative_prompt: Texts | None,
-        prompt_embeds: torch.Tensor | None,
-        negative_prompt_embeds: torch.Tensor | None,
-        clip_skip: int | None,
+        words: TextInputs,
         size: tuple[int, int],
         controlled: bool,
         callback_on_step_end_tensor_inputs: Sequence[str],
         **options: Any,
     ) -> None:
         """Refuse what can't work before any model runs.
+
+        Args:
+            size: height and width in pixels.
+            controlled: whether the adapter takes part.
+            options: the choices, counts and numbers that `checks` knows.
 
         Raises:
             ValueError: on the first problem found, naming the argument, what came and what is allowed.
@@ -174,27 +173,18 @@ class FlexEControlPipeline(
         checks.check_options(options)
         checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
         layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
-        width = self.unet.config.cross_attention_dim
-        checks.check_texts(
-            prompt,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            clip_skip=clip_skip,
-            layers=layers,
-            width=width,
-        )
+        checks.check_texts(words, layers=layers, width=self.unet.config.cross_attention_dim)
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {unknown}; allowed are {self._callback_tensor_inputs}"
             )
-        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        for name, text in (("prompt", words.prompt), ("negative_prompt", words.negative_prompt)):
             texts = [text] if isinstance(text, str) else text or []
             if self.wm_config is not None and self.wm_config.vocabulary:
                 known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
                 check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
-            check_length(self.tokenizer, [self.maybe_convert_prompt(t, self.tokenizer) for t in texts], name)
+            check_length(self.tokenizer, [self._converted(t) for t in texts], name)
 
     def encode_prompt(
         self,
@@ -224,10 +214,14 @@ class FlexEControlPipeline(
             both.append(embeds)
         return both[0], both[1]
 
+    def _converted(self, text: Texts) -> Texts:
+        """As the tokenizer takes it: textual inversion writes one concept as several tokens."""
+        return self.maybe_convert_prompt(text, self.tokenizer)
+
     def _encode_text(
         self, text: str | list[str], clip_skip: int | None = None, length: int | None = None
     ) -> torch.Tensor:
-        text = self.maybe_convert_prompt(text, self.tokenizer)
+        text = self._converted(text)
         length = length or self.tokenizer.model_max_length
         tokens = self.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         mask = None
@@ -290,6 +284,26 @@ class FlexEControlPipeline(
         """`eta` and `generator`, for the schedulers whose step takes them."""
         known = inspect.signature(self.scheduler.step).parameters
         return {name: value for name, value in (("eta", eta), ("generator", generator)) if name in known}
+
+    def predict_noise(
+        self, latents: torch.Tensor, timestep: torch.Tensor, prompt_embeds: torch.Tensor, stage: Stage, scale: float
+    ) -> torch.Tensor:
+        """The guided noise in `latents` under what acts at a stage; it changes nothing.
+
+        Args:
+            latents: `(pictures, C, h, w)`.
+            prompt_embeds: of the pictures; under guidance twice as many, the unconditional half first.
+            scale: factor on the adapter's residuals.
+        """
+        guided = self.do_classifier_free_guidance
+        sample = torch.cat([latents] * 2) if guided else latents
+        sample = self.scheduler.scale_model_input(sample, timestep)
+        added = residuals(self.control, stage, sample, timestep, prompt_embeds=prompt_embeds, scale=scale)
+        noise = self.unet(sample, timestep, encoder_hidden_states=prompt_embeds, **added, return_dict=False)[0]
+        if not guided:
+            return noise
+        unconditional, conditional = noise.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
 
     def decode(
         self, latents: torch.Tensor, output_type: str, generator: Any
@@ -372,32 +386,29 @@ class FlexEControlPipeline(
             callback_on_step_end_tensor_inputs: among `_callback_tensor_inputs`.
 
         Returns:
-            `FlexEControlPipelineOutput`, or the tuple of its five values with `return_dict=False`.
+            `FlexEControlPipelineOutput`, or the tuple of its six values with `return_dict=False`.
 
         Raises:
             ValueError: on any input that cannot work, before sampling.
         """
         started = time.perf_counter()
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+
+        # 0. What the call leaves open: the record's settings, the base's size, a graph's caption
         num_inference_steps = self.recommended("num_inference_steps", num_inference_steps, otherwise=50)
         guidance_scale = self.recommended("guidance_scale", guidance_scale, otherwise=7.5)
-
-        # 1. Size, and a graph's caption where there is no prompt
         height = _side(self.unet.config.sample_size, 0) * self.vae_scale_factor if height is None else height
         width = _side(self.unet.config.sample_size, 1) * self.vae_scale_factor if width is None else width
         graphs = [scene_graph] if isinstance(scene_graph, SceneGraph) else scene_graph
         compiled = None if graphs is None else checks.compile_graphs(graphs, height, width)
         if compiled is not None and prompt is None and prompt_embeds is None:
             prompt = [graph.caption for graph in compiled]
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
-        # 2. Refuse what can't work
+        # 1. Refuse what can't work
+        words = TextInputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip=clip_skip)
         self.check_inputs(
-            prompt,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            clip_skip=clip_skip,
+            words,
             size=(height, width),
             controlled=compiled is not None or not (isinstance(conditions, Sequence | None) and not conditions),
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
@@ -412,36 +423,32 @@ class FlexEControlPipeline(
             guidance_scale=guidance_scale,
             eta=eta,
         )
+        compiled = checks.one_per_prompt(compiled, words.batch)
         self._guidance_scale = guidance_scale
         self._clip_skip = clip_skip
         self._interrupt = False
-        batch = checks.count_prompts(prompt, prompt_embeds)
-        pictures = batch * num_images_per_prompt
-        if compiled is not None and len(compiled) != batch:
-            if len(compiled) > 1:
-                raise ValueError(f"scene_graph has {len(compiled)} graphs for {batch} prompts")
-            compiled = compiled * batch
+        pictures = words.batch * num_images_per_prompt
 
-        # 3. Timesteps, conditions, phrases and what these disagree about
+        # 2. Timesteps
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         timesteps = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
-        plan = make_plan(
-            self.control,
-            tokenizer=self.tokenizer,
-            convert=lambda words: self.maybe_convert_prompt(words, self.tokenizer),
+
+        # 3. Conditions at size, phrases in place, what these disagree about
+        request = Request(
             prompt=prompt,
-            batch=batch,
+            batch=words.batch,
             conditions=conditions,
             phrases=phrases,
             graphs=compiled,
             size=(height, width),
-            on_conflict=on_conflict,
             steps=len(timesteps),
+            on_conflict=on_conflict,
         )
+        plan = make_plan(self.control, self.tokenizer, convert=self._converted, request=request)
 
         # 4. Text, and the global image's tokens behind it
-        text, negative = self.encode_prompt(
+        text, negative_prompt_embeds = self.encode_prompt(
             prompt,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
@@ -449,12 +456,10 @@ class FlexEControlPipeline(
             negative_prompt_embeds=negative_prompt_embeds,
             clip_skip=clip_skip,
         )
-        guided = self.do_classifier_free_guidance
-        prompt_embeds = torch.cat([negative, text]) if guided else text
-        negative_prompt_embeds = negative
+        prompt_embeds = torch.cat([negative_prompt_embeds, text]) if self.do_classifier_free_guidance else text
         tokens = self.encode_global_image(
             global_image,
-            batch=batch,
+            batch=words.batch,
             num_images_per_prompt=num_images_per_prompt,
             strength=global_strength,
             variant=variant,
@@ -469,7 +474,7 @@ class FlexEControlPipeline(
         )
         step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
-        # 6. Denoise
+        # 6. Denoise: a stage for each step, what it writes into the models, the noise that they predict then
         state = attention_state(
             plan.bindings,
             num_images_per_prompt=num_images_per_prompt,
@@ -479,42 +484,24 @@ class FlexEControlPipeline(
             text_length=text.shape[1],
             device=self._execution_device,
         )
-        steering = Steering(
-            self.control,
-            rows=plan.rows,
-            bindings=plan.bindings,
-            state=state,
-            pictures=pictures,
-            size=(height, width),
-            scale=controlnet_conditioning_scale,
-            normalise_overlap=normalise_overlap,
-            device=self._execution_device,
-        )
+        bind = state is not None and state.bind
+        scale, done = controlnet_conditioning_scale, 0
+        frame = Frame(pictures, (height, width), scale, normalise_overlap, device=self._execution_device)
+        stages = Stages(self.control, plan, frame, bind=bind)
         recorder = MapRecorder()
         warmup = len(timesteps) - num_inference_steps * self.scheduler.order
-        with contextlib.ExitStack() as stack:
-            if state is not None:
-                stack.enter_context(phrase_attention({"unet": self.unet, "control": self.control}, state))
-            stack.callback(self.control.set_type_weights, None)
-            progress = stack.enter_context(self.progress_bar(total=num_inference_steps))
+        with hooks(self.unet, self.control, state) as enter, self.progress_bar(total=num_inference_steps) as progress:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                steering.advance(i, len(timesteps))
-                # a callback may end guidance half-way, so this is asked anew at every step
-                guided = self.do_classifier_free_guidance
-                sample = torch.cat([latents] * 2) if guided else latents
-                sample = self.scheduler.scale_model_input(sample, t)
-                residuals = steering.residuals(sample, t, prompt_embeds)
-                noise = self.unet(sample, t, encoder_hidden_states=prompt_embeds, **residuals, return_dict=False)[0]
-                if guided:
-                    unconditional, conditional = noise.chunk(2)
-                    noise = unconditional + self.guidance_scale * (conditional - unconditional)
+                stage = stages.at(i, len(timesteps))
+                # a callback may end guidance half-way, so it is asked anew at every step
+                enter(stage, 2 if self.do_classifier_free_guidance else 1)
+                noise = self.predict_noise(latents, t, prompt_embeds, stage=stage, scale=scale)
                 latents = self.scheduler.step(noise, t, latents, **step_kwargs, return_dict=False)[0]
                 if state is not None and output_attention:
-                    recorder.add(state.maps)
-                    state.maps.clear()
-
+                    recorder.take(state.maps)
+                done = i + 1
                 if callback_on_step_end is not None:
                     tensors = {
                         "latents": latents,
@@ -529,10 +516,12 @@ class FlexEControlPipeline(
                 if i == len(timesteps) - 1 or (i + 1 > warmup and (i + 1) % self.scheduler.order == 0):
                     progress.update()
 
-        # 7. Decode and account
+        # 7. Decode
         images, flags = self.decode(latents, output_type, generator)
-        maps = recorder.maps(plan.bindings, num_images_per_prompt)
         self.maybe_free_model_hooks()
+
+        # 8. Account
+        maps = recorder.maps(plan.bindings, num_images_per_prompt)
         report = {
             "size": [height, width],
             "steps": num_inference_steps,
@@ -542,12 +531,17 @@ class FlexEControlPipeline(
             "binding": binding,
             "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 3),
-            "prompts": report_prompts(prompt, rows=plan.rows, bindings=plan.bindings, steering=steering, maps=maps),
+            "prompts": report_prompts(plan, Ran(len(timesteps), done, bind=bind), maps),
         }
         if not return_dict:
-            return images, flags, maps, plan.conflicts, report
+            return images, flags, maps, plan.conflicts, report, plan.rows
         return FlexEControlPipelineOutput(
-            images, nsfw_content_detected=flags, attention_maps=maps, conflicts=plan.conflicts, report=report
+            images,
+            nsfw_content_detected=flags,
+            attention_maps=maps,
+            conflicts=plan.conflicts,
+            report=report,
+            prepared=plan.rows,
         )
 
 

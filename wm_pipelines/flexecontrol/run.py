@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
-from wm_pipelines.flexecontrol.plan import prepare_conditions
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
@@ -130,13 +128,10 @@ def run(
     )
     report = {"seed": seed, **(result.report or {}), "conflicts": plain(result.conflicts or [])}
     pictures = result.images.float().cpu()
-    size = tuple(pictures.shape[-2:])
     with atomic_folder(out, last="report.json") as folder:
         for i, picture in enumerate(pictures):
             save_image(picture, folder / f"picture_{i}.png")
-        with warnings.catch_warnings(action="ignore"):  # the sampler has given them
-            shown = prepare_conditions(pipeline.control, conditions=parsed, graphs=None, batch=1, size=size)[0]
-        for c in shown:
+        for c in (c for c in result.prepared[0] if c.source != "graph"):
             save_image(c.image, folder / f"condition_{c.index}_{c.type}.png")
         if result.attention_maps:
             overlays, labels = attention_overlays(pictures, result.attention_maps)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from wm_pipelines.config import WMConfig
 from wm_pipelines.diorama.words import VOCABULARY
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 
@@ -55,9 +55,10 @@ def test_dict_and_tuple_hold_the_same_and_the_report_is_json(sample, square):
     arguments = {"conditions": Condition("canny", square(), phrase="red cube"), "num_inference_steps": 1}
     named = sample(**arguments)
     assert isinstance(named, FlexEControlPipelineOutput)
-    images, flags, maps, conflicts, report = sample(**arguments, return_dict=False)
+    images, flags, maps, conflicts, report, prepared = sample(**arguments, return_dict=False)
     assert torch.equal(images, named.images) and flags is None and conflicts == named.conflicts == []
     assert torch.equal(maps[0]["red cube"], named.attention_maps[0]["red cube"])
+    assert torch.equal(prepared[0][0].image, named.prepared[0][0].image)
     report, other = (json.loads(json.dumps(r)) for r in (report, named.report))
     assert report.pop("seconds") >= 0 and other.pop("seconds") >= 0
     assert report == other and report["seeds"] == [0] and report["size"] == [64, 64]

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 
 from wm_pipelines.config import WMConfig
 from wm_pipelines.diorama.words import VOCABULARY
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 
 EMBEDS = torch.zeros(1, 77, 16)

@@ -26,7 +26,7 @@ from diffusers.models.attention_processor import (
 )
 from torch import nn
 
-from wm_pipelines.flexecontrol.blocks import max_pool_to
+from wm_pipelines.flexecontrol.network.blocks import max_pool_to
 from wm_pipelines.runtime.attention import swapped_processors
 
 STOCK = (AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0, SlicedAttnProcessor, XFormersAttnProcessor)

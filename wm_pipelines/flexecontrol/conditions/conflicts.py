@@ -1,4 +1,4 @@
-"""What conditions, phrases and scene graph disagree about, found before sampling (flexecontrol.md, sections 10, 12).
+"""What conditions, phrases and scene graph disagree about, found before sampling. Our design.
 
 Who wins follows from how sampling works, nothing else:
 maps of one type are added in the adapter's first layer, each times its strength; maps of different types are added
@@ -14,7 +14,7 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
-from wm_pipelines.flexecontrol.condition import PreparedCondition
+from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
 from wm_pipelines.media.conditions import SPARSE, box_mask, support
 from wm_pipelines.text.prompts import Span, locate
 from wm_pipelines.text.scene_graph import CompiledGraph

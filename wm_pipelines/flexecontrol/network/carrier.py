@@ -1,7 +1,6 @@
-"""What the adapter takes from its base, which bases can give it, and how the rest of it starts."""
+"""What the adapter takes from its base, and how the rest of it starts."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -16,55 +15,6 @@ NEW_MARKS = ("conv_gamma.", "conv_beta.", "kronecker_", "lora_")
 def is_copy(name: str) -> bool:
     """Whether a parameter of the adapter is a copy of the UNet's of the same name."""
     return name.startswith(COPY_PREFIXES) and not any(mark in name for mark in NEW_MARKS)
-
-
-def check_base(unet: nn.Module) -> None:
-    """Refuse a base that cannot carry this adapter, by name."""
-    if not isinstance(unet, UNet2DConditionModel):
-        raise ValueError(
-            f"base is {type(unet).__name__}; FlexEControl copies the encoder of a UNet2DConditionModel (Stable "
-            "Diffusion 1.x or 2.x), and a DiT or another denoiser has none"
-        )
-    config = unet.config
-    if config.addition_embed_type is not None:
-        raise ValueError(
-            f"base has addition_embed_type={config.addition_embed_type!r} (SDXL and its kin need pooled text and "
-            "sizes); allowed: Stable Diffusion 1.x or 2.x"
-        )
-    if config.in_channels != config.out_channels:
-        kind = {9: "an inpainting", 8: "an image-editing"}.get(config.in_channels, "a concatenating")
-        raise ValueError(f"base has {config.in_channels} input channels ({kind} UNet); allowed: {config.out_channels}")
-    for key, allowed in {
-        "class_embed_type": None,
-        "num_class_embeds": None,
-        "encoder_hid_dim_type": None,
-        "resnet_time_scale_shift": "default",
-        "attention_type": "default",
-    }.items():
-        if config[key] != allowed:
-            raise ValueError(f"base has {key}={config[key]!r}; allowed: {allowed!r}")
-    known = ("CrossAttnDownBlock2D", "DownBlock2D")
-    for block in config.down_block_types:
-        if block not in known:
-            raise ValueError(f"base has a {block}; allowed down blocks: {', '.join(known)}")
-    if config.mid_block_type not in ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"):
-        raise ValueError(f"base has mid_block_type={config.mid_block_type!r}; allowed: UNetMidBlock2DCrossAttn")
-
-
-def check_same_base(made_for: Mapping[str, Any], unet: nn.Module) -> None:
-    """Refuse a base whose encoder, skips or text width differ from the config an adapter was made for."""
-    check_base(unet)
-    for key in (
-        "in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "down_block_types",
-        "transformer_layers_per_block", "norm_num_groups", "attention_head_dim", "use_linear_projection",
-    ):  # fmt: skip
-        mine, theirs = _plain(made_for.get(key)), _plain(unet.config.get(key))
-        if mine != theirs:
-            raise ValueError(f"this adapter is for another base: its {key} is {mine}, this base's {theirs}")
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def check_channels(levels: int, stride: int, features: Sequence[int], pre: Sequence[int]) -> None:

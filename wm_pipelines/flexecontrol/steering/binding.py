@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wm_pipelines.flexecontrol.condition import Condition, PreparedCondition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
 from wm_pipelines.media.conditions import depth_to_map, seg_from_ids
 from wm_pipelines.text.prompts import Phrase, Span, find_phrases, locate
 from wm_pipelines.text.scene_graph import CompiledGraph

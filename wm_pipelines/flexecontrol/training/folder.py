@@ -1,4 +1,4 @@
-"""Training on pictures of one's own: a folder in Uni-ControlNet's layout, and the task that reads it."""
+"""Training on pictures of one's own: a folder in Uni-ControlNet's layout, and the tasks that read it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from wm_pipelines.data.captioned import CaptionedFolder
-from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask, Maps
+from wm_pipelines.flexecontrol.training.global_adapter import GlobalTask, without_local
+from wm_pipelines.flexecontrol.training.task import DEFAULTS, Encode, FlexEControlTask, Maps
 from wm_pipelines.media.conditions import ALIASES, TYPES, extract
 from wm_pipelines.media.pictures import PICTURE_SUFFIXES, load_image, read_labels, to_tensor
 from wm_pipelines.runtime.readers import read_array, read_json
@@ -189,3 +190,25 @@ class FolderTask(FlexEControlTask):
 
     def make_source(self) -> FolderSource:
         return folder_source(self)
+
+
+class GlobalFolderTask(GlobalTask):
+    """On a folder in Uni-ControlNet's layout, with `conditions/content/ID.npy` for every picture."""
+
+    defaults = without_local(FOLDER_DEFAULTS)
+    given_types = TYPES
+
+    def _carried(self) -> dict[str, Any]:
+        root = self.options["data"]
+        first = next(iter(sorted((Path(root) / CONTENT).glob("*.npy"))), None) if root else None
+        if first is None:
+            raise ValueError(f"options.data: {root!r} has no {CONTENT}/ID.npy, the content vectors")
+        return {"global_adapter": True, "global_embed_dim": len(read_vector(first))}
+
+    def make_source(self) -> FolderSource:
+        source = folder_source(self)
+        for index, name in enumerate(source.names):  # all are looked at now, none is kept
+            found, wanted = source.contents([index]).shape[1], self.control.config.global_embed_dim
+            if found != wanted:
+                raise ValueError(f"{CONTENT}/{name}.npy has {found} values, the first file has {wanted}")
+        return source

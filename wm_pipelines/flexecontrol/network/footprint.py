@@ -4,8 +4,8 @@ import dataclasses
 
 from diffusers import UNet2DConditionModel
 
-from wm_pipelines.flexecontrol.decomposition import kronecker_layers
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.network.decomposition import kronecker_layers
 
 
 @dataclasses.dataclass(frozen=True)

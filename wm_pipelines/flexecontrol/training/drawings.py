@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from wm_pipelines.flexecontrol.fit import resize_marks, resize_photo
+from wm_pipelines.flexecontrol.conditions.resizing import resize_marks, resize_photo
 from wm_pipelines.media.conditions import SPARSE, depth_to_map, extract, seg_from_ids
 
 POINTS = 96  # around an outline

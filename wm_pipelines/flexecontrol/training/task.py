@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
-from wm_pipelines.flexecontrol.augment import Shown, build_slots, choose, usable_objects
-from wm_pipelines.flexecontrol.carrier import is_copy
-from wm_pipelines.flexecontrol.decomposition import target_names
-from wm_pipelines.flexecontrol.losses import (
+from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.network.carrier import is_copy
+from wm_pipelines.flexecontrol.network.decomposition import target_names
+from wm_pipelines.flexecontrol.network.slots import SlotInput
+from wm_pipelines.flexecontrol.steering.attention import PhraseAttention, phrase_attention
+from wm_pipelines.flexecontrol.training.losses import (
     attention_loss,
     controlled_area,
     diffusion_loss,
     masked_noise_loss,
 )
-from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-from wm_pipelines.flexecontrol.slots import SlotInput
+from wm_pipelines.flexecontrol.training.shown import Shown, build_slots, choose, usable_objects
 from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.conditions import TYPES

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wm_pipelines.flexecontrol.data import FolderSource
+from wm_pipelines.flexecontrol.training.folder import FolderSource
 
 IDS = np.zeros((8, 8), np.uint8)
 IDS[2:5, 2:5] = 1

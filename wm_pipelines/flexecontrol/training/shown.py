@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wm_pipelines.flexecontrol.slots import SlotInput
+from wm_pipelines.flexecontrol.network.slots import SlotInput
 
 
 @dataclasses.dataclass(frozen=True)

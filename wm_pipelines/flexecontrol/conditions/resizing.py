@@ -14,7 +14,7 @@ Resize = Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]
 def resize_marks(x: torch.Tensor, size: tuple[int, int], background: float = 0.0) -> torch.Tensor:
     """Resize thin marks `(C, h, w)` by adaptive max-pooling of their distance from the background (0 or 1).
 
-    Nearest and area resizing drop or fade one-pixel lines (flexecontrol.md, section 10, pitfall 1); this keeps each.
+    Nearest and area resizing drop or fade one-pixel lines; this keeps each.
     """
     if background > 0.5:
         return 1 - F.adaptive_max_pool2d(1 - x, size)
@@ -57,7 +57,7 @@ def placement(source: tuple[int, int], target: tuple[int, int], fit: str) -> tup
     return scaled, ((target[0] - scaled[0]) // 2, (target[1] - scaled[1]) // 2)
 
 
-def fit_to(
+def place(
     x: torch.Tensor, target: tuple[int, int], fit: str, resize: Resize, fill: float | None = 0.0
 ) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
     """Place `x` on a canvas of the target size.

@@ -9,16 +9,13 @@ One option is added: on Diorama `image_encoder`, an embedded name, folder or Hub
 un-normalised vectors are the content; a folder of one's own brings them as `conditions/content/ID.npy`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from wm_pipelines.flexecontrol.augment import keep_conditions
-from wm_pipelines.flexecontrol.data import CONTENT, FOLDER_DEFAULTS, FolderSource, folder_source, read_vector
-from wm_pipelines.flexecontrol.losses import diffusion_loss
-from wm_pipelines.flexecontrol.training import FlexEControlTask
-from wm_pipelines.media.conditions import TYPES
+from wm_pipelines.flexecontrol.training.losses import diffusion_loss
+from wm_pipelines.flexecontrol.training.shown import keep_conditions
+from wm_pipelines.flexecontrol.training.task import FlexEControlTask
 from wm_pipelines.training import KeyedNoise
 
 LOCAL_ONLY = ("lambda_ca", "lambda_mask", "keep_one", "alone", "split", "layout", "drawn")
@@ -44,25 +41,3 @@ class GlobalTask(FlexEControlTask):
         vectors = self.source.contents(indices) * torch.tensor(kept)[:, None]
         context = torch.cat([self._encoded(texts), self.control.global_tokens(vectors.to(self.device))], 1)
         return {"loss": diffusion_loss(self.unet(noisy, t, context).sample, target)}
-
-
-class GlobalFolderTask(GlobalTask):
-    """On a folder in Uni-ControlNet's layout, with `conditions/content/ID.npy` for every picture."""
-
-    defaults = without_local(FOLDER_DEFAULTS)
-    given_types = TYPES
-
-    def _carried(self) -> dict[str, Any]:
-        root = self.options["data"]
-        first = next(iter(sorted((Path(root) / CONTENT).glob("*.npy"))), None) if root else None
-        if first is None:
-            raise ValueError(f"options.data: {root!r} has no {CONTENT}/ID.npy, the content vectors")
-        return {"global_adapter": True, "global_embed_dim": len(read_vector(first))}
-
-    def make_source(self) -> FolderSource:
-        source = folder_source(self)
-        for index, name in enumerate(source.names):  # all are looked at now, none is kept
-            found, wanted = source.contents([index]).shape[1], self.control.config.global_embed_dim
-            if found != wanted:
-                raise ValueError(f"{CONTENT}/{name}.npy has {found} values, the first file has {wanted}")
-        return source

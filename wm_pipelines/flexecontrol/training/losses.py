@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from wm_pipelines.flexecontrol.blocks import max_pool_to
-from wm_pipelines.flexecontrol.slots import SlotInput
+from wm_pipelines.flexecontrol.network.blocks import max_pool_to
+from wm_pipelines.flexecontrol.network.slots import SlotInput
 from wm_pipelines.media.conditions import canonical_type, support
 
 

@@ -1,4 +1,4 @@
-"""Training on the miniature world: its scenes as a source of captioned pictures, and the task that draws them.
+"""Training on the miniature world: its scenes as a source of captioned pictures, and the tasks that draw them.
 
 Options beside those of `FlexEControlTask`:
     length: scenes. cache: file that keeps the rendered pictures between runs. same_shape: share of scenes whose
@@ -6,25 +6,31 @@ Options beside those of `FlexEControlTask`:
     detail: wording of the captions. relations: share of the captions that say how the objects stand to one another;
     they tell the layout, so the conditions are needed less. layout: chance that segmentation and depth are drawn from
     boxes, as a scene graph draws them. drawn: share of the scenes without stripes, which nobody draws, whose maps are
-    as people bring them (see `drawn`). closer: share of the scenes seen from closer by, up to twice, for drawings fill
-    more of the paper than scenes do.
+    as people bring them (see `drawings`). closer: share of the scenes seen from closer by, up to twice, for drawings
+    fill more of the paper than scenes do.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from wm_pipelines.clip.parts import image_processor
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, Camera, Scene, project, rough_boxes
-from wm_pipelines.flexecontrol.augment import box_layout, widen
-from wm_pipelines.flexecontrol.drawn import Drawn, draw, drawn_map
-from wm_pipelines.flexecontrol.training import DEFAULTS, Encode, FlexEControlTask, Maps
+from wm_pipelines.flexecontrol.steering.global_image import image_vectors
+from wm_pipelines.flexecontrol.training.drawings import Drawn, draw, drawn_map
+from wm_pipelines.flexecontrol.training.global_adapter import GlobalTask, without_local
+from wm_pipelines.flexecontrol.training.shown import box_layout, widen
+from wm_pipelines.flexecontrol.training.task import DEFAULTS, Encode, FlexEControlTask, Maps
+from wm_pipelines.hub import check_weights, resolve
+from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
+from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise
 
@@ -173,3 +179,42 @@ class SceneTask(FlexEControlTask):
 
     def make_source(self) -> DioramaScenes:
         return DioramaScenes(self.options, self.encode)
+
+
+class GlobalScenes(DioramaScenes):
+    """Diorama scenes with the content vectors of their pictures, computed once."""
+
+    @torch.no_grad()
+    def __init__(self, options: Mapping[str, Any], encode: Encode, image_encoder: Any, image_processor: Any):
+        super().__init__(options, encode)
+        parts, width = [], image_encoder.config.projection_dim
+        for rows in torch.arange(self.length).split(64):
+            pictures = [to_pil(picture) for picture in self.pictures(rows)]
+            parts.append(
+                image_vectors(
+                    pictures, image_encoder, image_processor, width=width, batch=len(rows), device=image_encoder.device
+                )
+            )
+        self.vectors = torch.cat(parts)
+
+    def contents(self, indices: Sequence[int]) -> torch.Tensor:
+        return self.vectors[list(indices)]
+
+
+class GlobalSceneTask(GlobalTask):
+    """On Diorama pictures."""
+
+    defaults = {**without_local(SCENE_DEFAULTS), "image_encoder": "diorama-clip"}
+
+    def _carried(self) -> dict[str, Any]:
+        from transformers import CLIPVisionModelWithProjection
+
+        folder = resolve(self.options["image_encoder"])
+        check_weights(folder)
+        encoder = load_model(CLIPVisionModelWithProjection, folder)
+        self.image_encoder = encoder.requires_grad_(False).eval()
+        self.image_processor = image_processor(folder)
+        return {"global_adapter": True, "global_embed_dim": self.image_encoder.config.projection_dim}
+
+    def make_source(self) -> GlobalScenes:
+        return GlobalScenes(self.options, self.encode, self.image_encoder, self.image_processor)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from wm_pipelines.flexecontrol.condition import PreparedCondition
-from wm_pipelines.flexecontrol.modeling import SlotInput
+from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
+from wm_pipelines.flexecontrol.network.slots import SlotInput
 
 Row = Sequence[PreparedCondition]
 # One tuple of flags for each row: which of the row's conditions are active.
@@ -22,6 +22,11 @@ def is_active(condition: PreparedCondition, step: int, steps: int) -> bool:
     return inside and condition.strength > 0
 
 
+def active_steps(condition: PreparedCondition, steps: int, ran: int | None = None) -> list[int]:
+    """The steps at which a condition acts, of the first `ran` (by default all) of `steps`."""
+    return [step for step in range(steps if ran is None else ran) if is_active(condition, step, steps)]
+
+
 def active_set(rows: Sequence[Row], step: int, steps: int) -> Active:
     """The flags of every condition of every row at one step."""
     return tuple(tuple(is_active(condition, step, steps) for condition in row) for row in rows)
@@ -32,7 +37,7 @@ def active_conditions(row: Row, flags: Sequence[bool]) -> list[PreparedCondition
     return [condition for condition, flag in zip(row, flags, strict=True) if flag]
 
 
-def build_slots(rows: Sequence[Row], active: Active, device: torch.device, dtype: torch.dtype) -> list[SlotInput]:
+def slots_of_rows(rows: Sequence[Row], active: Active, device: torch.device, dtype: torch.dtype) -> list[SlotInput]:
     """Stack the active conditions of all rows into slots: the k-th of a type in every row shares one.
 
     A row that has no k-th condition of the type, or an inactive one, takes part with strength 0, which is exact
@@ -64,7 +69,7 @@ def _stack(kind: str, members: list[PreparedCondition | None], device: torch.dev
 
 
 def type_strengths(rows: Sequence[Row], active: Active, types: Sequence[str]) -> torch.Tensor:
-    """Summed strength of the active conditions of each type, `(R, types)`; w_c of section 3.2 before its division."""
+    """Summed strength of the active conditions of each type, `(R, types)`; divided by their sum they are w_c."""
     strengths = torch.zeros(len(rows), len(types))
     for r, (row, flags) in enumerate(zip(rows, active, strict=True)):
         for condition in active_conditions(row, flags):

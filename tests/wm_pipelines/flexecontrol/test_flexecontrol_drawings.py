@@ -10,8 +10,8 @@ import torch
 from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Camera, rough_boxes
-from wm_pipelines.flexecontrol import drawn
-from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS, CloserScenes, DioramaScenes
+from wm_pipelines.flexecontrol.training import drawings
+from wm_pipelines.flexecontrol.training.scenes import SCENE_DEFAULTS, CloserScenes, DioramaScenes
 from wm_pipelines.media.conditions import SPARSE
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise
@@ -29,13 +29,13 @@ def drawing(scenes, index, *key):
     i = index % 24
     looks = {o.id: (o.shape, COLOURS[o.colour]) for o in scenes.scenes[i].objects}
     picture, ids = scenes.rgb[i].permute(1, 2, 0).numpy(), scenes.ids[i].numpy()
-    return drawn.draw(picture, ids, looks, keyed("drawn", index, *key))
+    return drawings.draw(picture, ids, looks, keyed("drawn", index, *key))
 
 
 def only(monkeypatch, medium, **shares):
-    monkeypatch.setattr(drawn, "MEDIA", {medium: 1.0})
+    monkeypatch.setattr(drawings, "MEDIA", {medium: 1.0})
     for name, value in {"PHOTOGRAPHED": 0.0, "MISSING": 0.0, **shares}.items():
-        monkeypatch.setattr(drawn, name, value)
+        monkeypatch.setattr(drawings, name, value)
 
 
 def near(mask, pixels):
@@ -57,10 +57,10 @@ def test_a_contour_is_the_outline_of_its_mask(scenes):
     for i in range(24):
         for k in np.unique(scenes.ids[i])[1:]:
             mask = scenes.ids[i].numpy() == k
-            line = drawn.contour(mask)
-            assert line.shape == (drawn.POINTS, 2)
+            line = drawings.contour(mask)
+            assert line.shape == (drawings.POINTS, 2)
             canvas = np.zeros(mask.shape, np.uint8)
-            drawn.fill(canvas, line, 1.0, 1)
+            drawings.fill(canvas, line, 1.0, 1)
             assert ((canvas > 0) & mask).sum() / ((canvas > 0) | mask).sum() > 0.8
             inside = near(boundary(mask.astype(int)), 1)
             x, y = np.clip(line.astype(int), 0, 63).T
@@ -71,9 +71,9 @@ def test_a_contour_is_the_outline_of_its_mask(scenes):
 def test_a_plain_figure_fills_its_box_as_its_shape_does(shape, share):
     filled = []
     for key in range(30):
-        line = drawn.figure(shape, (8, 12, 40, 48), keyed("figure", shape, key)) * 4
+        line = drawings.figure(shape, (8, 12, 40, 48), keyed("figure", shape, key)) * 4
         canvas = np.zeros((256, 256), np.uint8)
-        drawn.fill(canvas, line, 1.0, 1)
+        drawings.fill(canvas, line, 1.0, 1)
         (x0, y0), (x1, y1) = line.min(0), line.max(0)
         assert 0 < x0 < x1 < 256 and np.abs([(x0 + x1) / 2 - 96, (y0 + y1) / 2 - 120]).max() < 16
         assert 100 < x1 - x0 < 200 and 100 < y1 - y0 < 200
@@ -82,7 +82,7 @@ def test_a_plain_figure_fills_its_box_as_its_shape_does(shape, share):
 
 
 def test_every_shape_of_the_world_has_its_figure():
-    lines = [drawn.figure(shape, (0, 0, 20, 20), keyed("same")) for shape in SHAPES]
+    lines = [drawings.figure(shape, (0, 0, 20, 20), keyed("same")) for shape in SHAPES]
     assert all(np.abs(a - b).max() > 1 for n, a in enumerate(lines) for b in lines[:n])
 
 
@@ -97,7 +97,7 @@ def test_a_drawing_has_its_shape_its_range_and_repeats(scenes, medium, monkeypat
         assert a.ids.dtype == np.uint8 and np.array_equal(a.ids, b.ids)
         for kind in KINDS:
             depth = scenes.depth[i].float()
-            made, again = (drawn.drawn_map(kind, d, depth, keyed("map", kind), i) for d in (a, b))
+            made, again = (drawings.drawn_map(kind, d, depth, keyed("map", kind), i) for d in (a, b))
             assert made.shape == (3, 64, 64) and made.dtype == torch.float32
             assert 0 <= made.min() and made.max() <= 1 and torch.equal(made, again)
 
@@ -110,7 +110,7 @@ def test_only_outlines_are_drawn(scenes, medium, reach, monkeypatch):
     covered = []
     for i in range(24):
         made = drawing(scenes, i)
-        marks = drawn.drawn_map("canny", made, scenes.depth[i % 24].float(), keyed("m"))[0].numpy() > 0.3
+        marks = drawings.drawn_map("canny", made, scenes.depth[i % 24].float(), keyed("m"))[0].numpy() > 0.3
         border = boundary(np.pad(made.ids, 1))[1:-1, 1:-1]
         assert not (marks & ~near(border, reach)).any()
         if border.any():
@@ -139,11 +139,11 @@ def test_one_of_several_may_be_missing(scenes, monkeypatch):
 
 
 def test_gaps_leave_a_part_of_the_way_out():
-    circle = drawn.figure("sphere", (12, 12, 52, 52), keyed("circle"))
+    circle = drawings.figure("sphere", (12, 12, 52, 52), keyed("circle"))
     for share in (0.1, 0.5):
         whole, open_ = np.zeros((2, 64, 64), np.uint8)
-        drawn.stroke(whole, circle, 1.0, 255, keyed("stroke"), 1.0)
-        drawn.stroke(open_, circle, 1.0, 255, keyed("stroke"), 1.0, share)
+        drawings.stroke(whole, circle, 1.0, 255, keyed("stroke"), 1.0)
+        drawings.stroke(open_, circle, 1.0, 255, keyed("stroke"), 1.0, share)
         assert 0.3 * share < 1 - (open_ > 127).sum() / (whole > 127).sum() < share + 0.1
 
 
@@ -151,7 +151,7 @@ def test_rough_depth_is_never_inverted(scenes):
     for i in range(24):
         ids, depth = scenes.ids[i], scenes.depth[i].float()
         for key in range(3):
-            made = drawn.rough_depth(depth, ids, keyed("rough", i, key))
+            made = drawings.rough_depth(depth, ids, keyed("rough", i, key))
             assert made.shape == (3, 64, 64) and 0 <= made.min() and made.max() <= 1
             around = torch.from_numpy(near(ids.numpy() > 0, 6)) & (ids == 0)  # of about the same distance
             assert made[0][ids > 0].mean() > made[0][around].mean() - 0.05
