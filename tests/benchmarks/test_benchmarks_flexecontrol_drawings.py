@@ -10,6 +10,8 @@ from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.flexecontrol.condition import Condition, prepare
 from wm_pipelines.hub import embedded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(script):

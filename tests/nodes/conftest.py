@@ -1,6 +1,7 @@
 """Shared by the node tests: the pack as a package, the files made from a real ComfyUI, and the workflows."""
 
 import json
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -8,6 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("comfyui") and not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set: no ComfyUI to run the nodes in")
 
 
 def _load(name, path, folder=None):

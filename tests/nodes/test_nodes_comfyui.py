@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
+pytestmark = pytest.mark.comfyui
 
 HERE = Path(__file__).parent
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
+pytestmark = pytest.mark.comfyui
 
 
 @pytest.fixture(scope="module")

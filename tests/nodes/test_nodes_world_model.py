@@ -4,16 +4,13 @@ Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python o
 """
 
 import copy
-import os
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
+pytestmark = pytest.mark.comfyui
 
 HERE = Path(__file__).parent
 

@@ -279,6 +279,7 @@ def test_a_second_run_on_a_folder_is_refused(refused, tmp_path, way):
     assert "in use by another run" in said and not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:no box for:UserWarning")
 @pytest.mark.parametrize("way", ["diorama", "run comclip", "run cpl", "run kadaptation", "run morpho4d"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(refused, tmp_path, way):
     import resource

@@ -205,6 +205,7 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
         score_examples(pipe, caption_pairs.read_comvg(comvg, images / "absent"))
 
 
+@pytest.mark.filterwarnings("ignore:no box for:UserWarning")
 def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):
     from wm_pipelines.comclip.evaluate import rerank
 
@@ -230,6 +231,7 @@ def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):
         data.read_flickr(tmp_path / "f.pkl", images)
 
 
+@pytest.mark.filterwarnings("ignore:no box for:UserWarning")
 def test_flickr_candidates_are_found_by_plain_similarity(pipe, tmp_path, images):
     """Without candidates in the file they are those that the pipeline's own re-ranking takes."""
     from wm_pipelines.comclip.evaluate import rerank
