@@ -35,7 +35,7 @@ from wm_pipelines.hub.stock import load_model
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
-from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
+from wm_pipelines.kadaptation.modeling import HEADS, KAdaptationHead
 from wm_pipelines.media.pictures import Picture
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
@@ -314,8 +314,8 @@ class KAdaptationPipeline(WMPipeline):
         return self
 
     def _check_can_fit(self, head: str, config: KroneckerConfig | None) -> None:
-        if head not in KINDS:
-            raise ValueError(f"head must be one of {', '.join(KINDS)}; got {head!r}")
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
         if config is not None and not isinstance(config, KroneckerConfig):
             raise ValueError(f"config must be a KroneckerConfig, got {type(config).__name__}")
         if self.vision_model.dtype == torch.float16:

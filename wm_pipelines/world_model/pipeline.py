@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from diffusers.utils import logging
 
-from wm_pipelines.dynamics.base import TokenPipeline
 from wm_pipelines.dynamics.pictures import as_list, check_actions
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
+from wm_pipelines.dynamics.token_pipeline import TokenPipeline
 from wm_pipelines.media.pictures import Picture, to_pil
 from wm_pipelines.world_model.outputs import WorldModelOutput
 from wm_pipelines.world_model.sampling import Sampling, draw_codes
@@ -110,7 +110,7 @@ class WorldModelPipeline(TokenPipeline):
             temperature, top_k, top_p, guidance_scale: as `Sampling`. Low temperatures copy the source.
             gate: what counts as changed and as good.
             rescore_pixels: let the dynamics model see pixels, not codes; needed where it has other codes.
-            resize: "pad" or "crop", as `dynamics.pictures.fit`; None takes pictures of the model's size only.
+            resize: "pad" or "crop", as `dynamics.pictures.to_size`; None takes pictures of the model's size only.
             return_candidates: all candidates as pictures, or the chosen ones alone.
             output_type: "pil", or "pt" for tensors `(N, 3, H, W)` in [0, 1].
 
