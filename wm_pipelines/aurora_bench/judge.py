@@ -110,9 +110,10 @@ def calibrate(judge: EditJudge, items: Sequence[EditItem]) -> dict[str, Any]:
     """What a judge's score means, on edits of which the truth is known.
 
     Returns:
-        `kinds`: for each of `PICTURE_KINDS` the mean score with its interval and n; `right_above_wrong`: the chance that
-        the truth of some item scores higher than one of the other kinds, ties half, 0.5 being chance; `rank_correlation`:
-        Spearman's, with change times preserve; `failed`: verdicts in which no run answered; `asked`.
+        `kinds`: for each of `PICTURE_KINDS` the mean score with its interval and n; `right_above_wrong`: the chance
+        that the truth of some item scores higher than one of the other kinds, ties half, 0.5 being chance;
+        `rank_correlation`: Spearman's, with change times preserve; `failed`: verdicts in which no run answered;
+        `asked`.
 
     Raises:
         ValueError: fewer than two items with a truth, or a judge that answers nothing.
