@@ -1,7 +1,7 @@
 """The kinds of spatial condition: names, order, polarity, and the maps that can be made without a model.
 
 A map is float32 `(3, H, W)` in [0, 1]. Kinds and slot order follow Uni-ControlNet (arXiv 2305.16322), whose names are
-accepted as aliases; what each map holds is fixed by flexecontrol.md, section 12.
+accepted as aliases. Lines, edges and sketches are white on black, depth is bright where it is near.
 """
 
 import difflib
