@@ -68,9 +68,12 @@ class DynamicsModelPipeline(TokenPipeline):
         Raises:
             ValueError: as `check_inputs`; pictures of another size; a context that is too long.
         """
+        # 1. everything that was given, checked
         self.check_inputs(source, target, max_new_tokens, resize)
+        # 2. pictures at the model's size
         before = self.fitted(as_list("source", source), resize, "source")
         after = self.fitted(as_list("target", target), resize, "target")
+        # 3. their codes, and the words between them
         out = self.infer_codes(self.encode(before), self.encode(after), max_new_tokens)
         return out if return_dict else out.to_tuple()
 

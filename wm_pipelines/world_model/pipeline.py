@@ -117,13 +117,16 @@ class WorldModelPipeline(TokenPipeline):
         Raises:
             ValueError: as `check_inputs`; an argument out of range; a context that is too long.
         """
+        # 1. everything that was given, checked
         sources = as_list("source", source)
         pixels = Pixels(rescore_pixels, return_candidates, output_type)
         actions = self.check_inputs(action, len(sources), num_candidates, verifier=verifier, pixels=pixels)
+        # 2. pictures at the model's size, a seed for each, and what to do with them
         how = Sampling(temperature, top_k, top_p, guidance_scale)
         seeds = draw_seeds(generator, len(sources))
         pictures = self.fitted(sources, resize, "source")
         plan = Plan(num_candidates, verifier, how, gate or Gate())
+        # 3. candidates, drawn and ranked
         out = self._step(self.encode(pictures), actions, [()] * len(sources), seeds=seeds, plan=plan, pixels=pixels)
         return out if return_dict else out.to_tuple()
 
