@@ -341,6 +341,30 @@ class CPLPipeline(WMPipeline):
         """Pictures as the tower wants them; see `clip.parts.preprocess`."""
         return preprocess(self.image_processor, images)
 
+    def check_inputs(
+        self,
+        images: Pictures,
+        class_names: Sequence[str] | Sequence[Sequence[str]],
+        candidates: int | None,
+        batch_size: int,
+        max_tokens: int,
+    ) -> tuple[list[Picture], list[str], torch.Tensor | None]:
+        """The pictures of a call, all its texts, and which are a picture's own (see `tasks.own_texts`).
+
+        Raises:
+            ValueError: no picture, something that is none, no text, `candidates` of texts that are not shared, a size
+                that is none, or a word outside the base's closed vocabulary.
+        """
+        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        pictures = list_pictures(images)
+        texts, own = own_texts(class_names, len(pictures))
+        if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
+            raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
+        self._check_words(texts)
+        return pictures, texts, own
+
     @torch.no_grad()
     def __call__(
         self,
@@ -362,22 +386,17 @@ class CPLPipeline(WMPipeline):
             batch_size: pictures at once. max_tokens: memory bound of a text pass.
 
         Raises:
-            ValueError: no picture, something that is none, no text, a prompt that is too long, or a word outside the
-                base's closed vocabulary.
+            ValueError: as `check_inputs`, or a prompt that is too long.
         """
-        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        pictures = list_pictures(images)
-        texts, own = own_texts(class_names, len(pictures))
-        if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
-            raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
+        # 1. everything that was given, checked
+        pictures, texts, own = self.check_inputs(images, class_names, candidates, batch_size, max_tokens)
         rows = []
         with brought(self.clip):
+            # 2. prompts without their context, and where texts are left out, the plain features to choose by
             prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
-            self._check_words(texts)
             device = self._execution_device
             plain = self._plain(texts, max_tokens) if candidates is not None and candidates < len(texts) else None
+            # 3. batch by batch: the context that a picture gives, and the logits under it
             with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
                 for start in range(0, len(pictures), batch_size):
                     pixels = self.preprocess(pictures[start : start + batch_size]).to(device)
@@ -392,12 +411,13 @@ class CPLPipeline(WMPipeline):
                     )
                     progress.update()
         self.maybe_free_model_hooks()
+        # 4. the likeliest text of each picture
         logits = torch.cat(rows)
         best = logits.argmax(1).tolist()
         if own is not None:
             best = [int(own[i, b]) for i, b in enumerate(best)]
         result = CPLOutput(logits, logits.softmax(1), [texts[b] for b in best])
-        return result if return_dict else (result.logits, result.probs, result.labels)
+        return result if return_dict else result.to_tuple()
 
     def _logits(
         self, prompts: Prompts, image: torch.Tensor, which: torch.Tensor | None, max_tokens: int, spread: bool

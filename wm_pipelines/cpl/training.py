@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines.clip.towers import MAX_TOKENS, encode_images, encode_texts
-from wm_pipelines.cpl.augment import augment
+from wm_pipelines.cpl.crops import crop_and_flip
 from wm_pipelines.cpl.losses import LAMBDA, TAU, VARIANTS, class_logits, counterfactual_loss
 from wm_pipelines.cpl.negatives import Similarity, choose_negatives
 from wm_pipelines.cpl.prompts import conditional_features, make_prompts, words
@@ -250,7 +250,7 @@ class Run:
             return functional.normalize(self.raw[indices], dim=-1)
         size = self.clip.config.vision_config.image_size
         crops = [
-            augment(self.examples.pictures[i], size, keyed("cpl augment", self.settings.seed, epoch, i))
+            crop_and_flip(self.examples.pictures[i], size, keyed("cpl augment", self.settings.seed, epoch, i))
             for i in indices
         ]
         return functional.normalize(self._encode(crops), dim=-1)

@@ -23,7 +23,7 @@ from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
 from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
-from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking, mean, single
+from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking, output_of, ranking_of
 from wm_pipelines.discffusion.reading import Rule, even_weights
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
@@ -216,6 +216,7 @@ class DiscffusionPipeline(WMPipeline):
             ValueError: malformed triples or settings, before anything changes.
             FloatingPointError: the loss is not finite; the pipeline is then what it was.
         """
+        # 1. settings
         settings = fitting.Settings(
             epochs=epochs,
             batch_size=batch_size,
@@ -230,18 +231,21 @@ class DiscffusionPipeline(WMPipeline):
         if config is None:
             inputs.whole("r", r, 1)
         config = adapter.default_config(r) if config is None else adapter.read_config(config)
+        # 2. the adapter that is there goes, and comes back if anything fails
         adapter.check_alone(model)
         before, heads_before = remove(model), self.head_weights
         self.head_weights = None
         try:
             rule = rule_for(self.rule(**options), head_weights)
             heads = make_heads(self.denoiser, rule, head_weights).to(self._execution_device)
+            # 3. triples, checked, then encoded
             read = fitting.read_triples(triples)
             texts = [text for _, said in read for text in said]
             self.check_inputs(texts, truncate=truncate, seed=seed, batch_size=batch_size, rule=rule)
             items = fitting.prepare(self, read, size, value_range)
             with torch.no_grad():
                 empty = self.denoiser.encode_texts([""], self._execution_device)
+            # 4. the fit
             model.requires_grad_(False)
             trained = list(adapter.start(model, config, seed).values())
             matcher = Matcher(
@@ -271,6 +275,7 @@ class DiscffusionPipeline(WMPipeline):
             raise
         finally:
             model.eval().requires_grad_(False)
+        # 5. what it leaves
         self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
         told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
         seconds = time.monotonic() - started
@@ -411,6 +416,7 @@ class DiscffusionPipeline(WMPipeline):
             ValueError: malformed input or options, before any pass.
             FloatingPointError: a score is not finite.
         """
+        # 1. what is asked
         inputs.flags(maps=maps)
         listed = inputs.read_texts(texts)
         rule = self.rule(
@@ -418,6 +424,7 @@ class DiscffusionPipeline(WMPipeline):
             sites=sites, on=on,
         )  # fmt: skip
         pairs, shape = inputs.pair_up(len(inputs.list_pictures(images)), len(listed), pairwise)
+        # 2. pictures, captions and options, checked, then encoded
         sheet = self._sheet(
             images,
             texts=listed,
@@ -430,24 +437,18 @@ class DiscffusionPipeline(WMPipeline):
             truncate=truncate,
             batch_size=batch_size,
         )
+        # 3. every pair at every timestep
         found = []
         with self.progress_bar(total=len(sheet.timesteps)) as progress:
             for k in range(len(sheet.timesteps)):
                 found.append(sheet.step(k, pairs, maps))
                 progress.update()
         self.maybe_free_model_hooks()
-        steps = np.stack(found, 1).reshape(3, len(found), *shape)
-        scores = rule.combine(steps[0], steps[1])
-        differences, intervals = ranking.rivals(scores, lone=pairwise is True)
-        output = DiscffusionOutput(
-            score=mean(scores),
-            lse=mean(steps[0]),
-            dc=mean(steps[1]) if rule.needs_empty else None,
-            error=mean(steps[2]),
-            standard_error=single(ranking.standard_errors(scores)),
-            difference=single(differences),
-            difference_ci95=single(intervals),
-            steps=single(steps),
+        # 4. scores, and how far each is from its rivals
+        output = output_of(
+            np.stack(found, 1).reshape(3, len(found), *shape),
+            rule,
+            lone=pairwise is True,
             timesteps=list(sheet.timesteps),
             forwards=sheet.forwards,
             maps=[sheet.maps[pair] / len(found) for pair in pairs] if maps else None,
@@ -515,20 +516,4 @@ class DiscffusionPipeline(WMPipeline):
             least = ranking.LEAST if eliminate else len(sheet.timesteps) + 1
             race = ranking.run_race(look, len(sheet.timesteps), count, least=least)
         self.maybe_free_model_hooks()
-        scores = mean(race.scores)
-        whole = not eliminate and count > 1
-        rivals, intervals = ranking.against_rivals(race.scores) if whole else (None, None)
-        first = race.order[0]
-        tied = any(float(scores[c]) == float(scores[first]) for c in race.order[1:])
-        return DiscffusionRanking(
-            order=race.order,
-            score=scores,
-            lse=mean(steps[0]),
-            dc=mean(steps[1]) if rule.needs_empty else None,
-            error=mean(steps[2]),
-            seen=torch.from_numpy(race.seen),
-            difference=single(rivals),
-            difference_ci95=single(intervals),
-            best=None if tied else first,
-            forwards=sheet.forwards,
-        )
+        return ranking_of(race, steps, rule=rule, eliminate=eliminate, forwards=sheet.forwards)

@@ -35,7 +35,7 @@ from wm_pipelines.hub.stock import load_model
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
-from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
+from wm_pipelines.kadaptation.modeling import HEADS, KAdaptationHead
 from wm_pipelines.media.pictures import Picture
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
@@ -314,8 +314,8 @@ class KAdaptationPipeline(WMPipeline):
         return self
 
     def _check_can_fit(self, head: str, config: KroneckerConfig | None) -> None:
-        if head not in KINDS:
-            raise ValueError(f"head must be one of {', '.join(KINDS)}; got {head!r}")
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
         if config is not None and not isinstance(config, KroneckerConfig):
             raise ValueError(f"config must be a KroneckerConfig, got {type(config).__name__}")
         if self.vision_model.dtype == torch.float16:
@@ -375,6 +375,18 @@ class KAdaptationPipeline(WMPipeline):
         """Pictures as the tower wants them; see `clip.parts.preprocess`."""
         return preprocess(self.image_processor, images)
 
+    def check_inputs(self, images: Pictures, batch_size: int) -> list[Picture]:
+        """The pictures of a call, one by one.
+
+        Raises:
+            ValueError: the pipeline is not fitted, no picture, something that is none, or no batch size.
+        """
+        if self.head is None:
+            raise ValueError("the pipeline is not fitted: call fit(images, labels) first, or load a fitted checkpoint")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+        return list_pictures(images)
+
     @torch.no_grad()
     def __call__(
         self, images: Pictures, batch_size: int = 64, return_dict: bool = True
@@ -387,13 +399,11 @@ class KAdaptationPipeline(WMPipeline):
             batch_size: how many go through the tower at once.
 
         Raises:
-            ValueError: the pipeline is not fitted, no picture, or something that is none.
+            ValueError: as `check_inputs`.
         """
-        if self.head is None:
-            raise ValueError("the pipeline is not fitted: call fit(images, labels) first, or load a fitted checkpoint")
-        if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-        pictures = list_pictures(images)
+        # 1. everything that was given, checked
+        pictures = self.check_inputs(images, batch_size)
+        # 2. logits, batch by batch
         rows = []
         with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
             for start in range(0, len(pictures), batch_size):
@@ -402,11 +412,11 @@ class KAdaptationPipeline(WMPipeline):
                 rows.append(self.head(self.vision_model(pixels).image_embeds).float().cpu())
                 progress.update()
         self.maybe_free_model_hooks()
+        # 3. the likeliest class of each picture
         logits = torch.cat(rows)
         labels = [self.head.config.class_names[i] for i in logits.argmax(1).tolist()]
-        if not return_dict:
-            return logits, logits.softmax(1), labels
-        return KAdaptationOutput(logits, logits.softmax(1), labels)
+        result = KAdaptationOutput(logits, logits.softmax(1), labels)
+        return result if return_dict else result.to_tuple()
 
     def activation_bytes(self, pictures: int, training: bool = False) -> int:
         """Rough memory of a run: eight hidden states of a block and its attention for each picture of a batch.

@@ -303,13 +303,13 @@ def test_the_rate_is_slow_at_first_and_then_the_cosine():
 
 
 def test_augmentation_cuts_flips_and_repeats():
-    from wm_pipelines.cpl.augment import augment
+    from wm_pipelines.cpl.crops import crop_and_flip
 
     picture = torch.zeros(3, 40, 60)
     picture[:, :, 30:] = 1
-    made = [augment(picture, 16, keyed("t", i)) for i in range(30)]
+    made = [crop_and_flip(picture, 16, keyed("t", i)) for i in range(30)]
     assert all(m.shape == (3, 16, 16) and 0 <= m.min() and m.max() <= 1 for m in made)
-    assert torch.equal(made[0], augment(picture, 16, keyed("t", 0)))
+    assert torch.equal(made[0], crop_and_flip(picture, 16, keyed("t", 0)))
     bright_left = sum(float(m[:, :, 0].mean()) > float(m[:, :, -1].mean()) for m in made)
     assert 3 <= bright_left <= 27
-    assert augment(torch.rand(3, 1, 1), 16, keyed("one")).shape == (3, 16, 16)
+    assert crop_and_flip(torch.rand(3, 1, 1), 16, keyed("one")).shape == (3, 16, 16)

@@ -23,7 +23,7 @@ from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 
 HEAD_RATE = 1e-2
-KINDS = ("clip", "clip_vision_model")
+MODEL_TYPES = ("clip", "clip_vision_model")
 RATES = (1e-3, 1e-2, 1e-1)
 
 
@@ -98,8 +98,9 @@ def run(
     classes = files_of_classes(pictures)
     folder = hub.resolve(base)
     kind = model_type(folder)
-    if kind not in KINDS:
-        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {', '.join(KINDS)}")
+    if kind not in MODEL_TYPES:
+        wanted = ", ".join(MODEL_TYPES)
+        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {wanted}")
     if not (folder / "preprocessor_config.json").is_file():
         raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
     hub.check_weights(folder)
