@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
@@ -241,8 +241,11 @@ class KroneckerModel(BaseTuner):
         adapter_name: str,
         combination_type: str = "cat",
         svd_rank: int | None = None,
+        density: float | None = None,
+        majority_sign_method: Literal["total", "frequency"] = "total",
     ) -> None:
-        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `weighted_sum.add_weighted_adapter`."""
+        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j, or as `weighted_sum.add_weighted_adapter` says."""
         from .weighted_sum import add_weighted_adapter
 
-        add_weighted_adapter(self.model, adapters, weights, adapter_name, combination_type, svd_rank, tuner=self)
+        options = (combination_type, svd_rank, density, majority_sign_method)
+        add_weighted_adapter(self.model, adapters, weights, adapter_name, *options, tuner=self)
