@@ -13,6 +13,7 @@ __all__ = [
     "KroneckerModel",
     "add_weighted_adapter",
     "check_called",
+    "hotswap_adapter",
     "load_adapter",
     "load_lokr",
     "load_pevit",
@@ -56,6 +57,7 @@ register()
 
 from .adapter_folder import load_adapter, save_adapter  # noqa: E402
 from .config import KroneckerConfig  # noqa: E402
+from .hotswap import hotswap_adapter  # noqa: E402
 from .inference_linear import AugmentedLinear, unload_augmented  # noqa: E402
 from .layers_without_model import read_layers  # noqa: E402
 from .linear_without_peft import KroneckerLinear  # noqa: E402

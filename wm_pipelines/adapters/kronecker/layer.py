@@ -26,6 +26,7 @@ from torch import nn
 
 from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_lora_factors, kronecker_weight
 
+from .base_layers import as_weight, sizes
 from .factors import init_factors
 from .linear_without_peft import KroneckerLinear
 from .merging import Undo, check_mergeable, merge_weight, not_plain
@@ -77,8 +78,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         super().__init__()
         self._active_adapter = adapter_name
         self.base_layer = base_layer
-        base = self.get_base_layer()
-        self.in_features, self.out_features = base.in_features, base.out_features
+        self.in_features, self.out_features = sizes(self.get_base_layer())
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self.spec: dict[str, AdapterSpec] = {}
@@ -89,7 +89,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         self._unmerged: tuple[Undo, torch.Tensor | None] | None = None
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self.cast_input_dtype_enabled = True  # PEFT's name; see `_delta`
+        self.cast_input_dtype_enabled = True  # PEFT's name; see `_delta_dtype`
 
     def update_layer(
         self,
@@ -127,6 +127,8 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         owned = {key: getattr(self, f"kronecker_{key}") for key in ("a", "a_out", "a_in")}
         owned = {key: factor[name] for key, factor in owned.items() if name in factor}
         init_factors(self.kronecker_u[name], self.kronecker_v[name], **owned)
+        if self.spec[name].init == "random":
+            nn.init.normal_(self.kronecker_u[name], std=self.kronecker_u[name].shape[-2] ** -0.5)
         if self.spec[name].init == "authors_release":
             nn.init.zeros_(self.kronecker_v[name])
         if name in self.kronecker_bias:
@@ -163,14 +165,14 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         parts = enumerate(spec.slices)
         return [(slice(lo, hi), u[j], v[j], {key: a[j] for key, a in slow.items()}) for j, (lo, hi) in parts]
 
-    def _delta(self, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
-        """scale·x ΔWᵀ + bias for one adapter, in the wider of x's and the factors' dtype.
-
-        In x's where PEFT's `disable_input_dtype_casting` leaves it alone (diffusers' layerwise casting).
-        """
-        spec, scale = self.spec[adapter_name], self.scaling[adapter_name]
+    def _delta_dtype(self, adapter_name: str, x: torch.Tensor) -> torch.dtype:
+        """The wider of x's and the factors' dtype; x's where PEFT's `disable_input_dtype_casting` leaves it alone."""
         wide = torch.promote_types(x.dtype, self.kronecker_u[adapter_name].dtype)
-        dtype = wide if self.cast_input_dtype_enabled else x.dtype
+        return wide if self.cast_input_dtype_enabled else x.dtype
+
+    def _delta(self, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
+        """scale·x ΔWᵀ + bias for one adapter."""
+        spec, scale, dtype = self.spec[adapter_name], self.scaling[adapter_name], self._delta_dtype(adapter_name, x)
         x = x.to(dtype)
         bias = self.delta_bias(adapter_name)
         dropout = spec.dropout if self.training else 0.0
@@ -277,8 +279,8 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         )
 
     def get_delta_weight(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
-        """`full_delta` in the factors' dtype, as PEFT has it (`convert_to_lora` takes the dtype of its files here)."""
-        return self.full_delta(adapter, device).to(self.kronecker_u[adapter].dtype)
+        """`full_delta` in the order and shape of the layer's weight and in the factors' dtype, as PEFT has it."""
+        return as_weight(self.full_delta(adapter, device), self.get_base_layer()).to(self.kronecker_u[adapter].dtype)
 
     @torch.no_grad()
     def full_delta(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
@@ -330,7 +332,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         base = self.get_base_layer()
         check_mergeable(base.weight)
         deltas = {name: self.full_delta(name) for name in names}
-        merged, lost = merge_weight(base.weight.data, sum(deltas.values()))
+        merged, lost = merge_weight(base.weight.data, as_weight(sum(deltas.values()), base))
         biases = {name: bias for name in names if (bias := self.full_bias(name)) is not None}
         if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases.values())):
             parts = ((name, part) for name in names for part in (deltas[name], biases.get(name)) if part is not None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
@@ -15,7 +15,9 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import nn
 
+from .base_layers import CONVOLUTIONS, channels, sizes
 from .config import KroneckerConfig
+from .conv_layer import AdaptedConv
 from .factors import check_divides
 from .layer import AdaptedLinear, AdapterSpec
 from .lora_writers import guard_lora_writers
@@ -29,8 +31,12 @@ def _pass_adapter_names(module: nn.Module, args: tuple, kwargs: dict, adapter_na
     return args, {**kwargs, "adapter_names": adapter_names}
 
 
+def _ends_one_of(key: str, names: Iterable[str]) -> bool:
+    return any(name == key or name.endswith(f".{key}") for name in names)
+
+
 class KroneckerModel(BaseTuner):
-    """A model whose targeted linear layers carry Kronecker adapters; made by `get_peft_model`.
+    """A model whose targeted linear layers and convolutions carry Kronecker adapters; made by `get_peft_model`.
 
     Example:
         >>> from peft import get_peft_model
@@ -100,8 +106,8 @@ class KroneckerModel(BaseTuner):
     ) -> None:
         base = supported_base(self.model, current_key)
         slices = row_slices(peft_config, current_key, base)
-        rows = base.out_features if slices is None else slices[0][1] - slices[0][0]
-        check_divides(peft_config.n_in, peft_config.n_out, base.in_features, rows, current_key)
+        rows = sizes(base)[1] if slices is None else slices[0][1] - slices[0][0]
+        check_divides(peft_config.n_in, peft_config.n_out, channels(base), rows, current_key)
         ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
         spec = AdapterSpec(
             terms=peft_config.terms,
@@ -112,10 +118,11 @@ class KroneckerModel(BaseTuner):
             alpha=alphas.get(get_pattern_key(alphas, current_key), peft_config.alpha),
             dropout=peft_config.dropout,
             bias=peft_config.bias,
-            init=peft_config.init,
+            init=peft_config.init if peft_config.init_weights else "random",
             slices=slices,
         )
-        layer = target if isinstance(target, AdaptedLinear) else AdaptedLinear(target, adapter_name)
+        kind = AdaptedConv if isinstance(base, CONVOLUTIONS) else AdaptedLinear
+        layer = target if isinstance(target, AdaptedLinear) else kind(target, adapter_name)
         # parts of a fused layer are stacked, so only layers of equally many parts can share a set or a bias
         parts = 1 if slices is None else len(slices)
         slow_key = (set_name(peft_config, current_key), parts)
@@ -133,6 +140,25 @@ class KroneckerModel(BaseTuner):
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
+
+    def _add_modules_to_save_to_tie(self, peft_config: KroneckerConfig, tied_weight_keys: list[str]) -> None:
+        """As LoRA's: the embedding is saved as a whole, and the modules that share its weight follow it."""
+        embedding = self.model.get_input_embeddings()
+        name = next(name for name, module in self.model.named_modules() if module is embedding)
+        followers = [key for key in peft_config.modules_to_save if _ends_one_of(key, tied_weight_keys)]
+        own = [key for key in peft_config.modules_to_save if key not in followers]
+        peft_config.modules_to_save = own if _ends_one_of(name, own) or name in own else [*own, name]
+        peft_config.modules_to_tie = set(tied_weight_keys)
+
+    def _add_targets_to_tie(self, peft_config: KroneckerConfig, tied_weight_keys: list[str]) -> None:
+        raise ValueError(
+            f"`ensure_weight_tying`: a target shares its weight with the embedding ({', '.join(tied_weight_keys)}), "
+            "and an embedding has no Kronecker adapter; name it in `modules_to_save`, or leave it out"
+        )
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # factors are on the layer's device already, and base layers keep their own weights
+        setattr(parent, child_name, new_module)
 
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         # PEFT's own version knows only the biases of the base layers; ours are factors like the others
@@ -215,8 +241,11 @@ class KroneckerModel(BaseTuner):
         adapter_name: str,
         combination_type: str = "cat",
         svd_rank: int | None = None,
+        density: float | None = None,
+        majority_sign_method: Literal["total", "frequency"] = "total",
     ) -> None:
-        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `weighted_sum.add_weighted_adapter`."""
+        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j, or as `weighted_sum.add_weighted_adapter` says."""
         from .weighted_sum import add_weighted_adapter
 
-        add_weighted_adapter(self.model, adapters, weights, adapter_name, combination_type, svd_rank, tuner=self)
+        options = (combination_type, svd_rank, density, majority_sign_method)
+        add_weighted_adapter(self.model, adapters, weights, adapter_name, *options, tuner=self)
