@@ -51,7 +51,7 @@ def test_heads_are_weighed(judge, triples, pictures, captions, kind, tmp_path):
     judge.save_adapter(tmp_path / "a")
     other = DiscffusionPipeline(**judge.components)
     with without(judge.unet):
-        other._read_adapter(tmp_path / "a")
+        other.load_adapter(tmp_path / "a")
         remove(other.unet)
     torch.testing.assert_close(other.head_weights, judge.head_weights, atol=1e-6, rtol=0)
     assert not torch.equal(before, after)
@@ -138,7 +138,7 @@ def test_an_adapter_saved_over_another_leaves_nothing_of_it(judge, triples, pict
         "adapter_config.json", "adapter_model.safetensors", "notes.txt",
     ]  # fmt: skip
     judge.fit(triples, **FIT, head_weights="learned")
-    judge._read_adapter(tmp_path)
+    judge.load_adapter(tmp_path)
     assert judge.head_weights is None
 
 
@@ -208,9 +208,9 @@ def test_adapters_of_other_denoisers_are_refused(judge, triples, tmp_path):
     state = load_file(path)
     save_file({k: v for n, (k, v) in enumerate(state.items()) if n}, path)
     with pytest.raises(ValueError, match="another denoiser"):
-        judge._read_adapter(tmp_path / "a")
+        judge.load_adapter(tmp_path / "a")
     config = tmp_path / "a" / adapter.CONFIG_FILE
     config.write_text(json.dumps({**json.loads(config.read_text()), "peft_type": "LOHA"}))
     with pytest.raises(ValueError, match="no LoRA"):
-        judge._read_adapter(tmp_path / "a")
+        judge.load_adapter(tmp_path / "a")
     assert all(torch.equal(before[k], v) for k, v in adapter.parameters(judge.unet).items())
