@@ -23,6 +23,7 @@ def triples(pictures, captions):
 FIT = {"epochs": 3, "learning_rate": 3e-3, "margin": 1.0}
 
 
+@pytest.mark.slow
 def test_a_fit_separates_its_triples_and_repeats_itself(judge, triples, pictures, captions):
     judge.fit(triples, **{**FIT, "epochs": 6})
     assert judge.history[-1]["loss"] < judge.history[0]["loss"]
@@ -63,6 +64,7 @@ def test_importance_is_that_of_the_gates():
     torch.testing.assert_close(heads.final(), torch.tensor([0.5, 1.0, 0.0]) / 1.5)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_no_fit(judge, triples):
     judge.fit(triples, **FIT)
     plain = {k: v.clone() for k, v in adapter.parameters(judge.unet).items()}
@@ -90,6 +92,7 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(judge, triples, pictures, 
     assert torch.equal(judge(pictures(1)[0], captions[0], timesteps=[500]).score, before)
 
 
+@pytest.mark.slow
 def test_the_adapter_of_the_embedded_base_is_small_and_loads_over_it(pictures, tmp_path):
     pipe = DiscffusionPipeline.from_pretrained(embedded("diorama-sd"))
     pipe.set_progress_bar_config(disable=True)
@@ -113,6 +116,7 @@ def test_the_adapter_of_the_embedded_base_is_small_and_loads_over_it(pictures, t
     assert (plain - ours).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_whole_pipeline_keeps_base_and_adapter_apart(judge, triples, pictures, captions, tmp_path):
     judge.fit(triples, **FIT)
     score = judge(pictures(1)[0], captions[0], timesteps=[500]).score
