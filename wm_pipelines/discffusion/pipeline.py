@@ -31,6 +31,7 @@ from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.text.prompts import specials_around
 from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training.progress import Callback, fit_progress
@@ -418,7 +419,7 @@ class DiscffusionPipeline(WMPipeline):
         """
         # 1. what is asked
         inputs.flags(maps=maps)
-        listed = inputs.read_texts(texts)
+        listed = read_texts(texts)
         rule = self.rule(
             score=score, token_mask=token_mask, cond_only=cond_only, bias_weight=bias_weight, lse_lambda=lse_lambda,
             sites=sites, on=on,
@@ -490,11 +491,11 @@ class DiscffusionPipeline(WMPipeline):
         inputs.flags(eliminate=eliminate)
         listed = inputs.read_candidates(candidates)
         rule = self.rule(**options)
-        images, texts = (listed, [query]) if by_text else (query, inputs.read_texts(listed))
+        images, texts = (listed, [query]) if by_text else (query, read_texts(listed))
         count = len(inputs.list_pictures(listed)) if by_text else len(texts)
         sheet = self._sheet(
             images,
-            texts=inputs.read_texts(texts),
+            texts=read_texts(texts),
             rule=rule,
             timesteps=timesteps,
             seed=seed,

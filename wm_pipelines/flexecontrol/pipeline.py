@@ -145,11 +145,6 @@ class FlexEControlPipeline(
     def num_timesteps(self) -> int:
         return self._num_timesteps
 
-    @property
-    def interrupt(self) -> bool:
-        """Set `pipe._interrupt = True` in a callback to stop after the step."""
-        return self._interrupt
-
     def check_inputs(
         self,
         words: TextInputs,
