@@ -30,7 +30,7 @@ from wm_pipelines.mojito.state import Guide, MotionState
 GATE = 0.75
 TAPS = (["mid_block"], ["mid_block", "up_blocks.1"], ["mid_block", "up_blocks.1", "up_blocks.2"])
 GATED = TAPS[1]
-# shares of a forward pass that the specification gives for VideoCrafter2, by the last tapped block
+# shares of a forward pass that were expected for VideoCrafter2, by the last tapped block
 SPECIFIED = {"mid_block": 0.379, "up_blocks.1": 0.595}
 
 

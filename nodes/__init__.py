@@ -44,7 +44,7 @@ async def comfy_entrypoint() -> Any:
     """Called once by ComfyUI; returns the extension."""
     from comfy_api.latest import ComfyExtension
 
-    from ._shared.folders import register
+    from ._shared import folders, routes
 
     class WMExtension(ComfyExtension):
         async def get_node_list(self) -> list[type]:
@@ -53,5 +53,6 @@ async def comfy_entrypoint() -> Any:
     mismatch = version_mismatch()
     if mismatch:
         log.warning(mismatch)
-    register()
+    folders.register()
+    routes.register()
     return WMExtension()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from custom_kernels.shared.backend import on_device_of
+from custom_kernels.shared.registration import differentiable, like_needed, packed
 
 from .rank_one import A_IN, A_OUT, MASK, WEIGHT, Factors, U, V, X, backward_torch, delta_dtype, forward_torch
 
@@ -44,31 +44,13 @@ def _run_backward(
     return grads
 
 
-def _save(ctx, inputs, hidden: Tensor) -> None:
+def _save(ctx, inputs, outputs) -> None:
     x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
-    needs = ctx.needs = list(ctx.needs_input_grad[:8])
+    needs, hidden = ctx.needs, outputs[1]
     keeps_x = needs[WEIGHT] or needs[V] or needs[A_IN]
     keeps_hidden = needs[U] or needs[A_OUT] or needs[MASK]
     saved = (x if keeps_x else None, hidden if keeps_hidden else None)
     ctx.save_for_backward(*saved, weight, a_out, a_in, u, v, mask, index)
-    ctx.set_materialize_grads(False)
-
-
-class _RankOne(torch.autograd.Function):
-    """The operation in eager mode, where the registered one below costs more time per call."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        y, hidden = _run(*inputs)
-        _save(ctx, inputs, hidden)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        if g is None:
-            return (None,) * 13
-        return (*_run_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs), *(None,) * 5)
 
 
 @torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())
@@ -117,26 +99,19 @@ def registered_backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
-    grads = _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
-    return [grad.contiguous() for grad in grads if grad is not None]
+    return packed(
+        _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
+    )
 
 
 @registered_backward.register_fake
 def _(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs):
     like = (g.new_empty(*g.shape[:-1], weight.shape[1]), weight, g.new_empty(weight.shape[0]), a_out, a_in, u, v, mask)
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
+    return like_needed(like, needs)
 
 
-def _registered_backward(ctx, g, _):
-    grads: list[Tensor | None] = [None] * 13
-    if g is not None:
-        found = iter(registered_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs))
-        grads[:8] = [next(found) if need else None for need in ctx.needs]
-    return tuple(grads)
-
-
-registered.register_autograd(
-    _registered_backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output[1])
+_rank_one = differentiable(
+    _run, _run_backward, registered, registered_backward, save=_save, trainable=range(8), count=13
 )
 
 
@@ -151,5 +126,4 @@ def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, nar
         narrow: multiply in x's dtype even where the factors are wider (autocast).
         triton: run the kernels.
     """
-    options = (x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)
-    return registered(*options)[0] if torch.compiler.is_compiling() else _RankOne.apply(*options)
+    return _rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)[0]

@@ -5,13 +5,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.types import CATEGORY, lines_of, to_image
+from ._background import background_inputs, background_ui
 from ._points import box_input, point_inputs, point_options
+from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
 
-# A test holds the formats against the library.
-FORMATS = ("json", "freetraj", "trailblazer", "kjnodes", "motionctrl", "tora", "dragnuwa")
-POINTS = ("kjnodes", "motionctrl", "tora", "dragnuwa")
-CLIP_OPTIONS = {"freetraj": ("num_frames", "outside")}
 EXAMPLE = """{
   "version": 1,
   "canvas": [64, 64],
@@ -54,6 +52,7 @@ class WM_Trajectory(io.ComfyNode):
                 ),
                 *point_inputs(),
                 Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
+                *background_inputs(),
             ],
             outputs=[
                 Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
@@ -75,17 +74,25 @@ class WM_Trajectory(io.ComfyNode):
         speed: str,
         outside: str,
         more: tuple = (),
+        images: Any = None,
+        video: Any = None,
     ) -> io.NodeOutput:
         from wm_pipelines.mojito.formats.canonical import write
-        from wm_pipelines.mojito.trajectories import read_trajectory
 
-        box, canvas = (box_width, box_height), (canvas_width, canvas_height)
-        options: dict[str, Any] = {}
-        if format in POINTS or format in CLIP_OPTIONS:
-            options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
-            options = {name: options[name] for name in CLIP_OPTIONS.get(format, options)}
-        objects = (*(more or ()), *read_trajectory(text, format, lines_of(phrases) or None, **options))
-        return io.NodeOutput(objects, write(objects))
+        found = objects_of(
+            text=text,
+            format=format,
+            phrases=phrases,
+            num_frames=num_frames,
+            box_width=box_width,
+            box_height=box_height,
+            canvas_width=canvas_width,
+            canvas_height=canvas_height,
+            speed=speed,
+            outside=outside,
+        )
+        objects = (*(more or ()), *found)
+        return io.NodeOutput(objects, write(objects), ui=background_ui(images, video))
 
 
 class WM_TrajectoryFromTracks(io.ComfyNode):

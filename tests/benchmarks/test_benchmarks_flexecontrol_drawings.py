@@ -11,6 +11,8 @@ from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.conditions.preparing import prepare
 from wm_pipelines.hub import embedded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(script):

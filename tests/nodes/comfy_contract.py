@@ -6,11 +6,11 @@ python tests/nodes/comfy_contract.py --write   updates the files made from it; r
 
 import asyncio
 import json
-import os
 import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +94,18 @@ def breaking_changes(old: dict, new: dict) -> list[str]:
     return problems
 
 
+def differences(frozen: Any, live: Any, where: str = "") -> list[str]:
+    """Where a live description differs from the frozen one, in what the frozen one says; more may be said."""
+    if isinstance(frozen, dict) and isinstance(live, dict):
+        lost = [f"{where}.{key} is gone" for key in frozen if key not in live]
+        shared = [key for key in frozen if key in live]
+        return lost + [line for key in shared for line in differences(frozen[key], live[key], f"{where}.{key}")]
+    if isinstance(frozen, list) and isinstance(live, list) and len(frozen) == len(live):
+        pairs = zip(frozen, live, strict=True)
+        return [line for n, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{n}]")]
+    return [] if frozen == live else [f"{where} was {frozen!r}, is {live!r}"]
+
+
 def locale_of(nodes: dict) -> dict:
     """The English texts in the form that the front end reads, `locales/en/nodeDefs.json`."""
     texts = {}
@@ -127,15 +139,16 @@ def write(nodes: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    from comfy_start import start
+
     writing = "--write" in sys.argv
-    sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
-    found = describe()
-    if writing:
-        old = json.loads(SNAPSHOT.read_text(encoding="utf-8")) if SNAPSHOT.exists() else {}
-        problems = breaking_changes(old, found["nodes"])
-        if problems or found["failed"]:
-            sys.exit("\n".join([*problems, *map(str, found["failed"].items())]))
-        write(found["nodes"])
-    else:
-        print(json.dumps(found))
+    with start() as answer:
+        found = describe()
+        if writing:
+            old = json.loads(SNAPSHOT.read_text(encoding="utf-8")) if SNAPSHOT.exists() else {}
+            problems = breaking_changes(old, found["nodes"])
+            if problems or found["failed"]:
+                sys.exit("\n".join([*problems, *map(str, found["failed"].items())]))
+            write(found["nodes"])
+        else:
+            answer.write(json.dumps(found))

@@ -4,9 +4,7 @@ Prints JSON: for each fit node, how often the patcher of its result is among Com
 """
 
 import json
-import os
 import sys
-from pathlib import Path
 
 import torch
 
@@ -40,12 +38,9 @@ def fit(node_id: str) -> dict:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    sys.path.insert(1, str(Path(__file__).parent))
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
     import comfy_contract
+    from comfy_start import start
 
-    comfy_contract.describe()  # loads our nodes as ComfyUI does
-    print(json.dumps({node_id: fit(node_id) for node_id in FITS}))
+    with start() as answer:
+        comfy_contract.describe()  # loads our nodes as ComfyUI does
+        answer.write(json.dumps({node_id: fit(node_id) for node_id in FITS}))

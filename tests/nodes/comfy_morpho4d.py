@@ -1,7 +1,6 @@
 """Morpho4D's nodes in a real ComfyUI. Run by its Python with COMFYUI_PATH set; prints one JSON object."""
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -131,12 +130,7 @@ def there_and_back(splat) -> list[int] | None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
-    from comfy.cli_args import args
+    from comfy_start import start
 
-    args.cpu = True
-    import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
-
-    with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(main(Path(temporary))))
+    with start() as answer, tempfile.TemporaryDirectory() as temporary:
+        answer.write(json.dumps(main(Path(temporary))))

@@ -6,7 +6,6 @@ biased by the library's own attention processors; Wan by the masks that another 
 
 import functools
 import json
-import os
 import sys
 import tempfile
 from inspect import signature
@@ -312,12 +311,7 @@ def sampled(unet, wan, clip, apply) -> dict:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
-    from comfy.cli_args import args
+    from comfy_start import start
 
-    args.cpu = True
-    import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
-
-    with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(main(Path(temporary))))
+    with start() as answer, tempfile.TemporaryDirectory() as temporary:
+        answer.write(json.dumps(main(Path(temporary))))

@@ -1,11 +1,9 @@
 """A real ComfyUI of its own for the live test: started on a free loopback port, driven over its HTTP API."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -13,6 +11,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -30,10 +29,10 @@ class Refused(Exception):
 class Comfy:
     """One server process with this repository linked into its custom nodes, and one websocket listener."""
 
-    def __init__(self, base: Path):
+    def __init__(self, base: Path, home: Any, *options: str):
+        """A server of the ComfyUI `home`, a `comfy_homes.Home`, with everything it writes under `base`."""
         self.base = base
-        self.python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-        home = Path(os.environ["COMFYUI_PATH"])
+        self.python = home.python
         for name in ("custom_nodes", "input", "output", "models/wm_pipelines"):
             (base / name).mkdir(parents=True, exist_ok=True)
         (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
@@ -45,14 +44,16 @@ class Comfy:
         self.log_path = base / "server.log"
         self.messages: list[dict] = []
         # Offline: whatever these tests load must be here already.
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**home.environment, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         command = [
             self.python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port),
             "--base-directory", str(base), "--database-url", f"sqlite:///{base / 'comfyui.db'}",
-            "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "auto",
+            "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "auto", *options,
         ]  # fmt: skip
         self.log = self.log_path.open("w")
-        self.server = subprocess.Popen(command, cwd=home, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
+        self.server = subprocess.Popen(
+            command, cwd=home.path, env=environment, stdout=self.log, stderr=subprocess.STDOUT
+        )
         self.listener: subprocess.Popen | None = None
         try:
             self.wait_for(self._answers, 600, "the server to start")

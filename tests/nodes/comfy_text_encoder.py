@@ -5,7 +5,6 @@ compared is how far each of them moves, against ΔW of our adapter.
 """
 
 import json
-import os
 import sys
 import tempfile
 from importlib.util import module_from_spec, spec_from_file_location
@@ -105,12 +104,7 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
-    from comfy.cli_args import args
+    from comfy_start import start
 
-    args.cpu = True
-    import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
-
-    with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(main(Path(temporary))))
+    with start() as answer, tempfile.TemporaryDirectory() as temporary:
+        answer.write(json.dumps(main(Path(temporary))))

@@ -1,6 +1,7 @@
 """Shared by the node tests: the pack as a package, the files made from a real ComfyUI, and the workflows."""
 
 import json
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,12 +11,64 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("comfyui") and not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set: no ComfyUI to run the nodes in")
+
+
 def _load(name, path, folder=None):
     spec = spec_from_file_location(name, path, submodule_search_locations=[str(folder)] if folder else None)
     module = module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+_homes = _load("wm_comfy_homes", Path(__file__).parent / "comfy_homes.py")
+HOMES = _homes.homes(os.environ)
+
+
+@pytest.fixture(scope="module", params=HOMES or [None], ids=lambda home: home.path.name if home else "none")
+def comfyui(request):
+    """Each ComfyUI that the environment names, one after the other."""
+    if request.param is None:
+        pytest.skip(_homes.NONE)
+    return request.param
+
+
+def _stage_id(stage):
+    home, frontend = stage or (None, None)
+    return f"{home.path.name}-{frontend.name if frontend else 'own'}" if home else "none"
+
+
+@pytest.fixture(scope="module", params=_homes.stages(os.environ) or [None], ids=_stage_id)
+def stage(request, browsing):
+    """Each ComfyUI with each front end to open in a browser: `(home, folder or None)`."""
+    if request.param is None:
+        pytest.skip(_homes.NONE)
+    reason = browsing.missing()
+    if reason:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def browsing():
+    """The module `comfy_browser.py`."""
+    return _load("wm_comfy_browser", Path(__file__).parent / "comfy_browser.py")
+
+
+@pytest.fixture(scope="session")
+def server_module():
+    """The module `comfy_server.py`."""
+    return _load("wm_comfy_server", Path(__file__).parent / "comfy_server.py")
+
+
+@pytest.fixture(scope="session")
+def homes():
+    """The function of `comfy_homes.py`."""
+    return _homes.homes
 
 
 @pytest.fixture(scope="session")

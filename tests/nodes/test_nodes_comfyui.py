@@ -1,36 +1,25 @@
 """The nodes in a real ComfyUI: queue the examples over its HTTP API, fetch pictures, cancel, see memory given back.
 
-Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+Runs in each ComfyUI that COMFYUI_PATH names; see `comfy_homes.py`.
 """
 
 import copy
 import io
 import json
-import os
-import subprocess
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
+pytestmark = pytest.mark.comfyui
 
 HERE = Path(__file__).parent
+SMALL = 64 * 1024
+"""Bytes that ComfyUI may keep of a run, such as a preview of it; the tiny UNet alone has many times as many."""
 
 
 @pytest.fixture(scope="module")
-def server_module():
-    spec = spec_from_file_location("wm_comfy_server", HERE / "comfy_server.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
+def comfy(comfyui, server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
     """A ComfyUI with untrained pipelines of four methods in its models folder, a CLIP, and a reader of videos."""
     from diffusers import MotionAdapter
     from peft import inject_adapter_in_model
@@ -75,7 +64,7 @@ def comfy(server_module, tiny_sd, tiny_clip, tiny_vilt, tmp_path_factory):
     )
     for part in (processor, reading):
         part.save_pretrained(base / "models" / "wm_pipelines" / "tiny-vlm")
-    server = server_module.Comfy(base)
+    server = server_module.Comfy(base, comfyui)
     server.baseline = server.probe()
     yield server
     server.close()
@@ -121,12 +110,9 @@ def failure(entry):
     return next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
 
 
-def test_node_list_is_quick_and_light(server_module):
+def test_node_list_is_quick_and_light(comfyui):
     """Within 0.3 s over ComfyUI's own, and nothing heavy is imported for it."""
-    python = os.environ.get("COMFYUI_PYTHON", server_module.sys.executable)
-    done = subprocess.run([python, str(HERE / "comfy_contract.py")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = comfyui.answer(HERE / "comfy_contract.py")
     assert found["is_ours"] and not found["failed"] and not found["on_path"]
     assert found["seconds"] < 0.3
     assert not {"diffusers", "transformers", "peft", "kornia", "cv2"} & set(found["imported"])
@@ -143,7 +129,8 @@ def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
                 contract.hide_choices(now)
     for entry in live.values():
         del entry["python_module"]
-    assert live == snapshot
+    # Newer cores say more of a node and of an input; what the frozen schemas say holds in all of them.
+    assert contract.differences(snapshot, live) == []
 
 
 def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
@@ -296,12 +283,9 @@ def test_a_fit_of_a_prompt_can_be_cancelled(comfy, prompted):
     assert "execution_interrupted" in kinds and "execution_error" not in kinds
 
 
-def test_comfyui_accounts_for_what_a_fit_made(server_module):
+def test_comfyui_accounts_for_what_a_fit_made(comfyui):
     """The result is the model that ComfyUI lists, off its device, and all its weights count when they come back."""
-    python = os.environ.get("COMFYUI_PYTHON", server_module.sys.executable)
-    done = subprocess.run([python, str(HERE / "comfy_memory.py")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])  # newer ComfyUI prints versions first
+    found = comfyui.answer(HERE / "comfy_memory.py")
     assert set(found) == {"WM_KAdaptationFit", "WM_CPLFit"}
     for fit in found.values():
         assert fit["name"] == "embedded/diorama-clip (fitted)" and fit["listed"] == 1
@@ -447,7 +431,8 @@ def test_cancel_stops_between_steps_and_free_gives_all_memory_back(comfy, exampl
     comfy.request("/free", {"unload_models": True, "free_memory": True})
     freed = comfy.wait_for(lambda: (found := comfy.probe())["modules"] == 0 and found, 120, "memory to be given back")
     assert freed["parameters"] == comfy.baseline["parameters"]
-    assert freed["bytes"] <= comfy.baseline["bytes"] + 4096
+    # What ComfyUI itself keeps between runs: small buffers, far less than the least of our weights together.
+    assert freed["bytes"] <= comfy.baseline["bytes"] + SMALL
     entry = comfy.run(workflows["wm_doctor"][1])
     assert "in memory: no pipeline" in outputs(entry, workflows["wm_doctor"][1], "WM_Doctor")[0]["text"][0]
 

@@ -119,6 +119,60 @@ def test_appending_an_input_breaks_nothing(contract, snapshot):
     assert contract.breaking_changes(snapshot, new) == []
 
 
+def test_a_newer_core_may_say_more_but_nothing_else(contract, snapshot):
+    live = copy.deepcopy(snapshot)
+    condition = live["WM_Condition"]
+    condition["search_aliases"] = ["controlnet"]
+    condition["input"]["required"]["strength"][1]["advanced"] = False
+    assert contract.differences(snapshot, live) == []
+    condition["input"]["required"]["strength"][1]["max"] = 3.0
+    del condition["description"]
+    live["WM_Doctor"]["output"].append("IMAGE")
+    found = contract.differences(snapshot, live)
+    assert [line.split(" ")[0] for line in found] == [
+        ".WM_Condition.description", ".WM_Condition.input.required.strength[1].max", ".WM_Doctor.output",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("paths", "pythons", "found"),
+    [
+        ("", "", []),
+        ("/a", "/p", [("/a", "/p")]),
+        ("/a:/b", "/p", [("/a", "/p"), ("/b", "/p")]),
+        ("/a:/b", "/p:/q", [("/a", "/p"), ("/b", "/q")]),
+        ("/a:/b", "", [("/a", sys.executable), ("/b", sys.executable)]),
+        ("/a:/b:/c", "/p:/q", "2 Pythons for 3 folders"),
+    ],
+)
+def test_several_comfyuis_are_named_by_one_variable(homes, paths, pythons, found):
+    environment = {"COMFYUI_PATH": paths, "COMFYUI_PYTHON": pythons}
+    if isinstance(found, str):
+        with pytest.raises(ValueError, match=found):
+            homes(environment)
+    else:
+        assert [(str(home.path), home.python) for home in homes(environment)] == found
+
+
+def test_a_script_answers_in_json_whatever_else_is_printed(homes, tmp_path):
+    """Log lines before and after, from Python and from below it."""
+    for name, text in (("comfy/cli_args.py", "args = type('Args', (), {})()\nprint('from the core')"),
+                       ("comfy_api/latest.py", "")):  # fmt: skip
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    script = """
+import atexit, os, sys
+sys.path.insert(0, sys.argv[1])
+atexit.register(print, "later")
+from comfy_start import start
+with start() as answer:
+    os.write(1, b"from below")
+    answer.write('{"found": 1}')
+"""
+    (home,) = homes({"COMFYUI_PATH": str(tmp_path), "COMFYUI_PYTHON": sys.executable})
+    assert home.answer("-c", script, Path(__file__).parent) == {"found": 1}
+
+
 def test_nodes_import_nothing_heavy_and_move_nothing_themselves(repo):
     """Only ComfyUI's memory manager moves weights; no node runs code, shells out or opens the network."""
     paths = sorted((repo / "nodes").rglob("*.py"))

@@ -1,10 +1,7 @@
 """A node is there because its file is there: files put into a copy of the pack, without ComfyUI and in a real one."""
 
-import json
 import logging
-import os
 import shutil
-import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 
@@ -111,27 +108,23 @@ def test_a_module_that_fails_is_named_with_the_reason_and_the_rest_stays(pack, l
     assert f"{node_id}: not available" in caplog.text
 
 
-@pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
-def test_in_comfyui_a_new_file_is_a_node_and_the_doctor_names_a_broken_one(pack, snapshot):
+@pytest.mark.comfyui
+def test_in_comfyui_a_new_file_is_a_node_and_the_doctor_names_a_broken_one(comfyui, pack, snapshot):
     (pack / "nodes" / "made_up.py").write_text(REAL)
     (pack / "nodes" / "mojito" / "broken.py").write_text(BROKEN)
     script = """
-import json, os, sys
-sys.path[:0] = [os.environ["COMFYUI_PATH"], "tests/nodes"]
-from comfy.cli_args import args
-args.cpu = True
+import json, sys
+sys.path.insert(0, "tests/nodes")
+from comfy_start import start
+answer = start()
 import comfy_contract
 found = comfy_contract.describe()
 nodes = sys.modules["custom_nodes_x_wm.nodes"].load_nodes()
 doctor = next(node for node in nodes if node.__name__ == "WM_Doctor")
-print(json.dumps([found, doctor.execute(False).args[0]]))
+answer.write(json.dumps([found, doctor.execute(False).args[0]]))
+answer.close()
 """
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    done = subprocess.run([python, "-c", script], capture_output=True, text=True, cwd=pack)
-    assert done.returncode == 0, done.stderr
-    found, report = json.loads(done.stdout.splitlines()[-1])
+    found, report = comfyui.answer("-c", script, cwd=pack)
     assert list(found["nodes"]) == [*snapshot, "WM_MadeUp"]
     assert found["is_ours"] and found["failed"] == {"WM_Broken": "RuntimeError: boom"}
     assert found["nodes"]["WM_MadeUp"]["display_name"] == "WM Made Up"

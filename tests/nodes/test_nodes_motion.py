@@ -1,29 +1,19 @@
 """WM_MojitoApply on native models: the bias is the library's own, lands where it should and nowhere else.
 
-Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+Runs in each ComfyUI that COMFYUI_PATH names; see `comfy_homes.py`.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
+pytestmark = pytest.mark.comfyui
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(comfyui):
     """What `comfy_motion.py` measured in one process."""
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    script = Path(__file__).parent / "comfy_motion.py"
-    done = subprocess.run([python, str(script)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return comfyui.answer(Path(__file__).parent / "comfy_motion.py")
 
 
 def test_phrases_are_found_among_the_tokens_of_weighted_prompts(found):

@@ -1,29 +1,19 @@
 """Text-encoder files of `save_lora` in a real ComfyUI's own LoRA reader.
 
-Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+Runs in each ComfyUI that COMFYUI_PATH names; see `comfy_homes.py`.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to read the files"
-)
+pytestmark = pytest.mark.comfyui
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(comfyui):
     """What `comfy_text_encoder.py` measured in one process."""
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    script = Path(__file__).parent / "comfy_text_encoder.py"
-    done = subprocess.run([python, str(script)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return comfyui.answer(Path(__file__).parent / "comfy_text_encoder.py")
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,16 @@
 """World and dynamics models in a real ComfyUI: the examples, other people's pictures ranked, what is refused.
 
-Runs when COMFYUI_PATH names a ComfyUI folder; COMFYUI_PYTHON names the Python of its environment (this one if unset).
+Runs in each ComfyUI that COMFYUI_PATH names; see `comfy_homes.py`.
 """
 
 import copy
-import os
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("COMFYUI_PATH"), reason="COMFYUI_PATH is not set: no ComfyUI to run the nodes in"
-)
+pytestmark = pytest.mark.comfyui
 
 HERE = Path(__file__).parent
 
@@ -26,7 +23,7 @@ def _module(name, path):
 
 
 @pytest.fixture(scope="module")
-def comfy(tmp_path_factory):
+def comfy(comfyui, tmp_path_factory):
     """A ComfyUI with an untrained world model and an untrained dynamics model of the same codes in its models."""
     from wm_pipelines import DynamicsModelPipeline, WMConfig, WorldModelPipeline
 
@@ -36,7 +33,7 @@ def comfy(tmp_path_factory):
         pipe = kind(**parts.make_parts("plain"))
         pipe.wm_config = WMConfig(method=method, pipeline=kind.__name__, method_config={"tuning": "full"})
         pipe.save_pretrained(base / "models" / "wm_pipelines" / f"tiny-{method}")
-    server = _module("wm_comfy_server", HERE / "comfy_server.py").Comfy(base)
+    server = _module("wm_comfy_server", HERE / "comfy_server.py").Comfy(base, comfyui)
     yield server
     server.close()
 

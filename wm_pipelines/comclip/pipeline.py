@@ -250,11 +250,14 @@ class ComCLIPPipeline(WMPipeline):
         Raises:
             ValueError: before any pass: malformed pictures, captions, boxes or options; with `strict` any failure.
         """
+        # 1. everything that was given, checked
         rule = Rule(fusion, missing=missing, embed=embed, clamp=clamp, min_weight_sum=min_weight_sum)
         given = self.check_inputs(
             images, texts=texts, boxes=boxes, parsed=parsed, fit=fit, box_format=box_format, batch_size=batch_size
         )
+        # 2. which picture goes with which caption
         pairs = inputs.read_pairs(len(given.pictures), len(given.texts))
+        # 3. components, their embeddings, and the scores
         result = self._score(
             given, pairs=pairs, rule=rule, fit=fit, linker=linker or self.linker, strict=strict, batch_size=batch_size
         )

@@ -108,12 +108,14 @@ def run(
     items: Sequence[Item],
     trained: Sequence[torch.nn.Parameter],
     settings: Settings,
-    on_epoch: Callable[[int, dict[str, float]], bool],
+    on_step: Callable[[dict[str, float]], Any],
+    on_epoch: Callable[[dict[str, float]], bool],
 ) -> list[dict[str, float]]:
     """Trains in place and returns a row for each epoch.
 
     Args:
-        on_epoch: called with the number of epochs done and the row of the last; True stops.
+        on_step: called with the loss of each step, and the share of its items whose right candidate led.
+        on_epoch: called with the row of each epoch, the means of its steps; True stops.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -133,11 +135,12 @@ def run(
                 optimiser.step()
                 losses.append(float(told["loss"].detach()))
                 right.append(float(told["right"]))
+                on_step({"loss": losses[-1], "right": right[-1]})
                 step += 1
             rows.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "right": float(np.mean(right))})
             if not np.isfinite(rows[-1]["loss"]):
                 raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}; lower `learning_rate`")
-            if on_epoch(epoch + 1, rows[-1]):
+            if on_epoch(rows[-1]):
                 break
     return rows
 

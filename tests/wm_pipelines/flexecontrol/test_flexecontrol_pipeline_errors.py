@@ -117,6 +117,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:condition .* the map is empty:UserWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_before_sampling(refused, case):
     match, arguments = CASES[case]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
+from .base_layers import as_matrix
 from .layer import AdaptedLinear
 from .merging import check_mergeable
 
@@ -74,7 +75,8 @@ def unload_augmented(model: nn.Module, adapter_name: str = "default") -> tuple[n
         adapter_name: used at its current scale, its bias included.
 
     Raises:
-        ValueError: no such adapter, dense A (of too high a rank: merge it), merged adapters, a quantised base.
+        ValueError: no such adapter, dense A (of too high a rank: merge it), merged adapters, a quantised base, a
+            convolution.
     """
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
@@ -88,14 +90,15 @@ def unload_augmented(model: nn.Module, adapter_name: str = "default") -> tuple[n
             raise ValueError(f"`{name}`: dense A has no form of low rank; use merge_and_unload()")
         if layer.merged:
             raise ValueError(f"`{name}`: adapters {layer.merged_adapters} are merged; call unmerge_adapter() first")
-        check_mergeable(layer.get_base_layer().weight, name)
+        check_mergeable(as_matrix(layer.get_base_layer(), name), name)
     copied, replacements = 0, {}
     for name, layer in layers.items():
         base = layer.get_base_layer()
         if name in having:
             up, down, shift = layer.get_lora_factors(adapter_name)
             bias = base.bias if shift is None else shift if base.bias is None else base.bias + shift
-            base = AugmentedLinear(base.weight, None if bias is None else bias.to(base.weight), up, down)
+            weight = as_matrix(base, name)
+            base = AugmentedLinear(weight, None if bias is None else bias.to(weight), up, down)
             copied += base.nbytes
         replacements[name] = base
     for name, wrapper in model.named_modules():

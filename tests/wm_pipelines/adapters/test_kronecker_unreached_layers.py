@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from peft import get_peft_model
 from torch import nn
 
-from wm_pipelines.adapters.kronecker import KroneckerConfig, called, check_called
+from wm_pipelines.adapters.kronecker import KroneckerConfig, check_called, unreached_layers
 
 
 class ReadsWeights(nn.Module):
@@ -72,5 +72,5 @@ def test_no_adapter():
 
 
 def test_the_example_in_the_docstring():
-    result = doctest.testmod(called)
+    result = doctest.testmod(unreached_layers)
     assert result.attempted == 7 and result.failed == 0

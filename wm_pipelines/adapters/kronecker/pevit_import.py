@@ -15,8 +15,8 @@ from torch import nn
 
 from wm_pipelines.runtime.tensors import read_tensors
 
+from .adapter_folder import inject
 from .config import KroneckerConfig
-from .files import inject
 
 __all__ = ["load_pevit"]
 

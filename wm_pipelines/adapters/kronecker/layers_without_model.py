@@ -8,8 +8,8 @@ import torch
 from peft import inject_adapter_in_model, set_peft_model_state_dict
 from torch import nn
 
+from .adapter_folder import read_adapter
 from .config import KroneckerConfig
-from .files import read_adapter
 from .layer import AdaptedLinear
 
 __all__ = ["read_layers"]
@@ -21,7 +21,7 @@ def read_layers(folder: str | os.PathLike) -> dict[str, AdaptedLinear]:
     """The adapted layers of a folder by module name, as `save_adapter` and PEFT write it; factors on the CPU.
 
     Their base layers have the right sizes and no storage, so they can't be called:
-    `layer.get_delta_weight("default", device)` is the update (out, in) and `layer.full_bias("default")` the bias.
+    `layer.full_delta("default", device)` is the update (out, in) and `layer.full_bias("default")` the bias.
 
     Raises:
         ValueError: a file is missing or unreadable, the adapter is of another kind, its tensors do not fit together,

@@ -10,7 +10,7 @@ AREA = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 
 
-def augment(picture: torch.Tensor, size: int, rng: np.random.Generator) -> torch.Tensor:
+def crop_and_flip(picture: torch.Tensor, size: int, rng: np.random.Generator) -> torch.Tensor:
     """A random crop of `(3, H, W)` in [0, 1], resized to `(3, size, size)` (bicubic), mirrored half of the time."""
     top, left, height, width = _crop(picture.shape[1], picture.shape[2], rng)
     part = picture[None, :, top : top + height, left : left + width]

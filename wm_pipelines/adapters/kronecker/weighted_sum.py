@@ -1,16 +1,20 @@
-"""Weighted sums of Kronecker adapters: exact by concatenating terms, or of a chosen rank by SVD."""
+"""Sums of Kronecker adapters: exact by concatenating terms, of a chosen rank by SVD, or trimmed as TIES does."""
 
 from __future__ import annotations
 
 import math
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from numbers import Real
+from typing import Literal
 
 import torch
 from peft import inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.merge_utils import magnitude_prune, task_arithmetic, ties
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 
@@ -20,6 +24,10 @@ from .targets import set_name
 
 __all__ = ["add_weighted_adapter"]
 
+TYPES = ("cat", "linear", "svd", "ties", "ties_svd", "magnitude_prune", "magnitude_prune_svd")
+Combine = Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor]
+_CHOOSING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "shared_sets", "bias")
+
 
 def add_weighted_adapter(
     model: nn.Module,
@@ -28,17 +36,27 @@ def add_weighted_adapter(
     adapter_name: str,
     combination_type: str = "cat",
     svd_rank: int | None = None,
+    density: float | None = None,
+    majority_sign_method: Literal["total", "frequency"] = "total",
     tuner: BaseTuner | None = None,
 ) -> None:
     """Adds a frozen, inactive adapter with ΔW = Σ_j weights_j·ΔW_j, at the adapters' current scales.
+
+    ΔW is a product of three factors, and a sum of products is not the product of sums: so every type combines the
+    updates themselves, and not the factors, as PEFT's types of these names do for LoRA's A and B.
 
     Args:
         model: any model with Kronecker adapters, wrapped by PEFT or injected (diffusers); changed in place.
         adapters, weights: names and as many factors, of any sign.
         adapter_name: name of the new adapter.
         combination_type: "cat" puts the terms of all adapters side by side: exact, and needs equal n_in and n_out.
-            "svd" is the best approximation of rank `svd_rank`, stored with n = 1. "linear" does not exist here: ΔW is
-            a product of three factors, and a sum of products is not the product of sums.
+            "linear" is the same sum for adapters of any sizes. "svd" is its best approximation of rank `svd_rank`.
+            "magnitude_prune" sums the largest entries of each ΔW_j; "ties" sums those of them that have the sign of
+            the majority, divided by how many these are (arXiv 2306.01708). PEFT's names "ties_svd" and
+            "magnitude_prune_svd" are the same. All but "cat" are stored with n = 1.
+        svd_rank: of the new adapter; where it may be None, the update is kept whole, as large as the weights.
+        density: for "ties" and "magnitude_prune", the share of entries of each ΔW_j that is kept, in (0, 1].
+        majority_sign_method: for "ties", whether the sum of the entries or their number says the majority.
         tuner: the PEFT tuner around `model`, where there is one.
 
     Whole modules that the adapters were saved with (`modules_to_save`) have no weighted sum: they are carried over
@@ -69,15 +87,9 @@ def add_weighted_adapter(
             raise ValueError(f"`{name}`: the adapters adapt different parts of this fused layer: {sorted(slices)}")
     if combination_type == "cat":
         config = _cat_config(layers, [known[name] for name in adapters], adapters)
-    elif combination_type == "svd":
-        if not isinstance(svd_rank, int) or svd_rank < 1:
-            raise ValueError(f"`svd_rank` must be a positive integer with combination_type='svd', got {svd_rank!r}")
-        config = _svd_config(layers, known[adapters[0]], adapters, svd_rank)
     else:
-        hint = ": ΔW is trilinear in A, U and V, so summing factors does not sum updates" * (
-            combination_type == "linear"
-        )
-        raise ValueError(f"combination_type must be 'cat' or 'svd', got {combination_type!r}{hint}")
+        combine = _combination(combination_type, svd_rank, density, majority_sign_method)
+        config = _svd_config(layers, known[adapters[0]], adapters, svd_rank)
     if saved:
         named = {tuple(known[name].modules_to_save or ()) for name in adapters}
         config = replace(config, modules_to_save=list(named.pop()) if len(named) == 1 else sorted(saved))
@@ -103,9 +115,36 @@ def add_weighted_adapter(
     for layer in layers.values():
         if adapter_name in layer.kronecker_u:
             parts = [(name, w, known[name].terms) for name, w in zip(adapters, weights, strict=True)]
-            fill = _fill_cat if combination_type == "cat" else _fill_svd
-            fill(layer, adapter_name, parts)
+            if combination_type == "cat":
+                _fill_cat(layer, adapter_name, parts)
+            else:
+                _fill_svd(layer, adapter_name, parts, combine)
             layer.set_requires_grad(adapter_name, False)
+
+
+def _combination(kind: str, rank: int | None, density: float | None, majority: str) -> Combine:
+    """What makes one update out of several of one layer, and their weights.
+
+    Raises:
+        ValueError: an unknown type, or options that do not go with it.
+    """
+    pruned = kind.removesuffix("_svd")
+    if kind not in ("linear", "svd") and pruned not in ("ties", "magnitude_prune"):
+        hint = ": which entries it drops is drawn by torch's global generator" * kind.startswith("dare")
+        raise ValueError(f"combination_type must be one of {TYPES}, got {kind!r}{hint}")
+    if rank is None and kind.endswith("svd") or rank is not None and (not isinstance(rank, int) or rank < 1):
+        raise ValueError(f"`svd_rank` must be a positive integer with combination_type={kind!r}, got {rank!r}")
+    if kind in ("linear", "svd"):
+        if density is not None:
+            raise ValueError(f"`density` is for 'ties' and 'magnitude_prune', combination_type is {kind!r}")
+        return task_arithmetic
+    if isinstance(density, bool) or not isinstance(density, Real) or not 0 < density <= 1:
+        raise ValueError(f"`density` must be in (0, 1] with combination_type={kind!r}, got {density!r}")
+    if majority not in ("total", "frequency"):
+        raise ValueError(f"`majority_sign_method` must be 'total' or 'frequency', got {majority!r}")
+    if pruned == "ties":
+        return partial(ties, density=density, majority_sign_method=majority)
+    return partial(magnitude_prune, density=density)
 
 
 def _saved_modules(model: nn.Module, adapters: list[str]) -> dict[str, tuple[ModulesToSaveWrapper, nn.Module]]:
@@ -161,11 +200,7 @@ def _cat_config(
         raise ValueError(f"'cat' needs adapters of equal (n_out, n_in), got {sorted(sizes)}; use 'svd'")
     first, names = configs[0], _union(layers, adapters)
     ranks = {name: max(layers[name].spec[a].r for a in adapters if a in layers[name].spec) for name in names}
-    same = all(
-        (c.target_modules, c.exclude_modules, c.layers_to_transform, c.shared_sets, c.bias)
-        == (first.target_modules, first.exclude_modules, first.layers_to_transform, first.shared_sets, first.bias)
-        for c in configs
-    )
+    same = all(all(getattr(config, field) == getattr(first, field) for field in _CHOOSING) for config in configs)
     common = {
         "terms": sum(config.terms for config in configs),
         "factored": all(config.factored for config in configs),
@@ -175,6 +210,7 @@ def _cat_config(
         "alpha": 1.0,
         "alpha_pattern": {},
         "init": "default",
+        "init_weights": True,
         "modules_to_save": None,
         "inference_mode": True,
     }
@@ -195,15 +231,18 @@ def _cat_config(
         target_modules=_pattern(names),
         exclude_modules=None,
         layers_to_transform=None,
+        layers_pattern=None,
         shared_sets={re.escape(name): order[group] for name, group in groups.items()},
         bias="own" if any(config.bias != "none" for config in configs) else "none",
     )
 
 
 def _svd_config(
-    layers: dict[str, AdaptedLinear], first: KroneckerConfig, adapters: list[str], rank: int
+    layers: dict[str, AdaptedLinear], first: KroneckerConfig, adapters: list[str], rank: int | None
 ) -> KroneckerConfig:
     names = _union(layers, adapters)
+    ranks = {name: rank or _full_rank(layers[name], adapters) for name in names}
+    rank = max(ranks.values())
     biased = any(layers[name].spec[a].bias != "none" for name in names for a in adapters if a in layers[name].spec)
     return replace(
         first,
@@ -214,9 +253,11 @@ def _svd_config(
         r=rank,
         factored=True,
         alpha=rank**0.5,  # scale 1
-        rank_pattern={},
-        alpha_pattern={},
+        rank_pattern={f"^{re.escape(name)}": r for name, r in ranks.items() if r != rank},
+        alpha_pattern={f"^{re.escape(name)}": r**0.5 for name, r in ranks.items() if r != rank},
         shared_sets="none",
+        layers_pattern=None,
+        init_weights=True,
         bias="own" if biased else "none",
         init="default",
         target_modules=_pattern(names),
@@ -227,6 +268,12 @@ def _svd_config(
     )
 
 
+def _full_rank(layer: AdaptedLinear, adapters: list[str]) -> int:
+    slices = next(layer.spec[name].slices for name in adapters if name in layer.spec)
+    rows = layer.out_features if slices is None else slices[0][1] - slices[0][0]
+    return min(rows, layer.in_features)
+
+
 def _pad(factor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     shape = list(factor.shape)
     shape[dim] = size - shape[dim]
@@ -234,11 +281,15 @@ def _pad(factor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _fill_bias(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int]]) -> None:
+def _fill_bias(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int]], combine: Combine) -> None:
     if layer.spec[name].bias != "none":
-        biases = [w * layer.delta_bias(a) for a, w, _ in parts if a in layer.spec and layer.spec[a].bias != "none"]
+        having = [(a, w) for a, w, _ in parts if a in layer.spec and layer.spec[a].bias != "none"]
         target = layer.bias_owner[name].kronecker_bias[name]
-        target.copy_(sum(biases, torch.zeros_like(target)))
+        target.copy_(_combined([layer.delta_bias(a) for a, _ in having], [w for _, w in having], combine, target))
+
+
+def _combined(updates: list[torch.Tensor], weights: list[float], combine: Combine, like: torch.Tensor) -> torch.Tensor:
+    return combine(updates, torch.tensor(weights).to(updates[0])) if updates else torch.zeros_like(like)
 
 
 @torch.no_grad()
@@ -264,14 +315,15 @@ def _fill_cat(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int
         else:
             dense = slow["a"] if "a" in slow else torch.einsum("...ip,...iq->...ipq", slow["a_out"], slow["a_in"])
             new_slow["a"][..., rows, :, :] = dense
-    _fill_bias(layer, name, parts)
+    _fill_bias(layer, name, parts, task_arithmetic)
 
 
 @torch.no_grad()
-def _fill_svd(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int]]) -> None:
+def _fill_svd(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int]], combine: Combine) -> None:
     """The best update of rank r: with n = 1 and A = 1 the Kronecker form is the low-rank form itself."""
     spec, new_u, new_v = layer.spec[name], layer.kronecker_u[name], layer.kronecker_v[name]
-    total = sum(w * layer.get_delta_weight(a) for a, w, _ in parts if a in layer.spec)
+    having = [(a, w) for a, w, _ in parts if a in layer.spec]
+    total = _combined([layer.full_delta(a) for a, _ in having], [w for _, w in having], combine, new_u)
     for factor in layer.slow_weights(name, new_u.device).values():
         factor.fill_(1.0)
     slices = ((0, layer.out_features),) if spec.slices is None else spec.slices
@@ -281,4 +333,4 @@ def _fill_svd(layer: AdaptedLinear, name: str, parts: list[tuple[str, float, int
         keep = min(spec.r, len(s))
         left[j] = _pad(u[:, :keep] * s[:keep], -1, spec.r)
         right[j] = _pad(vh[:keep].T, -1, spec.r)
-    _fill_bias(layer, name, parts)
+    _fill_bias(layer, name, parts, combine)

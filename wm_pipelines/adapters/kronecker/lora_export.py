@@ -17,8 +17,9 @@ from torch import nn
 
 from wm_pipelines.runtime.files import atomic
 
+from .base_layers import CONVOLUTIONS
 from .layer import AdaptedLinear
-from .names import in_files, is_text_encoder
+from .text_encoder_names import in_files, is_text_encoder
 
 __all__ = ["LoraFactors", "save_lora", "to_lora"]
 
@@ -32,7 +33,10 @@ _FILES = {
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """ΔW = B A with the scale inside B: `down` A (k, in), `up` B (out, k), `bias` (out,) or None; fp32 or wider."""
+    """ΔW = B A with the scale inside B: `down` A (k, in), `up` B (out, k), `bias` (out,) or None; fp32 or wider.
+
+    Of a convolution `down` is (k, in_channels, kernel…) and `up` (out, k, 1…), as LoRA files have it.
+    """
 
     down: torch.Tensor
     up: torch.Tensor
@@ -45,7 +49,7 @@ def to_lora(model: nn.Module, adapter_name: str = "default") -> dict[str, LoraFa
     The rank is m·r for rank-one A, and min(m·n·r, in, out) for dense A. `modules_to_save` are not part of it.
 
     Raises:
-        ValueError: the model has no such adapter.
+        ValueError: the model has no such adapter, or it is one of a convolution with groups.
     """
     layers = {
         name.removeprefix("base_model.model."): module
@@ -59,6 +63,12 @@ def to_lora(model: nn.Module, adapter_name: str = "default") -> dict[str, LoraFa
     factors = {}
     for name, layer in layers.items():
         up, down, bias = layer.get_lora_factors(adapter_name)
+        base = layer.get_base_layer()
+        if isinstance(base, CONVOLUTIONS):
+            if base.groups > 1:
+                raise ValueError(f"`{name}` is a convolution with groups, which has no LoRA form; merge_and_unload()")
+            down = down.view(len(down), *base.weight.shape[1:])
+            up = up.view(*up.shape, *(1,) * len(base.kernel_size))
         factors[name] = LoraFactors(down.contiguous(), up.contiguous(), bias)
     return factors
 
@@ -95,8 +105,8 @@ def save_lora(
 
     Raises:
         ValueError: unknown format, no such adapter, a folder that is a file, a rank that loses something without
-            `allow_lossy` (the message says how much), or no prefix for a CLIPTextModelWithProjection, which may be
-            the first text encoder or the second.
+            `allow_lossy` (the message says how much), a convolution that PEFT's LoRA would run otherwise, or no prefix
+            for a CLIPTextModelWithProjection, which may be the first text encoder or the second.
     """
     if format not in _FILES:
         raise ValueError(f"`format` must be one of {sorted(_FILES)}, got {format!r}")
@@ -106,6 +116,8 @@ def save_lora(
     if folder.is_file():
         raise ValueError(f"`folder` must be a folder, {folder} is a file")
     factors = to_lora(model, adapter_name)
+    if format in ("peft", "diffusers"):
+        _check_convolutions(model, factors)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     left = getattr(getattr(model, "peft_config", {}).get(adapter_name), "modules_to_save", None)
     if left:
@@ -123,7 +135,8 @@ def save_lora(
         if format in ("kohya", "diff"):
             key = f"{prefix}_{in_files(base, name).replace('.', '_')}"
             if format == "diff":
-                tensors[f"{key}.diff"] = (lora.up @ lora.down).to(dtype)
+                delta = lora.up.flatten(1) @ lora.down.flatten(1)
+                tensors[f"{key}.diff"] = delta.view(len(delta), *lora.down.shape[1:]).to(dtype)
             else:
                 tensors[f"{key}.lora_down.weight"] = lora.down.to(dtype)
                 tensors[f"{key}.lora_up.weight"] = lora.up.to(dtype)
@@ -148,6 +161,19 @@ def save_lora(
     return target
 
 
+def _check_convolutions(model: nn.Module, factors: dict[str, LoraFactors]) -> None:
+    """PEFT's LoRA runs a convolution with its stride and padding, and forgets the rest; files to merge are right."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name in factors:
+        layer = base.get_submodule(name).get_base_layer()
+        if isinstance(layer, CONVOLUTIONS) and (layer.padding_mode != "zeros" or set(layer.dilation) != {1}):
+            raise ValueError(
+                f"`{name}` is a convolution with dilation={layer.dilation} and padding_mode={layer.padding_mode!r}, "
+                "which PEFT's LoRA leaves out, so its output would differ; use format='kohya' or 'diff', for tools "
+                "that merge"
+            )
+
+
 def _component(model: nn.Module, format: str) -> str:
     if not is_text_encoder(model):
         return "unet" if format == "diffusers" else "lora_unet"
@@ -162,7 +188,7 @@ def _of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> d
     """All factors at one rank: filled with zeros, or cut to the best approximation."""
     found, lost, total = {}, 0.0, 0.0
     for name, lora in factors.items():
-        up, down = lora.up, lora.down
+        up, down = lora.up.flatten(1), lora.down.flatten(1)
         if len(down) > rank:
             # the singular values of B A from two thin QRs, without building it
             left, inner = torch.linalg.qr(up)
@@ -172,6 +198,7 @@ def _of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> d
             lost, total = lost + float(s[rank:].square().sum()), total + float(s.square().sum())
         missing = rank - len(down)
         up, down = nn.functional.pad(up, (0, missing)), nn.functional.pad(down, (0, 0, 0, missing))
+        down, up = down.view(rank, *lora.down.shape[1:]), up.view(len(up), rank, *lora.up.shape[2:])
         found[name] = LoraFactors(down, up, lora.bias)
     error = (lost / total) ** 0.5 if total else 0.0
     if error > 1e-6 and not allow_lossy:

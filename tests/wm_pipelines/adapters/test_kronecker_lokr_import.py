@@ -11,6 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from wm_pipelines.adapters.kronecker import load_adapter, load_lokr, save_adapter
 
+# the files of these tests hold both factors whole; what the warning says has a test of its own
+pytestmark = pytest.mark.filterwarnings("ignore:.*holds both LoKr factors whole:UserWarning")
+
 
 @pytest.fixture(scope="module")
 def base():
@@ -184,9 +187,15 @@ def adding(part, *size):
         ),
         (
             lambda tensors, key: tensors.update(
-                {"lora_unet_conv_in.lokr_w1": torch.ones(2, 2)} | {"lora_unet_conv_in.lokr_w2": torch.ones(4, 1)}
+                {"lora_unet_conv_in.lokr_w1": torch.ones(2, 2)} | {"lora_unet_conv_in.lokr_w2": torch.ones(4, 1, 3, 1)}
             ),
-            "`conv_in` is a Conv2d; Kronecker adapters take linear layers only",
+            "`conv_in`: the adapter is for a weight \\(8, 2, 3, 1\\), the model has \\(8, 2, 3, 3\\)",
+        ),
+        (
+            lambda tensors, key: tensors.update(
+                {f"lora_unet_conv_norm_out.lokr_{w}": torch.ones(4, 1) for w in ("w1", "w2")}
+            ),
+            "`conv_norm_out` is a GroupNorm; Kronecker adapters take linear layers only",
         ),
     ],
 )
@@ -222,7 +231,20 @@ def test_foreign_formats(make_stack, unet, randomise, tmp_path):
         load_lokr(unet, tmp_path / "lokr")
 
 
-def test_convolutions_of_peft_are_refused(unet, tmp_path):
-    get_peft_model(copy.deepcopy(unet), LoKrConfig(r=2, target_modules=["conv1"])).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="belongs to a convolution|is a Conv2d"):
+@pytest.mark.parametrize("options", [{"r": 2}, {"r": 2, "decompose_both": True}, {"r": 64}, {"r": 2, "alpha": 5}])
+def test_convolutions_of_peft(unet, randomise, tmp_path, options):
+    options = {"target_modules": ["conv1", "conv_shortcut", "to_q"], **options}
+    lokr = peft_lokr(copy.deepcopy(unet), randomise, tmp_path, **options)
+    loaded = load_lokr(unet, tmp_path)
+    torch.testing.assert_close(call(loaded), call(lokr), rtol=1e-4, atol=1e-5)
+    for name, layer in lokr.base_model.model.named_modules():
+        if hasattr(layer, "lokr_w1"):
+            delta = layer.get_delta_weight("default").detach()
+            torch.testing.assert_close(loaded.get_submodule(name).get_delta_weight("default"), delta)
+
+
+def test_tucker_factors_of_peft_are_refused(unet, tmp_path):
+    config = LoKrConfig(r=2, use_effective_conv2d=True, target_modules=["conv1"])
+    get_peft_model(copy.deepcopy(unet), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has Tucker factors"):
         load_lokr(unet, tmp_path)

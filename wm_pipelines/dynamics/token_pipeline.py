@@ -14,7 +14,7 @@ from wm_pipelines.dynamics.adapters import active, adapter_names, bare, load_ada
 from wm_pipelines.dynamics.backend import TokenBackend
 from wm_pipelines.dynamics.families import make_backend
 from wm_pipelines.dynamics.layout import Layout
-from wm_pipelines.dynamics.pictures import fit
+from wm_pipelines.dynamics.pictures import to_size
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.readers import located
 
@@ -87,8 +87,8 @@ class TokenPipeline(WMPipeline):
             return self.backend.pictures.decode(codes.to(self.backend.pictures.codebook.device)).cpu()
 
     def fitted(self, pictures: list, resize: str | None, name: str) -> torch.Tensor:
-        """Pictures at the model's size; see `pictures.fit`."""
-        return fit(pictures, self.layout.size, resize, self.layout.pad_colour, name)
+        """Pictures at the model's size; see `pictures.to_size`."""
+        return to_size(pictures, self.layout.size, resize, self.layout.pad_colour, name)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "TokenPipeline":

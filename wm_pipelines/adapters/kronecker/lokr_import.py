@@ -22,10 +22,11 @@ from wm_pipelines.kernels import kronecker_lora_factors
 from wm_pipelines.runtime.readers import parse_json
 from wm_pipelines.runtime.tensors import open_tensors, read_tensors
 
+from .adapter_folder import inject, read_adapter
+from .base_layers import channels, sizes
 from .config import KroneckerConfig
-from .files import inject, read_adapter
-from .names import in_model
 from .targets import supported_base
+from .text_encoder_names import in_model
 
 __all__ = ["load_lokr"]
 
@@ -37,12 +38,17 @@ _PREFIXES += ("diffusion_model.", "transformer.", "unet.", "text_encoder_2.", "t
 
 @dataclass(frozen=True)
 class _Factors:
-    """One module's ΔW = scale·w1 ⊗ u vᵀ: w1 (n_out, n_in), u (out/n_out, r), v (in/n_in, r), in fp64."""
+    """One module's ΔW = scale·w1 ⊗ u vᵀ: w1 (n_out, n_in), u (out/n_out, r), v (in/n_in, r), in fp64.
+
+    `kernel` is what a convolution's w2 (out/n_out, in_channels/n_in, kernel…) says of it, () where the file says
+    nothing; v then is (in_channels/n_in·kernel, r).
+    """
 
     w1: torch.Tensor
     u: torch.Tensor
     v: torch.Tensor
     scale: float
+    kernel: tuple[int, ...] = ()
 
 
 def load_lokr(
@@ -71,8 +77,8 @@ def load_lokr(
         The model.
 
     Raises:
-        ValueError: not a safetensors file, Tucker factors or convolutions, DoRA, keys of another method, modules that
-            the model lacks or that have another size, or a name that is taken. The model is then as it was.
+        ValueError: not a safetensors file, Tucker factors, DoRA, keys of another method, modules that the model lacks
+            or that have another size, or a name that is taken. The model is then as it was.
     """
     path = Path(path)
     if path.is_dir():
@@ -158,19 +164,19 @@ def _factors(name: str, parts: dict[str, torch.Tensor], scale: float) -> _Factor
         pair = f"{factor}_a" in parts and f"{factor}_b" in parts
         if (factor in parts) == pair or (factor in parts and f"{factor}_a" in parts):
             raise ValueError(f"`{name}`: needs either lokr_{factor}, or both lokr_{factor}_a and lokr_{factor}_b")
-    if any(tensor.dim() != 2 for part, tensor in parts.items() if part != "alpha"):
-        raise ValueError(f"`{name}`: a factor that is not a matrix belongs to a convolution, which is not supported")
+    if any(tensor.dim() != 2 for part, tensor in parts.items() if part not in ("alpha", "w2")):
+        raise ValueError(f"`{name}`: a factor that is not a matrix belongs to a convolution, where it can be w2 alone")
     if not math.isfinite(scale) or scale == 0:
         raise ValueError(f"`{name}`: alpha/rank must be finite and not 0, got {scale}")
     wide = {part: tensor.double() for part, tensor in parts.items()}
     w1 = wide["w1"] if "w1" in wide else wide["w1_a"] @ wide["w1_b"]
     if "w2" not in wide:
         return _Factors(w1, wide["w2_a"], wide["w2_b"].T, scale)
-    w2 = wide["w2"]
+    w2, kernel = wide["w2"].flatten(1), tuple(wide["w2"].shape[2:])
     rows, columns = w2.shape
     if rows <= columns:
-        return _Factors(w1, torch.eye(rows, dtype=w2.dtype), w2.T, scale)
-    return _Factors(w1, w2, torch.eye(columns, dtype=w2.dtype), scale)
+        return _Factors(w1, torch.eye(rows, dtype=w2.dtype), w2.T, scale, kernel)
+    return _Factors(w1, w2, torch.eye(columns, dtype=w2.dtype), scale, kernel)
 
 
 def _lycoris_scale(name: str, parts: dict[str, torch.Tensor]) -> float:
@@ -240,7 +246,9 @@ def _check_fits(model: nn.Module, name: str, factors: _Factors) -> None:
     except AttributeError:
         raise ValueError(f"the model has no module `{name}`") from None
     has = (factors.w1.shape[0] * len(factors.u), factors.w1.shape[1] * len(factors.v))
-    if has != (base.out_features, base.in_features):
+    kernel = tuple(getattr(base, "kernel_size", ()))
+    if has != sizes(base)[::-1] or channels(base) % factors.w1.shape[1] or factors.kernel not in ((), kernel):
+        has = (has[0], has[1] // math.prod(factors.kernel), *factors.kernel)
         raise ValueError(f"`{name}`: the adapter is for a weight {has}, the model has {tuple(base.weight.shape)}")
 
 

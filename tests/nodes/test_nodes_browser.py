@@ -1,0 +1,214 @@
+"""The trajectory editor in ComfyUI's own front end: drawn by hand in a headless Chromium, read by Python.
+
+Runs for each ComfyUI and front end that `comfy_homes.py` finds, where Playwright and a Chromium are.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def browser(stage, browsing, server_module, tmp_path_factory):
+    home, frontend = stage
+    options = ["--front-end-root", str(frontend)] if frontend else []
+    server = server_module.Comfy(tmp_path_factory.mktemp("browsed"), home, *options)
+    try:
+        opened = browsing.Browser(server)
+        yield opened
+        opened.close()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def drawn(browser):
+    """A graph with one trajectory whose JSON is shown, and its editor."""
+    node, shown = browser.graph("WM_Trajectory", "PreviewAny")
+    browser.connect(node, 1, shown, "source")
+    ready(browser, "red cube")
+    return node, browser.editor()
+
+
+def ready(browser, phrase, index=0):
+    """Wait until an editor shows an object."""
+    browser.wait(
+        "([n, p]) => document.querySelectorAll('.wm-trajectory')[n]?.querySelector('.wm-phrase').value === p",
+        [index, phrase],
+    )
+
+
+def tool(editor, name):
+    editor.get_by_role("button", name=name, exact=True).click()
+
+
+def saw(entry):
+    """The objects that Python read in a run, from what it wrote."""
+    from wm_pipelines.mojito.trajectories import read_trajectory
+
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    texts = [out["text"][0] for out in entry["outputs"].values() if "text" in out]
+    return [read_trajectory(text) for text in texts]
+
+
+def middles(item, frames=16):
+    boxes = item.frame_boxes(frames)
+    return ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
+
+
+def test_a_path_drawn_with_the_mouse_is_where_python_sees_the_boxes(browser, drawn):
+    node, editor = drawn
+    tool(editor, "Path")
+    browser.drag(editor, (0.2, 0.25), (0.8, 0.25), (0.8, 0.75))
+    ((cube,),) = saw(browser.queue())
+    assert cube.phrase == "red cube"
+    way = middles(cube)
+    assert way[0] == pytest.approx([0.2, 0.25], abs=0.01) and way[-1] == pytest.approx([0.8, 0.75], abs=0.01)
+    assert way[8] == pytest.approx([0.8, 0.25], abs=0.05)  # a little over half of the way: the corner
+    x0, _, x1, _ = cube.frame_boxes(16)[3].tolist()
+    assert x1 - x0 == pytest.approx(24 / 64, abs=0.01)  # as wide as it was
+    assert not browser.errors
+
+
+def test_boxes_are_dragged_and_resized_at_a_frame_by_mouse_keys_and_touch(browser, drawn):
+    node, editor = drawn
+    editor.focus()
+    browser.page.keyboard.press("End")
+    tool(editor, "Move")
+    browser.drag(editor, (0.75, 0.6), (0.75, 0.4))  # the body of the box, at the last frame
+    browser.drag(editor, (36 / 64, 11.2 / 64), (0.4, 0.1))  # its upper left corner
+    editor.focus()
+    browser.page.keyboard.press("Shift+ArrowUp")
+    ((cube,),) = saw(browser.queue())
+    boxes = cube.frame_boxes(16)
+    assert boxes[0].tolist() == pytest.approx([4 / 64, 24 / 64, 28 / 64, 48 / 64], abs=1e-3)
+    assert boxes[-1].tolist() == pytest.approx([0.4, 0.05, 60 / 64, 35.2 / 64 - 0.05], abs=0.012)
+    browser.page.keyboard.press("Home")
+    x, y = browser.at(editor, 0.25, 0.5)
+    touch = browser.page.context.new_cdp_session(browser.page)
+    for kind, place in (("touchStart", [(x, y)]), ("touchMove", [(x + 20, y)]), ("touchEnd", [])):
+        points = [{"x": a, "y": b} for a, b in place]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    ((touched,),) = saw(browser.queue())
+    width = editor.locator(".wm-stage").bounding_box()["width"]
+    assert touched.frame_boxes(16)[0].tolist()[0] == pytest.approx(4 / 64 + 20 / width, abs=0.01)
+
+
+def test_undo_takes_back_what_was_drawn_and_nothing_else(browser, drawn):
+    node, editor = drawn
+    before = json.loads(browser.widget(node, "text"))
+    tool(editor, "Path")
+    browser.drag(editor, (0.3, 0.3), (0.6, 0.8))
+    drawn_text = browser.widget(node, "text")
+    browser.page.keyboard.press("Control+z")
+    assert browser.ask("() => app.graph._nodes.length") == 2  # the front end's own undo did not act too
+    assert json.loads(browser.widget(node, "text"))["objects"] == before["objects"]
+    browser.page.keyboard.press("Control+y")
+    assert browser.widget(node, "text") == drawn_text
+    browser.page.keyboard.press("Delete")  # a keyframe, and not the node
+    assert browser.ask("() => app.graph._nodes.length") == 2
+
+
+def test_two_nodes_are_drawn_in_one_after_the_other(browser):
+    first, second, one, two = browser.graph("WM_Trajectory", "WM_Trajectory", "PreviewAny", "PreviewAny")
+    browser.connect(first, 1, one, "source")
+    browser.connect(second, 1, two, "source")
+    ready(browser, "red cube", 1)
+    text = browser.widget(first, "text")
+    tool(browser.editor(1), "Path")
+    browser.drag(browser.editor(1), (0.5, 0.2), (0.5, 0.8))
+    assert browser.widget(first, "text") == text
+    a, b = sorted((way for (item,) in saw(browser.queue()) for way in [middles(item)]), key=lambda way: way[0][0])
+    assert a[0] == pytest.approx([0.25, 36 / 64], abs=1e-3)
+    assert b[0] == pytest.approx([0.5, 0.2], abs=0.01) and b[-1] == pytest.approx([0.5, 0.8], abs=0.01)
+
+
+def test_it_is_found_again_after_a_reload_and_in_a_copy(browser, drawn):
+    node, editor = drawn
+    tool(editor, "Box")
+    browser.drag(editor, (0.1, 0.1), (0.4, 0.3))
+    browser.page.keyboard.type("blue ball")
+    browser.page.keyboard.press("Enter")
+    ready(browser, "blue ball")
+    saved = browser.ask("() => app.graph.serialize()")
+    text = browser.widget(node, "text")
+    assert [item["phrase"] for item in json.loads(text)["objects"]] == ["red cube", "blue ball"]
+    assert "wm_editor" not in json.dumps(browser.prompt())
+    browser.open()
+    browser.load(saved)
+    ready(browser, "red cube")
+    assert browser.widget(node, "text") == text
+    ((cube, ball),) = saw(browser.queue())
+    assert ball.frame_boxes(16)[7].tolist() == pytest.approx([0.1, 0.1, 0.4, 0.3], abs=0.01)
+    copy = browser.ask(
+        "(id) => { const made = app.graph.getNodeById(id).clone(); app.graph.add(made); return made.id; }", node
+    )
+    ready(browser, "red cube", 1)
+    assert browser.widget(copy, "text") == text
+
+
+def test_a_workflow_saved_before_there_was_an_editor_is_the_same_run(browser, workflows):
+    saved, api = workflows["wm_mojito"]
+    browser.load(saved)
+    ready(browser, "red cube")
+    now = browser.prompt()
+    assert {key: node["inputs"] for key, node in now.items()} == {key: node["inputs"] for key, node in api.items()}
+
+
+def test_text_of_another_tool_is_read_by_python_and_what_can_not_be_is_said(browser, drawn):
+    node, editor = drawn
+    browser.set_widget(node, "format", "kjnodes")
+    browser.set_widget(node, "phrases", "green cone")
+    browser.set_widget(node, "text", "[{'x': 64, 'y': 256}, {'x': 448, 'y': 256}]")
+    browser.wait("() => document.querySelector('.wm-status').textContent.includes('needs canvas')")
+    for name in ("canvas_width", "canvas_height"):
+        browser.set_widget(node, name, 512)
+    browser.wait("() => document.querySelector('.wm-status').textContent.includes(\"outside='clip'\")")
+    browser.set_widget(node, "outside", "clip")
+    ready(browser, "green cone")
+    editor.focus()
+    browser.page.keyboard.press("ArrowDown")
+    assert browser.widget(node, "format") == "json" and browser.widget(node, "phrases") == ""
+    ((cone,),) = saw(browser.queue())
+    assert middles(cone)[8][1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_picture_lies_behind_the_paths(browser, drawn):
+    node, editor = drawn
+    (picture,) = browser.ask(
+        """() => { const made = LiteGraph.createNode("EmptyImage"); app.graph.add(made); made.pos = [900, 500];
+          made.widgets.find((one) => one.name === "color").value = 0x2060a0; return [made.id]; }"""
+    )
+    browser.connect(picture, 0, node, "images")
+    saw(browser.queue())
+    pixel = """() => { const stage = document.querySelector('.wm-stage');
+      return Array.from(stage.getContext('2d').getImageData(stage.width - 3, 3, 1, 1).data); }"""
+    browser.wait(f"() => ({pixel})()[2] === 0xa0")
+    assert browser.ask(pixel) == [0x20, 0x60, 0xA0, 255]
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_pictures_of_the_editor_in_both_themes(browser, drawn, stage, theme, tmp_path):
+    """Kept in docs/ where WM_SCREENSHOTS says so."""
+    node, editor = drawn
+    browser.ask("""async (theme) => { await app.extensionManager.setting.set("Comfy.ColorPalette", theme); }""", theme)
+    tool(editor, "Path")
+    browser.drag(editor, (0.2, 0.6), (0.35, 0.3), (0.6, 0.3), (0.8, 0.7))
+    tool(editor, "Box")
+    browser.drag(editor, (0.7, 0.1), (0.78, 0.3))
+    browser.page.keyboard.type("blue ball")
+    browser.page.keyboard.press("Enter")
+    tool(editor, "Path")
+    browser.drag(editor, (0.74, 0.2), (0.2, 0.2))
+    editor.focus()
+    for _ in range(6):
+        browser.page.keyboard.press(".")
+    kept = os.environ.get("WM_SCREENSHOTS") and not stage[1]
+    path = (HERE.parents[1] / "docs" / "comfyui" if kept else tmp_path) / f"trajectory_{theme}.png"
+    browser.shoot(editor, path)
+    assert 5_000 < path.stat().st_size < 150_000
+    assert not browser.errors
