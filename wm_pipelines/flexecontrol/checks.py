@@ -36,7 +36,7 @@ CHOICES = {
     "output_type": ("pil", "np", "pt", "latent"),
 }
 COUNTS = ("num_inference_steps", "num_images_per_prompt")
-NUMBERS = ("guidance_scale", "controlnet_conditioning_scale", "global_strength", "eta")
+NUMBERS = ("guidance_scale", "guidance_rescale", "controlnet_conditioning_scale", "global_strength", "eta")
 
 
 def check_size(height: int, width: int, multiple: int) -> None:
@@ -94,6 +94,28 @@ def check_same_shape(prompt_embeds: torch.Tensor | None, negative_prompt_embeds:
         if prompt_embeds.shape != negative_prompt_embeds.shape:
             shapes = f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}"
             raise ValueError(f"prompt_embeds and negative_prompt_embeds must have one shape, got {shapes}")
+
+
+def check_image_prompt(unet: Any, image: Any, embeds: Any) -> None:
+    """ValueError unless there is one of picture and embeddings, and an IP-Adapter in the UNet that takes it."""
+    loaded = getattr(getattr(unet, "encoder_hid_proj", None), "image_projection_layers", ())
+    if image is None and embeds is None:
+        if loaded:
+            raise ValueError("an IP-Adapter is loaded: pass ip_adapter_image or ip_adapter_image_embeds, or unload it")
+        return
+    if image is not None and embeds is not None:
+        raise ValueError("pass ip_adapter_image or ip_adapter_image_embeds, not both")
+    name = "ip_adapter_image" if embeds is None else "ip_adapter_image_embeds"
+    if not loaded:
+        raise ValueError(f"{name} needs an IP-Adapter; load one by load_ip_adapter")
+    if embeds is None:
+        came = len(image) if isinstance(image, list) else 1
+    else:
+        if not isinstance(embeds, list) or not all(isinstance(e, torch.Tensor) and e.ndim in (3, 4) for e in embeds):
+            raise ValueError(f"{name} must be a list of tensors of 3 or 4 dimensions, got {type(embeds).__name__}")
+        came = len(embeds)
+    if came != len(loaded):
+        raise ValueError(f"{name} has {came} entries for {len(loaded)} IP-Adapters")
 
 
 def compile_graphs(graphs: Sequence[SceneGraph], height: int, width: int) -> list[CompiledGraph]:

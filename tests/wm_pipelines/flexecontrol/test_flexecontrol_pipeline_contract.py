@@ -104,9 +104,8 @@ def test_other_sizes(sample, square):
 
 def test_embeddings_instead_of_texts(flex_pipe, sample, square):
     condition = Condition("canny", square())
-    flex_pipe._guidance_scale = 7.5
     with torch.no_grad():
-        positive, negative = flex_pipe.encode_prompt(PROMPT, "a cone")
+        positive, negative = flex_pipe.encode_prompt(PROMPT, negative_prompt="a cone")
     by_text = sample(PROMPT, conditions=condition, negative_prompt="a cone", num_inference_steps=1)
     embeds = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
     by_embeds = sample(None, conditions=condition, num_inference_steps=1, **embeds)
@@ -115,7 +114,6 @@ def test_embeddings_instead_of_texts(flex_pipe, sample, square):
 
 
 def test_clip_skip_takes_an_earlier_layer(flex_pipe, sample, tiny_sd):
-    flex_pipe._guidance_scale = 1.0
     with torch.no_grad():
         skipped, _ = flex_pipe.encode_prompt(PROMPT, clip_skip=1)
         ids = tiny_sd["tokenizer"](PROMPT, padding="max_length", return_tensors="pt").input_ids

@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from diffusers.configuration_utils import FrozenDict
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import logging
+from packaging import version
 from torch import nn
+
+logger = logging.get_logger(__name__)
 
 
 def refuse_index(index: Mapping[str, Any]) -> None:
@@ -63,6 +68,31 @@ def refuse_other_unet(made_for: Mapping[str, Any], unet: nn.Module) -> None:
 
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def correct_outdated(scheduler: Any, unet: Any) -> None:
+    """Correct what the configs of old checkpoints leave wrong, in place, as `StableDiffusionPipeline` does.
+
+    `steps_offset` becomes 1 and `clip_sample` False; a UNet saved before diffusers 0.9 with a `sample_size` under 64
+    gets 64. Each correction is logged.
+    """
+    wrong = {}
+    if scheduler is not None and getattr(scheduler.config, "steps_offset", 1) != 1:
+        wrong["steps_offset"] = 1
+    if scheduler is not None and getattr(scheduler.config, "clip_sample", False) is True:
+        wrong["clip_sample"] = False
+    _correct("scheduler", scheduler, wrong)
+    made_by = getattr(getattr(unet, "config", None), "_diffusers_version", None)
+    if made_by is not None and version.parse(version.parse(made_by).base_version) < version.parse("0.9.0.dev0"):
+        if isinstance(unet.config.sample_size, int) and unet.config.sample_size < 64:
+            _correct("unet", unet, {"sample_size": 64})
+
+
+def _correct(name: str, part: Any, wrong: Mapping[str, Any]) -> None:
+    if wrong:
+        was = ", ".join(f"{key}={part.config[key]!r}" for key in wrong)
+        logger.warning("the config of %s is outdated: %s is read as %s", name, was, dict(wrong))
+        part._internal_dict = FrozenDict({**part.config, **wrong})
 
 
 def check_parts(vae: Any, text_encoder: Any, unet: Any, control: Any) -> None:
