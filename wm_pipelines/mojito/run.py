@@ -1,6 +1,5 @@
 """Mojito from the command line: one prompt with its trajectories, to a video, a sheet of frames and a report."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,8 @@ from wm_pipelines.mojito.trajectories import TIMED_FORMATS, load_trajectory, par
 from wm_pipelines.mojito.values import frame_count, real, whole
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.devices import on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 
 SHEET = 8
 """Frames in a row of the sheet."""
@@ -87,8 +87,7 @@ def run(
     items += [item if isinstance(item, MotionObject) else parse_object(item, num_frames) for item in objects]
     kept = canonical.write(items) if items else None
     pipeline = load(model, base)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     result = pipeline(
         prompt,
         objects=items or None,
@@ -107,7 +106,7 @@ def run(
         "summary": describe(measured, phrases),
         **measured.to_dict(),
     }
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         write_video(list(frames), folder / "video.mp4", fps)
         save_gif(list(frames), folder / "video.gif", fps)
         shown = draw_report(list(frames), measured, phrases)
@@ -115,6 +114,4 @@ def run(
         save_image(image_grid(shown, SHEET, gap=2), folder / "frames.png")
         if kept is not None:
             (folder / "trajectory.json").write_text(kept, encoding="utf-8")
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
     return report
