@@ -76,8 +76,8 @@ class WM_Trajectory(io.ComfyNode):
         outside: str,
         more: tuple = (),
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.formats.canonical import write
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.formats.canonical import write
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         box, canvas = (box_width, box_height), (canvas_width, canvas_height)
         options: dict[str, Any] = {}
@@ -137,9 +137,9 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         more: tuple = (),
         box_format: str = "named",
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.formats.boxes import read_bbox
-        from wm_pipelines.mojito.formats.canonical import write
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.formats.boxes import read_bbox
+        from wm_pipelines.mojito.trajectories.formats.canonical import write
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         if (tracks is None) == (bboxes is None):
             raise ValueError(f"connect tracks or bboxes; {'neither' if tracks is None else 'both'} came in")

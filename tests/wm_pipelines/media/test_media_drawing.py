@@ -30,22 +30,3 @@ def test_heat_is_red_at_its_maximum_and_blue_at_zero():
 def test_heat_with_nan():
     with pytest.raises(ValueError, match="finite"):
         overlays.draw_heat(torch.zeros(3, 8, 8), torch.full((2, 2), float("nan")))
-
-
-def test_mask_tints_only_its_pixels():
-    mask = torch.zeros(1, 4, 4)
-    mask[0, 1, 2] = 1
-    changed = np.asarray(overlays.draw_mask(torch.zeros(3, 4, 4), mask)).any(-1)
-    assert changed.sum() == 1 and changed[1, 2]
-
-
-def test_tracks_are_drawn_where_the_points_are():
-    tracks = torch.tensor([[[3.0, 3.0]], [[12.0, 12.0]]])
-    first, second = overlays.draw_tracks([torch.zeros(3, 16, 16)] * 2, tracks)
-    first, second = np.asarray(first).any(-1), np.asarray(second).any(-1)
-    assert first[3, 3] and not first[8:].any() and second[12, 12] and second[7, 7]
-
-
-def test_tracks_of_another_length():
-    with pytest.raises(ValueError, match="for 1 frames"):
-        overlays.draw_tracks([torch.zeros(3, 16, 16)], torch.zeros(2, 1, 2))

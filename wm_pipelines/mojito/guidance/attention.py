@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from wm_pipelines.kernels import motion_attention
-from wm_pipelines.mojito.edits import edited_attention
-from wm_pipelines.mojito.families import Family
-from wm_pipelines.mojito.state import MotionState, Sums
+from wm_pipelines.mojito.bases.families import Family
+from wm_pipelines.mojito.guidance.edits import edited_attention
+from wm_pipelines.mojito.guidance.state import MotionState, Sums
 from wm_pipelines.runtime.attention import swapped_processors
 
 
@@ -107,7 +107,7 @@ class MotionAttnProcessor:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         residual = hidden_states
         p = self.project(attn, hidden_states, encoder_hidden_states, attention_mask, state.frames, image_rotary_emb)
-        out = torch.stack([self._row(p, row, video, attn) for row, video in enumerate(state.videos)])  # (V,F,H,L,d)
+        out = torch.stack([self._row(p, row, video, attn) for row, video in enumerate(state.rows)])  # (V,F,H,L,d)
         out = out.transpose(2, 3).flatten(3)  # (V, F, L, H * d)
         out = out.flatten(0, 1) if self.family.spatial else out.flatten(1, 2)
         if p.text_q is not None:
@@ -129,30 +129,30 @@ class MotionAttnProcessor:
         measured = state.measuring and self.name in state.tapped
         if video is None or not (measured or state.biased):
             return _plain(q, k, v, key_bias)
-        guide = state.guides[video]
+        slots = state.slots[video]
         grid = state.grid(q.shape[2])
         edited = None
         if state.edit is not None:
-            edited = edited_attention(q, k, v, guide, grid, key_bias, state.edit)
+            edited = edited_attention(q, k, v, slots, grid, key_bias, state.edit)
             if not measured:
                 return edited
-        tokens = guide.tokens
+        tokens = slots.tokens
         bias = {}
         if state.bias_in or state.bias_out:
-            ones = torch.ones(len(guide.weights), device=q.device)
+            ones = torch.ones(len(slots.weights), device=q.device)
             bias = {"bias_in": state.bias_in * ones, "bias_out": state.bias_out * ones}
-        batched = [x[None] for x in (q, k, v, guide.boxes)]
+        batched = [x[None] for x in (q, k, v, slots.boxes)]
         key_bias = None if key_bias is None else key_bias[None]
-        found = motion_attention(*batched, tokens, guide.owners, grid=grid, key_bias=key_bias, **bias)
+        found = motion_attention(*batched, tokens, slots.owners, grid=grid, key_bias=key_bias, **bias)
         out = found.out[0] if edited is None else edited
         if measured:  # an edit comes after the softmax, so what it edits is measured
-            if state.renormalise and guide.length < k.shape[1]:
+            if state.renormalise and slots.length < k.shape[1]:
                 # padding takes part in the layer's softmax, but no object is found there
                 real = torch.zeros(1, k.shape[1], device=q.device)
-                real[:, guide.length :] = float("-inf")
-                found = motion_attention(*batched, tokens, guide.owners, grid=grid, key_bias=real, **bias)
+                real[:, slots.length :] = float("-inf")
+                found = motion_attention(*batched, tokens, slots.owners, grid=grid, key_bias=real, **bias)
             sums = Sums(found.I[0], found.Z[0], found.Cx[0], found.Cy[0], q.shape[2])
-            state.sums.setdefault(self.name, [None] * len(state.guides))[video] = sums
+            state.sums.setdefault(self.name, [None] * len(state.slots))[video] = sums
         return out
 
 

@@ -1,4 +1,4 @@
-"""Boxes of a clip's frames as boxes of a model's latent frames (mojito.md, section 3.8), and the grids of layers."""
+"""Boxes of a clip's frames as boxes of a model's latent frames, and the grids of cells that its layers attend from."""
 
 import math
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from wm_pipelines.media.flow import FARNEBACK, level_of, percentile_table
-from wm_pipelines.mojito.scene_clips import ClipLatents, clip_caption, reversible
-from wm_pipelines.mojito.training import VideoTask
+from wm_pipelines.mojito.training.scene_clips import ClipLatents, clip_caption, reversible
+from wm_pipelines.mojito.training.task import VideoTask
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.training import KeyedNoise
 

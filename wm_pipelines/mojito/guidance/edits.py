@@ -7,7 +7,7 @@ released code (TrailBlazer, arXiv 2401.00896; FreeTraj, arXiv 2406.16863).
 import torch
 
 from wm_pipelines.kernels import box_masks
-from wm_pipelines.mojito.state import Guide
+from wm_pipelines.mojito.guidance.state import Slots
 
 STYLES = ("logit", "trailblazer", "freetraj")
 
@@ -16,7 +16,7 @@ def edited_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    guide: Guide,
+    slots: Slots,
     grid: tuple[int, int],
     key_bias: torch.Tensor | None,
     style: str,
@@ -34,11 +34,11 @@ def edited_attention(
     logits = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5  # (F, H, L, N)
     if key_bias is not None:
         logits = logits + key_bias.float()
-    inside = box_masks(guide.boxes, grid)  # (O, F, L)
-    bump = _gaussian(guide.boxes, grid) * inside
+    inside = box_masks(slots.boxes, grid)  # (O, F, L)
+    bump = _gaussian(slots.boxes, grid) * inside
     if style == "freetraj":
-        for o in range(len(guide.boxes)):
-            tokens = guide.tokens[guide.owners == o]
+        for o in range(len(slots.boxes)):
+            tokens = slots.tokens[slots.owners == o]
             within = (inside[o] > 0.5)[:, None, :, None]  # (F, 1, L, 1)
             own = torch.zeros(logits.shape[-1], dtype=torch.bool, device=q.device)
             own[tokens] = True
@@ -46,15 +46,15 @@ def edited_attention(
             logits = torch.where(within, torch.zeros_like(logits), logits.masked_fill(own & ~within, float("-inf")))
         nothing = torch.isneginf(logits).all(-1, keepdim=True)  # outside a phrase that is the whole text
         p = logits.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
-        for o, box in enumerate(guide.boxes):
-            tokens = guide.tokens[guide.owners == o]
+        for o, box in enumerate(slots.boxes):
+            tokens = slots.tokens[slots.owners == o]
             area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).clamp(min=1e-6)  # (F,)
             lift = (0.25 / (area[:, None] * len(tokens)) * bump[o])[:, None, :, None]
             p = p.index_copy(-1, tokens, p[..., tokens] + lift)
     else:
         p = logits.softmax(-1)
-        for o in range(len(guide.boxes)):
-            tokens = guide.tokens[guide.owners == o]
+        for o in range(len(slots.boxes)):
+            tokens = slots.tokens[slots.owners == o]
             own = p[..., tokens]
             peak = own.amax(2, keepdim=True)
             weaker = inside[o] + 0.001 * (1 - inside[o])

@@ -9,7 +9,7 @@ pronoun, an adverb) is left to `directions`.
 import re
 from dataclasses import dataclass, field
 
-from wm_pipelines.mojito.verbs import ALONE_OF, MOVING, NOT_BEFORE, RESTING, WAY_OF, Said
+from wm_pipelines.mojito.words.verbs import ALONE_OF, MOVING, NOT_BEFORE, RESTING, WAY_OF, Said
 from wm_pipelines.text.phrasing import ORDINALS
 from wm_pipelines.text.prompts import Span
 from wm_pipelines.text.scene_graph import PREDICATES

@@ -21,8 +21,8 @@ from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.random import keyed
 
 TRIES = 60  # scenes drawn for one motion before a slower one is tried
-# share of the ways in which an object moves
-WAYS = {"translate": 0.62, "stop": 0.12, "bounce": 0.1, "turn": 0.08, "still": 0.08}
+# how often an object moves in which way
+MOTION_SHARES = {"translate": 0.62, "stop": 0.12, "bounce": 0.1, "turn": 0.08, "still": 0.08}
 OPPOSITE = {"left": "right", "towards the camera": "away", "clockwise": "counterclockwise"}
 OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
 
@@ -57,7 +57,7 @@ def draw_clip(
 
 def _draw_way(rng: np.random.Generator, frames: int) -> tuple[Motion, ...]:
     end, half, seconds = frames - 1, frames // 2, (frames - 1) / 8
-    way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
+    way = str(rng.choice(list(MOTION_SHARES), p=list(MOTION_SHARES.values())))
     flat, spin = DIRECTIONS[rng.integers(4)], TURNS[rng.integers(2)]
     # what moves along the line of sight moves little in the picture
     speed = rng.uniform(0.3, 2.6) * (1.5 if flat in ("towards", "away") else 1.0) / seconds

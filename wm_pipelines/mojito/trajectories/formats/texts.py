@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from wm_pipelines.mojito.values import brief
+from wm_pipelines.mojito.trajectories.values import brief
 
 MOST_TEXT = 16 * 2**20
 """Characters of a text of tracks or boxes; the largest published set has one million."""

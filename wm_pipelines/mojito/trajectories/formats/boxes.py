@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.mojito.formats.canonical import not_fractions, whole_frame
-from wm_pipelines.mojito.formats.reading import json_of, lines_of, number, numbers, yaml_of
-from wm_pipelines.mojito.objects import MotionObject
-from wm_pipelines.mojito.values import array, brief, frame_count, pair, real, whole
+from wm_pipelines.mojito.trajectories.formats.canonical import not_fractions, whole_frame
+from wm_pipelines.mojito.trajectories.formats.texts import json_of, lines_of, number, numbers, yaml_of
+from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.mojito.trajectories.values import array, brief, frame_count, pair, real, whole
 
-ORDERS = {"xyxy": (0, 1, 2, 3), "xxyy": (0, 2, 1, 3)}
+PEEKABOO_ORDERS = {"xyxy": (0, 1, 2, 3), "xxyy": (0, 2, 1, 3)}
 """Orders of a box's numbers in Peekaboo's sets, and where x0, y0, x1, y1 stand in them."""
 
-BOX_FORMATS = ("xywh", "xyxy")
+BOX_ORDERS = ("xywh", "xyxy")
 """What the four numbers of a box in a list may be: left, top, width, height, or left, top, right, bottom."""
 
 _SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
@@ -194,8 +194,8 @@ def read_peekaboo(
     Raises:
         ValueError: text that is no JSON, or a record of another form or with a bad box, naming record, frame and side.
     """
-    if order not in ORDERS:
-        raise ValueError(f"order={brief(order)}; choose from {', '.join(ORDERS)}")
+    if order not in PEEKABOO_ORDERS:
+        raise ValueError(f"order={brief(order)}; choose from {', '.join(PEEKABOO_ORDERS)}")
     if broken not in ("error", "skip"):
         raise ValueError(f"broken={brief(broken)}; choose from error, skip")
     check_outside(outside)
@@ -227,7 +227,7 @@ def _record(record: Any, n: int, order: str, outside: str) -> PromptedObjects:
     try:
         item = _ordered(boxes, record["subject"].strip(), order, outside)
     except ValueError as error:
-        other = next(name for name in ORDERS if name != order)
+        other = next(name for name in PEEKABOO_ORDERS if name != order)
         try:
             _ordered(boxes, record["subject"].strip(), other, outside)
         except ValueError:
@@ -240,7 +240,7 @@ def _ordered(boxes: list[list[Any]], subject: str, order: str, outside: str) -> 
     rows = array(boxes, 4, "bboxes")
     if rows.ndim != 2:
         raise ValueError(f"bboxes has shape {rows.shape}; it must be a list of boxes, one a frame")
-    rows = rows[:, list(ORDERS[order])]
+    rows = rows[:, list(PEEKABOO_ORDERS[order])]
     if outside == "clip":
         rows = rows.clip(0, 1)
     item = MotionObject(subject, rows, keyframes=range(len(rows)))
@@ -279,8 +279,8 @@ def read_bbox(
         ValueError: another layout, boxes of which the format isn't known, a bad box, or another number of boxes; it
             names frame and box.
     """
-    if box_format is not None and box_format not in BOX_FORMATS:
-        raise ValueError(f"box_format={brief(box_format)}; choose from {', '.join(BOX_FORMATS)}")
+    if box_format is not None and box_format not in BOX_ORDERS:
+        raise ValueError(f"box_format={brief(box_format)}; choose from {', '.join(BOX_ORDERS)}")
     check_outside(outside)
     width, height = pair(canvas, "canvas")
     phrases = [phrase] if isinstance(phrase, str) else list(phrase) if isinstance(phrase, Sequence) else []

@@ -1,4 +1,4 @@
-"""What moves where: the objects of a prompt and their boxes over time, checked, never repaired (mojito.md, 1, 10)."""
+"""What moves where: the objects of a prompt and their boxes over time, checked, never repaired."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wm_pipelines.mojito.values import MOST_FRAMES, Numbers, array, brief, frame_count, real, whole
+from wm_pipelines.mojito.trajectories.values import MOST_FRAMES, Numbers, array, brief, frame_count, real, whole
 
 ROUNDING = 1e-6
 """How far a coordinate may lie outside [0, 1], as sums of floats do; it is then moved onto the border."""
@@ -133,7 +133,7 @@ class MotionObject:
         for row, (width, height) in enumerate(np.atleast_2d(size)):
             if not (0 < width <= 1 and 0 < height <= 1):
                 at = f"[{row}]" if size.ndim == 2 else ""
-                raise ValueError(f"{name}size{at} is {text(width)} x {text(height)}; both must lie in (0, 1]")
+                raise ValueError(f"{name}size{at} is {decimals(width)} x {decimals(height)}; both must lie in (0, 1]")
         return np.concatenate([points - size / 2, points + size / 2], axis=-1)
 
 
@@ -160,13 +160,13 @@ def hidden_lines(objects: Sequence[MotionObject], num_frames: int) -> list[str]:
         frames = [frame for frame in item.hidden_frames(f"objects[{index}].") if frame < num_frames]
         if frames:
             lines.append(
-                f'objects[{index}] ("{item.phrase}") has no target in frames {_runs(frames)}: its trajectory shows no '
-                "place there, and its box is held or bridged"
+                f'objects[{index}] ("{item.phrase}") has no target in frames {frame_ranges(frames)}: its trajectory '
+                "shows no place there, and its box is held or bridged"
             )
     return lines
 
 
-def _runs(frames: Sequence[int]) -> str:
+def frame_ranges(frames: Sequence[int]) -> str:
     """`0 to 3, 7` of 0, 1, 2, 3, 7."""
     runs: list[list[int]] = []
     for frame in frames:
@@ -177,7 +177,7 @@ def _runs(frames: Sequence[int]) -> str:
     return ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in runs)
 
 
-def text(value: float) -> str:
+def decimals(value: float) -> str:
     """A number for a message: two decimals where they say all of it."""
     return f"{value:.2f}" if abs(value - round(value, 2)) < ROUNDING else f"{value:.6g}"
 
@@ -236,8 +236,8 @@ def _check_boxes(boxes: np.ndarray, frames: np.ndarray, item: MotionObject, name
             at += f" (frame {frames[row]})"
         for low, high, axis in ((x0, x1, "x"), (y0, y1, "y")):
             if high <= low:
-                raise ValueError(f"{at} has {axis}1<={axis}0 ({text(high)}<={text(low)})")
+                raise ValueError(f"{at} has {axis}1<={axis}0 ({decimals(high)}<={decimals(low)})")
         for side, value in zip(("x0", "y0", "x1", "y1"), (x0, y0, x1, y1), strict=True):
             if not -ROUNDING <= value <= 1 + ROUNDING:
                 around = "" if field == "boxes" else ": the box around the point leaves the picture"
-                raise ValueError(f"{at} has {side}={text(value)}, outside [0, 1]{around}")
+                raise ValueError(f"{at} has {side}={decimals(value)}, outside [0, 1]{around}")

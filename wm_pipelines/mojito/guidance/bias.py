@@ -1,7 +1,7 @@
 """Box biases for attention that is not ours: which positions a phrase has, and what to add to the logits.
 
-The forward mode of mojito.md, section 3.5: no gradient, no measuring, only `bias_in·M - bias_out·(1 - M)` on the
-logits of an object's tokens, M the share of a cell that its box covers.
+No gradient, no measuring, only `bias_in·M - bias_out·(1 - M)` on the logits of an object's tokens, M the share of a
+cell that its box covers.
 """
 
 from collections.abc import Sequence

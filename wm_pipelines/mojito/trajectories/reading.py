@@ -1,4 +1,4 @@
-"""Trajectories from files, strings and tracks of other tools to `MotionObject`s, and back (mojito.md, section 8).
+"""Trajectories from files, strings and tracks of other tools to `MotionObject`s, and back.
 
 Files of boxes say where an object is at which frame. Files of points say which way it goes; how fast is said here:
 `speed="points"` takes each point at the time that the tool of the format gives it (`formats.timing`; a point that is
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from wm_pipelines.mojito.formats import ati, boxes, canonical, points, reading, timing
-from wm_pipelines.mojito.objects import MotionObject, text
-from wm_pipelines.mojito.values import array, brief, frame_count, pair
+from wm_pipelines.mojito.trajectories.formats import ati, boxes, canonical, points, texts, timing
+from wm_pipelines.mojito.trajectories.objects import MotionObject, decimals
+from wm_pipelines.mojito.trajectories.values import array, brief, frame_count, pair
 from wm_pipelines.runtime.files import atomic, read_data
 from wm_pipelines.runtime.readers import decode_text
 
@@ -144,7 +144,7 @@ def parse_object(written: str, num_frames: int) -> MotionObject:
     num_frames = frame_count(num_frames)
     phrase, sign, path = written.rpartition("=")
     try:
-        listed = [reading.numbers(box, 4) for box in path.split(">")]
+        listed = [texts.numbers(box, 4) for box in path.split(">")]
     except ValueError:
         listed = []
     if not sign or not listed:
@@ -292,7 +292,7 @@ def _inside(track: np.ndarray, n: int, canvas: tuple[float, float], outside: str
     for k in np.flatnonzero(((track < 0) | (track > 1)).any(1)):
         x, y = track[k] * canvas
         raise ValueError(
-            f"tracks[{n}], point {k} is ({text(x)}, {text(y)}), outside the canvas {width:g} x {height:g}; "
+            f"tracks[{n}], point {k} is ({decimals(x)}, {decimals(y)}), outside the canvas {width:g} x {height:g}; "
             "check canvas, or pass outside='clip'"
         )
     return track

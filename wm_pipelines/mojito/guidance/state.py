@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from wm_pipelines.mojito.geometry import grid_of
-from wm_pipelines.mojito.objects import MotionObject
+from wm_pipelines.mojito.bases.geometry import grid_of
+from wm_pipelines.mojito.trajectories.objects import MotionObject
 from wm_pipelines.text.prompts import Phrase, find_phrases, specials_around
 
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ MOST_SLOTS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Guide:
-    """The objects of one video.
+class Slots:
+    """The slots of one video: a slot is one token of one object's phrase.
 
     Attributes:
-        tokens, owners: (J,) of each slot, the text position and the index of its object. A slot is one token of one
-            object's phrase.
+        tokens, owners: (J,) of each slot, the text position and the index of its object.
         boxes: (O, F, 4) at latent frames, xyxy in [0, 1].
         weights: (O,).
         length: text tokens that are no padding.
@@ -34,43 +33,42 @@ class Guide:
     weights: torch.Tensor
     length: int
 
-    def to(self, device: torch.device) -> "Guide":
-        moved = {
-            name: getattr(self, name).to(device) for name in ("tokens", "owners", "boxes", "weights")
-        }  # fmt: skip
+    def to(self, device: torch.device) -> "Slots":
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "owners", "boxes", "weights")}
         return dataclasses.replace(self, **moved)
 
 
-def make_guide(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt: str,
-    objects: Sequence[MotionObject],
-    boxes: torch.Tensor,
-    trailing: int = 0,
-    convert: Callable[[str], str] = str,
-    limit: int | None = None,
-) -> Guide:
+@dataclasses.dataclass(frozen=True)
+class TextRules:
+    """How a base reads its prompts: by `tokenizer`, after `convert`, `limit` tokens at most; `trailing`
+    text positions from the end of text on join every object, as TrailBlazer (arXiv 2401.00896) edits them."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    convert: Callable[[str], str]
+    limit: int
+    trailing: int = 0
+
+
+def find_slots(prompt: str, objects: Sequence[MotionObject], boxes: torch.Tensor, rules: TextRules) -> Slots:
     """Find the phrases of `objects` in the prompt; every token of theirs becomes a slot.
 
     Args:
         boxes: (O, F, 4) at latent frames.
-        trailing: positions from the end-of-text token on that join every object, as TrailBlazer (arXiv 2401.00896)
-            edits them.
 
     Raises:
         ValueError: a phrase that is absent, there more than once without a span or past the token limit, the same
             words for two objects, or more than 16 slots.
     """
+    tokenizer, limit, trailing = rules.tokenizer, rules.limit, rules.trailing
     phrases: list[Phrase] = []
     for i, item in enumerate(objects):
-        (phrase,) = find_phrases(tokenizer, prompt, [(item.phrase, item.span)], convert, limit)
+        (phrase,) = find_phrases(tokenizer, prompt, [(item.phrase, item.span)], rules.convert, limit)
         twin = next((k for k, other in enumerate(phrases) if other.span == phrase.span), None)
         if twin is not None:
             raise ValueError(f"objects[{i}] and objects[{twin}] have the same words of the prompt, {phrase.text!r}")
         phrases.append(phrase)
     _, after = specials_around(tokenizer)
-    length = len(tokenizer(convert(prompt)).input_ids)
-    limit = tokenizer.model_max_length if limit is None else limit
+    length = len(tokenizer(rules.convert(prompt)).input_ids)
     end = min(length, limit) - after
     if trailing and end + trailing > limit:
         raise ValueError(f"trailing_tokens={trailing}; the text leaves room for {limit - end} of {limit} tokens")
@@ -84,7 +82,7 @@ def make_guide(
             f"the objects have {len(tokens)} tokens, trailing ones included; at most {MOST_SLOTS} can be guided"
         )
     weights = torch.tensor([float(item.weight) for item in objects])
-    return Guide(torch.tensor(tokens), torch.tensor(owners), boxes.float(), weights, min(length, limit))
+    return Slots(torch.tensor(tokens), torch.tensor(owners), boxes.float(), weights, min(length, limit))
 
 
 class Sums(NamedTuple):
@@ -100,22 +98,26 @@ class Sums(NamedTuple):
 
 @dataclasses.dataclass
 class MotionState:
-    """Attributes:
-    guides: one per video.
-    frames, height, width: the finest token grid.
-    tapped: names of the layers that are measured while `measuring`.
-    videos: for each row of the running call, the index of its guide, or None where it is unconditional.
-    measuring: whether tapped layers write to `sums`.
-    bias_in, bias_out: on the logits of a slot inside and outside its box; both 0 leaves the layers alone.
-    edit: instead of the bias, an edit after the softmax; see `wm_pipelines.mojito.edits`.
+    """What the layers of the running call read and write.
+
+    Attributes:
+        slots: one per video.
+        frames, height, width: the finest token grid.
+        tapped: names of the layers that are measured while `measuring`.
+        rows: for each row of the running call, the index of its video, or None where it is unconditional.
+        measuring: whether tapped layers write to `sums`.
+        bias_in, bias_out: on the logits of a slot inside and outside its box; both 0 leaves the layers alone.
+        edit: instead of the bias, an edit after the softmax; see `edits`.
+        renormalise: measure over the tokens that are no padding.
+        sums: of each tapped layer that ran, one per video.
     """
 
-    guides: list[Guide]
+    slots: list[Slots]
     tapped: frozenset[str] = frozenset()
     frames: int = 0
     height: int = 0
     width: int = 0
-    videos: list[int | None] = dataclasses.field(default_factory=list)
+    rows: list[int | None] = dataclasses.field(default_factory=list)
     measuring: bool = False
     bias_in: float = 0.0
     bias_out: float = 0.0
@@ -129,7 +131,7 @@ class MotionState:
 
     def acts_on(self, name: str) -> bool:
         """Whether the layer must run here and not in its own processor."""
-        if not any(video is not None for video in self.videos):
+        if not any(video is not None for video in self.rows):
             return False
         return self.biased or (self.measuring and name in self.tapped)
 

@@ -26,6 +26,14 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
     @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
     def interrupt(self) -> bool:
         return self._interrupt
 
@@ -62,21 +70,21 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {unknown}; allowed are {self._callback_tensor_inputs}"
             )
-        self._interrupt = False
+        self._interrupt, self._guidance_scale = False, guidance_scale
         batch = len(prompt_embeds) if prompt is None else 1 if isinstance(prompt, str) else len(prompt)
-        device, guided = self._execution_device, guidance_scale > 1
+        device = self._execution_device
         prompt_embeds, negative_prompt_embeds = self.encode_prompt(
             prompt,
             device,
             1,
-            guided,
+            self.do_classifier_free_guidance,
             negative_prompt,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
             lora_scale=(cross_attention_kwargs or {}).get("scale"),
             clip_skip=clip_skip,
         )
-        if guided:
+        if self.do_classifier_free_guidance:
             prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
@@ -96,6 +104,7 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
+                guided = self.do_classifier_free_guidance
                 inputs = torch.cat([latents] * 2) if guided else latents
                 inputs = self.scheduler.scale_model_input(inputs, t)
                 noise = self.unet(
@@ -107,7 +116,7 @@ class TextToVideoPipeline(TextToVideoSDPipeline):
                 )[0]
                 if guided:
                     unconditional, conditional = noise.chunk(2)
-                    noise = unconditional + guidance_scale * (conditional - unconditional)
+                    noise = unconditional + self.guidance_scale * (conditional - unconditional)
                 latents = self.scheduler.step(noise, t, latents, **step_kwargs).prev_sample
                 if callback_on_step_end is not None:
                     known = {

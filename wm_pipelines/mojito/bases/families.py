@@ -26,7 +26,7 @@ class Family:
         spatial: a layer sees one frame at a time, (videos * frames, cells, C); else (videos, frames * cells, C).
         joint: text and video share one softmax, so guidance must be asked for by `allow_joint`.
         one_call: guidance puts [unconditional, conditional] into one call; else the conditional call comes first.
-        rows: names of the denoiser's inputs that have one row a video, or one a frame of each.
+        per_video: names of the denoiser's inputs that have one row a video, or one a frame of each.
         grid: (latent, keyword arguments, denoiser) -> Grid.
         padded: the text is padded without a mask, so padding takes part in the softmax.
         several: the stock pipeline's argument for the videos of a prompt; None where it makes one, whatever is asked.
@@ -42,7 +42,7 @@ class Family:
     joint: bool = False
     frames: str = "num_frames"
     one_call: bool = True
-    rows: tuple[str, ...] = ("encoder_hidden_states",)
+    per_video: tuple[str, ...] = ("encoder_hidden_states",)
     padded: bool = False
     several: str | None = None
 
@@ -159,7 +159,7 @@ FAMILIES = (
         spatial=True,
         frames="video_length",
         several="num_images_per_prompt",
-        rows=("encoder_hidden_states", "timestep"),
+        per_video=("encoder_hidden_states", "timestep"),
     ),
     Family(
         "wan",
@@ -169,7 +169,7 @@ FAMILIES = (
         r"(?P<block>blocks\.\d+)\.attn2",
         _patched,
         one_call=False,
-        rows=("encoder_hidden_states", "timestep"),
+        per_video=("encoder_hidden_states", "timestep"),
         padded=True,
         several="num_videos_per_prompt",
     ),
@@ -180,7 +180,7 @@ FAMILIES = (
         "LTXPipeline",
         r"(?P<block>transformer_blocks\.\d+)\.attn2",
         _packed,
-        rows=("encoder_hidden_states", "timestep", "encoder_attention_mask"),
+        per_video=("encoder_hidden_states", "timestep", "encoder_attention_mask"),
         several="num_videos_per_prompt",
     ),
     Family(
@@ -191,7 +191,7 @@ FAMILIES = (
         r"(?P<block>transformer_blocks\.\d+)\.attn1",
         _frames_first,
         joint=True,
-        rows=("encoder_hidden_states", "timestep"),
+        per_video=("encoder_hidden_states", "timestep"),
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from wm_pipelines.mojito.formats.points import Tracks, hide, read_kjnodes
+from wm_pipelines.mojito.trajectories.formats.points import Tracks, hide, read_kjnodes
 
 SCALE = 8
 """Coordinates and visibility are stored times this."""

@@ -8,8 +8,8 @@ behind the phrase, in the same clause. What is not found is not guessed.
 import re
 from collections.abc import Sequence
 
-from wm_pipelines.mojito.captions import said_in_caption
-from wm_pipelines.mojito.verbs import ALONE_OF, MOVING, NOT_BEFORE, RESTING, WAY_OF, Said
+from wm_pipelines.mojito.words.captions import said_in_caption
+from wm_pipelines.mojito.words.verbs import ALONE_OF, MOVING, NOT_BEFORE, RESTING, WAY_OF, Said
 from wm_pipelines.text.prompts import Span
 
 _NEAR = 4

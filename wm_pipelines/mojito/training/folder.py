@@ -20,7 +20,7 @@ from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.flow import FARNEBACK, level_of, measure_flow, percentile_table
 from wm_pipelines.media.video import VIDEO_SUFFIXES, pick_frames
-from wm_pipelines.mojito.training import VideoTask
+from wm_pipelines.mojito.training.task import VideoTask
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 UPDATES = ("none", "lora", "kronecker")

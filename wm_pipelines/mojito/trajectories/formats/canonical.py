@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from wm_pipelines.mojito.formats.reading import json_of
-from wm_pipelines.mojito.objects import MotionObject
-from wm_pipelines.mojito.values import MOST_FRAMES, brief, real, whole
+from wm_pipelines.mojito.trajectories.formats.texts import json_of
+from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.mojito.trajectories.values import MOST_FRAMES, brief, real, whole
 
 VERSION = 1
 

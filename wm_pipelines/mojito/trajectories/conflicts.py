@@ -1,4 +1,4 @@
-"""What prompt and trajectories disagree about, found before sampling (mojito.md, sections 8, 10).
+"""What prompt and trajectories disagree about, found before sampling.
 
 Who wins follows from how sampling works, nothing else: boxes act on the attention of the first steps, which settle
 where things lie; words act in every step, but only through that attention; objects pull with their weights; inside one
@@ -11,9 +11,9 @@ from itertools import combinations
 import torch
 
 from wm_pipelines.media.boxes import box_iou
-from wm_pipelines.mojito.directions import said_directions
-from wm_pipelines.mojito.objects import MotionObject, text
-from wm_pipelines.mojito.verbs import DIRECTIONS, Said
+from wm_pipelines.mojito.trajectories.objects import MotionObject, decimals, frame_ranges
+from wm_pipelines.mojito.words.directions import said_directions
+from wm_pipelines.mojito.words.verbs import DIRECTIONS, Said
 from wm_pipelines.text.prompts import Span, locate
 
 MOVED = 0.05
@@ -117,7 +117,7 @@ def _thin(name: str, boxes: torch.Tensor, grids: Sequence[tuple[int, int]]) -> I
     )
     yield (
         f"{name}: its box covers {' and '.join(cells)} in {_frames(frames)}; raise its size above "
-        f"{text(1 / w)} x {text(1 / h)} or add a finer tap such as up_blocks.2; {wins}"
+        f"{decimals(1 / w)} x {decimals(1 / h)} or add a finer tap such as up_blocks.2; {wins}"
     )
 
 
@@ -146,11 +146,4 @@ def _same_box(
 
 def _frames(frames: list[int]) -> str:
     """Frame numbers as ranges: "frames 0 to 3, 7"."""
-    runs: list[list[int]] = []
-    for frame in frames:
-        if runs and frame == runs[-1][-1] + 1:
-            runs[-1].append(frame)
-        else:
-            runs.append([frame])
-    parts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
-    return ("frame " if len(frames) == 1 else "frames ") + ", ".join(parts)
+    return ("frame " if len(frames) == 1 else "frames ") + frame_ranges(frames)

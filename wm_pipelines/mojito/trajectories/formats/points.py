@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_pipelines.mojito.formats.reading import finite, json_of, lines_of, numbers, plain_text
-from wm_pipelines.mojito.values import brief, real
+from wm_pipelines.mojito.trajectories.formats.texts import finite, json_of, lines_of, numbers, plain_text
+from wm_pipelines.mojito.trajectories.values import brief, real
 
 Tracks = list[np.ndarray]
 
