@@ -80,8 +80,8 @@ class WM_MojitoApply(io.ComfyNode):
         bias_out: float,
         fraction: float,
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.conflicts import find_conflicts
-        from wm_pipelines.mojito.objects import hidden_lines, object_boxes
+        from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
+        from wm_pipelines.mojito.trajectories.objects import hidden_lines, object_boxes
 
         from ._native_motion import MotionBias, kind_of, positions_of
 
