@@ -1,6 +1,6 @@
 """The linear map with rank-one A as one registered operation.
 
-Saved for the backward pass: x and x Qᵀ, as far as a gradient needs them.
+Saved for the backward pass: x, where a gradient needs it. x Qᵀ, as narrow as the rank, is made again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,20 @@ from torch.autograd.function import once_differentiable
 
 from custom_kernels.shared.backend import on_device_of
 
-from .rank_one import A_IN, A_OUT, MASK, WEIGHT, Factors, U, V, X, backward_torch, delta_dtype, forward_torch
+from .rank_one import (
+    A_IN,
+    A_OUT,
+    MASK,
+    WEIGHT,
+    Factors,
+    U,
+    V,
+    X,
+    backward_torch,
+    delta_dtype,
+    forward_torch,
+    rank_sized_torch,
+)
 
 __all__ = ["rank_one"]
 
@@ -35,22 +48,23 @@ def _run_backward(
     factors = Factors(a_out, a_in, u, v, slices, index, delta_dtype(g, u, narrow))
     if triton:
         from ._triton.linear import backward as run
+        from ._triton.linear import rank_sized
     else:
-        run = backward_torch
+        run, rank_sized = backward_torch, rank_sized_torch
     with on_device_of(g):
+        if hidden is None and (needs[U] or needs[A_OUT] or needs[MASK]):
+            hidden = rank_sized(flat, factors)
         grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
     if needs[X]:
         grads[X] = grads[X].view(*g.shape[:-1], weight.shape[1])
     return grads
 
 
-def _save(ctx, inputs, hidden: Tensor) -> None:
+def _save(ctx, inputs) -> None:
     x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
     needs = ctx.needs = list(ctx.needs_input_grad[:8])
-    keeps_x = needs[WEIGHT] or needs[V] or needs[A_IN]
-    keeps_hidden = needs[U] or needs[A_OUT] or needs[MASK]
-    saved = (x if keeps_x else None, hidden if keeps_hidden else None)
-    ctx.save_for_backward(*saved, weight, a_out, a_in, u, v, mask, index)
+    keeps_x = any(needs[at] for at in (WEIGHT, V, A_IN, U, A_OUT, MASK))
+    ctx.save_for_backward(x if keeps_x else None, weight, a_out, a_in, u, v, mask, index)
     ctx.set_materialize_grads(False)
 
 
@@ -59,16 +73,16 @@ class _RankOne(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *inputs):
-        y, hidden = _run(*inputs)
-        _save(ctx, inputs, hidden)
-        return y
+        _save(ctx, inputs)
+        return _run(*inputs)[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         if g is None:
             return (None,) * 13
-        return (*_run_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs), *(None,) * 5)
+        x, *others = ctx.saved_tensors
+        return (*_run_backward(g, x, None, *others, *ctx.options, ctx.needs), *(None,) * 5)
 
 
 @torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())
@@ -116,7 +130,8 @@ def registered_backward(
     triton: bool,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
+    """The gradients that `needs` names, in order. x may be None where no gradient asks for it; so may hidden, which is
+    made again otherwise."""
     grads = _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
     return [grad.contiguous() for grad in grads if grad is not None]
 
@@ -130,14 +145,13 @@ def _(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narro
 def _registered_backward(ctx, g, _):
     grads: list[Tensor | None] = [None] * 13
     if g is not None:
-        found = iter(registered_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs))
+        x, *others = ctx.saved_tensors
+        found = iter(registered_backward(g, x, None, *others, *ctx.options, ctx.needs))
         grads[:8] = [next(found) if need else None for need in ctx.needs]
     return tuple(grads)
 
 
-registered.register_autograd(
-    _registered_backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output[1])
-)
+registered.register_autograd(_registered_backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs))
 
 
 def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> Tensor:
