@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY, lines_of, to_image
+from .._shared.types import CATEGORY, aliases, lines_of, to_image
 from ._background import background_inputs, background_ui
-from ._points import box_input, point_inputs, point_options
+from ._points import box_input, naming_outside, point_inputs, point_options
 from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
 
@@ -33,7 +33,8 @@ class WM_Trajectory(io.ComfyNode):
         return io.Schema(
             node_id="WM_Trajectory",
             display_name="WM Trajectory",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("spline", "path", "motion", "boxes", "keyframes", "kjnodes", "drag"),
             description="Say where the objects of a prompt are over time: by our JSON, or by the text of another "
             "tool, such as KJNodes' spline editor.",
             inputs=[
@@ -103,7 +104,8 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         return io.Schema(
             node_id="WM_TrajectoryFromTracks",
             display_name="WM Trajectory From Tracks",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("tracks", "bbox", "points", "wan move", "ati"),
             description="Make a trajectory of TRACKS, as the Wan Move nodes make them, or of one box for each frame.",
             inputs=[
                 io.String.Input(
@@ -156,7 +158,8 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         if options["canvas"] is None:
             raise ValueError("canvas_width and canvas_height must be set: tracks and boxes are pixels of a canvas")
         if tracks is not None:
-            objects = read_trajectory(tracks, "tracks", words, **options)
+            with naming_outside(outside):
+                objects = read_trajectory(tracks, "tracks", words, **options)
         else:
             objects = read_bbox(
                 bboxes,
@@ -180,7 +183,8 @@ class WM_TrajectoryPreview(io.ComfyNode):
         return io.Schema(
             node_id="WM_TrajectoryPreview",
             display_name="WM Trajectory Preview",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("spline", "path", "draw boxes"),
             description="Draw the boxes of a trajectory on the grid that attention can tell apart. A cell is "
             "tinted by the share that a box covers.",
             inputs=[

@@ -32,7 +32,10 @@ class Browser:
 
         self.server = server
         self.playwright = sync_playwright().start()
-        self.chromium = self.playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        self.chromium = self.playwright.chromium.launch(
+            executable_path=chromium(),
+            args=["--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization", "--disable-software-rasterizer"],
+        )
         context = self.chromium.new_context(viewport={"width": 1280, "height": 960}, has_touch=True)
         self.page = context.new_page()
         self.page.set_default_timeout(240_000)

@@ -93,7 +93,10 @@ def test_choices_are_those_of_the_library(snapshot):
     assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_FORMATS]
 
 
-@pytest.mark.parametrize("change", ["order", "lost input", "lost choice", "lost output", "lost node", "kind"])
+@pytest.mark.parametrize(
+    "change",
+    ["order", "lost input", "lost choice", "lost output", "lost node", "kind", "now required", "new required"],
+)
 def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, change):
     new = copy.deepcopy(snapshot)
     condition = new["WM_Condition"]
@@ -107,6 +110,10 @@ def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, chang
         condition["output"] = []
     elif change == "lost node":
         del new["WM_Doctor"]
+    elif change == "now required":
+        condition["input_order"]["required"].append(condition["input_order"]["optional"].pop(0))
+    elif change == "new required":
+        condition["input_order"]["required"].append("later")
     else:
         condition["input"]["required"]["strength"][0] = "INT"
     assert contract.breaking_changes(snapshot, new)
@@ -117,6 +124,17 @@ def test_appending_an_input_breaks_nothing(contract, snapshot):
     new["WM_Condition"]["input"]["optional"]["later"] = ["INT", {"default": 0}]
     new["WM_Condition"]["input_order"]["optional"].append("later")
     assert contract.breaking_changes(snapshot, new) == []
+
+
+def test_what_was_required_may_become_optional_in_its_place(contract, snapshot):
+    new = copy.deepcopy(snapshot)
+    order, inputs = new["WM_Condition"]["input_order"], new["WM_Condition"]["input"]
+    last = order["required"].pop()
+    order["optional"].insert(0, last)
+    inputs["optional"] = {last: inputs["required"].pop(last), **inputs["optional"]}
+    assert contract.breaking_changes(snapshot, new) == []
+    order["optional"].append(order["optional"].pop(0))  # at another place, its saved value would be another's
+    assert contract.breaking_changes(snapshot, new)
 
 
 def test_a_newer_core_may_say_more_but_nothing_else(contract, snapshot):

@@ -3,7 +3,7 @@
 
 import { History } from "./history.js";
 import * as model from "./model.js";
-import { build } from "./panel.js";
+import { build, enclose, isTyped } from "./panel.js";
 import * as view from "./view.js";
 
 const PLAY_MS = 125;
@@ -31,6 +31,10 @@ export class TrajectoryEditor {
     this.resized = new ResizeObserver(() => this.draw());
     this.resized.observe(this.element);
     this.setTool("move");
+  }
+
+  focus() {
+    this.panel.keys.focus({ preventScroll: true });
   }
 
   get frames() {
@@ -211,9 +215,7 @@ export class TrajectoryEditor {
     timeline.addEventListener("pointermove", (event) => this.#timeMove(event));
     root.addEventListener("keydown", (event) => this.#key(event));
     root.addEventListener("paste", (event) => this.#paste(event));
-    for (const kind of ["pointerdown", "mousedown", "dblclick", "contextmenu", "keyup", "copy", "cut"]) {
-      root.addEventListener(kind, (event) => event.stopPropagation());
-    }
+    enclose(root, this.panel.keys);
   }
 
   #place(event) {
@@ -240,8 +242,7 @@ export class TrajectoryEditor {
 
   #down(event) {
     if (event.button) return;
-    event.preventDefault();
-    this.element.focus({ preventScroll: true });
+    this.focus();
     this.panel.stage.setPointerCapture(event.pointerId);
     const at = this.#place(event);
     if (this.tool === "points") {
@@ -313,8 +314,7 @@ export class TrajectoryEditor {
 
   #timeDown(event) {
     if (event.button) return;
-    event.preventDefault();
-    this.element.focus({ preventScroll: true });
+    this.focus();
     this.panel.timeline.setPointerCapture(event.pointerId);
     const at = this.#time(event);
     if (at.index >= 0 && this.objects[at.index]) this.select(at.index);
@@ -335,7 +335,7 @@ export class TrajectoryEditor {
 
   #paste(event) {
     event.stopPropagation();
-    if (event.target instanceof HTMLInputElement) return;
+    if (isTyped(event, this.panel.keys)) return;
     const text = event.clipboardData?.getData("text/plain");
     if (text) this.hooks.paste(text);
     event.preventDefault();
@@ -343,7 +343,7 @@ export class TrajectoryEditor {
 
   #key(event) {
     event.stopPropagation();
-    if (event.target instanceof HTMLInputElement) return;
+    if (isTyped(event, this.panel.keys)) return;
     const act = keyAct(event, this);
     if (!act) return;
     event.preventDefault();

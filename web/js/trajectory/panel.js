@@ -6,7 +6,9 @@ const STYLE = `
 .wm-editor { box-sizing: border-box; width: 100%; height: 100%; padding: 4px; display: flex; flex-direction: column;
   gap: 3px; color: var(--input-text, #ddd); background: var(--comfy-menu-bg, #353535); font: 11px sans-serif;
   border-radius: 4px; outline: none; overflow: hidden; }
-.wm-editor:focus-visible { box-shadow: 0 0 0 2px var(--p-primary-color, #4a90d9); }
+.wm-editor { position: relative; }
+.wm-editor .wm-keys { position: absolute; width: 1px; height: 1px; min-height: 0; padding: 0; border: 0; opacity: 0; }
+.wm-editor:has(.wm-keys:focus) { box-shadow: 0 0 0 2px var(--p-primary-color, #4a90d9); }
 .wm-editor .wm-bar { display: flex; flex-wrap: wrap; gap: 3px; align-items: center; flex: none; }
 .wm-editor button, .wm-editor select, .wm-editor input { font: inherit; color: inherit; padding: 2px 6px;
   min-height: 22px; background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e);
@@ -42,8 +44,34 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-export function button(label, title, act) {
-  return make("button", { type: "button", title, "aria-label": title, onclick: act }, label);
+/** A button; `name` says what a sign means. */
+export function button(label, title, act, name = label) {
+  return make("button", { type: "button", title, "aria-label": name, onclick: act }, label);
+}
+
+/** Where keys go: front ends leave keys alone that are pressed in a field, so Ctrl+Z here is not the graph's too. */
+export function keysInput(name) {
+  return make("input", { class: "wm-keys", type: "text", readonly: "", "aria-label": name });
+}
+
+/** Keep what happens inside an element from the graph around it; a pointer never takes the keys from `keys`. */
+export function enclose(root, keys) {
+  for (const kind of ["pointerdown", "mousedown", "dblclick", "contextmenu", "keyup", "copy", "cut"]) {
+    root.addEventListener(kind, (event) => event.stopPropagation());
+  }
+  root.addEventListener("mousedown", (event) => {
+    if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
+    event.preventDefault();
+    keys.focus({ preventScroll: true });
+  });
+  root.addEventListener("change", (event) => {
+    if (event.target instanceof HTMLSelectElement) keys.focus({ preventScroll: true });
+  });
+}
+
+/** Whether an event belongs to a field that is typed in. */
+export function isTyped(event, keys) {
+  return event.target instanceof HTMLInputElement && event.target !== keys;
 }
 
 /** A number field that calls `act` with a whole number of at least `least`. */
@@ -88,7 +116,7 @@ export function build(editor) {
       event.target.value = "";
     },
   }, make("option", { value: "" }, "Ease…"), ...EASE_NAMES.map((name) => make("option", { value: name }, name)));
-  const play = button("▶", "Play (space)", () => editor.play());
+  const play = button("▶", "Play (space)", () => editor.play(), "Play");
   const phrase = make("input", {
     class: "wm-phrase", type: "text", title: "Words of the prompt", "aria-label": "Words of the prompt",
     placeholder: "words of the prompt", onchange: (event) => editor.rename(event.target.value),
@@ -97,9 +125,9 @@ export function build(editor) {
     button("Smooth", "A spline through the keyframes (S)", () => editor.act("smooth")),
     button("Reverse", "Go the path backwards (R)", () => editor.act("reverse")),
     button("Duplicate", "Another object like this (Ctrl+D)", () => editor.act("duplicate")),
-    button("−◆", "Drop the keyframe of this frame (Delete)", () => editor.act("drop")),
-    button("↶", "Undo (Ctrl+Z)", () => editor.undo()),
-    button("↷", "Redo (Ctrl+Y)", () => editor.redo()));
+    button("−◆", "Drop the keyframe of this frame (Delete)", () => editor.act("drop"), "Drop keyframe"),
+    button("↶", "Undo (Ctrl+Z)", () => editor.undo(), "Undo"),
+    button("↷", "Redo (Ctrl+Y)", () => editor.redo(), "Redo"));
   const words = make("div", { class: "wm-bar" }, phrase,
     button("New", "Another object (N)", () => editor.add()),
     button("Remove", "Remove the selected object (Shift+Delete)", () => editor.act("remove")));
@@ -118,10 +146,11 @@ export function build(editor) {
       editor.draw();
     }),
     status);
-  const root = make("div", { class: "wm-editor wm-trajectory", tabindex: "0", "aria-label": "Trajectory editor" },
-    above, words, stage, timeline, below);
+  const keys = keysInput("Keys of the trajectory editor");
+  const root = make("div", { class: "wm-editor wm-trajectory", role: "group", "aria-label": "Trajectory editor" },
+    keys, above, words, stage, timeline, below);
   return {
-    root, tools, play, phrase, stage, timeline, frame, status,
+    root, keys, tools, play, phrase, stage, timeline, frame, status,
     fixed: () => above.offsetHeight + words.offsetHeight + below.offsetHeight + 20,
     colours: () => coloursOf(root),
   };
