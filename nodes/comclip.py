@@ -20,7 +20,7 @@ class WM_ComCLIPMatch(io.ComfyNode):
             node_id="WM_ComCLIPMatch",
             display_name="WM ComCLIP Match",
             category=f"{CATEGORY}/match",
-            **aliases("clip score", "similarity", "caption", "composition"),
+            **aliases("clip score, similarity, caption, composition"),
             description="Score a picture against a caption by the things and relations that the caption names, beside "
             "the plain similarity.",
             inputs=[

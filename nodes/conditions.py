@@ -21,7 +21,7 @@ class WM_ExtractCondition(io.ComfyNode):
             node_id="WM_ExtractCondition",
             display_name="WM Extract Condition",
             category=f"{CATEGORY}/control",
-            **aliases("canny", "preprocessor", "controlnet", "edges", "softedge", "sketch"),
+            **aliases("canny, preprocessor, controlnet, edges, softedge, sketch"),
             description="Make a condition map from a photo. Runs offline and needs no model.",
             inputs=[
                 io.Image.Input("image", tooltip="One photo or a batch."),
@@ -68,7 +68,7 @@ class WM_Condition(io.ComfyNode):
             node_id="WM_Condition",
             display_name="WM Condition",
             category=f"{CATEGORY}/control",
-            **aliases("controlnet", "regional", "control map", "phrase"),
+            **aliases("controlnet, regional, control map, phrase"),
             description="A condition map, where and when it holds, and the words of the prompt that it shows.",
             inputs=[
                 io.Image.Input("image", tooltip="One finished map; edges, lines and sketches are white on black."),
@@ -170,7 +170,7 @@ class WM_StackConditions(io.ComfyNode):
             node_id="WM_StackConditions",
             display_name="WM Stack Conditions",
             category=f"{CATEGORY}/control",
-            **aliases("controlnet", "join", "combine conditions"),
+            **aliases("controlnet, join, combine conditions"),
             description="Join conditions into one list. Stack again for more than six.",
             inputs=lists,
             outputs=[Conditions.Output("conditions", tooltip="All conditions, in the order of the inputs.")],

@@ -21,7 +21,7 @@ class WM_CPLFit(io.ComfyNode):
             node_id="WM_CPLFit",
             display_name="WM CPL Fit",
             category=f"{CATEGORY}/adapt",
-            **aliases("few-shot", "classifier", "prompt learning", "clip", "train"),
+            **aliases("few-shot, classifier, prompt learning, clip, train"),
             description="Fit a prompt to a few labelled pictures of each class. Use the result with WM CPL Classify, "
             "for these classes and for new ones.",
             inputs=[
@@ -130,7 +130,7 @@ class WM_CPLClassify(io.ComfyNode):
             node_id="WM_CPLClassify",
             display_name="WM CPL Classify",
             category=f"{CATEGORY}/adapt",
-            **aliases("few-shot", "classifier", "clip", "tag"),
+            **aliases("few-shot, classifier, clip, tag"),
             description="Compare each picture with class names, those of the fit or new ones, and name the likeliest.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="From WM CPL Fit, or a CPL checkpoint by WM Load Pipeline."),

@@ -19,7 +19,7 @@ class WM_DiscffusionMatch(io.ComfyNode):
             node_id="WM_DiscffusionMatch",
             display_name="WM Discffusion Match",
             category=f"{CATEGORY}/match",
-            **aliases("clip score", "similarity", "caption", "diffusion classifier"),
+            **aliases("clip score, similarity, caption, diffusion classifier"),
             description="Let a text-to-image model say how well pictures and captions go together; put the pictures "
             "in order and keep the best.",
             inputs=[
@@ -93,7 +93,7 @@ class WM_DiscffusionFit(io.ComfyNode):
             node_id="WM_DiscffusionFit",
             display_name="WM Discffusion Fit",
             category=f"{CATEGORY}/adapt",
-            **aliases("few-shot", "matching", "train"),
+            **aliases("few-shot, matching, train"),
             description="Teach a text-to-image model to tell right captions from wrong ones, from a few pictures. Use "
             "the result with WM Discffusion Match.",
             inputs=[

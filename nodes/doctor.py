@@ -14,7 +14,7 @@ class WM_Doctor(io.ComfyNode):
             node_id="WM_Doctor",
             display_name="WM Doctor",
             category=CATEGORY,
-            **aliases("install", "check", "problem"),
+            **aliases("install, check, problem"),
             description="Check the installation: versions, nodes, checkpoints and their hashes, pipelines in memory.",
             inputs=[
                 io.Boolean.Input(

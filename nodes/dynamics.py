@@ -19,7 +19,7 @@ class WM_InferAction(io.ComfyNode):
             node_id="WM_InferAction",
             display_name="WM Infer Action",
             category=f"{CATEGORY}/world",
-            **aliases("inverse dynamics", "describe change", "caption"),
+            **aliases("inverse dynamics, describe change, caption"),
             description="Say in words which action leads from one picture to another, and how sure the model is.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A dynamics model from WM Load Pipeline."),

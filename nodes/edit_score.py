@@ -16,7 +16,7 @@ class WM_EditScore(io.ComfyNode):
             node_id="WM_EditScore",
             display_name="WM Edit Score",
             category=f"{CATEGORY}/measure",
-            **aliases("benchmark", "image edit", "change"),
+            **aliases("benchmark, image edit, change"),
             description="Measure an edit: how much of the change it made, and how much else it left alone.",
             inputs=[
                 io.Image.Input("source", tooltip="One picture, before the edit."),

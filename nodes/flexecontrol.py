@@ -20,7 +20,7 @@ class WM_FlexEControlSample(io.ComfyNode):
             node_id="WM_FlexEControlSample",
             display_name="WM FlexEControl Sample",
             category=f"{CATEGORY}/control",
-            **aliases("controlnet", "ksampler", "multi control", "union"),
+            **aliases("controlnet, ksampler, multi control, union"),
             description="Make pictures from a prompt under any number of conditions, also several of one type, each "
             "bound to its phrase.",
             inputs=[

@@ -19,7 +19,7 @@ class WM_GraphQA(io.ComfyNode):
             node_id="WM_GraphQA",
             display_name="WM Graph QA",
             category=f"{CATEGORY}/match",
-            **aliases("vqa", "question", "answer", "scene graph"),
+            **aliases("vqa, question, answer, scene graph"),
             description="Answer a question about a picture and a text with attention that follows a graph, and see "
             "whether the graph helped.",
             inputs=[
@@ -120,7 +120,7 @@ class WM_ParseText(io.ComfyNode):
             node_id="WM_ParseText",
             display_name="WM Parse Text",
             category=f"{CATEGORY}/control",
-            **aliases("scene graph", "parser", "caption"),
+            **aliases("scene graph, parser, caption"),
             description="Read sentences into a scene graph: things, attributes, places. Runs offline and needs no "
             "model.",
             inputs=[

@@ -19,7 +19,7 @@ class WM_KAdaptationFit(io.ComfyNode):
             node_id="WM_KAdaptationFit",
             display_name="WM KAdaptation Fit",
             category=f"{CATEGORY}/adapt",
-            **aliases("few-shot", "classifier", "train", "fine-tune", "clip", "lora"),
+            **aliases("few-shot, classifier, train, fine-tune, clip, lora"),
             description="Fit a CLIP to a few labelled pictures of each class. Use the result with WM KAdaptation "
             "Classify.",
             inputs=[
@@ -128,7 +128,7 @@ class WM_KAdaptationClassify(io.ComfyNode):
             node_id="WM_KAdaptationClassify",
             display_name="WM KAdaptation Classify",
             category=f"{CATEGORY}/adapt",
-            **aliases("few-shot", "classifier", "clip", "tag"),
+            **aliases("few-shot, classifier, clip, tag"),
             description="Name the class of each picture, with its probabilities.",
             inputs=[
                 Pipeline.Input(

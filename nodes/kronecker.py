@@ -18,7 +18,7 @@ class WM_KroneckerApply(io.ComfyNode):
             node_id="WM_KroneckerApply",
             display_name="WM Kronecker Apply",
             category=f"{CATEGORY}/adapt",
-            **aliases("lora", "lokr", "lycoris", "adapter"),
+            **aliases("lora, lokr, lycoris, adapter"),
             description="Patch a native model with a Kronecker adapter trained on its diffusers twin, without "
             "converting it to LoRA.",
             inputs=[

@@ -26,7 +26,7 @@ class WM_LoadPipeline(io.ComfyNode):
             node_id="WM_LoadPipeline",
             display_name="WM Load Pipeline",
             category=CATEGORY,
-            **aliases("checkpoint", "load model", "diffusers"),
+            **aliases("checkpoint, load model, diffusers"),
             description="Load a checkpoint: embedded, from models/wm_pipelines, or by Hub id when you ask for it.",
             inputs=[
                 io.Combo.Input(

@@ -22,7 +22,7 @@ class WM_SceneGraph(io.ComfyNode):
             node_id="WM_SceneGraph",
             display_name="WM Scene Graph",
             category=f"{CATEGORY}/control",
-            **aliases("layout", "graph", "regional prompt", "relations"),
+            **aliases("layout, graph, regional prompt, relations"),
             description="Objects, their attributes and relations. Compiles to a caption, boxes and a depth order.",
             inputs=[
                 io.String.Input(

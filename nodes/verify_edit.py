@@ -18,7 +18,7 @@ class WM_VerifyEdit(io.ComfyNode):
             node_id="WM_VerifyEdit",
             display_name="WM Verify Edit",
             category=f"{CATEGORY}/measure",
-            **aliases("verifier", "best of n", "rank", "image edit"),
+            **aliases("verifier, best of n, rank, image edit"),
             description="Rank edited pictures from any editor in the graph by how clearly they show the action.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A dynamics model from WM Load Pipeline."),

@@ -31,7 +31,7 @@ class WM_LoadVideoModel(io.ComfyNode):
             node_id="WM_LoadVideoModel",
             display_name="WM Load Video Model",
             category=f"{CATEGORY}/measure",
-            **aliases("vlm", "llava", "qwen", "load"),
+            **aliases("vlm, llava, qwen, load"),
             description="Load a vision-language model: an embedded one, or a folder under models/wm_pipelines as "
             "transformers keeps it.",
             inputs=[
@@ -83,7 +83,7 @@ class WM_VideoQuiz(io.ComfyNode):
             node_id="WM_VideoQuiz",
             display_name="WM Video Quiz",
             category=f"{CATEGORY}/measure",
-            **aliases("vqa", "benchmark", "video question", "vlm"),
+            **aliases("vqa, benchmark, video question, vlm"),
             description="Ask a question about a video, and again about the video reversed, mirrored and left out: "
             "which tells whether the model sees it or guesses.",
             inputs=[
@@ -166,7 +166,7 @@ class WM_DioramaClip(io.ComfyNode):
             node_id="WM_DioramaClip",
             display_name="WM Diorama Clip",
             category=f"{CATEGORY}/measure",
-            **aliases("test video", "benchmark", "synthetic"),
+            **aliases("test video, benchmark, synthetic"),
             description="Make a clip of a miniature world, a question about it, its right answer, and the boxes of "
             "what is in it.",
             inputs=[

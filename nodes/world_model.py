@@ -69,7 +69,7 @@ class WM_WorldStep(io.ComfyNode):
             node_id="WM_WorldStep",
             display_name="WM World Step",
             category=f"{CATEGORY}/world",
-            **aliases("image edit", "action", "next frame"),
+            **aliases("image edit, action, next frame"),
             description="Draw what an action in words makes of a picture, several times, and rank the candidates.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A world model from WM Load Pipeline."),
@@ -151,7 +151,7 @@ class WM_WorldRollout(io.ComfyNode):
             node_id="WM_WorldRollout",
             display_name="WM World Rollout",
             category=f"{CATEGORY}/world",
-            **aliases("actions", "video", "planning"),
+            **aliases("actions, video, planning"),
             description="Carry out actions one after another, each on the picture that the one before left.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A world model from WM Load Pipeline."),

@@ -22,9 +22,9 @@ ADVANCED = {"advanced": True} if "advanced" in signature(io.Float.Input).paramet
 """For a widget that few need: newer cores fold it away."""
 
 
-def aliases(*words: str) -> dict[str, list[str]]:
-    """Other words under which a node is searched for, where the core has them."""
-    return {"search_aliases": list(words)} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+def aliases(words: str) -> dict[str, list[str]]:
+    """Other words under which a node is searched for, separated by commas; nothing where the core has none."""
+    return {"search_aliases": words.split(", ")} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 
 
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:

@@ -21,6 +21,6 @@ def check_holds(conditioning: list, encoded: list) -> None:
         if tokens.shape == wanted.shape and torch.allclose(tokens.float(), wanted.float(), atol=1e-4, rtol=1e-3):
             return
     raise ValueError(
-        "positive does not hold the prompt of this node: encode the same words by the same CLIP, combine conditionings "
-        "and don't concatenate or average them, or leave positive unconnected"
+        "positive does not hold the prompt of this node: encode the same words by the same CLIP, combine "
+        "conditionings and don't concatenate or average them, or leave positive unconnected"
     )

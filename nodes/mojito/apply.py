@@ -17,7 +17,7 @@ class WM_MojitoApply(io.ComfyNode):
             node_id="WM_MojitoApply",
             display_name="WM Mojito Apply",
             category=f"{CATEGORY}/video",
-            **aliases("wan", "animatediff", "motion control", "trajectory", "attention bias"),
+            **aliases("wan, animatediff, motion control, trajectory, attention bias"),
             description="Keep the objects of a prompt in the boxes of a trajectory, in a native model: SD 1.5 under "
             "AnimateDiff, or Wan. No gradient, so it works with KSampler.",
             inputs=[
@@ -64,7 +64,7 @@ class WM_MojitoApply(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="The prompt as other nodes left it, with ControlNet and the like; it is passed on as it is.",
+                    tooltip="The prompt as other nodes left it, such as ControlNet's; it is passed on as it is.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Passed on as it is."),
             ],

@@ -17,7 +17,7 @@ class WM_MotionReport(io.ComfyNode):
             node_id="WM_MotionReport",
             display_name="WM Motion Report",
             category=f"{CATEGORY}/video",
-            **aliases("trajectory", "attention", "conflicts"),
+            **aliases("trajectory, attention, conflicts"),
             description="Show whether objects went where they were sent: conflicts, attention in each box, motion.",
             inputs=[
                 MotionReport.Input("motion_report", tooltip="From WM Mojito Sample."),

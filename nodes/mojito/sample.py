@@ -21,7 +21,7 @@ class WM_MojitoSample(io.ComfyNode):
             node_id="WM_MojitoSample",
             display_name="WM Mojito Sample",
             category=f"{CATEGORY}/video",
-            **aliases("animatediff", "text to video", "motion control", "trajectory"),
+            **aliases("animatediff, text to video, motion control, trajectory"),
             description="Make a video whose objects follow a trajectory, with a dial for how much moves.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A Mojito pipeline from WM Load Pipeline."),

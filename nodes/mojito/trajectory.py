@@ -34,7 +34,7 @@ class WM_Trajectory(io.ComfyNode):
             node_id="WM_Trajectory",
             display_name="WM Trajectory",
             category=f"{CATEGORY}/video",
-            **aliases("spline", "path", "motion", "boxes", "keyframes", "kjnodes", "drag"),
+            **aliases("spline, path, motion, boxes, keyframes, kjnodes, drag"),
             description="Say where the objects of a prompt are over time: by our JSON, or by the text of another "
             "tool, such as KJNodes' spline editor.",
             inputs=[
@@ -105,7 +105,7 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
             node_id="WM_TrajectoryFromTracks",
             display_name="WM Trajectory From Tracks",
             category=f"{CATEGORY}/video",
-            **aliases("tracks", "bbox", "points", "wan move", "ati"),
+            **aliases("tracks, bbox, points, wan move, ati"),
             description="Make a trajectory of TRACKS, as the Wan Move nodes make them, or of one box for each frame.",
             inputs=[
                 io.String.Input(
@@ -184,7 +184,7 @@ class WM_TrajectoryPreview(io.ComfyNode):
             node_id="WM_TrajectoryPreview",
             display_name="WM Trajectory Preview",
             category=f"{CATEGORY}/video",
-            **aliases("spline", "path", "draw boxes"),
+            **aliases("spline, path, draw boxes"),
             description="Draw the boxes of a trajectory on the grid that attention can tell apart. A cell is "
             "tinted by the share that a box covers.",
             inputs=[

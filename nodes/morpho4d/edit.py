@@ -19,7 +19,7 @@ class WM_Edit4D(io.ComfyNode):
             node_id="WM_Edit4D",
             display_name="WM Edit 4D",
             category=f"{CATEGORY}/world",
-            **aliases("gaussian splatting", "4d"),
+            **aliases("gaussian splatting, 4d"),
             description="Remove, extract, recolour, move, retime, copy or scale objects of a scene in time, by words.",
             inputs=[
                 Scene.Input("scene4d", tooltip="A scene in time; it stays as it is."),

@@ -22,7 +22,7 @@ class WM_Export4D(io.ComfyNode):
             node_id="WM_Export4D",
             display_name="WM Export 4D",
             category=f"{CATEGORY}/world",
-            **aliases("gaussian splatting", "4d", "glb", "ply", "splat"),
+            **aliases("gaussian splatting, 4d, glb, ply, splat"),
             description="Write a scene in time: one animated file, a page with a viewer, a video, or splats.",
             is_output_node=True,
             inputs=[

@@ -18,7 +18,7 @@ class WM_Morpho4DFit(io.ComfyNode):
             node_id="WM_Morpho4DFit",
             display_name="WM Morpho4D Fit",
             category=f"{CATEGORY}/world",
-            **aliases("gaussian splatting", "4d", "video to 3d"),
+            **aliases("gaussian splatting, 4d, video to 3d"),
             description="Make a scene in time: of words in the miniature world, or of a video with its geometry.",
             inputs=[
                 io.String.Input(

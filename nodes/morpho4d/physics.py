@@ -19,7 +19,7 @@ class WM_PhysicsReport(io.ComfyNode):
             node_id="WM_PhysicsReport",
             display_name="WM Physics Report",
             category=f"{CATEGORY}/measure",
-            **aliases("gravity", "benchmark", "plausible"),
+            **aliases("gravity, benchmark, plausible"),
             description="Measure how physical a scene in time is: rigidity, volume, momentum, support, energy.",
             inputs=[
                 Scene.Input("scene4d", tooltip="A scene in time."),

@@ -20,7 +20,7 @@ class WM_Render4D(io.ComfyNode):
             node_id="WM_Render4D",
             display_name="WM Render 4D",
             category=f"{CATEGORY}/world",
-            **aliases("gaussian splatting", "4d", "camera"),
+            **aliases("gaussian splatting, 4d, camera"),
             description="Play a scene in time from its own camera or along a path, as a batch of frames.",
             inputs=[
                 Scene.Input("scene4d", tooltip="A scene in time."),

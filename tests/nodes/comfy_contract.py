@@ -19,7 +19,7 @@ LISTED_AT_RUN_TIME = "<listed at run time>"
 
 
 def describe() -> dict:
-    """Node schemas in ComfyUI's own form, the processor seconds it took to list them, and what was imported on the way."""
+    """Node schemas in ComfyUI's own form, the processor seconds that it took to list them, and what was imported."""
     import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
 
     before = set(sys.modules)

@@ -198,6 +198,41 @@ def test_a_picture_lies_behind_the_paths(browser, drawn):
     assert browser.ask(pixel) == [0x20, 0x60, 0xA0, 255]
 
 
+def test_a_bypassed_node_passes_on_what_came_in(browser):
+    """WM_MojitoApply between conditionings and sampler, WM_Condition in a chain: bypassed, the graph still runs."""
+    apply, trajectory, words, no_words, sampler, model = browser.graph(
+        "WM_MojitoApply", "WM_Trajectory", "CLIPTextEncode", "CLIPTextEncode", "KSampler", "CheckpointLoaderSimple"
+    )
+    links = [
+        (model, 0, apply, "model"), (model, 1, apply, "clip"), (trajectory, 0, apply, "trajectory"),
+        (words, 0, apply, "positive"), (no_words, 0, apply, "negative"), (apply, 0, sampler, "model"),
+        (apply, 1, sampler, "positive"), (apply, 3, sampler, "negative"),
+    ]  # fmt: skip
+    for link in links:
+        browser.connect(*link)
+    browser.ask("(id) => { app.graph.getNodeById(id).mode = 4; }", apply)
+    given = browser.prompt()[str(sampler)]["inputs"]
+    assert given["model"] == [str(model), 0]
+    assert given["positive"] == [str(words), 0] and given["negative"] == [str(no_words), 0]
+    first, second, third, sample = browser.graph(
+        "WM_Condition", "WM_Condition", "WM_Condition", "WM_FlexEControlSample"
+    )
+    browser.connect(first, 0, second, "conditions")
+    browser.connect(second, 0, third, "conditions")
+    browser.connect(third, 0, sample, "conditions")
+    browser.ask("(id) => { app.graph.getNodeById(id).mode = 4; }", second)
+    now = browser.prompt()
+    assert now[str(third)]["inputs"]["conditions"] == [str(first), 0] and str(second) not in now
+
+
+def test_a_warning_is_on_the_node(browser):
+    (node,) = browser.graph("WM_FlexEControlSample")
+    browser.ask("(id) => app.graph.getNodeById(id).onExecuted({ wm_notes: ['the map is empty'] })", node)
+    browser.wait("() => document.querySelector('.wm-notes')?.textContent === 'the map is empty'")
+    browser.ask("(id) => app.graph.getNodeById(id).onExecuted({})", node)
+    browser.wait("() => !document.querySelector('.wm-notes')")
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_pictures_of_the_editor_in_both_themes(browser, drawn, stage, theme, tmp_path):
     """Kept in docs/ where WM_SCREENSHOTS says so."""
