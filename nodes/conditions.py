@@ -4,6 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ._shared import routes
+from ._shared.background import background_ui
 from ._shared.types import CATEGORY, Conditions, aliases, one_mask, one_picture, to_image
 
 # In slot order. A type is only ever appended; a test holds both lists against the library.
@@ -113,6 +115,12 @@ class WM_Condition(io.ComfyNode):
                     tooltip="Which of two equal phrases: the places of its first letter and of the one after its "
                     "last in the prompt, from 0, as 2, 10.",
                 ),
+                io.String.Input(
+                    "shapes",
+                    default="",
+                    optional=True,
+                    tooltip="The region as it is drawn below: boxes and free shapes, as JSON. Empty: not drawn.",
+                ),
             ],
             outputs=[Conditions.Output("conditions", tooltip="The list that came in, and this condition behind it.")],
         )
@@ -130,21 +138,45 @@ class WM_Condition(io.ComfyNode):
         region: Any = None,
         conditions: tuple = (),
         span: str = "",
+        shapes: str = "",
     ) -> io.NodeOutput:
         from wm_pipelines import Condition
 
+        picture = one_picture(image, "image")
+        if region is not None and shapes.strip():
+            raise ValueError("region is connected and drawn; take the link away, or empty shapes")
+        mask = _drawn(shapes, picture) if shapes.strip() else None
         condition = Condition(
             type,
-            one_picture(image, "image"),
+            picture,
             strength=strength,
-            region=None if region is None else one_mask(region, "region"),
+            region=mask if region is None else one_mask(region, "region"),
             phrase=phrase.strip() or None,
             span=_span_of(span),
             start=start,
             end=end,
             fit=fit,
         )
-        return io.NodeOutput((*(conditions or ()), condition))
+        return io.NodeOutput((*(conditions or ()), condition), ui=background_ui(image))
+
+
+def _drawn(shapes: str, picture: Any) -> Any:
+    """The mask of the drawn shapes at a picture's size."""
+    from wm_pipelines.media.regions import read_regions, region_mask
+
+    return region_mask(read_regions(shapes), *picture.shape[1:])
+
+
+def _read_shapes(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the painter shows of the text field: the `shapes` of its JSON."""
+    from wm_pipelines.media.regions import read_regions, write_regions
+    from wm_pipelines.runtime.readers import parse_json
+
+    text = routes.text_of(asked, "shapes")
+    return {"shapes": parse_json(write_regions(read_regions(text)))["shapes"] if text.strip() else []}
+
+
+routes.ANSWERS["region"] = _read_shapes
 
 
 def _span_of(text: str) -> tuple[int, int] | None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .._shared.background import background_ui
 from .._shared.types import CATEGORY, aliases, lines_of, to_image
-from ._background import background_inputs, background_ui
 from ._points import box_input, naming_outside, point_inputs, point_options
 from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
@@ -53,7 +53,10 @@ class WM_Trajectory(io.ComfyNode):
                 ),
                 *point_inputs(),
                 Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
-                *background_inputs(),
+                io.Image.Input(
+                    "images", optional=True, tooltip="A picture or a clip to draw on. Shown in the editor alone."
+                ),
+                io.Video.Input("video", optional=True, tooltip="A video to draw on. Shown in the editor alone."),
             ],
             outputs=[
                 Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
@@ -92,8 +95,11 @@ class WM_Trajectory(io.ComfyNode):
             speed=speed,
             outside=outside,
         )
+        if images is not None and video is not None:
+            raise ValueError("connect images or video behind the editor; both came in")
+        shown = video.get_components().images if video is not None else images
         objects = (*(more or ()), *found)
-        return io.NodeOutput(objects, write(objects), ui=background_ui(images, video))
+        return io.NodeOutput(objects, write(objects), ui=None if shown is None else background_ui(shown))
 
 
 class WM_TrajectoryFromTracks(io.ComfyNode):

@@ -16,7 +16,11 @@ HERE = Path(__file__).parent
 def browser(stage, browsing, server_module, tmp_path_factory):
     home, frontend = stage
     options = ["--front-end-root", str(frontend)] if frontend else []
-    server = server_module.Comfy(tmp_path_factory.mktemp("browsed"), home, *options)
+    base = tmp_path_factory.mktemp("browsed")
+    (base / "user" / "default").mkdir(parents=True)
+    # Who comes for the first time is shown a page of templates instead of a graph.
+    (base / "user" / "default" / "comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
+    server = server_module.Comfy(base, home, *options)
     try:
         opened = browsing.Browser(server)
         yield opened
@@ -223,6 +227,32 @@ def test_a_bypassed_node_passes_on_what_came_in(browser):
     browser.ask("(id) => { app.graph.getNodeById(id).mode = 4; }", second)
     now = browser.prompt()
     assert now[str(third)]["inputs"]["conditions"] == [str(first), 0] and str(second) not in now
+
+
+def test_a_region_is_painted_on_a_condition_and_cut_out_by_python(browser):
+    """A box and a free shape, each where it was drawn; what Python made of them comes back as a mask."""
+    (node,) = browser.graph("WM_Condition")
+    editor = browser.editor(kind="wm-region")
+    tool(editor, "Box")
+    browser.drag(editor, (0.125, 0.25), (0.375, 0.5))
+    tool(editor, "Free")
+    browser.drag(editor, (0.6, 0.6), (0.9, 0.6), (0.9, 0.9), (0.6, 0.9))
+    text = browser.widget(node, "shapes")
+    from wm_pipelines.media.regions import read_regions, region_mask
+
+    mask = region_mask(read_regions(text), 64, 64)[0]
+    assert float(mask[16:32, 8:24].mean()) > 0.97 and float(mask[40:56, 40:56].mean()) > 0.97
+    assert float(mask.mean()) == pytest.approx(0.25 * 0.25 + 0.3 * 0.3, abs=0.012)
+    browser.page.keyboard.press("Control+z")
+    assert len(read_regions(browser.widget(node, "shapes"))) == 1
+    tool(editor, "Move")
+    browser.drag(editor, (0.25, 0.375), (0.45, 0.375))
+    (box,) = read_regions(browser.widget(node, "shapes"))
+    assert [*box.points[0], *box.points[2]] == pytest.approx([0.325, 0.25, 0.575, 0.5], abs=0.012)
+    browser.page.keyboard.press("Delete")
+    assert browser.widget(node, "shapes") == "" and browser.ask("() => app.graph._nodes.length") == 1
+    browser.set_widget(node, "shapes", "{")
+    browser.wait("() => document.querySelector('.wm-region .wm-status').textContent.includes('a region is JSON')")
 
 
 def test_a_warning_is_on_the_node(browser):

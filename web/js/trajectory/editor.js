@@ -1,9 +1,10 @@
 // The trajectory editor: a stage, a timeline, and the pointer and keys that move what they show.
 // It holds no second copy of the truth: every change is handed out as canonical JSON, and comes in through `show`.
 
-import { History } from "./history.js";
+import { enclose, isTyped } from "../shared/elements.js";
+import { History } from "../shared/history.js";
 import * as model from "./model.js";
-import { build, enclose, isTyped } from "./panel.js";
+import { build } from "./panel.js";
 import * as view from "./view.js";
 
 const PLAY_MS = 125;
@@ -200,6 +201,7 @@ export class TrajectoryEditor {
     };
     view.drawStage(stage, state, this.panel.colours());
     view.drawTimeline(timeline, state, this.panel.colours());
+    this.shownFrames = this.frames;
     this.panel.frame.textContent = `frame ${this.frame} of ${this.frames}`;
   }
 
@@ -357,6 +359,11 @@ export class TrajectoryEditor {
       const [x0, y0, x1, y1] = model.boxAt(this.object, this.frame);
       model.setBox(this.object, this.frame, [x0 + dx - grow, y0 + dy - grow, x1 + dx + grow, y1 + dy + grow]);
     });
+  }
+
+  /** The number of frames is a widget's: draw again when it changed. */
+  tick() {
+    if (this.shownFrames !== this.frames) this.goto(this.frame);
   }
 
   close() {
