@@ -212,8 +212,42 @@ def main(folder: Path) -> dict:
     found["ksampler"] = sampled(unet, wan, clip, apply)
     hidden = MotionObject("red cube", (0, 0, 1, 1), hidden=[1, 2])
     found["hidden"] = apply(unet, chosen=(hidden,))[2]
+    found["conditioning"] = passed(unet, clip, ours, objects)
     found["boxes"] = boxes(nodes["WM_TrajectoryFromTracks"], nodes["WM_Trajectory"])
     return found
+
+
+def passed(unet, clip, node, objects) -> dict:
+    """Conditionings that go through the node: another node's work on the prompt, combined ones, and others."""
+    import torch
+
+    def encode(text):
+        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+    mine, other, negative = encode(PROMPT), encode("a green cone"), encode("blurry")
+    controlled = [[tokens, {**more, "control_apply_to_uncond": False, "strength": 0.5}] for tokens, more in mine]
+    longer = [[torch.cat([mine[0][0], other[0][0]], dim=1), mine[0][1]]]
+
+    def run(**conditionings):
+        with torch.inference_mode():
+            return node.execute(unet, clip, PROMPT, objects, FRAMES, 3.0, 3.0, 1.0, **conditionings).result
+
+    def refusal(positive) -> str:
+        try:
+            run(positive=positive)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    _, positive, _, back = run(positive=controlled, negative=negative)
+    _, both, _, empty = run(positive=[*other, *controlled])
+    return {
+        "as they came": positive is controlled and back is negative,
+        "combined": len(both),
+        "empty": bool(torch.equal(empty[0][0], encode("")[0][0])),
+        "other": refusal(other),
+        "concatenated": refusal(longer),
+    }
 
 
 def boxes(from_tracks, from_text) -> dict:
