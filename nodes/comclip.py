@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Pipeline, one_picture, to_image
+from ._shared.types import CATEGORY, Pipeline, aliases, one_picture, to_image
 
 FUSIONS = ("released", "gclip", "late", "equal")
 MISSING = ("full", "blank")
@@ -19,7 +19,8 @@ class WM_ComCLIPMatch(io.ComfyNode):
         return io.Schema(
             node_id="WM_ComCLIPMatch",
             display_name="WM ComCLIP Match",
-            category=CATEGORY,
+            category=f"{CATEGORY}/match",
+            **aliases("clip score, similarity, caption, composition"),
             description="Score a picture against a caption by the things and relations that the caption names, beside "
             "the plain similarity.",
             inputs=[
@@ -80,7 +81,8 @@ class WM_ComCLIPMatch(io.ComfyNode):
             out = pipeline.load(1, 0, 0)(picture, text, _read(boxes), fusion=fusion, missing=missing)
         subimages, lines = stack_subimages(picture, out)
         score, baseline = float(out.score[0]), float(out.baseline[0])
-        return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines))
+        notes = [failure.message for failure in out.failures]
+        return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines), ui={"wm_notes": notes})
 
 
 def _read(boxes: str) -> dict | None:

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Conditions, Pipeline, SceneGraph, one_picture, to_image
+from ._shared.types import CATEGORY, Conditions, Pipeline, SceneGraph, aliases, one_picture, to_image
 
 BINDINGS = ("attention", "none")
 ON_CONFLICT = ("warn", "error", "ignore")
@@ -19,7 +19,8 @@ class WM_FlexEControlSample(io.ComfyNode):
         return io.Schema(
             node_id="WM_FlexEControlSample",
             display_name="WM FlexEControl Sample",
-            category=CATEGORY,
+            category=f"{CATEGORY}/control",
+            **aliases("controlnet, ksampler, multi control, union"),
             description="Make pictures from a prompt under any number of conditions, also several of one type, each "
             "bound to its phrase.",
             inputs=[

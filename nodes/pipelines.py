@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ._shared import folders
 from ._shared.guards import outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline
+from ._shared.types import CATEGORY, Pipeline, aliases
 
 FROM_HUB = "from the Hub"
 AS_RECORDED = "as recorded"
@@ -26,6 +26,7 @@ class WM_LoadPipeline(io.ComfyNode):
             node_id="WM_LoadPipeline",
             display_name="WM Load Pipeline",
             category=CATEGORY,
+            **aliases("checkpoint, load model, diffusers"),
             description="Load a checkpoint: embedded, from models/wm_pipelines, or by Hub id when you ask for it.",
             inputs=[
                 io.Combo.Input(

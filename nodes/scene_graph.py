@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ._shared.types import CATEGORY, SceneGraph
+from ._shared.types import CATEGORY, SceneGraph, aliases
 
 EXAMPLE = """{
   "nodes": [
@@ -21,7 +21,8 @@ class WM_SceneGraph(io.ComfyNode):
         return io.Schema(
             node_id="WM_SceneGraph",
             display_name="WM Scene Graph",
-            category=CATEGORY,
+            category=f"{CATEGORY}/control",
+            **aliases("layout, graph, regional prompt, relations"),
             description="Objects, their attributes and relations. Compiles to a caption, boxes and a depth order.",
             inputs=[
                 io.String.Input(

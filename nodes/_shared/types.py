@@ -1,5 +1,6 @@
 """The sockets of this pack, and ComfyUI's tensors as the library wants them."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ SceneGraph = io.Custom("WM_SCENE_GRAPH")
 """A `wm_pipelines.text.scene_graph.SceneGraph`."""
 
 CATEGORY = "WM"
+"""The menu; behind a stroke the task: control, video, adapt, match, measure, world."""
+
+ADVANCED = {"advanced": True} if "advanced" in signature(io.Float.Input).parameters else {}
+"""For a widget that few need: newer cores fold it away."""
+
+
+def aliases(words: str) -> dict[str, list[str]]:
+    """Other words under which a node is searched for, separated by commas; nothing where the core has none."""
+    return {"search_aliases": words.split(", ")} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 
 
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """What a path of points needs to become boxes: inputs of two nodes, and the library's options."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from comfy_api.latest import io
@@ -50,6 +52,17 @@ def box_input() -> Any:
         tooltip="What a box is. 'named': a dict that names its sides, as core's x, y, width, height. Four numbers "
         "don't say it: 'xyxy' for corners, as KJNodes' points editor lists them, 'xywh' for x, y, width, height.",
     )
+
+
+@contextmanager
+def naming_outside(outside: str) -> Iterator[None]:
+    """Name the widget that decides, where a box around a point leaves the picture."""
+    try:
+        yield
+    except ValueError as error:
+        if outside == "error" and "leaves the picture" in str(error):
+            raise ValueError(f"{error}; set outside to 'clip' to cut it at the border") from None
+        raise
 
 
 def point_options(*, num_frames: int, box: tuple, canvas: tuple, speed: str, outside: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from .._shared import routes
 from .._shared.types import lines_of
-from ._points import point_options
+from ._points import naming_outside, point_options
 
 # A test holds the formats against the library.
 FORMATS = ("json", "freetraj", "trailblazer", "kjnodes", "motionctrl", "tora", "dragnuwa")
@@ -37,12 +37,13 @@ def objects_of(
     if format in POINTS or format in CLIP_OPTIONS:
         options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
         options = {name: options[name] for name in CLIP_OPTIONS.get(format, options)}
-    return read_trajectory(text, format, lines_of(phrases) or None, **options)
+    with naming_outside(outside):
+        return read_trajectory(text, format, lines_of(phrases) or None, **options)
 
 
 def drawn(asked: dict[str, Any]) -> dict[str, Any]:
     """What the editor shows of the widgets' values: `objects` of our own JSON in fractions, and the `canvas`."""
-    from wm_pipelines.mojito.formats.canonical import write
+    from wm_pipelines.mojito.trajectories.formats.canonical import write
     from wm_pipelines.runtime.readers import parse_json
 
     names = ("text", "format", "phrases", "speed", "outside")

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY, to_image
+from .._shared.types import CATEGORY, aliases, to_image
 from ._sockets import MotionReport
 
 
@@ -16,7 +16,8 @@ class WM_MotionReport(io.ComfyNode):
         return io.Schema(
             node_id="WM_MotionReport",
             display_name="WM Motion Report",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("trajectory, attention, conflicts"),
             description="Show whether objects went where they were sent: conflicts, attention in each box, motion.",
             inputs=[
                 MotionReport.Input("motion_report", tooltip="From WM Mojito Sample."),

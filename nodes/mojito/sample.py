@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
-from .._shared.types import CATEGORY, Pipeline, lines_of, to_image
+from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, to_image
 from ._sockets import MotionReport, Trajectory
 
 OWN = -1.0
@@ -20,7 +20,8 @@ class WM_MojitoSample(io.ComfyNode):
         return io.Schema(
             node_id="WM_MojitoSample",
             display_name="WM Mojito Sample",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("animatediff, text to video, motion control, trajectory"),
             description="Make a video whose objects follow a trajectory, with a dial for how much moves.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A Mojito pipeline from WM Load Pipeline."),
@@ -192,7 +193,7 @@ class WM_MojitoSample(io.ComfyNode):
         import torch
 
         from wm_pipelines import MojitoPipeline
-        from wm_pipelines.mojito.reporting import frames_tensor
+        from wm_pipelines.mojito.outputs import frames_tensor
 
         from .._shared.progress import StepReporter
 
@@ -219,7 +220,7 @@ class WM_MojitoSample(io.ComfyNode):
             )
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
-        return io.NodeOutput(video, images, (result.report[0], [item.phrase for item in trajectory or ()]))
+        return io.NodeOutput(video, images, (result.report[0], result.plan[0].phrases if result.plan else []))
 
 
 NODES = (WM_MojitoSample,)

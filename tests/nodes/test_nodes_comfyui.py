@@ -346,6 +346,57 @@ def test_a_bad_trajectory_is_one_clear_error_at_its_node(comfy, video, trajector
     assert error["node_id"] == only(prompt, kind) and message in error["exception_message"]
 
 
+def test_a_chain_of_conditions_is_the_same_list_as_a_stack(comfy, example):
+    """And the first slot of a stack may be empty, as when the node before it is muted."""
+    pictures = []
+    for form in ("stack", "chain", "later slots"):
+        prompt = example("wm_two_phrases")
+        sampler, stack = only(prompt, "WM_FlexEControlSample"), only(prompt, "WM_StackConditions")
+        first, second = (key for key, node in prompt.items() if node["class_type"] == "WM_Condition")
+        if form == "chain":
+            prompt[second]["inputs"]["conditions"] = [first, 0]
+            prompt[sampler]["inputs"]["conditions"] = [second, 0]
+            del prompt[stack]
+        elif form == "later slots":
+            prompt[stack]["inputs"] = {"conditions_3": [first, 0], "conditions_5": [second, 0]}
+        entry = comfy.run(prompt)
+        succeeded(comfy, entry)
+        pictures.append(comfy.picture(outputs(entry, prompt, "SaveImage")[0]["images"][0]))
+    decoded = [Image.open(io.BytesIO(picture)).tobytes() for picture in pictures]
+    assert decoded[0] == decoded[1] == decoded[2]
+
+
+def test_a_span_says_which_of_two_equal_phrases(comfy, example):
+    def run(span):
+        prompt = example("wm_two_phrases", prompt="a red cube left of a red cube")
+        for key in [key for key, node in prompt.items() if node["class_type"] == "WM_Condition"]:
+            prompt[key]["inputs"].update({"phrase": "red cube", "span": span.pop(0)})
+        return comfy.run(prompt)
+
+    asked_for = failure(run(["", "21, 29"]))["exception_message"]
+    assert "occurs 2 times in prompt, at [(2, 10), (21, 29)]; pass span" in asked_for
+    succeeded(comfy, run(["(2, 10)", "21:29"]))
+    assert "two whole numbers such as 2, 10" in failure(run(["second", ""]))["exception_message"]
+
+
+@pytest.mark.parametrize(
+    ("colour", "sentence"), [(0xFFFFFF, "the map looks inverted"), (0, "the map is empty, it controls nothing")]
+)
+def test_what_the_library_warns_of_is_on_the_node_and_in_its_report(comfy, example, colour, sentence):
+    prompt = example("wm_two_phrases", seed=colour)
+    prompt["plain"] = {
+        "class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": colour},
+    }  # fmt: skip
+    first = only(prompt, "WM_Condition")
+    prompt[first]["inputs"]["image"] = ["plain", 0]
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    (notes,) = (shown["wm_notes"] for shown in outputs(entry, prompt, "WM_FlexEControlSample"))
+    assert [note for note in notes if sentence in note] and len(notes) == len(set(notes))
+    (report,) = outputs(entry, prompt, "PreviewAny")
+    assert all(f"note: {note}" in report["text"][0] for note in notes)
+
+
 def test_seed_and_condition_decide_the_picture(comfy, example):
     def picture(**sampler):
         entry = comfy.run(example("wm_two_phrases", **sampler))

@@ -73,14 +73,14 @@ def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contrac
     texts = json.loads((repo / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert texts == contract.locale_of(snapshot)
     main = json.loads((repo / "locales" / "en" / "main.json").read_text(encoding="utf-8"))
-    assert {info["category"] for info in snapshot.values()} == set(main["nodeCategories"])
+    assert {part for info in snapshot.values() for part in info["category"].split("/")} == set(main["nodeCategories"])
 
 
 def test_choices_are_those_of_the_library(snapshot):
     from wm_pipelines.flexecontrol.conditions.resizing import FITS
     from wm_pipelines.media.conditions import TYPES
-    from wm_pipelines.mojito.formats.boxes import BOX_FORMATS
-    from wm_pipelines.mojito.trajectories import FORMATS
+    from wm_pipelines.mojito.trajectories.formats.boxes import BOX_ORDERS
+    from wm_pipelines.mojito.trajectories.reading import FORMATS
 
     def choices(node_id, name):
         return inputs_of(snapshot[node_id])[name][1]["options"]
@@ -90,10 +90,13 @@ def test_choices_are_those_of_the_library(snapshot):
     assert set(choices("WM_ExtractCondition", "type")) < set(TYPES)
     # TRACKS come through a socket and ATI's files are no text.
     assert set(choices("WM_Trajectory", "format")) == set(FORMATS) - {"tracks", "ati"}
-    assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_FORMATS]
+    assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_ORDERS]
 
 
-@pytest.mark.parametrize("change", ["order", "lost input", "lost choice", "lost output", "lost node", "kind"])
+@pytest.mark.parametrize(
+    "change",
+    ["order", "lost input", "lost choice", "lost output", "lost node", "kind", "now required", "new required"],
+)
 def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, change):
     new = copy.deepcopy(snapshot)
     condition = new["WM_Condition"]
@@ -107,6 +110,10 @@ def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, chang
         condition["output"] = []
     elif change == "lost node":
         del new["WM_Doctor"]
+    elif change == "now required":
+        condition["input_order"]["required"].append(condition["input_order"]["optional"].pop(0))
+    elif change == "new required":
+        condition["input_order"]["required"].append("later")
     else:
         condition["input"]["required"]["strength"][0] = "INT"
     assert contract.breaking_changes(snapshot, new)
@@ -117,6 +124,17 @@ def test_appending_an_input_breaks_nothing(contract, snapshot):
     new["WM_Condition"]["input"]["optional"]["later"] = ["INT", {"default": 0}]
     new["WM_Condition"]["input_order"]["optional"].append("later")
     assert contract.breaking_changes(snapshot, new) == []
+
+
+def test_what_was_required_may_become_optional_in_its_place(contract, snapshot):
+    new = copy.deepcopy(snapshot)
+    order, inputs = new["WM_Condition"]["input_order"], new["WM_Condition"]["input"]
+    last = order["required"].pop()
+    order["optional"].insert(0, last)
+    inputs["optional"] = {last: inputs["required"].pop(last), **inputs["optional"]}
+    assert contract.breaking_changes(snapshot, new) == []
+    order["optional"].append(order["optional"].pop(0))  # at another place, its saved value would be another's
+    assert contract.breaking_changes(snapshot, new)
 
 
 def test_a_newer_core_may_say_more_but_nothing_else(contract, snapshot):

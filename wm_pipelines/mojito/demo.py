@@ -21,9 +21,9 @@ from wm_pipelines.media.pictures import save_image, to_tensor
 from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
-from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
+from wm_pipelines.mojito.trajectories.objects import MotionObject
 from wm_pipelines.runtime.files import atomic
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
@@ -82,7 +82,7 @@ def _path(pipe: MojitoPipeline, judge: DioramaJudge, name: str, boxes: list, see
     keyframes = [round(i * (FRAMES - 1) / (len(boxes) - 1)) for i in range(len(boxes))]
     cube = MotionObject("red cube", boxes=boxes, keyframes=keyframes)
     out = _sample(pipe, STILL, seed, objects=[cube], detector=diorama_detector(judge))
-    wanted, report = cube.frame_boxes(FRAMES).tolist(), out.report[0]
+    wanted, report = out.plan[0].boxes[0].tolist(), out.report[0]
     drawn = [draw_boxes(frame, [box]) for frame, box in zip(_larger(out.frames[0]), wanted, strict=True)]
     return {
         "title": name,

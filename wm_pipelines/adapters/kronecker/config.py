@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.limits import limit
 from wm_pipelines.runtime.patterns import check_pattern, check_patterns
+
+from .adapter_card import CARD, with_import
 
 __all__ = ["KroneckerConfig"]
 
@@ -71,6 +75,11 @@ class KroneckerConfig(PeftConfig):
     ensure_weight_tying: bool = False
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As in PEFT; the folder's README.md gets the lines that load the adapter, this package's import first."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_atomic(Path(save_directory) / CARD, with_import(Path(save_directory)))
 
     def __post_init__(self) -> None:
         super().__post_init__()

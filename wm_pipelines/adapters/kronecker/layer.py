@@ -30,6 +30,7 @@ from .base_layers import as_weight, sizes
 from .factors import init_factors
 from .linear_without_peft import KroneckerLinear
 from .merging import Undo, check_mergeable, merge_weight, not_plain
+from .sharded import whole
 
 __all__ = ["AdapterSpec", "AdaptedLinear", "KroneckerLinear"]
 
@@ -146,14 +147,14 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         """{"a": …} or {"a_out": …, "a_in": …} of the adapter's set, wherever they are stored."""
         owner = self.slow_owner[adapter_name]
         keys = ("a_out", "a_in") if self.spec[adapter_name].factored else ("a",)
-        return {key: getattr(owner, f"kronecker_{key}")[adapter_name].to(device) for key in keys}
+        return {key: whole(getattr(owner, f"kronecker_{key}")[adapter_name]).to(device) for key in keys}
 
     def delta_bias(self, adapter_name: str) -> torch.Tensor | None:
         """The adapter's bias (out,), or (parts, rows) in a fused layer, at the current scale; None without one."""
         spec = self.spec[adapter_name]
         if spec.bias == "none":
             return None
-        bias = self.bias_owner[adapter_name].kronecker_bias[adapter_name]
+        bias = whole(self.bias_owner[adapter_name].kronecker_bias[adapter_name])
         return bias * (self.scaling[adapter_name] / spec.scale)
 
     def _parts(self, adapter_name: str, device: torch.device) -> list[tuple]:
