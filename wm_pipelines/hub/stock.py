@@ -14,7 +14,7 @@ leave_out_superfluous_lines()
 
 
 def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:
-    """A model of a diffusers or transformers class.
+    """A model of a diffusers or transformers class, or a whole pipeline.
 
     Args:
         kind: the class. folder: a local folder, as `hub.resolve` gives. subfolder: of a component in it.
@@ -26,7 +26,12 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
             model are not in it; both libraries would make some up, or leave them without values.
         OSError: there are no safetensors.
     """
-    model, info = _load(kind, folder, subfolder, {**safetensors_only(kwargs), "output_loading_info": True})
+    from torch import nn
+
+    given = safetensors_only(kwargs)
+    if not issubclass(kind, nn.Module):  # a pipeline says nothing of what its parts lack
+        return _load(kind, folder, subfolder, given)
+    model, info = _load(kind, folder, subfolder, {**given, "output_loading_info": True})
     if lacking := sorted(info["missing_keys"]):
         inner = os.path.join(folder, subfolder or "")
         raise ValueError(f"the weights in {inner} lack {', '.join(lacking[:8])}{', ...' * (len(lacking) > 8)}")
