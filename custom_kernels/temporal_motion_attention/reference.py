@@ -41,7 +41,9 @@ def temporal_motion_attention_reference(
     return torch.einsum("blhij,bljhd->blihd", p.to(v.dtype), v)
 
 
-def complete(q, boxes, tau, gamma, rho) -> tuple[Tensor, Tensor, Tensor | None]:
+def complete(
+    q: Tensor, boxes: Tensor, tau: Tensor | float, gamma: Tensor | float, rho: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """tau (B,), gamma (B, O), rho (B, H, 2F−1), in the sums' dtype."""
     dtype = sum_dtype(q)
     tau, gamma = (

@@ -7,8 +7,10 @@ these values.
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import permutations
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from wm_pipelines.record import check_values
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.runtime.readers import concise, parse_json
 from wm_pipelines.text.colours import SRGB
+
+R = TypeVar("R")
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 # sRGB; every pair is at least 25 apart in CIELAB (a test holds this)
@@ -243,7 +247,7 @@ def _motion(primitives) -> tuple:
     return tuple(motion_from_dict(p) for p in primitives or ())
 
 
-def build_record(cls, data: dict, **convert):
+def build_record(cls: type[R], data: dict, **convert: Callable[[Any], Any]) -> R:
     """A `cls`, which is a dataclass, of JSON's `data`; strict. `convert` has a function for each nested field."""
     if not isinstance(data, dict):
         raise ValueError(f"a {cls.__name__} is {data!r}; it must be a JSON object")
@@ -260,7 +264,7 @@ def build_record(cls, data: dict, **convert):
     return cls(**{k: convert[k](v) if k in convert else v for k, v in values.items()})
 
 
-def look_at(eye, target) -> np.ndarray:
+def look_at(eye: Sequence[float], target: Sequence[float]) -> np.ndarray:
     """World-to-camera rotation, float64 (3, 3): rows are the camera's x (right), y (down) and z (forward) axes."""
     forward = np.subtract(target, eye).astype(np.float64)
     forward /= np.linalg.norm(forward)
@@ -293,7 +297,9 @@ def intrinsics(camera: Camera, height: int, width: int) -> np.ndarray:
     return np.array([[f, 0.0, width / 2], [0.0, f, height / 2], [0.0, 0.0, 1.0]])
 
 
-def project(points, camera: Camera, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def project(
+    points: np.ndarray | Sequence[Sequence[float]], camera: Camera, aspect: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Projects world points (N, 3) of a camera at rest to frame coordinates in [0, 1].
 
     Returns:

@@ -4,9 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 from wm_pipelines.record import check_values
 from wm_pipelines.runtime.readers import concise, parse_json
+
+R = TypeVar("R")
 
 LETTERS = "ABCDE"
 SCHEMA_VERSION = 1
@@ -163,7 +166,7 @@ class Question:
         return read_record(cls, {**data, "context": context, "graph": graph}, kept=("program",))
 
 
-def read_record(cls, data, kept: Sequence[str] = ()):
+def read_record(cls: type[R], data: Any, kept: Sequence[str] = ()) -> R:
     """A dataclass of `data`, its lists made tuples at every depth but in the fields `kept`.
 
     Raises:
