@@ -210,7 +210,7 @@ def test_a_bypassed_node_passes_on_what_came_in(browser):
     links = [
         (model, 0, apply, "model"), (model, 1, apply, "clip"), (trajectory, 0, apply, "trajectory"),
         (words, 0, apply, "positive"), (no_words, 0, apply, "negative"), (apply, 0, sampler, "model"),
-        (apply, 1, sampler, "positive"), (apply, 3, sampler, "negative"),
+        (apply, 1, sampler, "positive"), (apply, 4, sampler, "negative"),
     ]  # fmt: skip
     for link in links:
         browser.connect(*link)
