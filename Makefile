@@ -4,6 +4,9 @@ BIN := $(VENV)/bin
 
 .PHONY: setup demo test lint clean
 
+# make test SLOW=1 runs the slow tests too
+SLOW ?=
+
 setup: $(VENV)/.ready
 
 # pip alone finds the CPU build that constraints.txt names
@@ -18,7 +21,7 @@ demo: setup
 	$(BIN)/wm demo --out outputs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(SLOW),-m "slow or not slow")
 
 lint: setup
 	$(BIN)/ruff check .

@@ -72,7 +72,7 @@ def counts() -> dict[str, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print and record; exit status 1 if a figure differs from the specification's."""
+    """Print and record; exit status 1 if a figure differs from `EXPECTED`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "cpl_counts.jsonl")
     args = parser.parse_args(argv)

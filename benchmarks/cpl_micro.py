@@ -135,7 +135,7 @@ def run_cell(arm: str, world: World) -> dict[str, Any]:
             options = options | {"similarity": world.random_negatives()}
         pipeline.fit(
             world.pictures, world.labels, world.names, epochs=sizes["epochs"], batch_size=sizes["batch"],
-            lr=sizes["lr"], augment=False, seed=world.seed, **options,
+            learning_rate=sizes["lr"], augment=False, seed=world.seed, **options,
         )  # fmt: skip
     spent = time.process_time() - began
     right = {}

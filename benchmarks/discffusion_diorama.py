@@ -133,7 +133,7 @@ def measure_race(judges: Judges, item: Item) -> dict[str, Any]:
 
 def measure_best(judges: Judges, item: Item, flex: Any, judge: DioramaJudge, number: int) -> dict[str, Any]:
     """Eight pictures of a prompt under its scene's edges: whether each obeys, and what each judge thinks of it."""
-    from wm_pipelines.flexecontrol.condition import Condition
+    from wm_pipelines.flexecontrol.conditions.condition import Condition
 
     edges = Condition("canny", extract("canny", item.pictures()[:1])[0])
     made = flex(

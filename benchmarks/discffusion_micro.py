@@ -256,7 +256,7 @@ def base_of(seed: int, sizes: dict[str, Any], work: Path) -> Pixels:
 def adapt(made: Pixels, score: str, seed: int, sizes: dict[str, Any]) -> int:
     """Trains a LoRA on the few-shot triples by the library's own loss; returns its size."""
     rule, few, cpu = Rule(score=score), few_shots(seed, sizes["triples"]), torch.device("cpu")
-    trained = list(adapter.inject(made.model, adapter.default_config(), seed).values())
+    trained = list(adapter.start(made.model, adapter.default_config(), seed).values())
     with torch.no_grad():
         items = [
             (

@@ -29,11 +29,11 @@ from records import RESULTS, environment, interval, median_draws, write
 from torch.profiler import ProfilerActivity, profile
 
 from wm_pipelines.adapters.kronecker.layer import KroneckerLinear
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.network.slots import SlotInput
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
-from wm_pipelines.flexecontrol.scenes import SceneTask
-from wm_pipelines.flexecontrol.slots import SlotInput
+from wm_pipelines.flexecontrol.training.scenes import SceneTask
 from wm_pipelines.hub import embedded, embedded_names
 from wm_pipelines.media.conditions import TYPES
 from wm_pipelines.runtime.noise import randn

@@ -14,9 +14,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from wm_pipelines.flexecontrol.convert import SD15_UNET
-from wm_pipelines.flexecontrol.decomposition import kronecker_layers
-from wm_pipelines.flexecontrol.footprint import footprint
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.network.decomposition import kronecker_layers
+from wm_pipelines.flexecontrol.network.footprint import footprint
 from wm_pipelines.runtime.files import atomic
 
 RESULTS = Path(__file__).parent / "results" / "flexecontrol_counts.jsonl"
@@ -83,7 +83,7 @@ def formula(model: FlexEControlModel) -> int:
 
 
 def main() -> int:
-    """Print and record; exit status 1 if a figure differs from the specification's."""
+    """Print and record; exit status 1 if a figure differs from `EXPECTED`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()

@@ -26,11 +26,13 @@ from records import append, environment
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.metrics import Found, look
 from wm_pipelines.evaluation.statistics import wilson
-from wm_pipelines.flexecontrol.condition import Condition, prepare
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.preparing import prepare
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.hub import embedded, resolve
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.media.boxes import box_iou
 from wm_pipelines.media.pictures import save_image, to_pil
 
 BARS = {"floor": 0.80, "aim": 0.95}  # of "placed"
@@ -39,15 +41,10 @@ FIGURES = ("placed", "shaped", "alone")
 TILE = 160
 
 
-def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Of two boxes (x0, y0, x1, y1)."""
-    meet = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    return meet / (sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)) - meet)
-
-
 def in_place(found: Found, box: Sequence[float]) -> bool:
     x, y = found.centre
-    return box[0] <= x <= box[2] and box[1] <= y <= box[3] and iou(found.box, box) >= LEAST_IOU
+    overlap = float(box_iou(*(torch.tensor(b, dtype=torch.float64) for b in (found.box, box))))
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3] and overlap >= LEAST_IOU
 
 
 def faults_of(drawing: Drawing, found: Sequence[Found]) -> tuple[dict[str, bool], list[str]]:

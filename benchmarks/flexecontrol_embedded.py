@@ -16,10 +16,10 @@ from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.render import render
-from wm_pipelines.flexecontrol.augment import widen
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.run import load
+from wm_pipelines.flexecontrol.training.shown import widen
 from wm_pipelines.hub import embedded
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
 

@@ -141,8 +141,8 @@ def pictures(work: Path) -> list[Reader]:
 
 def tracks() -> list[Reader]:
     """Tracks and boxes of other tools."""
-    from wm_pipelines.mojito.formats import boxes, points
-    from wm_pipelines.mojito.trajectories import load_trajectory
+    from wm_pipelines.mojito.trajectories.formats import boxes, points
+    from wm_pipelines.mojito.trajectories.reading import load_trajectory
     from wm_pipelines.runtime.readers import read_text
 
     def path_of(format: str, **options: Any) -> Any:

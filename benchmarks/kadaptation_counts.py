@@ -3,8 +3,8 @@
     python benchmarks/kadaptation_counts.py     # prints the table, rewrites results/kadaptation_counts.jsonl
 
 Every figure comes from a model that is built with the adapter in it, except those of two methods that are not
-implemented here (Adapter, Compacter), which come from their per-layer formulas. Exit status 1 if one differs from the
-specification's.
+implemented here (Adapter, Compacter), which come from their per-layer formulas. Exit status 1 if one differs from
+`EXPECTED`.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def counts() -> dict[str, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print and record; exit status 1 if a figure differs from the specification's."""
+    """Print and record; exit status 1 if a figure differs from `EXPECTED`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "kadaptation_counts.jsonl")
     out = parser.parse_args(argv).out

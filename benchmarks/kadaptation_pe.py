@@ -4,8 +4,8 @@
 
 PE = accuracy · exp(-log10(parameters / 10^8 + 1)) (ELEVATER, arXiv 2204.08790). The scores are published figures
 (ELEVATER 5-shot, CLIP ViT-B/32, mean of three seeds: README of PEViT for the averages, README of Hydra for the data
-sets); nothing is trained here. Exit status 1 if a figure differs from the specification's, which says that six of the
-seven averages are the mean of their column and that KAdaptation's is not.
+sets); nothing is trained here. Exit status 1 unless six of the seven
+averages are the mean of their column and KAdaptation's is not.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def rows() -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print and record; exit status 1 if a figure differs from the specification's."""
+    """Print and record; exit status 1 if a figure differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "kadaptation_pe.jsonl")
     out = parser.parse_args(argv).out

@@ -69,7 +69,7 @@ class Results:
 
 
 def verdicts(results: Results, seeds: int) -> list[dict[str, Any]]:
-    """The three claims of the specification, the second in its two halves; `seeds`: asked for."""
+    """The three claims of the experiment, the second in its two halves; `seeds`: asked for."""
     said = []
     probe, full = results.difference("ka", "probe"), results.difference("ka", "full")
     parts = probe and full and {

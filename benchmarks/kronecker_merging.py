@@ -3,7 +3,7 @@
     python benchmarks/kronecker_merging.py  # prints the table, rewrites results/kronecker_merging.jsonl
 
 One 1024 x 1024 weight with uniform entries in bf16, fp16 and fp32, and an update that is a tenth, a hundredth or a
-thousandth of it: with normal entries, for which the specification has the figures, and from a Kronecker adapter
+thousandth of it: with normal entries, whose figures stand below, and from a Kronecker adapter
 (n = 32, r = 1), whose entries have heavier tails. Measured: the relative error of the realised update; the share of
 weights that adding and subtracting it leaves changed, as other tools unmerge; the same for 50 cycles of our `merge`
 and `unmerge`, which must be none; the bytes of our undo record beside those of a copy. Exit status 1 if a claim fails.
@@ -47,7 +47,7 @@ def build(size: int, dtype: torch.dtype, ratio: float) -> AdaptedLinear:
 
 
 def delta_of(layer: AdaptedLinear) -> torch.Tensor:
-    return layer.get_delta_weight("default")
+    return layer.full_delta("default")
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
     python benchmarks/mojito_counts.py     # prints the table, rewrites results/mojito_counts.jsonl
 
 Every figure comes from the stock class at full size, with the adapter in it or through the pipeline's own families.
-Exit status 1 if one differs from the specification's, or a base has other layers, taps or grids than stated below.
+Exit status 1 if one differs from `EXPECTED`, or a base has other layers, taps or grids than stated below.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from records import RESULTS, write
 from torch import nn
 
-from wm_pipelines.mojito.attention import motion_attention_processors
-from wm_pipelines.mojito.families import family_of
+from wm_pipelines.mojito.bases.families import family_of
+from wm_pipelines.mojito.guidance.attention import motion_attention_processors
+from wm_pipelines.mojito.guidance.state import MotionState
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.mojito.state import MotionState
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 
 LATTE = {
@@ -221,7 +221,7 @@ def _name_of(denoiser: nn.Module, module: nn.Module | None) -> str | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print and record; exit status 1 if a figure differs from the specification's."""
+    """Print and record; exit status 1 if a figure differs from `EXPECTED`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "mojito_counts.jsonl")
     out = parser.parse_args(argv).out

@@ -37,6 +37,7 @@ from wm_pipelines.diorama.cameras import ring_cameras
 from wm_pipelines.diorama.motion import pose_at
 from wm_pipelines.diorama.primitives import Motion
 from wm_pipelines.diorama.scene import Scene, SceneObject
+from wm_pipelines.media.boxes import mask_iou
 from wm_pipelines.morpho4d.capture import Capture
 from wm_pipelines.morpho4d.clips import mojito_capture
 from wm_pipelines.morpho4d.fitting import FitSettings, Fitter, fit_scene
@@ -168,7 +169,7 @@ def queries(scene: Scene4D) -> dict[str, float]:
     ids, found = scene.gaussians.object_id, {}
     for i, words in {0: "floor", **scene.names}.items():
         chosen = scene.select(words, vote=False).mask >= 0.5
-        found[f"iou_{words.split()[-1]}"] = float((chosen & (ids == i)).sum() / (chosen | (ids == i)).sum())
+        found[f"iou_{words.split()[-1]}"] = float(mask_iou(chosen[None], (ids == i)[None]))
     return found
 
 

@@ -6,7 +6,8 @@
 After each run the server's resident memory, threads and file handles are read from /proc, and a row goes to
 `results/soak.jsonl`; the first quarter of the time is left out of the fit, for libraries load what they need then. The
 claim: the slope of memory over time has an interval that holds 0 or ends below 1 MB a minute, no thread or handle is
-left at the end, and `wm` leaves nothing behind. Status 1 if it does not hold.
+left at the end, and `wm` leaves nothing behind. Status 1 if it does not hold. Of several ComfyUIs in COMFYUI_PATH the
+first is taken.
 """
 
 import argparse
@@ -70,8 +71,8 @@ def soak(minutes: float, out: Path) -> list[dict[str, Any]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(len(name)).integers(0, 255, (96, 128, 3), dtype=np.uint8)
             Image.fromarray(noise).save(path)
-        module = _server_module()
-        server = module.Comfy(base)
+        module = _from_tests("comfy_server")
+        server = module.Comfy(base, _from_tests("comfy_homes").homes(os.environ)[0])
         try:
             began, turn = time.monotonic(), 0
             while time.monotonic() - began < 60 * minutes:
@@ -189,8 +190,8 @@ def _pictures(prompts: dict[str, dict[str, Any]]) -> set[str]:
     return {node["inputs"]["image"] for node in nodes if isinstance(node["inputs"]["image"], str)}
 
 
-def _server_module() -> ModuleType:
-    spec = spec_from_file_location("wm_comfy_server", NODES / "comfy_server.py")
+def _from_tests(name: str) -> ModuleType:
+    spec = spec_from_file_location(f"wm_{name}", NODES / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

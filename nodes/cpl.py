@@ -96,13 +96,12 @@ class WM_CPLFit(io.ComfyNode):
         from wm_pipelines import CPLPipeline
 
         from ._shared.memory import PipelineHandle
-        from ._shared.progress import EpochReporter
+        from ._shared.progress import FitReporter
 
         folder = folders.resolve_clip(base, folders.model_roots())
         with outside_inference_mode(gradients=True):
             pipeline = CPLPipeline.from_clip(folder, local_files_only=True)
             pictures = pictures_of(images)
-            reporter = EpochReporter(epochs * len(pictures))
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
@@ -110,9 +109,9 @@ class WM_CPLFit(io.ComfyNode):
                 variant=variant,
                 lambda_cf=lambda_cf,
                 epochs=epochs,
-                lr=learning_rate,
+                learning_rate=learning_rate,
                 seed=seed,
-                callback=lambda step, total, figures: reporter(pipeline, step, figures),
+                callback_on_step_end=FitReporter(epochs * len(pictures)),
             )
             handle.refitted(f"{base} (fitted)")
         lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(lines_of(labels))))}"]
@@ -155,7 +154,7 @@ class WM_CPLClassify(io.ComfyNode):
         check_pipeline(pipeline, CPLPipeline, "use WM CPL Fit, or load a CPL checkpoint")
         pictures, names = pictures_of(images), lines_of(class_names)
         output = pipeline.load(len(pictures), 0, 0)(pictures, names)
-        return io.NodeOutput("\n".join(output.top1), ranked_lines(output.probs, names))
+        return io.NodeOutput("\n".join(output.labels), ranked_lines(output.probs, names))
 
 
 NODES = (WM_CPLFit, WM_CPLClassify)

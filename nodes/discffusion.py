@@ -147,7 +147,7 @@ class WM_DiscffusionFit(io.ComfyNode):
         seed: int,
     ) -> io.NodeOutput:
         from ._shared.memory import PipelineHandle
-        from ._shared.progress import EpochReporter
+        from ._shared.progress import FitReporter
 
         pictures, right, wrong = pictures_of(images), lines_of(texts), lines_of(foils)
         if not len(pictures) == len(right) == len(wrong):
@@ -162,7 +162,7 @@ class WM_DiscffusionFit(io.ComfyNode):
                 epochs,
                 learning_rate=learning_rate,
                 seed=seed,
-                callback_on_epoch_end=EpochReporter(epochs),
+                callback_on_epoch_end=FitReporter(epochs),
             )
             handle.refitted(f"{pipeline.name} (fitted)")
         row = judge.history[-1]

@@ -95,7 +95,7 @@ class WM_KAdaptationFit(io.ComfyNode):
         from wm_pipelines import KAdaptationPipeline, KroneckerConfig
 
         from ._shared.memory import PipelineHandle
-        from ._shared.progress import EpochReporter
+        from ._shared.progress import FitReporter
 
         folder = folders.resolve_clip(base, folders.model_roots())
         with outside_inference_mode(gradients=True):
@@ -110,7 +110,7 @@ class WM_KAdaptationFit(io.ComfyNode):
                 epochs=epochs,
                 seed=seed,
                 config=KroneckerConfig(n=n),
-                callback_on_epoch_end=EpochReporter(epochs),
+                callback_on_epoch_end=FitReporter(epochs),
             )
             handle.refitted(f"{base} (fitted)")
         lines = [f"{len(pictures)} pictures, classes: {', '.join(pipeline.head.config.class_names)}"]

@@ -212,7 +212,7 @@ class WM_DioramaClip(io.ComfyNode):
 
         from wm_pipelines.diorama.questions import sample_question
         from wm_pipelines.diorama.quiz import boxes_of, quiz_item
-        from wm_pipelines.mojito.objects import MotionObject
+        from wm_pipelines.mojito.trajectories.objects import MotionObject
 
         world = "counter" if counter_world else "normal"
         drawn = sample_question(family, "quiz", seed, 0, frames=frames, world=world)

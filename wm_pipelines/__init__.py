@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.diorama.datasets import DioramaDataset as DioramaDataset
     from wm_pipelines.discffusion.pipeline import DiscffusionPipeline as DiscffusionPipeline
     from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline as DynamicsModelPipeline
-    from wm_pipelines.flexecontrol.condition import Condition as Condition
+    from wm_pipelines.flexecontrol.conditions.condition import Condition as Condition
     from wm_pipelines.flexecontrol.modeling import FlexEControlModel as FlexEControlModel
     from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline as FlexEControlPipeline
     from wm_pipelines.graph_transformer.graph import AttentionGraph as AttentionGraph
@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension as LocalIntrinsicDimension
     from wm_pipelines.mmworld.pipeline import MMWorldPipeline as MMWorldPipeline
     from wm_pipelines.mojito.modeling import MotionIntensityModel as MotionIntensityModel
-    from wm_pipelines.mojito.objects import MotionObject as MotionObject
     from wm_pipelines.mojito.pipeline import MojitoPipeline as MojitoPipeline
+    from wm_pipelines.mojito.trajectories.objects import MotionObject as MotionObject
     from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline as Morpho4DPipeline
     from wm_pipelines.morpho4d.scene import Scene4D as Scene4D
     from wm_pipelines.pipeline import AutoWMPipeline as AutoWMPipeline
@@ -49,7 +49,7 @@ _PUBLIC = {
     "CPLPipeline": "wm_pipelines.cpl.pipeline",
     "CPLPromptLearner": "wm_pipelines.cpl.modeling",
     "ComCLIPPipeline": "wm_pipelines.comclip.pipeline",
-    "Condition": "wm_pipelines.flexecontrol.condition",
+    "Condition": "wm_pipelines.flexecontrol.conditions.condition",
     "DioramaDataset": "wm_pipelines.diorama.datasets",
     "DiscffusionPipeline": "wm_pipelines.discffusion.pipeline",
     "DynamicsModelPipeline": "wm_pipelines.dynamics.pipeline",
@@ -65,7 +65,7 @@ _PUBLIC = {
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
     "Morpho4DPipeline": "wm_pipelines.morpho4d.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
-    "MotionObject": "wm_pipelines.mojito.objects",
+    "MotionObject": "wm_pipelines.mojito.trajectories.objects",
     "Node": "wm_pipelines.text.scene_graph",
     "QuasiAttentionModel": "wm_pipelines.graph_transformer.modeling",
     "Scene4D": "wm_pipelines.morpho4d.scene",

@@ -22,20 +22,21 @@ CONFIG_NAME = "wm_config.json"
 SCHEMA_VERSION = "1.0"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(max_length=500)]  # messages repeat names, so they are short
 
 
 class BaseModelRef(Record):
     """The checkpoint an adapter stands on: a Hub repository or an embedded name, never both."""
 
-    repo_id: str | None = Field(
+    repo_id: Name | None = Field(
         None, pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", description="Hub repository, owner/name"
     )
-    embedded: str | None = Field(
+    embedded: Name | None = Field(
         None, pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of a checkpoint shipped with the package"
     )
-    revision: str | None = Field(None, description="commit sha of the repository")
+    revision: Name | None = Field(None, description="commit sha of the repository")
     fingerprint: Sha256 | None = Field(None, description="hash over the base's recorded files, where it has a record")
-    licence: str | None = None
+    licence: Name | None = None
 
     @model_validator(mode="after")
     def _one_name(self) -> "BaseModelRef":
@@ -61,7 +62,7 @@ class TrainingRecord(Record):
     steps: int = Field(ge=0)
     hardware: str = ""
     wall_time_s: float = Field(0.0, ge=0)
-    code_commit: str | None = None
+    code_commit: Name | None = None
     versions: dict[str, str] = Field(default_factory=dict, description="library -> version")
     stages: list[dict[str, Any]] = Field(default_factory=list, description="one entry for each stage of training")
 
@@ -69,9 +70,9 @@ class TrainingRecord(Record):
 class EvaluationRecord(Record):
     """One measured figure and the command that makes it again."""
 
-    task: str
-    dataset: str
-    metric: str
+    task: Name
+    dataset: Name
+    metric: Name
     value: float
     ci95: tuple[float, float] | None = Field(None, description="95 % confidence interval, low then high")
     n: int | None = Field(None, ge=1, description="number of samples")
@@ -91,16 +92,16 @@ class WMConfig(Record):
     """The whole record. `method` decides the type of `method_config`."""
 
     schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d+\.\d+$")
-    method: str
-    pipeline: str | None = Field(None, description="class that loads the checkpoint; None for a bare module")
+    method: Name
+    pipeline: Name | None = Field(None, description="class that loads the checkpoint; None for a bare module")
     base_model: BaseModelRef | None = Field(None, description="set for an adapter, None for a whole checkpoint")
     method_config: SerializeAsAny[Record] = Field(default_factory=dict, validate_default=True)
     training: TrainingRecord | None = None
     evaluation: list[EvaluationRecord] = Field(default_factory=list)
     files: dict[str, Sha256] = Field(default_factory=dict, description="relative path -> sha256, without this file")
     vocabulary: list[str] | None = Field(None, description="all words the text encoder knows, if the list is closed")
-    licence: str = "apache-2.0"
-    paper: str | None = Field(None, description="arXiv identifier or address of the work")
+    licence: Name = "apache-2.0"
+    paper: Name | None = Field(None, description="arXiv identifier or address of the work")
 
     @model_validator(mode="before")
     @classmethod

@@ -34,6 +34,16 @@ class WMPipeline(DiffusionPipeline):
     """
 
     _wm_config: WMConfig | None = None
+    _interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback asked to stop; it sets `pipe._interrupt = True`, as for any pipeline of diffusers."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
 
     @property
     def wm_config(self) -> WMConfig | None:
@@ -97,13 +107,19 @@ class WMPipeline(DiffusionPipeline):
         """As in diffusers, from safetensors alone and without a folder's code.
 
         Raises:
-            ValueError: remote code or pickled weights were asked for, or a file is damaged.
+            ValueError: remote code or pickled weights were asked for, a file is damaged, or one lacks weights.
         """
         kwargs = safetensors_only(kwargs, may_be_none=True)
         with translated(pretrained_model_name_or_path):
             if os.path.isdir(pretrained_model_name_or_path):
                 check_folder(pretrained_model_name_or_path)
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if kwargs.get("device_map") is None:  # under one, weights without values are accelerate's
+            for name, part in pipeline.components.items():
+                lacking = [n for n, p in part.named_parameters() if p.is_meta] if isinstance(part, nn.Module) else []
+                if lacking:
+                    raise ValueError(f"{pretrained_model_name_or_path} lacks weights of {name}, first {lacking[0]!r}")
+        return pipeline
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "WMPipeline":

@@ -1,10 +1,12 @@
 """`composite_gaussians` as one registered operation. Saved for the backward pass: the inputs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from custom_kernels.shared.backend import on_device_of
+from custom_kernels.shared.registration import differentiable, like_needed, packed
 
 from .forms import backward_torch, forward_torch
 
@@ -20,28 +22,14 @@ def _run(splats, channels, lists, origins, tile, detached, triton) -> Tensor:
         return run(splats, channels, lists, origins, tile)
 
 
-def _run_backward(g, splats, channels, lists, origins, tile, detached, triton) -> tuple[Tensor, Tensor]:
+def _run_backward(g, splats, channels, lists, origins, tile, detached, triton, needs) -> list[Tensor | None]:
     if triton:
         from ._triton.composite import backward as run
     else:
         run = backward_torch
     with on_device_of(splats):
-        return run(g, splats, channels, lists, origins, tile, detached)
-
-
-class _Composite(torch.autograd.Function):
-    """The operation in eager mode, where the registered one below costs more time per call."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        ctx.save_for_backward(*inputs[:4])
-        ctx.options = inputs[4:]
-        return _run(*inputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        return *_run_backward(g, *ctx.saved_tensors, *ctx.options), *[None] * 5
+        grads = run(g, splats, channels, lists, origins, tile, detached)
+    return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
 
 
 @torch.library.custom_op("wm_kernels::composite_gaussians", mutates_args=())
@@ -67,14 +55,15 @@ def registered_backward(
     tile: int,
     detached: int,
     triton: bool,
-) -> tuple[Tensor, Tensor]:
-    """The gradients of splats and channels."""
-    return _run_backward(g, splats, channels, lists, origins, tile, detached, triton)
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients of splats and channels that `needs` names, in order."""
+    return packed(_run_backward(g, splats, channels, lists, origins, tile, detached, triton, needs))
 
 
 @registered_backward.register_fake
-def _(g, splats, channels, lists, origins, tile, detached, triton):
-    return torch.empty_like(splats), torch.empty_like(channels)
+def _(g, splats, channels, lists, origins, tile, detached, triton, needs):
+    return like_needed((splats, channels), needs)
 
 
 def _save(ctx, inputs, output) -> None:
@@ -82,9 +71,8 @@ def _save(ctx, inputs, output) -> None:
     ctx.options = inputs[4:]
 
 
-registered.register_autograd(
-    lambda ctx, g: (*registered_backward(g, *ctx.saved_tensors, *ctx.options), *[None] * 5),
-    setup_context=_save,
+_composite = differentiable(
+    _run, _run_backward, registered, registered_backward, save=_save, trainable=(0, 1), count=7
 )
 
 
@@ -95,4 +83,4 @@ def composite(*inputs) -> Tensor:
         inputs: splats (N, 6), channels (N, C), lists (n, K), origins (n, 2), the tile's side, how
             many channels send no gradient to the splats, whether the kernels run.
     """
-    return registered(*inputs) if torch.compiler.is_compiling() else _Composite.apply(*inputs)
+    return _composite(*inputs)

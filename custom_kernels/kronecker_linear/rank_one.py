@@ -30,6 +30,7 @@ __all__ = [
     "forward_torch",
     "mask_gradient",
     "masked",
+    "rank_sized_torch",
 ]
 
 # positions of the inputs that may have a gradient
@@ -155,10 +156,15 @@ def delta_dtype(x: Tensor, u: Tensor, narrow: bool) -> torch.dtype:
     return x.dtype if narrow else torch.promote_types(x.dtype, u.dtype)
 
 
+def rank_sized_torch(x: Tensor, factors: Factors) -> Tensor:
+    """hidden (T, parts·k) = x Qᵀ of x (T, di), before the mask; zero for samples without an adapter."""
+    return _drop_unadapted(_product(x.to(factors.dtype), factors.q().transpose(-1, -2)), factors)
+
+
 def forward_torch(x, weight, bias, factors: Factors, scale, slices, mask) -> tuple[Tensor, Tensor]:
     """(y (T, do), hidden (T, parts·k)) of x (T, di); hidden before the mask."""
     y = F.linear(x, weight, bias)
-    hidden = _drop_unadapted(_product(x.to(factors.dtype), factors.q().transpose(-1, -2)), factors)
+    hidden = rank_sized_torch(x, factors)
     shrunk = masked(hidden, mask).chunk(factors.parts, 1)
     for rows, part, p in zip(columns(y, slices), shrunk, factors.p(), strict=True):
         _add_product(rows, part, p, scale)

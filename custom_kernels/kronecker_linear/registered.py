@@ -1,17 +1,30 @@
 """The linear map with rank-one A as one registered operation.
 
-Saved for the backward pass: x and x Qᵀ, as far as a gradient needs them.
+Saved for the backward pass: x, where a gradient needs it. x Qᵀ, as narrow as the rank, is made again.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from custom_kernels.shared.backend import on_device_of
+from custom_kernels.shared.registration import differentiable, like_needed, packed
 
-from .rank_one import A_IN, A_OUT, MASK, WEIGHT, Factors, U, V, X, backward_torch, delta_dtype, forward_torch
+from .rank_one import (
+    A_IN,
+    A_OUT,
+    MASK,
+    WEIGHT,
+    Factors,
+    U,
+    V,
+    X,
+    backward_torch,
+    delta_dtype,
+    forward_torch,
+    rank_sized_torch,
+)
 
 __all__ = ["rank_one"]
 
@@ -35,40 +48,23 @@ def _run_backward(
     factors = Factors(a_out, a_in, u, v, slices, index, delta_dtype(g, u, narrow))
     if triton:
         from ._triton.linear import backward as run
+        from ._triton.linear import rank_sized
     else:
-        run = backward_torch
+        run, rank_sized = backward_torch, rank_sized_torch
     with on_device_of(g):
+        if hidden is None and (needs[U] or needs[A_OUT] or needs[MASK]):
+            hidden = rank_sized(flat, factors)
         grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
     if needs[X]:
         grads[X] = grads[X].view(*g.shape[:-1], weight.shape[1])
     return grads
 
 
-def _save(ctx, inputs, hidden: Tensor) -> None:
+def _save(ctx, inputs, outputs) -> None:
     x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
-    needs = ctx.needs = list(ctx.needs_input_grad[:8])
-    keeps_x = needs[WEIGHT] or needs[V] or needs[A_IN]
-    keeps_hidden = needs[U] or needs[A_OUT] or needs[MASK]
-    saved = (x if keeps_x else None, hidden if keeps_hidden else None)
-    ctx.save_for_backward(*saved, weight, a_out, a_in, u, v, mask, index)
-    ctx.set_materialize_grads(False)
-
-
-class _RankOne(torch.autograd.Function):
-    """The operation in eager mode, where the registered one below costs more time per call."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        y, hidden = _run(*inputs)
-        _save(ctx, inputs, hidden)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        if g is None:
-            return (None,) * 13
-        return (*_run_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs), *(None,) * 5)
+    keeps_x = any(ctx.needs[at] for at in (WEIGHT, V, A_IN, U, A_OUT, MASK))
+    # of hidden nothing is kept: it is made again
+    ctx.save_for_backward(x if keeps_x else None, None, weight, a_out, a_in, u, v, mask, index)
 
 
 @torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())
@@ -116,27 +112,21 @@ def registered_backward(
     triton: bool,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
-    grads = _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
-    return [grad.contiguous() for grad in grads if grad is not None]
+    """The gradients that `needs` names, in order. x may be None where no gradient asks for it; so may hidden, which is
+    made again otherwise."""
+    return packed(
+        _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
+    )
 
 
 @registered_backward.register_fake
 def _(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs):
     like = (g.new_empty(*g.shape[:-1], weight.shape[1]), weight, g.new_empty(weight.shape[0]), a_out, a_in, u, v, mask)
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
+    return like_needed(like, needs)
 
 
-def _registered_backward(ctx, g, _):
-    grads: list[Tensor | None] = [None] * 13
-    if g is not None:
-        found = iter(registered_backward(g, *ctx.saved_tensors, *ctx.options, ctx.needs))
-        grads[:8] = [next(found) if need else None for need in ctx.needs]
-    return tuple(grads)
-
-
-registered.register_autograd(
-    _registered_backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output[1])
+_rank_one = differentiable(
+    _run, _run_backward, registered, registered_backward, save=_save, trainable=range(8), count=13
 )
 
 
@@ -151,5 +141,4 @@ def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, nar
         narrow: multiply in x's dtype even where the factors are wider (autocast).
         triton: run the kernels.
     """
-    options = (x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)
-    return registered(*options)[0] if torch.compiler.is_compiling() else _RankOne.apply(*options)
+    return _rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton)[0]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from custom_kernels.shared.backend import on_device_of
 from custom_kernels.shared.precision import no_autocast, sum_dtype
+from custom_kernels.shared.registration import differentiable, like_needed, packed
 
 from .forms import explicit_backward, explicit_forward, indicator_forward
 from .slots import Slots
@@ -47,6 +47,8 @@ def _run_backward(
     g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
     kept, height, width, form, needs,
 ) -> list[Tensor | None]:  # fmt: skip
+    if g_maps is not None and not g_maps.numel():  # of maps that were not asked for
+        g_maps = None
     with no_autocast(q.device), on_device_of(q):
         if form == "triton":
             from ._triton.backward import backward
@@ -60,38 +62,10 @@ def _run_backward(
 
 
 def _save(ctx, inputs, outputs) -> None:
-    *tensors, height, width, want_maps, form = inputs
+    *tensors, height, width, _, form = inputs
     saved = outputs[:2] if form == "triton" else (None, None)
     ctx.save_for_backward(*tensors, *saved, outputs[4] if form in _KEEPS else None)
     ctx.options = (height, width, form)
-    ctx.needs = [ctx.needs_input_grad[i] for i in TRAINABLE]
-    ctx.want_maps = want_maps
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx, run, g_out, g_lse, g_sums, g_maps, _=None) -> tuple[Tensor | None, ...]:
-    grads: list[Tensor | None] = [None] * INPUTS
-    given = (g_out, g_lse, g_sums, g_maps if ctx.want_maps else None)
-    if any(g is not None for g in given):
-        found = run(*given, *ctx.saved_tensors, *ctx.options, ctx.needs)
-        for i, grad in zip(TRAINABLE, found, strict=True):
-            grads[i] = grad
-    return tuple(grads)
-
-
-class _Attend(torch.autograd.Function):
-    """The operation in eager mode, where the registered one below costs more time per call."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        outputs = _run(*inputs)
-        _save(ctx, inputs, outputs)
-        return outputs[:4]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
-        return _gradients(ctx, _run_backward, *grads)
 
 
 @torch.library.custom_op("wm_kernels::motion_attention", mutates_args=())
@@ -155,11 +129,12 @@ def registered_backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients that `needs` names, in order; `out`, `lse` and `kept` are there where the form saves them."""
-    grads = _run_backward(
-        g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
-        kept, height, width, form, needs,
+    return packed(
+        _run_backward(
+            g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out,
+            lse, kept, height, width, form, needs,
+        )
     )  # fmt: skip
-    return [grad.contiguous() for grad in grads if grad is not None]
 
 
 @registered_backward.register_fake
@@ -167,20 +142,11 @@ def _(
     g_out, g_lse, g_sums, g_maps, q, k, v, boxes, slot_token, slot_object, key_bias, bias_in, bias_out, out, lse,
     kept, height, width, form, needs,
 ):  # fmt: skip
-    like = (q, k, v, boxes, bias_in, bias_out)
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
+    return like_needed((q, k, v, boxes, bias_in, bias_out), needs)
 
 
-def _registered_gradients(ctx, *grads):
-    def run(*arguments):
-        found = iter(registered_backward(*arguments))
-        return [next(found) if need else None for need in ctx.needs]
-
-    return _gradients(ctx, run, *grads)
-
-
-registered.register_autograd(
-    _registered_gradients, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output)
+_attend = differentiable(
+    _run, _run_backward, registered, registered_backward, save=_save, trainable=TRAINABLE, count=INPUTS, shown=4
 )
 
 
@@ -192,4 +158,4 @@ def attend(*inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             or None; bias_in and bias_out (B, O) in the sums' dtype, or both None; h, w; whether maps are wanted;
             "explicit", "kept", "indicator" or "triton".
     """
-    return registered(*inputs)[:4] if torch.compiler.is_compiling() else _Attend.apply(*inputs)
+    return _attend(*inputs)[:4]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from custom_kernels.shared.backend import on_device_of
 from custom_kernels.shared.precision import no_autocast
+from custom_kernels.shared.registration import differentiable, like_needed, packed
 
 from .forms import backward_torch, forward_torch
 
@@ -40,29 +40,6 @@ def _save(ctx, inputs, output) -> None:
     *tensors, height, width, triton = inputs
     ctx.save_for_backward(*tensors)
     ctx.options = (height, width, triton)
-    ctx.needs = [ctx.needs_input_grad[i] for i in TRAINABLE]
-
-
-def _gradients(ctx, run, g) -> tuple[Tensor | None, ...]:
-    grads: list[Tensor | None] = [None] * INPUTS
-    for i, grad in zip(TRAINABLE, run(g, *ctx.saved_tensors, *ctx.options, ctx.needs), strict=True):
-        grads[i] = grad
-    return tuple(grads)
-
-
-class _Attend(torch.autograd.Function):
-    """The operation in eager mode, where the registered one below costs more time per call."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        out = _run(*inputs)
-        _save(ctx, inputs, out)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        return _gradients(ctx, _run_backward, g)
 
 
 @torch.library.custom_op("wm_kernels::temporal_motion_attention", mutates_args=())
@@ -103,26 +80,16 @@ def registered_backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients that `needs` names, in order."""
-    grads = _run_backward(g, q, k, v, boxes, tau, gamma, rho, height, width, triton, needs)
-    return [grad.contiguous() for grad in grads if grad is not None]
+    return packed(_run_backward(g, q, k, v, boxes, tau, gamma, rho, height, width, triton, needs))
 
 
 @registered_backward.register_fake
 def _(g, q, k, v, boxes, tau, gamma, rho, height, width, triton, needs):
-    like = (q, k, v, tau, rho)
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(like, needs, strict=True) if n]
+    return like_needed((q, k, v, tau, rho), needs)
 
 
-def _registered_gradients(ctx, g):
-    def run(*arguments):
-        found = iter(registered_backward(*arguments))
-        return [next(found) if need else None for need in ctx.needs]
-
-    return _gradients(ctx, run, g)
-
-
-registered.register_autograd(
-    _registered_gradients, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output)
+_attend = differentiable(
+    _run, _run_backward, registered, registered_backward, save=_save, trainable=TRAINABLE, count=INPUTS
 )
 
 
@@ -133,4 +100,4 @@ def attend(*inputs) -> Tensor:
         inputs: q, k, v; boxes (B, O, F, 4), tau (B,), gamma (B, O) and rho (B, H, 2F−1) or None in the sums' dtype;
             h, w; whether the kernels run.
     """
-    return registered(*inputs) if torch.compiler.is_compiling() else _Attend.apply(*inputs)
+    return _attend(*inputs)

@@ -33,7 +33,7 @@ class KroneckerPatch(WeightAdapterBase):
         original_weight: Any = None,
     ) -> torch.Tensor:
         """Changes `weight` in place, as ComfyUI's own adapters do, and returns it."""
-        delta = self.layer.get_delta_weight("default", weight.device).reshape(weight.shape)
+        delta = self.layer.full_delta("default", weight.device).reshape(weight.shape)
         weight += function((strength * delta).type(weight.dtype))
         return weight
 

@@ -37,19 +37,19 @@ class StepReporter:
         return {}
 
 
-class EpochReporter:
-    """A `callback_on_epoch_end` that moves ComfyUI's progress bar and obeys Cancel."""
+class FitReporter:
+    """A `callback_on_step_end` or `callback_on_epoch_end` of a fit that moves ComfyUI's bar and obeys Cancel."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, total: int) -> None:
         import comfy.utils
 
-        self.bar = comfy.utils.ProgressBar(epochs)
+        self.bar = comfy.utils.ProgressBar(total)
 
-    def __call__(self, pipeline: Any, epoch: int, row: dict[str, float]) -> None:
+    def __call__(self, pipeline: Any, done: int, figures: dict[str, float]) -> None:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self.bar.update_absolute(epoch)
+        self.bar.update_absolute(done)
 
 
 def preview_of(pipeline: Any, latents: torch.Tensor) -> tuple[str, Any, int] | None:

@@ -10,7 +10,7 @@ Pipeline = io.Custom("WM_PIPELINE")
 """A `memory.PipelineHandle`."""
 
 Conditions = io.Custom("WM_CONDITIONS")
-"""A tuple of `wm_pipelines.flexecontrol.condition.Condition`."""
+"""A tuple of `wm_pipelines.flexecontrol.conditions.condition.Condition`."""
 
 SceneGraph = io.Custom("WM_SCENE_GRAPH")
 """A `wm_pipelines.text.scene_graph.SceneGraph`."""

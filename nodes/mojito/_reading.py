@@ -43,7 +43,7 @@ def objects_of(
 
 def drawn(asked: dict[str, Any]) -> dict[str, Any]:
     """What the editor shows of the widgets' values: `objects` of our own JSON in fractions, and the `canvas`."""
-    from wm_pipelines.mojito.formats.canonical import write
+    from wm_pipelines.mojito.trajectories.formats.canonical import write
     from wm_pipelines.runtime.readers import parse_json
 
     names = ("text", "format", "phrases", "speed", "outside")

@@ -93,8 +93,8 @@ class WM_MojitoApply(io.ComfyNode):
         positive: Any = None,
         negative: Any = None,
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.conflicts import find_conflicts
-        from wm_pipelines.mojito.objects import hidden_lines, object_boxes
+        from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
+        from wm_pipelines.mojito.trajectories.objects import hidden_lines, object_boxes
 
         from ._conditioning import check_holds
         from ._native_motion import MotionBias, kind_of, positions_of

@@ -193,7 +193,7 @@ class WM_MojitoSample(io.ComfyNode):
         import torch
 
         from wm_pipelines import MojitoPipeline
-        from wm_pipelines.mojito.reporting import frames_tensor
+        from wm_pipelines.mojito.outputs import frames_tensor
 
         from .._shared.progress import StepReporter
 
@@ -220,7 +220,7 @@ class WM_MojitoSample(io.ComfyNode):
             )
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
-        return io.NodeOutput(video, images, (result.report[0], [item.phrase for item in trajectory or ()]))
+        return io.NodeOutput(video, images, (result.report[0], result.plan[0].phrases if result.plan else []))
 
 
 NODES = (WM_MojitoSample,)

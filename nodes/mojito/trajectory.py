@@ -81,7 +81,7 @@ class WM_Trajectory(io.ComfyNode):
         images: Any = None,
         video: Any = None,
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.formats.canonical import write
+        from wm_pipelines.mojito.trajectories.formats.canonical import write
 
         found = objects_of(
             text=text,
@@ -152,9 +152,9 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         more: tuple = (),
         box_format: str = "named",
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.formats.boxes import read_bbox
-        from wm_pipelines.mojito.formats.canonical import write
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.formats.boxes import read_bbox
+        from wm_pipelines.mojito.trajectories.formats.canonical import write
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         if (tracks is None) == (bboxes is None):
             raise ValueError(f"connect tracks or bboxes; {'neither' if tracks is None else 'both'} came in")

@@ -1,5 +1,9 @@
 """A smoke run of the cost benchmark, and the claims in it that do not depend on time."""
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_smallest_run_has_every_figure(script, tmp_path):
     cost, out = script("flexecontrol_cost"), tmp_path / "cost.jsonl"

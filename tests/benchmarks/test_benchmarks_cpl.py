@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_counts_are_those_of_the_specification(script, tmp_path, capsys):
     counts = script("cpl_counts")

@@ -8,6 +8,8 @@ from wm_pipelines import hub
 from wm_pipelines.config import WMConfig
 from wm_pipelines.hub.publishing import validate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):

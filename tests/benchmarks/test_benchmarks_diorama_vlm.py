@@ -6,6 +6,8 @@ import pytest
 
 from wm_pipelines.training import Recipe, build, train
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "width": 16, "layers": 1, "heads": 2, "inner": 32, "vision_width": 16, "vision_layers": 1, "vision_inner": 32,
     "size": 32, "length": 4, "sources": ["pictures"],

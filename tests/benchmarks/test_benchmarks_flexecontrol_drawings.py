@@ -7,8 +7,11 @@ from PIL import Image
 from wm_pipelines.config import WMConfig
 from wm_pipelines.diorama.metrics import Found
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.flexecontrol.condition import Condition, prepare
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.preparing import prepare
 from wm_pipelines.hub import embedded
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

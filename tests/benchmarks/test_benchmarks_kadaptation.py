@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 SEEDS, PICTURES = 3, 90
 
 

@@ -2,7 +2,11 @@
 
 import random
 
+import pytest
+
 from wm_pipelines.runtime.files import atomic_folder
+
+pytestmark = pytest.mark.slow
 
 
 def whole(out, version):

@@ -5,6 +5,8 @@ import torch
 
 from wm_pipelines.diorama.judge import DioramaJudge
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(script, tiny_sd, tmp_path):

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_smallest_run_has_a_row_for_each_format(script, tmp_path, capsys):
     pytest.importorskip("fourdgs", reason="needs the extra [4d]")

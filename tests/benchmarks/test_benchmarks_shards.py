@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FREE = dict.fromkeys(("start", "read_plan", "claim", "commit", "make", "look"), 0.0)
 
 

@@ -11,6 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("comfyui") and not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set: no ComfyUI to run the nodes in")
+
+
 def _load(name, path, folder=None):
     spec = spec_from_file_location(name, path, submodule_search_locations=[str(folder)] if folder else None)
     module = module_from_spec(spec)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.comfyui
+
 HERE = Path(__file__).parent
 SMALL = 64 * 1024
 """Bytes that ComfyUI may keep of a run, such as a preview of it; the tiny UNet alone has many times as many."""

@@ -77,10 +77,10 @@ def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contrac
 
 
 def test_choices_are_those_of_the_library(snapshot):
-    from wm_pipelines.flexecontrol.fit import FITS
+    from wm_pipelines.flexecontrol.conditions.resizing import FITS
     from wm_pipelines.media.conditions import TYPES
-    from wm_pipelines.mojito.formats.boxes import BOX_FORMATS
-    from wm_pipelines.mojito.trajectories import FORMATS
+    from wm_pipelines.mojito.trajectories.formats.boxes import BOX_ORDERS
+    from wm_pipelines.mojito.trajectories.reading import FORMATS
 
     def choices(node_id, name):
         return inputs_of(snapshot[node_id])[name][1]["options"]
@@ -90,7 +90,7 @@ def test_choices_are_those_of_the_library(snapshot):
     assert set(choices("WM_ExtractCondition", "type")) < set(TYPES)
     # TRACKS come through a socket and ATI's files are no text.
     assert set(choices("WM_Trajectory", "format")) == set(FORMATS) - {"tracks", "ati"}
-    assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_FORMATS]
+    assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_ORDERS]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_drawn_way_is_gone_evenly(node):
 
 @pytest.mark.parametrize("grid", [(4, 4), (8, 8), (3, 12)])
 def test_what_the_editor_calls_thin_is_what_a_run_reports(node, grid):
-    from wm_pipelines.mojito.conflicts import find_conflicts
+    from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
 
     for seed in range(8):
         (item,) = made(seed, 1)

@@ -108,6 +108,7 @@ def test_a_module_that_fails_is_named_with_the_reason_and_the_rest_stays(pack, l
     assert f"{node_id}: not available" in caplog.text
 
 
+@pytest.mark.comfyui
 def test_in_comfyui_a_new_file_is_a_node_and_the_doctor_names_a_broken_one(comfyui, pack, snapshot):
     (pack / "nodes" / "made_up.py").write_text(REAL)
     (pack / "nodes" / "mojito" / "broken.py").write_text(BROKEN)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.comfyui
+
 
 @pytest.fixture(scope="module")
 def found(comfyui):

@@ -153,3 +153,10 @@ def test_config_and_hub_import_neither_torch_nor_diffusers():
         "assert not {'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("field", ["pipeline", "paper", "licence", "method"])
+def test_names_are_short_so_that_messages_are(field):
+    with pytest.raises(ValueError, match=field) as error:
+        WMConfig.model_validate({"method": "cpl", field: "x" * 10**6})
+    assert len(str(error.value)) < 4000

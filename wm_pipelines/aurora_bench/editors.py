@@ -12,6 +12,7 @@ from wm_pipelines.config import CONFIG_NAME
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.world_model.editing import EditorWorldModel
 from wm_pipelines.world_model.editors import EDITORS, Editor
@@ -91,8 +92,8 @@ def load_editor(name: str, num_candidates: int = 1, verifier: str | None = None)
         return copy_source
     judge = verifier
     if verifier not in (None, "likelihood"):
-        judge = _moved(AutoWMPipeline.from_pretrained(verifier))
-    return as_draw(_moved(_loaded(hub.resolve(name), name)), num_candidates, judge)
+        judge = on_accelerator(AutoWMPipeline.from_pretrained(verifier))
+    return as_draw(on_accelerator(_loaded(hub.resolve(name), name)), num_candidates, judge)
 
 
 def _loaded(folder: Path, name: str) -> Any:
@@ -108,9 +109,3 @@ def _loaded(folder: Path, name: str) -> Any:
 
     hub.check_weights(folder)
     return load_model(getattr(diffusers, kind), folder)
-
-
-def _moved(pipeline: Any) -> Any:
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
-    return pipeline

@@ -19,8 +19,11 @@ from wm_pipelines.aurora_bench.summary import compare, summarise
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image, to_tensor
 from wm_pipelines.record import explain
-from wm_pipelines.runtime.files import create, write_atomic
+from wm_pipelines.runtime.claims import check_folder
+from wm_pipelines.runtime.devices import on_accelerator
+from wm_pipelines.runtime.files import create
 from wm_pipelines.runtime.readers import decode_text, located, parse_json, read_json
+from wm_pipelines.runtime.reports import write_json
 
 
 class _Row(BaseModel):
@@ -95,14 +98,13 @@ def evaluate(
             for n, (model, found) in enumerate(rows.items())
         ],
     }
-    write_atomic(out / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / REPORT, report)
     write_page("wm_pipelines.aurora_bench", "aurora.html", out, report)
     return report
 
 
 def _open(out: Path, settings: dict[str, Any]) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out {str(out)!r} is a file; name a folder")
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     if not create(out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode()):
         found = read_json(out / SETTINGS)
@@ -126,8 +128,7 @@ def _measured(
     if left:
         draw = load_editor(model, settings["num_candidates"], settings["verifier"])
         pipeline = AuroraBenchPipeline(draw, **parts)
-        if torch.accelerator.is_available():
-            pipeline.to(torch.accelerator.current_accelerator())
+        on_accelerator(pipeline)
         numbers = {item.name: n for n, item in enumerate(items)}
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
 
@@ -172,7 +173,7 @@ def _calibration(judge: EditJudge | None, items: Sequence[EditItem], out: Path) 
     if judge is None or len(known) < 2:
         return None
     found = calibrate(judge, known)
-    write_atomic(path, json.dumps(found, indent=2) + "\n")
+    write_json(path, found)
     return found
 
 

@@ -28,7 +28,7 @@ PROMPT = (
     "minimal: is everything else as in the source? 0: another picture; 10: nothing else was touched.\n"
     'Answer with JSON alone, such as {{"success": 4, "minimal": 9}}.'
 )
-KINDS = ("truth", "copy", "spoiled", "other")
+PICTURE_KINDS = ("truth", "copy", "spoiled", "other")
 """What calibration shows the judge: the right picture; the source; the right picture with a grey band over it; and the
 picture that another item leads to."""
 
@@ -110,9 +110,10 @@ def calibrate(judge: EditJudge, items: Sequence[EditItem]) -> dict[str, Any]:
     """What a judge's score means, on edits of which the truth is known.
 
     Returns:
-        `kinds`: for each of `KINDS` the mean score with its interval and n; `right_above_wrong`: the chance that the
-        truth of some item scores higher than one of the other kinds, ties half, 0.5 being chance; `rank_correlation`:
-        Spearman's, with change times preserve; `failed`: verdicts in which no run answered; `asked`.
+        `kinds`: for each of `PICTURE_KINDS` the mean score with its interval and n; `right_above_wrong`: the chance
+        that the truth of some item scores higher than one of the other kinds, ties half, 0.5 being chance;
+        `rank_correlation`: Spearman's, with change times preserve; `failed`: verdicts in which no run answered;
+        `asked`.
 
     Raises:
         ValueError: fewer than two items with a truth, or a judge that answers nothing.
@@ -125,7 +126,7 @@ def calibrate(judge: EditJudge, items: Sequence[EditItem]) -> dict[str, Any]:
         source, truth = states[-2], states[-1]
         other = known[(n + 1) % len(known)][1][-1]
         shown = {"truth": truth, "copy": source, "spoiled": _spoiled(truth), "other": other}
-        for kind in KINDS:
+        for kind in PICTURE_KINDS:
             if shown[kind].shape != source.shape:
                 continue
             exact = edit_score(source, shown[kind], truth)
@@ -137,7 +138,7 @@ def calibrate(judge: EditJudge, items: Sequence[EditItem]) -> dict[str, Any]:
     right = [row[2] for row in answered if row[1] == "truth"]
     wrong = [row[2] for row in answered if row[1] != "truth"]
     return {
-        "kinds": {kind: _mean([(row[0], row[2]) for row in answered if row[1] == kind]) for kind in KINDS},
+        "kinds": {kind: _mean([(row[0], row[2]) for row in answered if row[1] == kind]) for kind in PICTURE_KINDS},
         "right_above_wrong": _above(right, wrong),
         "rank_correlation": _spearman([row[2] for row in answered], [row[3] for row in answered]),
         "failed": len(rows) - len(answered),

@@ -51,4 +51,4 @@ def _same(name: str, label: str) -> bool:
         return True
     if any(name in group and label in group for group in lexicon.SYNONYMS):
         return True
-    return label in lexicon.KINDS.get(name, ())
+    return label in lexicon.HYPONYMS.get(name, ())

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from wm_pipelines.evaluation.statistics import wilson
+
 
 def choose(scores: np.ndarray) -> np.ndarray:
     """Whether what belongs together fits better than the foil, bool `(N,)`, of scores `(N, 2)`: own, foil.
@@ -49,18 +51,19 @@ def ties(scores: np.ndarray) -> int:
 
 
 def by_kind(correct: np.ndarray, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Accuracy and count, over all and for each kind of example.
+    """Accuracy, its Wilson interval of 95 % and count, over all and for each kind of example.
 
     Raises:
         ValueError: other lengths, or nothing.
     """
     if len(correct) != len(kinds) or not len(kinds):
         raise ValueError(f"{len(correct)} decisions for {len(kinds)} kinds; they must be equal and above 0")
-    found = {"all": {"accuracy": float(np.mean(correct)), "n": len(correct)}}
-    for kind in sorted(set(kinds)):
-        own = np.asarray(correct)[[k == kind for k in kinds]]
-        found[kind] = {"accuracy": float(np.mean(own)), "n": len(own)}
-    return found
+    correct = np.asarray(correct)
+    chosen = {"all": correct} | {kind: correct[[k == kind for k in kinds]] for kind in sorted(set(kinds))}
+    return {
+        kind: {"accuracy": float(own.mean()), "ci95": list(wilson(int(own.sum()), len(own))), "n": len(own)}
+        for kind, own in chosen.items()
+    }
 
 
 def _shaped(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

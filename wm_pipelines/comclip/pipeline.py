@@ -30,6 +30,7 @@ from wm_pipelines.media.boxes import Box, Boxes
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.text.parsed import ParsedText
 from wm_pipelines.text.parsers import Parser, make_parser
 from wm_pipelines.text.vocabulary import check_vocabulary
@@ -250,11 +251,14 @@ class ComCLIPPipeline(WMPipeline):
         Raises:
             ValueError: before any pass: malformed pictures, captions, boxes or options; with `strict` any failure.
         """
+        # 1. everything that was given, checked
         rule = Rule(fusion, missing=missing, embed=embed, clamp=clamp, min_weight_sum=min_weight_sum)
         given = self.check_inputs(
             images, texts=texts, boxes=boxes, parsed=parsed, fit=fit, box_format=box_format, batch_size=batch_size
         )
+        # 2. which picture goes with which caption
         pairs = inputs.read_pairs(len(given.pictures), len(given.texts))
+        # 3. components, their embeddings, and the scores
         result = self._score(
             given, pairs=pairs, rule=rule, fit=fit, linker=linker or self.linker, strict=strict, batch_size=batch_size
         )
@@ -362,7 +366,7 @@ class ComCLIPPipeline(WMPipeline):
             raise ValueError(f"fit={fit!r}; choose from {', '.join(FITS)}")
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-        pictures, captions = inputs.read_pictures(images), inputs.read_texts(texts)
+        pictures, captions = inputs.read_pictures(images), read_texts(texts)
         known = self.vocabulary or (self.wm_config.vocabulary if self.wm_config else None)
         if known:
             check_vocabulary(known, captions, "texts")

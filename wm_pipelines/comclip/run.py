@@ -1,16 +1,13 @@
 """ComCLIP from the command line: pictures and captions, to scores, sub-images, a report and a page that shows them."""
 
-import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wm_pipelines import hub
+from wm_pipelines.comclip.benchmark import measure, read_benchmark
 from wm_pipelines.comclip.components import Component
 from wm_pipelines.comclip.data import read_dense_captions
 from wm_pipelines.comclip.fusion import Rule
@@ -21,7 +18,8 @@ from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.devices import machine, on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 from wm_pipelines.text.parsers import make_parser
 
 
@@ -78,17 +76,7 @@ def run(
         raise ValueError(f"boxes names {len(boxes)} files for {len(images)} images; give one for each image")
     pictures = [load_image(path) for path in images]
     grounding = [read_dense_captions(path) for path in boxes] or None
-    Rule(**{k: v for k, v in options.items() if v is not None})
-    reader = make_parser(parser)
-    pipeline = load(base)
-    pipeline.parser = reader
-    if detector is not None:
-        pipeline.grounder = PhraseDetector.from_pretrained(detector)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
-    recorded = getattr(pipeline.wm_config, "method_config", None) if pipeline.wm_config else None
-    settings = recorded.model_dump() if recorded is not None and pipeline.wm_config.method == "comclip" else {}
-    settings |= {k: v for k, v in {**options, "fit": fit}.items() if v is not None}
+    pipeline, settings = _prepared(base, detector, parser, {**options, "fit": fit})
     began = time.perf_counter()
     result = pipeline(pictures, list(texts), grounding, strict=strict, **settings)
     seconds = time.perf_counter() - began
@@ -97,12 +85,12 @@ def run(
         "parser": parser,
         "settings": settings,
         "seconds": round(seconds, 3),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
         "passes": result.passes._asdict(),
         "failures": [vars(failure) for failure in result.failures],
         "pairs": [],
     }
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         for n, parts in enumerate(result.components):
             name = Path(images[n if len(images) > 1 else 0]).name
             whole = f"pair_{n}.png"
@@ -116,8 +104,66 @@ def run(
             }
             report["pairs"].append(entry)
         write_page(__package__, "comclip.html", folder, report)
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
+
+
+@holding("out")
+def run_benchmark(
+    benchmark: str,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    base: str = "diorama-clip",
+    detector: str | None = None,
+    parser: str = "rules",
+    fit: str | None = None,
+    limit: int | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measures a benchmark from a local copy and writes its figures to `report.json` in `out`.
+
+    Args:
+        benchmark, data, limit: as `benchmark.read_benchmark`; the folder may also hold boxes, matches and parses.
+        base, detector, parser, fit, options: as `run`.
+
+    Returns:
+        The report that was written.
+
+    Raises:
+        ValueError: before any pass; or not one picture is there; nothing is written then.
+    """
+    folder = Path(data)
+    read = read_benchmark(benchmark, folder, limit)
+    pipeline, settings = _prepared(base, detector, parser, {**options, "fit": fit})
+    began = time.perf_counter()
+    rule = Rule(**{name: value for name, value in settings.items() if name != "fit"})
+    report = {
+        "benchmark": benchmark,
+        "base": base,
+        "parser": parser,
+        "settings": settings,
+        **measure(pipeline, benchmark, folder, read, rule, fit=settings.get("fit", "pad")),
+        "seconds": round(time.perf_counter() - began, 3),
+        "machine": machine(),
+    }
+    with report_folder(out, report):
+        pass
+    return report
+
+
+def _prepared(
+    base: str, detector: str | None, parser: str, given: dict[str, Any]
+) -> tuple[ComCLIPPipeline, dict[str, Any]]:
+    """The pipeline, and how to score: what is given, and for the rest what the checkpoint's record says."""
+    given = {name: value for name, value in given.items() if value is not None}
+    Rule(**{name: value for name, value in given.items() if name != "fit"})
+    reader = make_parser(parser)
+    pipeline = load(base)
+    pipeline.parser = reader
+    if detector is not None:
+        pipeline.grounder = PhraseDetector.from_pretrained(detector)
+    recorded = getattr(pipeline.wm_config, "method_config", None) if pipeline.wm_config else None
+    settings = recorded.model_dump() if recorded is not None and pipeline.wm_config.method == "comclip" else {}
+    return on_accelerator(pipeline), settings | given
 
 
 def _component(part: Component, pair: int, folder: Path) -> dict[str, Any]:

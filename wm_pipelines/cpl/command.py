@@ -20,7 +20,7 @@ def cpl(
     lambda_cf: Annotated[float | None, typer.Option(help="weight of the counterfactual loss; 0 is CoCoOp")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
-    lr: Annotated[float, typer.Option(help="of SGD")] = 2e-3,
+    learning_rate: Annotated[float, typer.Option(help="of SGD")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     benchmark: Annotated[
         str | None,
@@ -32,7 +32,8 @@ def cpl(
     """Few-shot prompts: fit one to folders of pictures, and compare pictures with any class names."""
     from wm_pipelines.cpl.run import run, run_benchmark
 
-    settings = {"variant": variant, "lambda_cf": lambda_cf, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+    settings = {"variant": variant, "lambda_cf": lambda_cf, "epochs": epochs, "batch_size": batch_size}
+    settings["learning_rate"] = learning_rate
     if benchmark is not None or root is not None or shots is not None:
         if pictures or class_name or train or explain or model != "cpl":
             raise ValueError(
@@ -62,7 +63,7 @@ def cpl(
         **settings,
     )
     for row in report["predictions"]:
-        typer.echo(f"{row['file']}: {row['top1']} ({row['probs'][row['top1']]:.2f})")
+        typer.echo(f"{row['file']}: {row['label']} ({row['probs'][row['label']]:.2f})")
     if "explanation" in report:
         told = report["explanation"]
         state = "flipped" if told["flipped"] else "did not flip"

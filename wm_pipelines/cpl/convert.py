@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
+from wm_pipelines.runtime.claims import check_new_folder
 from wm_pipelines.runtime.files import atomic, atomic_folder
 from wm_pipelines.runtime.pickles import ARRAY_NAMES, read_pickle, to_array
 from wm_pipelines.runtime.readers import read_array_header, read_json
@@ -92,9 +93,7 @@ def convert(path: str | os.PathLike, folder: str | os.PathLike) -> CPLPromptLear
     Raises:
         ValueError: as `read_checkpoint` and `to_learner`, or a folder that is not empty.
     """
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    target = check_new_folder(folder)
     learner = to_learner(read_checkpoint(path))
     with atomic_folder(target) as partial:
         learner.save_pretrained(partial)

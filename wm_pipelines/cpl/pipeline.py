@@ -7,7 +7,7 @@ CPL's own is how the prompt was fitted, and `explain`, which shows the counterfa
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought, is_offloaded
 from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training import record as facts
+from wm_pipelines.training.progress import Callback, fit_progress
 
 PAPER = "arXiv:2210.10362"
 
@@ -45,12 +46,12 @@ class CPLOutput(BaseOutput):
 
     Args:
         logits: float32 `(B, C)` on the CPU, scaled cosines; minus infinity where a text was no candidate.
-        probs: their softmax. top1: the likeliest text for each picture.
+        probs: their softmax. labels: the likeliest text for each picture.
     """
 
     logits: torch.Tensor
     probs: torch.Tensor
-    top1: list[str]
+    labels: list[str]
 
 
 class CPLPipeline(WMPipeline):
@@ -69,7 +70,7 @@ class CPLPipeline(WMPipeline):
 
         pipe = CPLPipeline.from_clip("openai/clip-vit-base-patch16")
         pipe.fit(pictures, labels, ["cat", "dog", "fox"])
-        print(pipe(more_pictures, ["cat", "wolf"]).top1)  # "wolf" is new
+        print(pipe(more_pictures, ["cat", "wolf"]).labels)  # "wolf" is new
         pipe.explain(cat, dog, "cat", "dog").image.save("swapped.png")
         pipe.save_adapter("my-prompt")  # 140 kB; CPLPipeline.from_base loads it
         ```
@@ -188,7 +189,8 @@ class CPLPipeline(WMPipeline):
         labels: Sequence[int] | Sequence[str],
         class_names: Sequence[str] | None = None,
         *,
-        callback: Callable[[int, int, dict[str, float]], None] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
         **settings: Any,
     ) -> "CPLPipeline":
         """Fit the prompt to labelled pictures; it goes on from the present one.
@@ -197,9 +199,11 @@ class CPLPipeline(WMPipeline):
             images: pictures of any kind and size that `wm_pipelines.media.to_tensor` reads.
             labels: one per picture, class numbers or names.
             class_names: the classes in the order of their numbers; the sorted names among `labels` when None.
-            callback: called after each step with its number, the number of all steps, and the step's figures.
-            settings: see `CPLSettings`: variant, lambda_cf (0 is CoCoOp), tau, epochs, batch_size, lr, augment,
-                similarity, mask, parity, seed, max_tokens.
+            callback_on_step_end: called with the pipeline, the number of steps done, and `loss` and other figures of
+                the last. callback_on_epoch_end: the same of epochs, with the row of `history`.
+                `pipe._interrupt = True` in either stops after the epoch.
+            settings: see `CPLSettings`: variant, lambda_cf (0 is CoCoOp), tau, epochs, batch_size, learning_rate,
+                augment, similarity, mask, parity, seed, max_tokens.
 
         Returns:
             The pipeline. `history` has one row per epoch, `negatives` says which class was whose counterfactual.
@@ -209,13 +213,13 @@ class CPLPipeline(WMPipeline):
                 class without a picture. Before anything changes.
             FloatingPointError: the loss is not finite; the prompt is then what it was.
         """
-        chosen = self._settings(settings)
+        chosen, callbacks = self._settings(settings), (callback_on_step_end, callback_on_epoch_end)
         names = read_classes(labels, class_names)
         if len(names) < 2:
             raise ValueError(f"class_names has {len(names)} entry; CPL needs ≥2 to choose a counterfactual negative")
         pictures = self._tensors(images)
         indices = torch.tensor(read_labels(labels, names, len(pictures)))
-        return self._fit(training.Examples(pictures, names, indices), chosen, "classification", callback)
+        return self._fit(training.Examples(pictures, names, indices), chosen, "classification", callbacks)
 
     def fit_retrieval(
         self,
@@ -223,7 +227,8 @@ class CPLPipeline(WMPipeline):
         captions: Sequence[str] | Sequence[Sequence[str]],
         candidates: int = 16,
         *,
-        callback: Callable[[int, int, dict[str, float]], None] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
         **settings: Any,
     ) -> "CPLPipeline":
         """Fit the prompt to pictures with their captions.
@@ -231,16 +236,16 @@ class CPLPipeline(WMPipeline):
         Args:
             captions: one per picture, or a list of them, of which one is drawn by the seed.
             candidates: texts that a picture is compared with: its own and those nearest to it by plain CLIP.
-            callback, settings: as in `fit`.
+            callback_on_step_end, callback_on_epoch_end, settings: as in `fit`.
 
         Raises:
             ValueError, FloatingPointError: as in `fit`.
         """
-        chosen = self._settings(settings)
+        chosen, callbacks = self._settings(settings), (callback_on_step_end, callback_on_epoch_end)
         pictures = self._tensors(images)
         texts = read_captions(captions, len(pictures), chosen.seed)
         examples = retrieval_examples(pictures, texts, candidates, self._similarity)
-        return self._fit(examples, chosen, "retrieval", callback)
+        return self._fit(examples, chosen, "retrieval", callbacks)
 
     def fit_vqa(
         self,
@@ -248,7 +253,8 @@ class CPLPipeline(WMPipeline):
         prompts: Sequence[Sequence[str]],
         labels: Sequence[int],
         *,
-        callback: Callable[[int, int, dict[str, float]], None] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
         **settings: Any,
     ) -> "CPLPipeline":
         """Fit the prompt to questions whose answers are filled into statements.
@@ -256,17 +262,21 @@ class CPLPipeline(WMPipeline):
         Args:
             prompts: for each picture its statements, one for each answer: as many for every picture.
             labels: which of its statements is true, for each picture.
-            callback, settings: as in `fit`.
+            callback_on_step_end, callback_on_epoch_end, settings: as in `fit`.
 
         Raises:
             ValueError, FloatingPointError: as in `fit`.
         """
-        chosen = self._settings(settings)
+        chosen, callbacks = self._settings(settings), (callback_on_step_end, callback_on_epoch_end)
         pictures = self._tensors(images)
-        return self._fit(vqa_examples(pictures, prompts, labels), chosen, "filled prompts", callback)
+        return self._fit(vqa_examples(pictures, prompts, labels), chosen, "filled prompts", callbacks)
 
     def _fit(
-        self, examples: training.Examples, settings: training.CPLSettings, task: str, callback: Any
+        self,
+        examples: training.Examples,
+        settings: training.CPLSettings,
+        task: str,
+        callbacks: tuple[Callback | None, Callback | None],
     ) -> "CPLPipeline":
         self._check_words(examples.texts)
         learner = self.prompt_learner
@@ -277,13 +287,7 @@ class CPLPipeline(WMPipeline):
         started = time.monotonic()
         try:
             steps = settings.epochs * math.ceil(len(examples.pictures) / settings.batch_size)
-            with self.progress_bar(total=steps) as progress:
-
-                def done(step: int, total: int, figures: dict[str, float]) -> None:
-                    progress.update()
-                    if callback is not None:
-                        callback(step, total, figures)
-
+            with fit_progress(self, steps, *callbacks) as progress:
                 report = training.fit(
                     self.clip,
                     tokenizer=self.tokenizer,
@@ -291,14 +295,15 @@ class CPLPipeline(WMPipeline):
                     preprocess=self.preprocess,
                     examples=examples,
                     settings=settings,
-                    on_step=done,
+                    on_step=progress.step,
+                    on_epoch=progress.epoch,
                 )
         except BaseException:
             learner.to(dtype).load_state_dict(before)
             learner.requires_grad_(False).eval()
             raise
         self.history, self.negatives = report
-        self._record(examples, settings=settings, task=task, steps=steps, seconds=time.monotonic() - started)
+        self._record(examples, settings=settings, task=task, steps=progress.steps, seconds=time.monotonic() - started)
         return self
 
     def _settings(self, given: dict[str, Any]) -> training.CPLSettings:
@@ -336,6 +341,30 @@ class CPLPipeline(WMPipeline):
         """Pictures as the tower wants them; see `clip.parts.preprocess`."""
         return preprocess(self.image_processor, images)
 
+    def check_inputs(
+        self,
+        images: Pictures,
+        class_names: Sequence[str] | Sequence[Sequence[str]],
+        candidates: int | None,
+        batch_size: int,
+        max_tokens: int,
+    ) -> tuple[list[Picture], list[str], torch.Tensor | None]:
+        """The pictures of a call, all its texts, and which are a picture's own (see `tasks.own_texts`).
+
+        Raises:
+            ValueError: no picture, something that is none, no text, `candidates` of texts that are not shared, a size
+                that is none, or a word outside the base's closed vocabulary.
+        """
+        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        pictures = list_pictures(images)
+        texts, own = own_texts(class_names, len(pictures))
+        if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
+            raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
+        self._check_words(texts)
+        return pictures, texts, own
+
     @torch.no_grad()
     def __call__(
         self,
@@ -357,22 +386,17 @@ class CPLPipeline(WMPipeline):
             batch_size: pictures at once. max_tokens: memory bound of a text pass.
 
         Raises:
-            ValueError: no picture, something that is none, no text, a prompt that is too long, or a word outside the
-                base's closed vocabulary.
+            ValueError: as `check_inputs`, or a prompt that is too long.
         """
-        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        pictures = list_pictures(images)
-        texts, own = own_texts(class_names, len(pictures))
-        if candidates is not None and (own is not None or type(candidates) is not int or candidates < 1):
-            raise ValueError(f"candidates must be an integer of at least 1 and needs shared texts, got {candidates!r}")
+        # 1. everything that was given, checked
+        pictures, texts, own = self.check_inputs(images, class_names, candidates, batch_size, max_tokens)
         rows = []
         with brought(self.clip):
+            # 2. prompts without their context, and where texts are left out, the plain features to choose by
             prompts = make_prompts(self.clip, self.tokenizer, texts, self.prompt_learner.config.n_ctx)
-            self._check_words(texts)
             device = self._execution_device
             plain = self._plain(texts, max_tokens) if candidates is not None and candidates < len(texts) else None
+            # 3. batch by batch: the context that a picture gives, and the logits under it
             with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
                 for start in range(0, len(pictures), batch_size):
                     pixels = self.preprocess(pictures[start : start + batch_size]).to(device)
@@ -387,12 +411,13 @@ class CPLPipeline(WMPipeline):
                     )
                     progress.update()
         self.maybe_free_model_hooks()
+        # 4. the likeliest text of each picture
         logits = torch.cat(rows)
         best = logits.argmax(1).tolist()
         if own is not None:
             best = [int(own[i, b]) for i, b in enumerate(best)]
         result = CPLOutput(logits, logits.softmax(1), [texts[b] for b in best])
-        return result if return_dict else (result.logits, result.probs, result.top1)
+        return result if return_dict else result.to_tuple()
 
     def _logits(
         self, prompts: Prompts, image: torch.Tensor, which: torch.Tensor | None, max_tokens: int, spread: bool

@@ -33,6 +33,7 @@ from wm_pipelines.cpl.metrics import (
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.retrieval import FLICKR_SHOTS, read_retrieval, retrieval
 from wm_pipelines.media.pictures import load_image
+from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.files import atomic
 
 Row = dict[str, Any]
@@ -152,8 +153,7 @@ def run_protocol(
     else:
         data = read_folders(root) if dataset == "folders" else read_dataset(dataset, root)
     pipeline = CPLPipeline.from_clip(base)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     rows = []
     for seed in seeds:
         if flickr:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wm_pipelines.cpl.pipeline import CPLPipeline
 from wm_pipelines.cpl.protocol import run_protocol, write_rows
 from wm_pipelines.data.class_folders import Source, check_names, class_folders, picture_files
@@ -13,6 +11,7 @@ from wm_pipelines.evaluation.results import prediction_rows, write_results
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
+from wm_pipelines.runtime.devices import on_accelerator
 
 
 @holding("out")
@@ -59,8 +58,7 @@ def run(
         pipeline = AutoWMPipeline.from_pretrained(model)
         if not isinstance(pipeline, CPLPipeline):
             raise ValueError(f"model {str(model)!r} is a {type(pipeline).__name__}; name a CPL checkpoint")
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     report: dict[str, Any] = {}
     if train is not None:
         pipeline.fit([images[path] for path in paths], labels, **settings)
@@ -71,7 +69,7 @@ def run(
     report["predictions"] = []
     if asked:
         output = pipeline([images[path] for path in asked], names)
-        report["predictions"] = prediction_rows(asked, names=names, key="top1", best=output.top1, probs=output.probs)
+        report["predictions"] = prediction_rows(asked, names=names, labels=output.labels, probs=output.probs)
     shown = {}
     if pair:
         told = pipeline.explain(*(images[path] for path, _ in pair), *(name for _, name in pair))
@@ -80,9 +78,7 @@ def run(
             "swapped": told.swapped,
         }  # fmt: skip
         shown["explanation.png"] = told.image
-    write_results(
-        out, report=report, names=names, key="top1", fitted=pipeline if train is not None else None, pictures=shown
-    )
+    write_results(out, report=report, names=names, fitted=pipeline if train is not None else None, pictures=shown)
     return report
 
 

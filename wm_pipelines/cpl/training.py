@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from wm_pipelines.clip.towers import MAX_TOKENS, encode_images, encode_texts
-from wm_pipelines.cpl.augment import augment
+from wm_pipelines.cpl.crops import crop_and_flip
 from wm_pipelines.cpl.losses import LAMBDA, TAU, VARIANTS, class_logits, counterfactual_loss
 from wm_pipelines.cpl.negatives import Similarity, choose_negatives
 from wm_pipelines.cpl.prompts import conditional_features, make_prompts, words
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from wm_pipelines.cpl.modeling import CPLPromptLearner
 
-WARMUP_LR = 1e-5
+WARMUP_RATE = 1e-5
 MASKS = ("greedy", "random")
 
 
@@ -51,7 +51,7 @@ class CPLSettings:
     tau: float = TAU
     epochs: int = 10
     batch_size: int = 1
-    lr: float = 2e-3
+    learning_rate: float = 2e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: bool = True
@@ -69,7 +69,7 @@ class CPLSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name in ("lr", "tau"):
+        for name in ("learning_rate", "tau"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
@@ -103,7 +103,8 @@ class Examples(NamedTuple):
 
 
 class FitReport(NamedTuple):
-    """`history`: one entry an epoch (lr, loss, ce, cf, sparsity, flipped). `negatives`: text to text, as used."""
+    """`history`: a row for each epoch (epoch, learning_rate, loss, ce, cf, sparsity, flipped).
+    `negatives`: text to text, as used."""
 
     history: list[dict[str, float]]
     negatives: dict[str, str]
@@ -116,13 +117,14 @@ def fit(
     preprocess: Callable[[Sequence[torch.Tensor]], torch.Tensor],
     examples: Examples,
     settings: CPLSettings,
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: Callable[[dict[str, float]], Any] = lambda figures: None,
+    on_epoch: Callable[[dict[str, float]], bool] = lambda row: False,
 ) -> FitReport:
     """Fit `learner` in place; `clip` is only read.
 
     Args:
         preprocess: pictures to pixel values `(B, 3, S, S)`.
-        on_step: called after each step with its number, the number of all steps, and the step's figures.
+        on_step: called with the figures of each step. on_epoch: called with the row of each epoch; True stops the fit.
 
     Raises:
         ValueError: a prompt that is too long, no possible negative, or a negative without a picture.
@@ -131,14 +133,14 @@ def fit(
     run = Run(clip, tokenizer, learner, preprocess, examples, settings)
     parameters = [p.requires_grad_(True) for p in learner.parameters()]
     optimizer = torch.optim.SGD(
-        parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        parameters, settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
     count = len(examples.pictures)
-    total, done, history = settings.epochs * math.ceil(count / settings.batch_size), 0, []
+    history = []
     learner.train()
     with torch.enable_grad():
         for epoch in range(settings.epochs):
-            rate = learning_rate(epoch, settings)
+            rate = rate_of(epoch, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             rows: list[tuple[int, dict[str, float]]] = []
@@ -148,26 +150,28 @@ def fit(
                 optimizer.zero_grad()
                 loss, figures = run.loss(indices, epoch)
                 if not math.isfinite(figures["loss"]):
-                    raise FloatingPointError(f"loss is {figures['loss']} in epoch {epoch}; lower lr={settings.lr}")
+                    raise FloatingPointError(
+                        f"loss is {figures['loss']} in epoch {epoch}; lower learning_rate={settings.learning_rate}"
+                    )
                 loss.backward()
                 optimizer.step()
-                done += 1
                 rows.append((len(indices), figures))
-                if on_step:
-                    on_step(done, total, figures)
+                on_step(figures)
             weights = sum(n for n, _ in rows)
             means = {k: sum(n * figures[k] for n, figures in rows) / weights for k in rows[0][1]}
-            history.append({"lr": rate, **means})
+            history.append({"epoch": epoch + 1, "learning_rate": rate, **means})
+            if on_epoch(history[-1]):
+                break
     learner.requires_grad_(False).eval()
     texts = examples.texts
     return FitReport(history, {} if run.negatives is None else {texts[i]: texts[n] for i, n in run.named()})
 
 
-def learning_rate(epoch: int, settings: CPLSettings) -> float:
-    """1e-5 in the first epoch, then the cosine from `lr` to 0 over all epochs."""
+def rate_of(epoch: int, settings: CPLSettings) -> float:
+    """1e-5 in the first epoch, then the cosine from `learning_rate` to 0 over all epochs."""
     if epoch == 0 and settings.epochs > 1:
-        return min(WARMUP_LR, settings.lr)
-    return settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+        return min(WARMUP_RATE, settings.learning_rate)
+    return settings.learning_rate * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
 
 
 class Run:
@@ -246,7 +250,7 @@ class Run:
             return functional.normalize(self.raw[indices], dim=-1)
         size = self.clip.config.vision_config.image_size
         crops = [
-            augment(self.examples.pictures[i], size, keyed("cpl augment", self.settings.seed, epoch, i))
+            crop_and_flip(self.examples.pictures[i], size, keyed("cpl augment", self.settings.seed, epoch, i))
             for i in indices
         ]
         return functional.normalize(self._encode(crops), dim=-1)

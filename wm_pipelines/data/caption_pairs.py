@@ -4,7 +4,7 @@ Every reader gives `Example`s: some images, some captions, which of them belong 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wm_pipelines.data.tables import find_picture, read_json
@@ -29,7 +29,7 @@ class Example:
         images: paths; a file may be missing, then the example counts as failed.
         captions: one or two.
         parsed: a reading of each caption, where the file has one.
-        names: names of the images in the layouts of dense captions and matches.
+        names: names of the images in the layouts of dense captions and matches. sentence: the caption's, in ComVG.
     """
 
     id: str
@@ -38,6 +38,7 @@ class Example:
     captions: tuple[str, ...]
     parsed: tuple[ParsedText | None, ...] = (None, None)
     names: tuple[str, ...] = ()
+    sentence: str = ""
 
 
 def read_comvg(table: Source, images: Source) -> list[Example]:
@@ -54,7 +55,8 @@ def read_comvg(table: Source, images: Source) -> list[Example]:
         names = (row["pos_image_id"], row["neg_image_id"])
         with located(table, line):
             parsed = parse_triplet(row["pos_triplet"])
-            found.append(_foil(row["id"], row["neg_value"], names, row["sentence"], parsed, Path(images)))
+            example = _foil(row["id"], row["neg_value"], names, row["sentence"], parsed, Path(images))
+            found.append(replace(example, sentence=row["sentence_id"]))
     return found
 
 

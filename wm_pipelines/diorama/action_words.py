@@ -12,7 +12,7 @@ from wm_pipelines.diorama.actions import ANGLES, BESIDE, MOVES, PLACES, Action, 
 from wm_pipelines.diorama.parser import unknown_word
 from wm_pipelines.diorama.primitives import DIRECTIONS, TURNS
 from wm_pipelines.diorama.scene import COLOURS, MATERIALS, SIZES, Scene, SceneObject, clear_relations
-from wm_pipelines.diorama.words import FORMS, KINDS, VOCABULARY, words_of
+from wm_pipelines.diorama.words import ATTRIBUTES, FORMS, VOCABULARY, words_of
 from wm_pipelines.runtime.random import keyed
 
 AMOUNTS = {
@@ -33,7 +33,7 @@ WAYS = {
 SIDES = {"left": "on the left", "right": "on the right", "front": "in front", "back": "in the back"}
 _RELATIONS = ("left of", "right of", "in front of", "behind", "above", "below")
 _UNMARKED = {"pattern": "plain", "material": "matte"}
-_KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
+_KIND_OF = {word: kind for kind, words in ATTRIBUTES.items() for word in words}
 
 
 def phrase(action: Action, scene: Scene, seed: int = 0) -> str:
@@ -72,7 +72,7 @@ def _article(word: str) -> str:
 
 
 def _looks(o: SceneObject) -> dict[str, str]:
-    return {kind: getattr(o, kind) for kind in KINDS}
+    return {kind: getattr(o, kind) for kind in ATTRIBUTES}
 
 
 def _noun_phrase(said: dict[str, str]) -> str:
@@ -123,7 +123,7 @@ class _Speaker:
         found = [
             {kind: looks[kind] for kind in kinds}
             for count in range(1, 6)
-            for kinds in combinations(KINDS, count)
+            for kinds in combinations(ATTRIBUTES, count)
             if len(_fitting(self.scene, {kind: looks[kind] for kind in kinds})) == 1
         ]
         for avoided in ({"plain", *MATERIALS}, {*MATERIALS}, set()):

@@ -17,7 +17,7 @@ from wm_pipelines.diorama.parser import parse_caption
 from wm_pipelines.diorama.scene import HELD_OUT, HELD_OUT_RELATIONS, SHAPES, Scene, SceneObject
 from wm_pipelines.diorama.tokenizer import MAX_LENGTH, build_tokenizer
 from wm_pipelines.diorama.training import OPPOSITES, RELATION, SIZE, options_of, pictures_of, worded
-from wm_pipelines.diorama.words import KINDS, VOCABULARY
+from wm_pipelines.diorama.words import ATTRIBUTES, VOCABULARY
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
 from wm_pipelines.training import KeyedNoise, Recipe, Task
@@ -252,9 +252,9 @@ def true_elsewhere(captions: Sequence[str], scenes: Sequence[Scene]) -> torch.Te
     true = same[:, None] == same[None, :]
     alone = [n for n, scene in enumerate(scenes) if len(scene.objects) == 1]
     if alone:
-        shown = torch.tensor([[_code(k, getattr(scenes[n].objects[0], k)) for k in KINDS] for n in alone])
+        shown = torch.tensor([[_code(k, getattr(scenes[n].objects[0], k)) for k in ATTRIBUTES] for n in alone])
         claims = [parse_caption(_bare(captions[n])).objects[0] for n in alone]
-        said = torch.tensor([[_code(k, claim.get(k)) for k in KINDS] for claim in claims])
+        said = torch.tensor([[_code(k, claim.get(k)) for k in ATTRIBUTES] for claim in claims])
         fits = ((said[None] < 0) | (shown[:, None] == said[None])).all(-1)
         at = torch.tensor(alone)
         true[at[:, None], at[None, :]] |= fits
@@ -262,7 +262,7 @@ def true_elsewhere(captions: Sequence[str], scenes: Sequence[Scene]) -> torch.Te
 
 
 def _code(kind: str, value: str | None) -> int:
-    return KINDS[kind].index(value) if value is not None else -1
+    return ATTRIBUTES[kind].index(value) if value is not None else -1
 
 
 def _bare(text: str) -> str:

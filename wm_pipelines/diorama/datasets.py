@@ -22,7 +22,7 @@ from wm_pipelines.runtime.random import keyed
 if TYPE_CHECKING:
     from wm_pipelines.diorama.questions import Knobs
 
-KINDS = ("image", "video", "multiview", "pairs", "questions")
+SAMPLE_KINDS = ("image", "video", "multiview", "pairs", "questions")
 SPLITS = ("train", "val", "test")
 COMPOSITIONS = ("iid", "held_out", "all")
 MAPS = ("rgb", "ids", "depth")
@@ -97,7 +97,7 @@ class DioramaDataset(Dataset):
         from wm_pipelines.diorama.language import DETAILS
 
         for key, value, allowed in (
-            ("kind", kind, KINDS),
+            ("kind", kind, SAMPLE_KINDS),
             ("split", split, SPLITS),
             ("composition", composition, COMPOSITIONS),
             ("detail", detail, DETAILS),

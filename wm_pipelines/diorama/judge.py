@@ -1,6 +1,6 @@
 """The judge: a small network that says, for every pixel of a Diorama picture, which colour and which shape it shows.
 
-It measures generated pictures (section "The judge" of our FlexEControl specification); it never sees a prompt.
+It measures generated pictures, with rendered scenes for its truth; it never sees a prompt.
 """
 
 from dataclasses import dataclass

@@ -13,6 +13,7 @@ import torch
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene
+from wm_pipelines.media.boxes import mask_iou
 
 LEAST_AREA = 0.003  # of the picture: 12 pixels of 64 x 64
 
@@ -83,7 +84,7 @@ def judge_on_renders(judge: DioramaJudge, scenes: Sequence[Scene], batch: int = 
                 same = torch.isin(ids, torch.tensor([p.id for p in scene.objects if p.colour == o.colour]))
                 right["colour"].append(float(torch.bincount(seen[mask], minlength=9).argmax() == own))
                 right["shape"].append(float(kinds[:, mask].sum(1).argmax() == SHAPES.index(o.shape)))
-                right["miou"].append(float(((seen == own) & same).sum() / ((seen == own) | same).sum()))
+                right["miou"].append(float(mask_iou(seen == own, same)))
     return {k: float(np.mean(v)) for k, v in right.items()} | {"n": len(right["colour"])}
 
 

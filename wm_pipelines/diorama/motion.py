@@ -12,7 +12,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from wm_pipelines.diorama.primitives import CAMERA_KINDS, DIRECTIONS, EASINGS, KINDS, OBJECT_KINDS, TURNS, Motion
+from wm_pipelines.diorama.primitives import (
+    CAMERA_KINDS,
+    DIRECTIONS,
+    EASINGS,
+    MOTION_KINDS,
+    OBJECT_KINDS,
+    TURNS,
+    Motion,
+)
 from wm_pipelines.diorama.rotations import UPRIGHT, product, rows, slerp, yaw_and_tilt
 from wm_pipelines.diorama.scene import Camera, Scene, SceneObject, heading, project
 from wm_pipelines.runtime.random import keyed
@@ -201,7 +209,7 @@ def sample_motion(scene: Scene, *key: str | int, camera: bool = False) -> Scene:
                 break
     if camera:
         kind = ("pan", "orbit", "dolly")[rng.integers(3)]
-        words = KINDS[kind]
+        words = MOTION_KINDS[kind]
         speed = {"pan": 0.08, "orbit": 0.2, "dolly": 0.4}[kind]
         m = Motion(kind, 0, scene.duration, words[rng.integers(len(words))], speed, easing="smooth")
         scene = replace(scene, camera=replace(scene.camera, motion=(m,)))

@@ -4,12 +4,12 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from wm_pipelines.diorama.primitives import KINDS as MOTION_KINDS
-from wm_pipelines.diorama.words import CAMERA_PARTICIPLES, FORMS, KINDS, PARTICIPLES, VOCABULARY, words_of
+from wm_pipelines.diorama.primitives import MOTION_KINDS
+from wm_pipelines.diorama.words import ATTRIBUTES, CAMERA_PARTICIPLES, FORMS, PARTICIPLES, VOCABULARY, words_of
 from wm_pipelines.text.phrasing import EMPTY, ORDINALS
 from wm_pipelines.text.scene_graph import PREDICATES
 
-_KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
+_KIND_OF = {word: kind for kind, words in ATTRIBUTES.items() for word in words}
 # longest first, so that "in front of" is not read as "in"
 _READINGS = sorted(
     ((form.split(), predicate) for predicate in PREDICATES for form in FORMS.get(predicate, (predicate,))),

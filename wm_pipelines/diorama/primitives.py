@@ -9,7 +9,7 @@ from wm_pipelines.record import record_of
 DIRECTIONS = ("left", "right", "towards", "away", "up", "down")
 TURNS = ("clockwise", "counterclockwise")
 # what `direction` may be, for each kind; `orbit` serves objects (about an object) and the camera (about its target)
-KINDS: dict[str, tuple[str, ...]] = {
+MOTION_KINDS: dict[str, tuple[str, ...]] = {
     "still": (),
     "translate": DIRECTIONS,
     "turn": TURNS,
@@ -63,15 +63,15 @@ class Motion:
     quaternions: tuple[tuple[float, float, float, float], ...] = ()
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(KINDS)}")
+        if self.kind not in MOTION_KINDS:
+            raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(MOTION_KINDS)}")
         if not (math.isfinite(self.start) and math.isfinite(self.end) and 0 <= self.start < self.end):
             raise ValueError(f"`start` is {self.start!r}, `end` {self.end!r}; frames with 0 <= start < end")
         if self.easing not in EASINGS:
             raise ValueError(f"`easing` is {self.easing!r}; allowed: {', '.join(EASINGS)}")
         if not (math.isfinite(self.speed) and self.speed >= 0):
             raise ValueError(f"`speed` is {self.speed!r}; 0 or more (the direction gives the sign)")
-        allowed = KINDS[self.kind]
+        allowed = MOTION_KINDS[self.kind]
         if self.kind == "translate" and isinstance(self.direction, (tuple, list)):
             object.__setattr__(self, "direction", tuple(float(v) for v in self.direction))
             if len(self.direction) != 3 or not 0 < math.hypot(*self.direction) < math.inf:

@@ -17,19 +17,11 @@ from wm_pipelines.diorama.rotations import UPRIGHT, leaning, rows
 from wm_pipelines.record import check_values
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.runtime.readers import concise, parse_json
+from wm_pipelines.text.colours import SRGB
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 # sRGB; every pair is at least 25 apart in CIELAB (a test holds this)
-COLOURS = {
-    "red": (0.86, 0.10, 0.12),
-    "green": (0.10, 0.58, 0.16),
-    "blue": (0.12, 0.26, 0.88),
-    "yellow": (0.96, 0.86, 0.10),
-    "purple": (0.56, 0.14, 0.66),
-    "cyan": (0.12, 0.80, 0.86),
-    "orange": (0.97, 0.50, 0.06),
-    "white": (0.95, 0.95, 0.95),
-}
+COLOURS = {name: SRGB[name] for name in ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "white")}
 SIZES = {"small": 0.5, "large": 0.78}  # bounding radius in metres
 PATTERNS = ("plain", "striped")
 STRIPES = 6  # around a striped solid

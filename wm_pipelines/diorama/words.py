@@ -18,7 +18,13 @@ _WORDS = {
 VOCABULARY: tuple[str, ...] = tuple(dict.fromkeys(" ".join(_WORDS.values()).split()))
 
 # in the order in which they are said
-KINDS = {"size": tuple(SIZES), "pattern": PATTERNS, "material": MATERIALS, "colour": tuple(COLOURS), "shape": SHAPES}
+ATTRIBUTES = {
+    "size": tuple(SIZES),
+    "pattern": PATTERNS,
+    "material": MATERIALS,
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+}
 FORMS = {"left of": ("left of", "to the left of"), "right of": ("right of", "to the right of")}
 # a kind of motion of an object, and of the camera, and its word
 PARTICIPLES = {
@@ -34,4 +40,4 @@ CAMERA_PARTICIPLES = {"pan": "panning", "dolly": "moving"} | {k: PARTICIPLES[k] 
 
 def words_of(said: dict[str, str]) -> tuple[str, ...]:
     """Attribute values in the order in which they are said: ("small", "red", "cube")."""
-    return tuple(said[kind] for kind in KINDS if kind in said)
+    return tuple(said[kind] for kind in ATTRIBUTES if kind in said)

@@ -1,21 +1,20 @@
-"""The LoRA on a denoiser's attention: put in, taken out, written and read as PEFT does."""
+"""The LoRA on a denoiser's attention: put in, written and read as PEFT does."""
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import inject, replacing
 from wm_pipelines.runtime.files import atomic, write_atomic
 from wm_pipelines.runtime.readers import read_json
 
@@ -23,9 +22,6 @@ NAME = "discffusion"
 CONFIG_FILE, WEIGHTS_FILE, HEADS_FILE = "adapter_config.json", "adapter_model.safetensors", "head_weights.json"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 PREFIX = "base_model.model."  # of PEFT's own files
-LOADED = "_hf_peft_config_loaded"
-
-Removed = tuple[dict[str, LoraLayer], dict | None, bool]
 
 
 def default_config(r: int = 4) -> LoraConfig:
@@ -49,60 +45,21 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if f".{NAME}." in name and ".lora_" in name}
 
 
-def remove(model: nn.Module) -> Removed:
-    """Gives the model its own layers back; returns what `put_back` takes.
-
-    Raises:
-        ValueError: the model has adapters beside ours.
-    """
+def check_alone(model: nn.Module) -> None:
+    """ValueError if the model has adapters beside ours."""
     others = sorted(set(getattr(model, "peft_config", {})) - {NAME})
     if others:
         raise ValueError(f"the denoiser has another adapter, {others[0]!r}; merge or unload it first")
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    for name, layer in layers.items():
-        model.set_submodule(name, layer.base_layer)
-    loaded = getattr(model, LOADED, False)
-    if loaded:
-        setattr(model, LOADED, False)
-    return layers, model.__dict__.pop("peft_config", None), loaded
 
 
-def put_back(model: nn.Module, removed: Removed) -> None:
-    """Undoes `remove`, whatever was put in since."""
-    remove(model)
-    layers, config, loaded = removed
-    for name, layer in layers.items():
-        model.set_submodule(name, layer)
-    if config is not None:
-        model.peft_config = config
-    if loaded:
-        setattr(model, LOADED, True)
-
-
-@contextmanager
-def without(model: nn.Module) -> Iterator[None]:
-    """For the time of the block the model has no adapter, and no trace of one."""
-    removed = remove(model)
-    try:
-        yield
-    finally:
-        put_back(model, removed)
-
-
-def inject(model: nn.Module, config: LoraConfig, seed: int) -> dict[str, nn.Parameter]:
+def start(model: nn.Module, config: LoraConfig, seed: int) -> dict[str, nn.Parameter]:
     """A new adapter in place of the one there, its start drawn from `seed`; returns what trains.
 
     Raises:
         ValueError: no such target, or another adapter is there; the old one then stays.
     """
-    removed = remove(model)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            inject_adapter_in_model(config, model, NAME)
-    except Exception:
-        put_back(model, removed)
-        raise
+    check_alone(model)
+    inject(model, config, NAME, seed)
     return parameters(model)
 
 
@@ -152,8 +109,8 @@ def fill(model: nn.Module, config: LoraConfig, state: Mapping[str, torch.Tensor]
     Raises:
         ValueError: tensors are missing, left over or of another shape; the old adapter then stays.
     """
-    removed = remove(model)
-    try:
+    check_alone(model)
+    with replacing(model):
         inject_adapter_in_model(config, model, NAME)
         wanted = {PREFIX + k.removeprefix(PREFIX): v.shape for k, v in _own(model).items()}
         given = {PREFIX + key.removeprefix(PREFIX): value for key, value in state.items()}
@@ -164,9 +121,6 @@ def fill(model: nn.Module, config: LoraConfig, state: Mapping[str, torch.Tensor]
                 f"{wrong[0]!r} is missing, left over or of another shape"
             )
         set_peft_model_state_dict(model, given, adapter_name=NAME)
-    except Exception:
-        put_back(model, removed)
-        raise
     model.requires_grad_(False)
 
 

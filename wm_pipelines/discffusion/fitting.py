@@ -16,6 +16,7 @@ from wm_pipelines.discffusion.settings import DiscffusionConfig
 from wm_pipelines.discffusion.training import Item, Matcher
 from wm_pipelines.media.pictures import Picture
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.training import KeyedNoise
 from wm_pipelines.training import record as facts
 
@@ -68,7 +69,7 @@ def read_triples(triples: Sequence[Triple]) -> list[tuple[list[Picture], list[st
         if any(texts) and not all(texts):
             raise ValueError(f"`triples`[{n}] has captions and pictures as foils; give one kind")
         shown, said = ([picture], [caption, *foils]) if texts[0] else ([picture, *foils], [caption])
-        inputs.read_texts(said)
+        read_texts(said)
         found.append((shown, said))
     return found
 
@@ -108,12 +109,14 @@ def run(
     items: Sequence[Item],
     trained: Sequence[torch.nn.Parameter],
     settings: Settings,
-    on_epoch: Callable[[int, dict[str, float]], bool],
+    on_step: Callable[[dict[str, float]], Any],
+    on_epoch: Callable[[dict[str, float]], bool],
 ) -> list[dict[str, float]]:
     """Trains in place and returns a row for each epoch.
 
     Args:
-        on_epoch: called with the number of epochs done and the row of the last; True stops.
+        on_step: called with the loss of each step, and the share of its items whose right candidate led.
+        on_epoch: called with the row of each epoch, the means of its steps; True stops.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -133,11 +136,12 @@ def run(
                 optimiser.step()
                 losses.append(float(told["loss"].detach()))
                 right.append(float(told["right"]))
+                on_step({"loss": losses[-1], "right": right[-1]})
                 step += 1
             rows.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "right": float(np.mean(right))})
             if not np.isfinite(rows[-1]["loss"]):
                 raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}; lower `learning_rate`")
-            if on_epoch(epoch + 1, rows[-1]):
+            if on_epoch(rows[-1]):
                 break
     return rows
 

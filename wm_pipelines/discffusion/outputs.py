@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 
+from wm_pipelines.discffusion import ranking
+from wm_pipelines.discffusion.reading import Rule
+
 
 @dataclass
 class DiscffusionOutput(BaseOutput):
@@ -59,6 +62,58 @@ class DiscffusionRanking(BaseOutput):
     difference_ci95: torch.Tensor | None
     best: int | None
     forwards: int
+
+
+def output_of(
+    steps: np.ndarray,
+    rule: Rule,
+    lone: bool,
+    timesteps: list[int],
+    forwards: int,
+    maps: list[torch.Tensor] | None,
+) -> DiscffusionOutput:
+    """The output of what was read, `(3, n, *shape)`.
+
+    Args:
+        lone: pairs are one to one, so that none is another's rival. maps: as in `DiscffusionOutput`.
+    """
+    scores = rule.combine(steps[0], steps[1])
+    differences, intervals = ranking.rivals(scores, lone)
+    return DiscffusionOutput(
+        score=mean(scores),
+        lse=mean(steps[0]),
+        dc=mean(steps[1]) if rule.needs_empty else None,
+        error=mean(steps[2]),
+        standard_error=single(ranking.standard_errors(scores)),
+        difference=single(differences),
+        difference_ci95=single(intervals),
+        steps=single(steps),
+        timesteps=timesteps,
+        forwards=forwards,
+        maps=maps,
+    )
+
+
+def ranking_of(
+    race: ranking.Race, steps: np.ndarray, rule: Rule, eliminate: bool, forwards: int
+) -> DiscffusionRanking:
+    """The ranking of M candidates after a race, of what was read in it, `(3, n, M)`, NaN where nothing was."""
+    scores, first = mean(race.scores), race.order[0]
+    whole = not eliminate and steps.shape[2] > 1
+    rivals, intervals = ranking.against_rivals(race.scores) if whole else (None, None)
+    tied = any(float(scores[c]) == float(scores[first]) for c in race.order[1:])
+    return DiscffusionRanking(
+        order=race.order,
+        score=scores,
+        lse=mean(steps[0]),
+        dc=mean(steps[1]) if rule.needs_empty else None,
+        error=mean(steps[2]),
+        seen=torch.from_numpy(race.seen),
+        difference=single(rivals),
+        difference_ci95=single(intervals),
+        best=None if tied else first,
+        forwards=forwards,
+    )
 
 
 def mean(values: np.ndarray) -> torch.Tensor:

@@ -8,7 +8,7 @@ to test is few-shot adaptation, `fit`.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import put_back, remove, without
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.data.class_folders import Pictures
 from wm_pipelines.discffusion import adapter, fitting, inputs, ranking
 from wm_pipelines.discffusion.captions import check_lengths
 from wm_pipelines.discffusion.capture import check_processors
 from wm_pipelines.discffusion.denoisers import make_denoiser
-from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking, mean, single
+from wm_pipelines.discffusion.outputs import DiscffusionOutput, DiscffusionRanking, output_of, ranking_of
 from wm_pipelines.discffusion.reading import Rule, even_weights
 from wm_pipelines.discffusion.sheet import Sheet, digest
 from wm_pipelines.discffusion.timesteps import read_timesteps
@@ -30,8 +31,10 @@ from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.text.prompts import specials_around
 from wm_pipelines.text.vocabulary import check_vocabulary
+from wm_pipelines.training.progress import Callback, fit_progress
 
 PARTS = (
     "vae", "text_encoder", "tokenizer", "scheduler", "unet", "transformer", "text_encoder_2", "tokenizer_2",
@@ -90,7 +93,6 @@ class DiscffusionPipeline(WMPipeline):
         self.denoiser = make_denoiser(self)
         self.head_weights: torch.Tensor | None = None
         self.history: list[dict[str, float]] = []
-        self._interrupt = False
 
     # ---- making, saving, loading ----
 
@@ -138,7 +140,8 @@ class DiscffusionPipeline(WMPipeline):
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The base as it was, and the adapter in a folder of its own."""
-        with adapter.without(self.denoiser.model):
+        adapter.check_alone(self.denoiser.model)
+        with without(self.denoiser.model):
             super().save_components(folder, **kwargs)
         if adapter.has_adapter(self.denoiser.model):
             self._write_adapter(folder / "adapter", None)
@@ -188,7 +191,8 @@ class DiscffusionPipeline(WMPipeline):
         size: tuple[int, int] | None = None,
         value_range: inputs.Range = (0, 1),
         truncate: bool = False,
-        callback_on_epoch_end: Callable[["DiscffusionPipeline", int, dict[str, float]], Any] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
         **options: Any,
     ) -> "DiscffusionPipeline":
         """Fit a new LoRA on all attention layers to a few triples; what an earlier fit made is replaced.
@@ -205,13 +209,15 @@ class DiscffusionPipeline(WMPipeline):
             shared_noise: False draws noise and timestep for each candidate by itself, as in the authors' code.
             gradient_checkpointing: compute each pass again when its gradient is taken, and hold one at a time.
             size, value_range, truncate: as in `__call__`. options: of `Rule`; `score` is what is trained.
-            callback_on_epoch_end: called with the pipeline, the epochs done and the row of `history`; set
-                `pipe._interrupt = True` in it to stop.
+            callback_on_step_end: called with the pipeline, the number of steps done, and `{"loss", "right"}` of the
+                last. callback_on_epoch_end: the same of epochs, with the row of `history`. `pipe._interrupt = True` in
+                either stops after the epoch.
 
         Raises:
             ValueError: malformed triples or settings, before anything changes.
             FloatingPointError: the loss is not finite; the pipeline is then what it was.
         """
+        # 1. settings
         settings = fitting.Settings(
             epochs=epochs,
             batch_size=batch_size,
@@ -226,19 +232,23 @@ class DiscffusionPipeline(WMPipeline):
         if config is None:
             inputs.whole("r", r, 1)
         config = adapter.default_config(r) if config is None else adapter.read_config(config)
-        before, heads_before = adapter.remove(model), self.head_weights
+        # 2. the adapter that is there goes, and comes back if anything fails
+        adapter.check_alone(model)
+        before, heads_before = remove(model), self.head_weights
         self.head_weights = None
         try:
             rule = rule_for(self.rule(**options), head_weights)
             heads = make_heads(self.denoiser, rule, head_weights).to(self._execution_device)
+            # 3. triples, checked, then encoded
             read = fitting.read_triples(triples)
             texts = [text for _, said in read for text in said]
             self.check_inputs(texts, truncate=truncate, seed=seed, batch_size=batch_size, rule=rule)
             items = fitting.prepare(self, read, size, value_range)
             with torch.no_grad():
                 empty = self.denoiser.encode_texts([""], self._execution_device)
+            # 4. the fit
             model.requires_grad_(False)
-            trained = list(adapter.inject(model, config, seed).values())
+            trained = list(adapter.start(model, config, seed).values())
             matcher = Matcher(
                 self.denoiser,
                 rule=rule,
@@ -248,23 +258,25 @@ class DiscffusionPipeline(WMPipeline):
                 shared_noise=shared_noise,
                 checkpointing=gradient_checkpointing,
             )
-            self._interrupt, started = False, time.monotonic()
+            started = time.monotonic()
             trained += [heads.logits] if head_weights == "learned" else []
-            with self.progress_bar(total=epochs) as progress:
-
-                def done(epoch: int, row: dict[str, float]) -> bool:
-                    progress.update()
-                    if callback_on_epoch_end is not None:
-                        callback_on_epoch_end(self, epoch, row)
-                    return self._interrupt
-
-                self.history = fitting.run(matcher, items=items, trained=trained, settings=settings, on_epoch=done)
+            steps = epochs * -(-len(items) // batch_size)
+            with fit_progress(self, steps, callback_on_step_end, callback_on_epoch_end) as progress:
+                self.history = fitting.run(
+                    matcher,
+                    items=items,
+                    trained=trained,
+                    settings=settings,
+                    on_step=progress.step,
+                    on_epoch=progress.epoch,
+                )
         except BaseException:
-            adapter.put_back(model, before)
+            put_back(model, before)
             self.head_weights = heads_before
             raise
         finally:
             model.eval().requires_grad_(False)
+        # 5. what it leaves
         self.head_weights = None if head_weights == "uniform" else heads.final().cpu()
         told = {"task": "discffusion", **vars(settings), "shared_noise": shared_noise, "r": config.r}
         seconds = time.monotonic() - started
@@ -405,13 +417,15 @@ class DiscffusionPipeline(WMPipeline):
             ValueError: malformed input or options, before any pass.
             FloatingPointError: a score is not finite.
         """
+        # 1. what is asked
         inputs.flags(maps=maps)
-        listed = inputs.read_texts(texts)
+        listed = read_texts(texts)
         rule = self.rule(
             score=score, token_mask=token_mask, cond_only=cond_only, bias_weight=bias_weight, lse_lambda=lse_lambda,
             sites=sites, on=on,
         )  # fmt: skip
         pairs, shape = inputs.pair_up(len(inputs.list_pictures(images)), len(listed), pairwise)
+        # 2. pictures, captions and options, checked, then encoded
         sheet = self._sheet(
             images,
             texts=listed,
@@ -424,24 +438,18 @@ class DiscffusionPipeline(WMPipeline):
             truncate=truncate,
             batch_size=batch_size,
         )
+        # 3. every pair at every timestep
         found = []
         with self.progress_bar(total=len(sheet.timesteps)) as progress:
             for k in range(len(sheet.timesteps)):
                 found.append(sheet.step(k, pairs, maps))
                 progress.update()
         self.maybe_free_model_hooks()
-        steps = np.stack(found, 1).reshape(3, len(found), *shape)
-        scores = rule.combine(steps[0], steps[1])
-        differences, intervals = ranking.rivals(scores, lone=pairwise is True)
-        output = DiscffusionOutput(
-            score=mean(scores),
-            lse=mean(steps[0]),
-            dc=mean(steps[1]) if rule.needs_empty else None,
-            error=mean(steps[2]),
-            standard_error=single(ranking.standard_errors(scores)),
-            difference=single(differences),
-            difference_ci95=single(intervals),
-            steps=single(steps),
+        # 4. scores, and how far each is from its rivals
+        output = output_of(
+            np.stack(found, 1).reshape(3, len(found), *shape),
+            rule,
+            lone=pairwise is True,
             timesteps=list(sheet.timesteps),
             forwards=sheet.forwards,
             maps=[sheet.maps[pair] / len(found) for pair in pairs] if maps else None,
@@ -483,11 +491,11 @@ class DiscffusionPipeline(WMPipeline):
         inputs.flags(eliminate=eliminate)
         listed = inputs.read_candidates(candidates)
         rule = self.rule(**options)
-        images, texts = (listed, [query]) if by_text else (query, inputs.read_texts(listed))
+        images, texts = (listed, [query]) if by_text else (query, read_texts(listed))
         count = len(inputs.list_pictures(listed)) if by_text else len(texts)
         sheet = self._sheet(
             images,
-            texts=inputs.read_texts(texts),
+            texts=read_texts(texts),
             rule=rule,
             timesteps=timesteps,
             seed=seed,
@@ -509,20 +517,4 @@ class DiscffusionPipeline(WMPipeline):
             least = ranking.LEAST if eliminate else len(sheet.timesteps) + 1
             race = ranking.run_race(look, len(sheet.timesteps), count, least=least)
         self.maybe_free_model_hooks()
-        scores = mean(race.scores)
-        whole = not eliminate and count > 1
-        rivals, intervals = ranking.against_rivals(race.scores) if whole else (None, None)
-        first = race.order[0]
-        tied = any(float(scores[c]) == float(scores[first]) for c in race.order[1:])
-        return DiscffusionRanking(
-            order=race.order,
-            score=scores,
-            lse=mean(steps[0]),
-            dc=mean(steps[1]) if rule.needs_empty else None,
-            error=mean(steps[2]),
-            seen=torch.from_numpy(race.seen),
-            difference=single(rivals),
-            difference_ci95=single(intervals),
-            best=None if tied else first,
-            forwards=sheet.forwards,
-        )
+        return ranking_of(race, steps, rule=rule, eliminate=eliminate, forwards=sheet.forwards)

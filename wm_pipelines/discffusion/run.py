@@ -1,14 +1,10 @@
 """Discffusion from the command line: pictures and captions to scores and maps, or a benchmark to accuracies."""
 
-import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, WMConfig
@@ -19,7 +15,8 @@ from wm_pipelines.discffusion.pipeline import DiscffusionPipeline
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.devices import machine, on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 
 
 def load(model: str) -> DiscffusionPipeline:
@@ -84,8 +81,7 @@ def run(
     pictures = [load_image(path) for path in images]
     pipeline = load(model)
     similarity = evaluate.clip_similarity(hub.resolve(clip)) if clip else None
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     began = time.perf_counter()
     if benchmark:
         pipeline.set_progress_bar_config(disable=True)
@@ -96,12 +92,11 @@ def run(
         output = pipeline(pictures, list(texts), pairwise=False, maps=True, **options)
         report = _pairs(images, texts, output)
     report |= {"model": model, "options": options, "seconds": round(time.perf_counter() - began, 3)}
-    report["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    with atomic_folder(out, last="report.json") as folder:
+    report["machine"] = machine()
+    with report_folder(out, report) as folder:
         for n, row in enumerate(report.get("pairs", ())):
             picture = pictures[row["image"]]
             save_image(draw_words(picture, output.maps[n], pipeline.words(row["text"])), folder / row["maps"])
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
 

@@ -71,7 +71,7 @@ class SceneTask(Task):
         rule = rule_for(Rule(**{name: options[name] for name in RULE}), options["head_weights"])
         for part in (denoiser.model, self.pipe.vae, self.pipe.text_encoder):
             part.requires_grad_(False).eval()
-        adapter.inject(denoiser.model, adapter.default_config(options["r"]), recipe.seed)
+        adapter.start(denoiser.model, adapter.default_config(options["r"]), recipe.seed)
         heads = make_heads(denoiser, rule, options["head_weights"])
         with torch.no_grad():
             empty = denoiser.encode_texts([""], torch.device("cpu"))

@@ -21,7 +21,7 @@ from wm_pipelines.discffusion.reading import Reading, Rule, even_weights, parts_
 from wm_pipelines.training import KeyedNoise
 
 WARM_STEPS, DECAY = 100, 0.9  # of the importance of heads
-KINDS = ("uniform", "gradient", "learned")
+HEAD_WEIGHTS = ("uniform", "gradient", "learned")
 
 
 class Heads(nn.Module):
@@ -35,8 +35,8 @@ class Heads(nn.Module):
 
     def __init__(self, even: torch.Tensor, kind: str):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"`head_weights` is {kind!r}; it must be one of {', '.join(KINDS)}")
+        if kind not in HEAD_WEIGHTS:
+            raise ValueError(f"`head_weights` is {kind!r}; it must be one of {', '.join(HEAD_WEIGHTS)}")
         self.kind = kind
         self.register_buffer("even", even)
         self.register_buffer("importance", torch.zeros_like(even))

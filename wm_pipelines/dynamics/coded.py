@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from wm_pipelines.dynamics.data import Pair
-from wm_pipelines.dynamics.pictures import fit
+from wm_pipelines.dynamics.pictures import to_size
 from wm_pipelines.record import record_of
 from wm_pipelines.runtime.caches import cached_text, read_cache
 from wm_pipelines.runtime.files import atomic
@@ -83,7 +83,7 @@ def encode_pairs(
 
     Args:
         pictures: the tokeniser. size: (height, width) that it takes. recognizer: None counts codes that differ.
-        resize, colour: as `pictures.fit`.
+        resize, colour: as `pictures.to_size`.
         identity: what the file must have been made of beside the tokeniser and the pairs, which go by their `identity`
             or by their names.
         recognizer_name: which recogniser's distances a file must hold; "" takes any, so that one file serves all
@@ -103,7 +103,7 @@ def encode_pairs(
     for start in range(0, len(pairs), BATCH):
         some = [pairs[n] for n in range(start, min(start + BATCH, len(pairs)))]
         both = [pair.read() for pair in some]
-        before, after = (fit([pair[n] for pair in both], size, resize, colour, "data") for n in (0, 1))
+        before, after = (to_size([pair[n] for pair in both], size, resize, colour, "data") for n in (0, 1))
         codes = [pictures.encode(side.to(pictures.codebook.device)).cpu() for side in (before, after)]
         changed = (codes[0] != codes[1]).float() if recognizer is None else recognizer(before, after).cpu()
         for name, value in zip(found, (*codes, changed), strict=True):

@@ -28,7 +28,7 @@ def as_list(name: str, pictures: Any) -> list[Picture]:
     return found
 
 
-def fit(
+def to_size(
     pictures: Sequence[Picture], size: tuple[int, int], resize: str | None, colour: Sequence[int], name: str = "source"
 ) -> torch.Tensor:
     """Pictures as float32 `(B, 3, H, W)` in [0, 1], at `size` (height, width).

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from diffusers.utils import BaseOutput
 
-from wm_pipelines.dynamics.base import TokenPipeline
 from wm_pipelines.dynamics.pictures import as_list, check_actions, check_pair
+from wm_pipelines.dynamics.token_pipeline import TokenPipeline
 from wm_pipelines.media.pictures import Picture
 
 
@@ -63,14 +63,17 @@ class DynamicsModelPipeline(TokenPipeline):
         Args:
             source, target: pictures, one to one.
             max_new_tokens: where a sentence is cut off at the latest.
-            resize: "pad" or "crop", as `pictures.fit`; None takes pictures of the model's size only.
+            resize: "pad" or "crop", as `pictures.to_size`; None takes pictures of the model's size only.
 
         Raises:
             ValueError: as `check_inputs`; pictures of another size; a context that is too long.
         """
+        # 1. everything that was given, checked
         self.check_inputs(source, target, max_new_tokens, resize)
+        # 2. pictures at the model's size
         before = self.fitted(as_list("source", source), resize, "source")
         after = self.fitted(as_list("target", target), resize, "target")
+        # 3. their codes, and the words between them
         out = self.infer_codes(self.encode(before), self.encode(after), max_new_tokens)
         return out if return_dict else out.to_tuple()
 

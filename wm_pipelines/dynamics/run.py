@@ -1,19 +1,17 @@
 """The dynamics model from the command line: pairs of pictures to actions, or to scores of given ones."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from wm_pipelines.dynamics.pictures import check_actions
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.devices import on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 
 
 def load(model: str, base: str | None = None) -> DynamicsModelPipeline:
@@ -26,13 +24,6 @@ def load(model: str, base: str | None = None) -> DynamicsModelPipeline:
     if not isinstance(pipeline, DynamicsModelPipeline):
         raise ValueError(f"model {model!r} is a {type(pipeline).__name__}; it must be a dynamics model")
     return on_accelerator(pipeline)
-
-
-def on_accelerator(pipeline: Any) -> Any:
-    """The pipeline, moved where it runs fastest."""
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
-    return pipeline
 
 
 @holding("out")
@@ -72,6 +63,6 @@ def run(
         for a, b, words, score in rows
     ]
     report = {"model": model, "given": given is not None, "pairs": pairs}
-    with atomic_folder(out, last="report.json") as folder:
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    with report_folder(out, report):
+        pass
     return report

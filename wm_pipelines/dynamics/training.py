@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, add_adapter, save_adapter
 from wm_pipelines.dynamics.backend import TokenBackend
-from wm_pipelines.dynamics.base import TokenPipeline
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
 from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
+from wm_pipelines.dynamics.token_pipeline import TokenPipeline
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys

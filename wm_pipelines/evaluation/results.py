@@ -1,7 +1,6 @@
 """What a classifier says about a person's pictures, as files: a table, a report, and the classifier itself."""
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,20 +9,20 @@ from typing import Any
 import torch
 from PIL import Image
 
-from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.reports import report_folder
 
 
 def prediction_rows(
-    files: Sequence[Path], names: Sequence[str], key: str, best: Sequence[str], probs: torch.Tensor
+    files: Sequence[Path], names: Sequence[str], labels: Sequence[str], probs: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """A row for each file: `file`, its likeliest name under `key`, and `probs`, every name with its probability.
+    """A row for each file: `file`, `label`, its likeliest name, and `probs`, every name with its probability.
 
     Args:
         probs: `(files, names)`.
     """
     return [
-        {"file": str(path), key: name, "probs": {n: round(p, 6) for n, p in zip(names, row, strict=True)}}
-        for path, name, row in zip(files, best, probs.tolist(), strict=True)
+        {"file": str(path), "label": label, "probs": {n: round(p, 6) for n, p in zip(names, row, strict=True)}}
+        for path, label, row in zip(files, labels, probs.tolist(), strict=True)
     ]
 
 
@@ -31,26 +30,23 @@ def write_results(
     out: str | os.PathLike,
     report: Mapping[str, Any],
     names: Sequence[str],
-    key: str,
     fitted: Any = None,
     pictures: Mapping[str, Image.Image] | None = None,
 ) -> None:
     """Writes `report.json`, and `predictions.csv`, `model/` and pictures where there are any; all at once.
 
     Args:
-        report: with `predictions` as `prediction_rows` makes them. names, key: as there.
+        report: with `predictions` as `prediction_rows` makes them. names: as there.
         fitted: the pipeline that a fit changed; it writes `model/`.
         pictures: file name -> picture.
     """
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         if fitted is not None:
             fitted.save_adapter(folder / "model")
         if report["predictions"]:
             with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
-                table.writerow(["file", key, *names])
-                table.writerows([row["file"], row[key], *row["probs"].values()] for row in report["predictions"])
+                table.writerow(["file", "label", *names])
+                table.writerows([row["file"], row["label"], *row["probs"].values()] for row in report["predictions"])
         for name, picture in (pictures or {}).items():
             picture.save(folder / name)
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")

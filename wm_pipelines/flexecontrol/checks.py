@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,6 +12,23 @@ from wm_pipelines.text.scene_graph import CompiledGraph, SceneGraph
 
 Texts = str | list[str]
 
+
+@dataclass(frozen=True)
+class TextInputs:
+    """The words of a call: texts, or embeddings `(prompts, T, C)` in their place, and how they are encoded."""
+
+    prompt: Texts | None = None
+    negative_prompt: Texts | None = None
+    prompt_embeds: torch.Tensor | None = None
+    negative_prompt_embeds: torch.Tensor | None = None
+    clip_skip: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """How many prompts there are."""
+        return count_prompts(self.prompt, self.prompt_embeds)
+
+
 CHOICES = {
     "binding": ("attention", "none"),
     "on_conflict": ("warn", "error", "ignore"),
@@ -18,7 +36,7 @@ CHOICES = {
     "output_type": ("pil", "np", "pt", "latent"),
 }
 COUNTS = ("num_inference_steps", "num_images_per_prompt")
-NUMBERS = ("guidance_scale", "controlnet_conditioning_scale", "global_strength", "eta")
+NUMBERS = ("guidance_scale", "guidance_rescale", "controlnet_conditioning_scale", "global_strength", "eta")
 
 
 def check_size(height: int, width: int, multiple: int) -> None:
@@ -40,39 +58,34 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be a finite number, got {options[name]!r}")
 
 
-def check_texts(
-    prompt: Texts | None,
-    negative_prompt: Texts | None,
-    prompt_embeds: torch.Tensor | None,
-    negative_prompt_embeds: torch.Tensor | None,
-    clip_skip: int | None,
-    layers: int,
-    width: int,
-) -> None:
+def check_texts(words: TextInputs, layers: int, width: int) -> None:
     """ValueError unless there is one prompt or one embedding of it, and a negative one that goes with it.
 
     Args:
         layers: of the text encoder.
         width: of a token's embedding, as the UNet takes it.
     """
-    if (prompt is None) == (prompt_embeds is None):
-        came = "neither" if prompt is None else "both"
+    if (words.prompt is None) == (words.prompt_embeds is None):
+        came = "neither" if words.prompt is None else "both"
         raise ValueError(f"pass exactly one of prompt, prompt_embeds (or a scene_graph alone); got {came}")
-    for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+    for name in ("prompt", "negative_prompt"):
+        text = getattr(words, name)
         whole = isinstance(text, list) and text and all(isinstance(item, str) for item in text)
         if text is not None and not isinstance(text, str) and not whole:
             raise ValueError(f"{name} must be a str or a non-empty list of str, got {text!r}")
-    if negative_prompt is not None and negative_prompt_embeds is not None:
+    if words.negative_prompt is not None and words.negative_prompt_embeds is not None:
         raise ValueError("pass negative_prompt or negative_prompt_embeds, not both")
-    for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        embeds = getattr(words, name)
         if embeds is not None and (embeds.ndim != 3 or embeds.shape[-1] != width or len(embeds) == 0):
             raise ValueError(f"{name} has shape {tuple(embeds.shape)}; it must be (prompts, tokens, {width})")
-    batch = count_prompts(prompt, prompt_embeds)
-    if isinstance(negative_prompt, list) and len(negative_prompt) != batch:
-        raise ValueError(f"negative_prompt has {len(negative_prompt)} entries for {batch} prompts")
-    check_same_shape(prompt_embeds, negative_prompt_embeds)
-    if clip_skip is not None and not (isinstance(clip_skip, Integral) and 0 <= clip_skip < layers):
-        raise ValueError(f"clip_skip must be None or 0 to {layers - 1}, got {clip_skip!r}")
+    negative = words.negative_prompt
+    if isinstance(negative, list) and len(negative) != words.batch:
+        raise ValueError(f"negative_prompt has {len(negative)} entries for {words.batch} prompts")
+    check_same_shape(words.prompt_embeds, words.negative_prompt_embeds)
+    skip = words.clip_skip
+    if skip is not None and not (isinstance(skip, Integral) and 0 <= skip < layers):
+        raise ValueError(f"clip_skip must be None or 0 to {layers - 1}, got {skip!r}")
 
 
 def check_same_shape(prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None) -> None:
@@ -83,11 +96,42 @@ def check_same_shape(prompt_embeds: torch.Tensor | None, negative_prompt_embeds:
             raise ValueError(f"prompt_embeds and negative_prompt_embeds must have one shape, got {shapes}")
 
 
+def check_image_prompt(unet: Any, image: Any, embeds: Any) -> None:
+    """ValueError unless there is one of picture and embeddings, and an IP-Adapter in the UNet that takes it."""
+    loaded = getattr(getattr(unet, "encoder_hid_proj", None), "image_projection_layers", ())
+    if image is None and embeds is None:
+        if loaded:
+            raise ValueError("an IP-Adapter is loaded: pass ip_adapter_image or ip_adapter_image_embeds, or unload it")
+        return
+    if image is not None and embeds is not None:
+        raise ValueError("pass ip_adapter_image or ip_adapter_image_embeds, not both")
+    name = "ip_adapter_image" if embeds is None else "ip_adapter_image_embeds"
+    if not loaded:
+        raise ValueError(f"{name} needs an IP-Adapter; load one by load_ip_adapter")
+    if embeds is None:
+        came = len(image) if isinstance(image, list) else 1
+    else:
+        if not isinstance(embeds, list) or not all(isinstance(e, torch.Tensor) and e.ndim in (3, 4) for e in embeds):
+            raise ValueError(f"{name} must be a list of tensors of 3 or 4 dimensions, got {type(embeds).__name__}")
+        came = len(embeds)
+    if came != len(loaded):
+        raise ValueError(f"{name} has {came} entries for {len(loaded)} IP-Adapters")
+
+
 def compile_graphs(graphs: Sequence[SceneGraph], height: int, width: int) -> list[CompiledGraph]:
     """Every graph compiled for a picture of this size."""
     if not isinstance(graphs, Sequence) or not graphs or not all(isinstance(graph, SceneGraph) for graph in graphs):
         raise ValueError(f"scene_graph must be a SceneGraph or a non-empty list of them, got {graphs!r}")
     return [graph.compile(height, width) for graph in graphs]
+
+
+def one_per_prompt(graphs: list[CompiledGraph] | None, batch: int) -> list[CompiledGraph] | None:
+    """A graph for each prompt; a single one serves all."""
+    if graphs is None or len(graphs) == batch:
+        return graphs
+    if len(graphs) > 1:
+        raise ValueError(f"scene_graph has {len(graphs)} graphs for {batch} prompts")
+    return graphs * batch
 
 
 def count_prompts(prompt: Texts | None, prompt_embeds: torch.Tensor | None) -> int:

@@ -1,7 +1,6 @@
 """`make demo`: scenes of the miniature world under one, two and three conditions, with what each picture obeyed."""
 
 import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,22 +15,35 @@ from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.render import render
-from wm_pipelines.diorama.scene import Scene
-from wm_pipelines.flexecontrol.augment import widen
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.diorama.scene import COLOURS, Scene
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
-from wm_pipelines.flexecontrol.run import load, plain, write_json
+from wm_pipelines.flexecontrol.run import load, plain
+from wm_pipelines.flexecontrol.training.shown import widen
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.media.boxes import mask_iou
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
 from wm_pipelines.media.pages import write_page
-from wm_pipelines.media.pictures import image_grid, save_image
+from wm_pipelines.media.pictures import save_image
+from wm_pipelines.media.sheets import Tile, sheet
+from wm_pipelines.runtime.devices import machine
+from wm_pipelines.runtime.reports import REPORT, write_json
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 STEPS = 25
 GUIDANCE = 4.0
 SEEDS = (0, 1)
+PURE = 0.7  # share of a thing's mask from which it has one colour
+IN_PLACE = 0.5  # IoU from which a thing is where it was asked for
+UNITS = {
+    "edge_f1": "edge F1",
+    "solid_iou": "IoU of all things",
+    "miou": "mean IoU of things",
+    "binding": "things with their colour",
+    "binding_chance": "by chance",
+}
 
 
 @dataclass(frozen=True)
@@ -168,11 +180,12 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         "guidance_scale": GUIDANCE,
         "seeds": [seed + s for s in SEEDS],
         "seconds": {"load": round(loaded, 2), "all": round(time.perf_counter() - started, 2)},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
         "mean": _mean([e["obedience"] for e in entries]),
+        "units": UNITS,
         "cases": [{k: v for k, v in e.items() if k != "pictures"} for e in entries],
     }
-    write_json(folder / "report.json", report)
+    write_json(folder / REPORT, plain(report))
     write_page(__package__, "demo.html", folder, report)
     _save_overview(folder, entries)
     return f"{len(entries)} scenes in {report['seconds']['all']:.0f} s: {folder / 'index.html'}"
@@ -214,6 +227,8 @@ def _entry(pipeline, judge, case: Case, number: int, seed: int, folder: Path) ->
         "conflicts": plain(result.conflicts or []),
         "seconds": round(seconds, 2),
         "files": names,
+        "faults": (wrong := faults(judge, pictures, case)),
+        "wrong": sum(map(bool, wrong)),
         "pictures": shown,
     }
 
@@ -232,9 +247,8 @@ def measure(judge: DioramaJudge, pictures: torch.Tensor, case: Case) -> dict[str
     with torch.no_grad():
         solid = judge(pictures.to(judge.device, judge.dtype)).colour.argmax(1).cpu() > 0
     wanted = (case.ids > 0).expand_as(solid)
-    scores = {"solid_iou": float(((solid & wanted).sum((1, 2)) / (solid | wanted).sum((1, 2)).clamp_min(1)).mean())}
-    bound = {c.span for c in case.conditions if c.span is not None}
-    if case.graph is not None or len(bound) == len(case.scene.objects) or len(case.scene.objects) == 1:
+    scores = {"solid_iou": float(mask_iou(solid, wanted).mean())}
+    if _identified(case):
         objects = objects_obeyed(judge, pictures, case.ids.expand(count, -1, -1), [case.scene] * count)
         flat = [o for row in objects for o in row]
         scores |= {
@@ -248,17 +262,67 @@ def measure(judge: DioramaJudge, pictures: torch.Tensor, case: Case) -> dict[str
     return {k: round(v, 4) for k, v in scores.items()}
 
 
+def _identified(case: Case) -> bool:
+    """Whether something says which object is which."""
+    bound = {c.span for c in case.conditions if c.span is not None}
+    return case.graph is not None or len(bound) == len(case.scene.objects) or len(case.scene.objects) == 1
+
+
+def faults(judge: DioramaJudge, pictures: torch.Tensor, case: Case) -> list[str]:
+    """For each picture, what is not as it was asked for, in words; empty where nothing is amiss."""
+    count, words = len(pictures), {o.id: f"{o.colour} {o.shape}" for o in case.scene.objects}
+    if _identified(case):
+        found = objects_obeyed(judge, pictures, case.ids.expand(count, -1, -1), [case.scene] * count)
+        return [
+            ", ".join(
+                f"{words[o['id']]}: {'another colour' if not o['bound'] else 'out of place'}"
+                for o in row
+                if not o["bound"] or o["iou"] < IN_PLACE
+            )
+            for row in found
+        ]
+    with torch.no_grad():
+        colours = judge(pictures.to(judge.device, judge.dtype)).colour.argmax(1).cpu()
+    return [_unnamed_fault(colour, case) for colour in colours]
+
+
+def _unnamed_fault(colours: torch.Tensor, case: Case) -> str:
+    """What is amiss with one picture (H, W of colour numbers) where nothing says which object is which."""
+    solid, wanted = colours > 0, case.ids > 0
+    if (solid & wanted).sum() / (solid | wanted).sum().clamp_min(1) < IN_PLACE:
+        return "shapes out of place"
+    inside = [torch.bincount(colours[case.ids == o.id]).float() for o in case.scene.objects]
+    if any(counts.max() < PURE * counts.sum() for counts in inside):
+        return "a thing of several colours"
+    found = sorted(int(counts.argmax()) for counts in inside)
+    asked = sorted(1 + list(COLOURS).index(o.colour) for o in case.scene.objects)
+    return "" if found == asked else "other colours"
+
+
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     keys = sorted({k for row in rows for k in row})
     return {k: round(float(np.mean([row[k] for row in rows if k in row])), 4) for k in keys}
 
 
 def _save_overview(folder: Path, entries: list[dict[str, Any]]) -> None:
-    tiles = []
+    rows = []
     for entry in entries:
         shown = entry["pictures"]
-        maps = (shown["conditions"] + [torch.zeros(3, 64, 64)] * 3)[:3]
-        attention = (shown["attention"] + [torch.zeros(3, 64, 64)] * 2)[:2]
-        tiles += [shown["truth"][0], *maps, *shown["pictures"][:2], *attention]
-    grid = image_grid(tiles, 8, gap=2)
-    save_image(grid.resize((grid.width * 2, grid.height * 2), 0), folder / "overview.png")
+        made = [
+            Tile(picture, fault or "as asked", "bad" if fault else "good")
+            for picture, fault in zip(shown["pictures"], entry["faults"], strict=True)
+        ]
+        rows.append(
+            (
+                f"{entry['title']}\n\n“{entry['prompt']}”",
+                [
+                    [Tile(shown["truth"][0])],
+                    [Tile(c, n) for c, n in zip(shown["conditions"], entry["conditions"], strict=False)],
+                    made,
+                    [Tile(a, n) for a, n in zip(shown["attention"], entry["phrases"], strict=False)],
+                ],
+            )
+        )
+    rows.sort(key=lambda row: sum(tile.tone == "bad" for tile in row[1][2]))
+    columns = ("wanted", "given", "made, two seeds", "attention of each phrase")
+    save_image(sheet(columns, rows), folder / "overview.png")

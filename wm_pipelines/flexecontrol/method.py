@@ -25,12 +25,12 @@ def _record(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from wm_pipelines.hub import store
 
     if task.endswith("-folder"):
-        from wm_pipelines.flexecontrol.data import FOLDER_DEFAULTS
+        from wm_pipelines.flexecontrol.training.folder import FOLDER_DEFAULTS
 
         options = {**FOLDER_DEFAULTS, **options}
         settings = {"image_size": options["size"]}
     else:
-        from wm_pipelines.flexecontrol.scenes import SCENE_DEFAULTS
+        from wm_pipelines.flexecontrol.training.scenes import SCENE_DEFAULTS
 
         options = {**SCENE_DEFAULTS, **options}
         settings = {"image_size": 64, "guidance_scale": 4.0, "num_inference_steps": 25}
@@ -51,10 +51,10 @@ METHODS = (
         paper="arXiv:2405.04834",
         pipeline="wm_pipelines.flexecontrol.pipeline.FlexEControlPipeline",
         tasks={
-            "flexecontrol": "wm_pipelines.flexecontrol.scenes.SceneTask",
-            "flexecontrol-folder": "wm_pipelines.flexecontrol.data.FolderTask",
-            "flexecontrol-global": "wm_pipelines.flexecontrol.global_scenes.GlobalSceneTask",
-            "flexecontrol-global-folder": "wm_pipelines.flexecontrol.global_training.GlobalFolderTask",
+            "flexecontrol": "wm_pipelines.flexecontrol.training.scenes.SceneTask",
+            "flexecontrol-folder": "wm_pipelines.flexecontrol.training.folder.FolderTask",
+            "flexecontrol-global": "wm_pipelines.flexecontrol.training.scenes.GlobalSceneTask",
+            "flexecontrol-global-folder": "wm_pipelines.flexecontrol.training.folder.GlobalFolderTask",
         },
         record=_record,
     ),

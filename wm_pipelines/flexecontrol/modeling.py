@@ -25,16 +25,16 @@ from diffusers.utils import logging as diffusers_logging
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
-from wm_pipelines.flexecontrol.blocks import FeatureDownBlock, FeatureExtractor, GlobalAdapter, max_pool_to, zero_conv
-from wm_pipelines.flexecontrol.carrier import (
-    check_base,
-    check_channels,
-    check_same_base,
-    initialise,
-    is_copy,
-    take_copy,
+from wm_pipelines.flexecontrol.network.bases import refuse_other_unet, refuse_unet
+from wm_pipelines.flexecontrol.network.blocks import (
+    FeatureDownBlock,
+    FeatureExtractor,
+    GlobalAdapter,
+    max_pool_to,
+    zero_conv,
 )
-from wm_pipelines.flexecontrol.decomposition import (
+from wm_pipelines.flexecontrol.network.carrier import check_channels, initialise, is_copy, take_copy
+from wm_pipelines.flexecontrol.network.decomposition import (
     KroneckerLinear,
     TypeWeights,
     inject,
@@ -42,7 +42,7 @@ from wm_pipelines.flexecontrol.decomposition import (
     mixture,
     target_names,
 )
-from wm_pipelines.flexecontrol.slots import SlotInput, sum_slots
+from wm_pipelines.flexecontrol.network.slots import SlotInput, sum_slots
 from wm_pipelines.hub.models import WMModel
 from wm_pipelines.hub.weights import align
 from wm_pipelines.media.conditions import BACKGROUND, TYPES
@@ -102,7 +102,7 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         if r < 1:
             raise ValueError(f"r must be at least 1, got {r}")
         unet = UNet2DConditionModel(**unet_config)
-        check_base(unet)
+        refuse_unet(unet)
         levels = len(unet.down_blocks)
         check_channels(levels, condition_stride, feature_channels, pre_channels)
 
@@ -165,7 +165,7 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         Raises:
             ValueError: a base that cannot carry the adapter (SDXL, inpainting, DiT, ...), or impossible sizes.
         """
-        check_base(unet)
+        refuse_unet(unet)
         config = {k: v for k, v in dict(unet.config).items() if not k.startswith("_")}
         if feature_channels is None or pre_channels is None:
             widths = tuple(config["block_out_channels"])
@@ -235,7 +235,7 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
 
     def check_compatible(self, unet: UNet2DConditionModel) -> None:
         """Refuse a base whose encoder, skips or text width differ from the one this adapter was made for."""
-        check_same_base(self.config.unet_config, unet)
+        refuse_other_unet(self.config.unet_config, unet)
 
     # ---- what trains ----
 

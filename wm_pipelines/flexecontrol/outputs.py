@@ -8,16 +8,17 @@ import PIL.Image
 import torch
 from diffusers.utils import BaseOutput
 
-from wm_pipelines.flexecontrol.binding import Binding
-from wm_pipelines.flexecontrol.blocks import max_pool_to
-from wm_pipelines.flexecontrol.condition import PreparedCondition
-from wm_pipelines.flexecontrol.steering import Steering
+from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
+from wm_pipelines.flexecontrol.network.blocks import max_pool_to
+from wm_pipelines.flexecontrol.steering.binding import Binding
+from wm_pipelines.flexecontrol.steering.plan import Plan
+from wm_pipelines.flexecontrol.steering.windows import active_steps
 from wm_pipelines.text.prompts import phrase_keys
 
 
 @dataclass
 class FlexEControlPipelineOutput(BaseOutput):
-    """Result of `FlexEControlPipeline`; its tuple form holds the same five values in this order.
+    """Result of `FlexEControlPipeline`; its tuple form holds the same six values in this order.
 
     Args:
         images: list of PIL pictures, array `(B, H, W, 3)` in [0, 1], tensor `(B, 3, H, W)`, or latents, by
@@ -28,6 +29,8 @@ class FlexEControlPipelineOutput(BaseOutput):
             A phrase that stands twice in the prompt has `@start` behind its second mention.
         conflicts: what the conditions, phrases and graph disagree about, found before sampling.
         report: plain numbers and strings: sizes, seeds, times, what each condition and phrase did.
+        prepared: the conditions of each prompt as they were used, a scene graph's own maps behind the explicit ones;
+            prompts that share conditions share the list. Whoever shows or measures them takes them from here.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
@@ -35,6 +38,7 @@ class FlexEControlPipelineOutput(BaseOutput):
     attention_maps: list[dict[str, torch.Tensor]] | None = None
     conflicts: list[Any] | None = None
     report: dict[str, Any] | None = None
+    prepared: list[list[PreparedCondition]] | None = None
 
 
 class MapRecorder:
@@ -44,13 +48,14 @@ class MapRecorder:
         self.total: torch.Tensor | None = None
         self.steps = 0
 
-    def add(self, maps: dict[str, torch.Tensor]) -> None:
-        """Take one step's maps, layer name -> `(B, P, h, w)`; layers that did not run are simply absent."""
+    def take(self, maps: dict[str, torch.Tensor]) -> None:
+        """Take one step's maps, layer name -> `(B, P, h, w)`, and clear them; layers that did not run are absent."""
         if not maps:
             return
         mean = torch.stack([layer.detach().float() for layer in maps.values()]).mean(0)
         self.total = mean if self.total is None else self.total + mean
         self.steps += 1
+        maps.clear()
 
     def maps(self, bindings: list[Binding], per_prompt: int) -> list[dict[str, torch.Tensor]] | None:
         """One dict per picture; pictures of one prompt stand together."""
@@ -63,22 +68,28 @@ class MapRecorder:
         ]
 
 
-def report_prompts(
-    prompt: str | list[str] | None,
-    rows: list[list[PreparedCondition]],
-    bindings: list[Binding],
-    steering: Steering,
-    maps: list[dict[str, torch.Tensor]] | None,
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Ran:
+    """How much of a plan was carried out.
+
+    Args:
+        steps: evaluations of the denoiser that were planned. done: those that were made before an interrupt.
+        bind: whether phrases with a place were kept to it.
+    """
+
+    steps: int
+    done: int
+    bind: bool
+
+
+def report_prompts(plan: Plan, ran: Ran, maps: list[dict[str, torch.Tensor]] | None) -> list[dict[str, Any]]:
     """One entry per prompt: its text, what each of its conditions did and where its phrases looked."""
-    texts = [prompt] if isinstance(prompt, str) else prompt or [None] * len(rows)
-    pictures = len(maps) // len(rows) if maps else 0
+    pictures = len(maps) // len(plan.rows) if maps else 0
     reports = []
-    for i, (text, row, binding) in enumerate(zip(texts, rows, bindings, strict=True)):
+    for i, (text, row, binding) in enumerate(zip(plan.texts, plan.rows, plan.bindings, strict=True)):
         mine = maps[i * pictures : (i + 1) * pictures] if maps else None
-        conditions = [condition_report(condition, steering.steps_of(i, c)) for c, condition in enumerate(row)]
-        bind = steering.state is not None and steering.state.bind
-        phrases = phrase_reports(binding, row, mine, bind)
+        conditions = [condition_report(condition, active_steps(condition, ran.steps, ran.done)) for condition in row]
+        phrases = phrase_reports(binding, row, mine, ran.bind)
         reports.append({"prompt": text, "conditions": conditions, "phrases": phrases})
     return reports
 

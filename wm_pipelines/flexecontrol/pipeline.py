@@ -4,11 +4,10 @@ One pass of one adapter serves all conditions; a phrase bound to a condition act
 nothing in the paper carries a phrase into sampling).
 """
 
-import contextlib
 import inspect
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import PIL.Image
@@ -16,28 +15,41 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.loaders import (
+    FromSingleFileMixin,
+    IPAdapterMixin,
+    StableDiffusionLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+    StableDiffusionPipeline,
+    rescale_noise_cfg,
+    retrieve_timesteps,
+)
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
+from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from wm_pipelines import hub
 from wm_pipelines.flexecontrol import checks
-from wm_pipelines.flexecontrol.attention import phrase_attention
-from wm_pipelines.flexecontrol.base import check_base, refuse_index
-from wm_pipelines.flexecontrol.checks import Texts
-from wm_pipelines.flexecontrol.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.checks import TextInputs, Texts
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
-from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, report_prompts
-from wm_pipelines.flexecontrol.plan import Conditions, Phrases, make_plan
-from wm_pipelines.flexecontrol.steering import Steering, attention_state
+from wm_pipelines.flexecontrol.network.bases import check_parts, correct_outdated, refuse_index
+from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, Ran, report_prompts
+from wm_pipelines.flexecontrol.steering.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.steering.plan import Conditions, Phrases, Request, make_plan
+from wm_pipelines.flexecontrol.steering.stages import Frame, Stage, Stages, attention_state, hooks, residuals
+from wm_pipelines.flexecontrol.steering.text import cut_off, lora_scaled
 from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.text.prompts import check_length
 from wm_pipelines.text.scene_graph import SceneGraph
 from wm_pipelines.text.vocabulary import check_vocabulary
+
+logger = logging.get_logger(__name__)
 
 
 class FlexEControlPipeline(
@@ -45,11 +57,13 @@ class FlexEControlPipeline(
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
     StableDiffusionLoraLoaderMixin,
+    IPAdapterMixin,
     FromSingleFileMixin,
 ):
     """A Stable-Diffusion base with a FlexEControl adapter.
 
-    Without conditions, global image and graph it is `StableDiffusionPipeline`, bit for bit.
+    Without conditions, phrases, global image and graph it is `StableDiffusionPipeline`, bit for bit, with any
+    scheduler: an outdated scheduler config is corrected as it is there.
 
     Args:
         control: the adapter; it must have been made from a UNet of the same shape, for the same VAE factor.
@@ -74,6 +88,13 @@ class FlexEControlPipeline(
     _optional_components = ["image_encoder", "safety_checker", "feature_extractor"]
     _exclude_from_cpu_offload = ["safety_checker"]
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    # of the call that runs, or ran last; callbacks may change them
+    _guidance_scale: float = 7.5
+    _guidance_rescale: float = 0.0
+    _cross_attention_kwargs: dict[str, Any] | None = None
+    _clip_skip: int | None = None
+    _num_timesteps: int = 0
+    _interrupt: bool = False
 
     def __init__(
         self,
@@ -89,9 +110,10 @@ class FlexEControlPipeline(
         requires_safety_checker: bool = False,
     ) -> None:
         super().__init__()
-        check_base(vae=vae, text_encoder=text_encoder, unet=unet, control=control)
+        check_parts(vae=vae, text_encoder=text_encoder, unet=unet, control=control)
         if safety_checker is not None and feature_extractor is None:
             raise ValueError("safety_checker needs feature_extractor, got None")
+        correct_outdated(scheduler, unet)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -131,9 +153,44 @@ class FlexEControlPipeline(
         refuse_index(config[0] if isinstance(config, tuple) else config)
         return config
 
+    def load_ip_adapter(
+        self,
+        pretrained_model_name_or_path_or_dict: Any,
+        subfolder: str | list[str] = "",
+        weight_name: str | list[str] = "",
+        image_encoder_folder: str | None = "image_encoder",
+        **kwargs: Any,
+    ) -> None:
+        """As in diffusers, from safetensors alone; pass `image_encoder_folder=None` where one is loaded or not needed.
+
+        Raises:
+            ValueError: weights of another format, or an image encoder without safetensors.
+        """
+        sources = pretrained_model_name_or_path_or_dict
+        sources = sources if isinstance(sources, list) else [sources]
+        names = weight_name if isinstance(weight_name, list) else [weight_name]
+        if not all(isinstance(source, Mapping) for source in sources):
+            pickled = [name for name in names if not str(name).endswith(".safetensors")]
+            if pickled:
+                raise ValueError(f"weight_name={pickled[0]!r}; an IP-Adapter is read from a .safetensors file alone")
+            if self.image_encoder is None and image_encoder_folder is not None:
+                folder = os.path.join(subfolder if isinstance(subfolder, str) else subfolder[0], image_encoder_folder)
+                place = image_encoder_folder if "/" in image_encoder_folder else folder
+                encoder = load_model(CLIPVisionModelWithProjection, sources[0], subfolder=place, dtype=self.dtype)
+                self.register_modules(image_encoder=encoder.to(self.device))
+        super().load_ip_adapter(sources, subfolder, weight_name, image_encoder_folder=image_encoder_folder, **kwargs)
+
     @property
     def guidance_scale(self) -> float:
         return self._guidance_scale
+
+    @property
+    def guidance_rescale(self) -> float:
+        return self._guidance_rescale
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        return self._cross_attention_kwargs
 
     @property
     def clip_skip(self) -> int | None:
@@ -147,24 +204,22 @@ class FlexEControlPipeline(
     def num_timesteps(self) -> int:
         return self._num_timesteps
 
-    @property
-    def interrupt(self) -> bool:
-        """Set `pipe._interrupt = True` in a callback to stop after the step."""
-        return self._interrupt
-
     def check_inputs(
         self,
-        prompt: Texts | None,
-        negative_prompt: Texts | None,
-        prompt_embeds: torch.Tensor | None,
-        negative_prompt_embeds: torch.Tensor | None,
-        clip_skip: int | None,
+        words: TextInputs,
         size: tuple[int, int],
         controlled: bool,
+        whole: bool,
         callback_on_step_end_tensor_inputs: Sequence[str],
         **options: Any,
     ) -> None:
         """Refuse what can't work before any model runs.
+
+        Args:
+            size: height and width in pixels.
+            controlled: whether the adapter takes part.
+            whole: whether a text must fit the text encoder's limit; else what is over is cut off, with a warning.
+            options: the choices, counts and numbers that `checks` knows.
 
         Raises:
             ValueError: on the first problem found, naming the argument, what came and what is allowed.
@@ -174,66 +229,76 @@ class FlexEControlPipeline(
         checks.check_options(options)
         checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
         layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
-        width = self.unet.config.cross_attention_dim
-        checks.check_texts(
-            prompt,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            clip_skip=clip_skip,
-            layers=layers,
-            width=width,
-        )
+        checks.check_texts(words, layers=layers, width=self.unet.config.cross_attention_dim)
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {unknown}; allowed are {self._callback_tensor_inputs}"
             )
-        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        for name, text in (("prompt", words.prompt), ("negative_prompt", words.negative_prompt)):
             texts = [text] if isinstance(text, str) else text or []
             if self.wm_config is not None and self.wm_config.vocabulary:
                 known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
                 check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
-            check_length(self.tokenizer, [self.maybe_convert_prompt(t, self.tokenizer) for t in texts], name)
+            if whole:
+                check_length(self.tokenizer, [self._converted(t) for t in texts], name)
 
     def encode_prompt(
         self,
         prompt: Texts | None,
-        negative_prompt: Texts | None = None,
+        device: torch.device | str | None = None,
         num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: Texts | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
+        lora_scale: float | None = None,
         clip_skip: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Text embeddings `(B, 77, C)`, and those of the negative prompt if guidance is on, else None."""
+        """Text embeddings `(B, 77, C)`, and those of the negative prompt under guidance, else None.
+
+        Signature and values as in `StableDiffusionPipeline`; a text over the limit is cut off, with a warning.
+
+        Args:
+            device: where the embeddings shall be; by default where the pipeline runs.
+            lora_scale: of the text encoder's LoRA layers, for this call.
+        """
+        device = self._execution_device if device is None else torch.device(device)
         batch = checks.count_prompts(prompt, prompt_embeds)
-        if prompt_embeds is None:
-            prompt_embeds = self._encode_text(prompt, clip_skip)
-        if not self.do_classifier_free_guidance:
-            negative_prompt_embeds = None
-        elif negative_prompt_embeds is None:
-            negative = negative_prompt if negative_prompt is not None else ""
-            negative = [negative] * batch if isinstance(negative, str) else negative
-            negative_prompt_embeds = self._encode_text(negative, length=prompt_embeds.shape[1])
+        with lora_scaled(self.text_encoder, lora_scale):
+            if prompt_embeds is None:
+                prompt_embeds = self._encode_text(prompt, device, clip_skip=clip_skip)
+            if not do_classifier_free_guidance:
+                negative_prompt_embeds = None
+            elif negative_prompt_embeds is None:
+                negative = negative_prompt if negative_prompt is not None else ""
+                negative = [negative] * batch if isinstance(negative, str) else negative
+                negative_prompt_embeds = self._encode_text(negative, device, length=prompt_embeds.shape[1])
         checks.check_same_shape(prompt_embeds, negative_prompt_embeds)
         dtype = self.unet.dtype if self.text_encoder is None else self.text_encoder.dtype
         both = []
         for embeds in (prompt_embeds, negative_prompt_embeds):
             if embeds is not None:
-                embeds = embeds.to(self._execution_device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
+                embeds = embeds.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
             both.append(embeds)
         return both[0], both[1]
 
+    def _converted(self, text: Texts) -> Texts:
+        """As the tokenizer takes it: textual inversion writes one concept as several tokens."""
+        return self.maybe_convert_prompt(text, self.tokenizer)
+
     def _encode_text(
-        self, text: str | list[str], clip_skip: int | None = None, length: int | None = None
+        self, text: Texts, device: torch.device, clip_skip: int | None = None, length: int | None = None
     ) -> torch.Tensor:
-        text = self.maybe_convert_prompt(text, self.tokenizer)
+        text = self._converted(text)
         length = length or self.tokenizer.model_max_length
         tokens = self.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        for cut in cut_off(self.tokenizer, text, length):
+            logger.warning("the text encoder takes %d tokens; cut off: %r", length, cut)
         mask = None
         if getattr(self.text_encoder.config, "use_attention_mask", False):
-            mask = tokens.attention_mask.to(self._execution_device)
-        ids = tokens.input_ids.to(self._execution_device)
+            mask = tokens.attention_mask.to(device)
+        ids = tokens.input_ids.to(device)
         if clip_skip is None:
             return self.text_encoder(ids, attention_mask=mask)[0]
         hidden = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
@@ -272,6 +337,10 @@ class FlexEControlPipeline(
             self.control, vectors=vectors, pictures=pictures, guided=self.do_classifier_free_guidance, device=device
         )
 
+    # what IP-Adapters are given is made as in the stock pipeline
+    encode_image = StableDiffusionPipeline.encode_image
+    prepare_ip_adapter_image_embeds = StableDiffusionPipeline.prepare_ip_adapter_image_embeds
+
     def prepare_latents(
         self, batch: int, height: int, width: int, dtype: torch.dtype, generator: Any, latents: torch.Tensor | None
     ) -> torch.Tensor:
@@ -290,6 +359,44 @@ class FlexEControlPipeline(
         """`eta` and `generator`, for the schedulers whose step takes them."""
         known = inspect.signature(self.scheduler.step).parameters
         return {name: value for name, value in (("eta", eta), ("generator", generator)) if name in known}
+
+    def predict_noise(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        stage: Stage,
+        scale: float,
+        image_embeds: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """The guided noise in `latents` under what acts at a stage; it changes nothing.
+
+        Args:
+            latents: `(pictures, C, h, w)`.
+            prompt_embeds: of the pictures; under guidance twice as many, the unconditional half first.
+            scale: factor on the adapter's residuals.
+            image_embeds: of the UNet's IP-Adapters.
+        """
+        guided = self.do_classifier_free_guidance
+        sample = torch.cat([latents] * 2) if guided else latents
+        sample = self.scheduler.scale_model_input(sample, timestep)
+        added = residuals(self.control, stage, sample, timestep, prompt_embeds=prompt_embeds, scale=scale)
+        noise = self.unet(
+            sample,
+            timestep,
+            encoder_hidden_states=prompt_embeds,
+            cross_attention_kwargs=self.cross_attention_kwargs,
+            added_cond_kwargs=None if image_embeds is None else {"image_embeds": image_embeds},
+            **added,
+            return_dict=False,
+        )[0]
+        if not guided:
+            return noise
+        unconditional, conditional = noise.chunk(2)
+        noise = unconditional + self.guidance_scale * (conditional - unconditional)
+        if self.guidance_rescale > 0:
+            noise = rescale_noise_cfg(noise, conditional, guidance_rescale=self.guidance_rescale)
+        return noise
 
     def decode(
         self, latents: torch.Tensor, output_type: str, generator: Any
@@ -340,6 +447,13 @@ class FlexEControlPipeline(
         | MultiPipelineCallbacks
         | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance_rescale: float = 0.0,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        ip_adapter_image: Any = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        truncate: bool = False,
     ) -> FlexEControlPipelineOutput | tuple:
         """Sample pictures.
 
@@ -370,36 +484,41 @@ class FlexEControlPipeline(
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace.
             callback_on_step_end_tensor_inputs: among `_callback_tensor_inputs`.
+            timesteps, sigmas: a schedule in place of `num_inference_steps`, for the schedulers that take one.
+            guidance_rescale: of arXiv 2305.08891, equation 16; 0 leaves the guided noise as it is.
+            cross_attention_kwargs: for the UNet's attention; `scale` weighs loaded LoRA layers in this call.
+            ip_adapter_image, ip_adapter_image_embeds: for loaded IP-Adapters, as in `StableDiffusionPipeline`.
+            truncate: cut a text that is over the text encoder's limit, with a warning. Without conditions, phrases and
+                graph this is always done; with them it may cut what they speak of, so it is refused if not asked for.
 
         Returns:
-            `FlexEControlPipelineOutput`, or the tuple of its five values with `return_dict=False`.
+            `FlexEControlPipelineOutput`, or the tuple of its six values with `return_dict=False`.
 
         Raises:
             ValueError: on any input that cannot work, before sampling.
         """
         started = time.perf_counter()
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+
+        # 0. What the call leaves open: the record's settings, the base's size, a graph's caption
         num_inference_steps = self.recommended("num_inference_steps", num_inference_steps, otherwise=50)
         guidance_scale = self.recommended("guidance_scale", guidance_scale, otherwise=7.5)
-
-        # 1. Size, and a graph's caption where there is no prompt
         height = _side(self.unet.config.sample_size, 0) * self.vae_scale_factor if height is None else height
         width = _side(self.unet.config.sample_size, 1) * self.vae_scale_factor if width is None else width
         graphs = [scene_graph] if isinstance(scene_graph, SceneGraph) else scene_graph
         compiled = None if graphs is None else checks.compile_graphs(graphs, height, width)
         if compiled is not None and prompt is None and prompt_embeds is None:
             prompt = [graph.caption for graph in compiled]
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
-        # 2. Refuse what can't work
+        # 1. Refuse what can't work
+        controlled = compiled is not None or not (isinstance(conditions, Sequence | None) and not conditions)
+        words = TextInputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, clip_skip=clip_skip)
         self.check_inputs(
-            prompt,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            clip_skip=clip_skip,
+            words,
             size=(height, width),
-            controlled=compiled is not None or not (isinstance(conditions, Sequence | None) and not conditions),
+            controlled=controlled,
+            whole=not truncate and (controlled or bool(phrases)),
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             binding=binding,
             on_conflict=on_conflict,
@@ -410,57 +529,67 @@ class FlexEControlPipeline(
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             global_strength=global_strength,
             guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
             eta=eta,
         )
+        checks.check_image_prompt(self.unet, ip_adapter_image, ip_adapter_image_embeds)
+        compiled = checks.one_per_prompt(compiled, words.batch)
         self._guidance_scale = guidance_scale
+        self._guidance_rescale = guidance_rescale
+        self._cross_attention_kwargs = cross_attention_kwargs
         self._clip_skip = clip_skip
         self._interrupt = False
-        batch = checks.count_prompts(prompt, prompt_embeds)
-        pictures = batch * num_images_per_prompt
-        if compiled is not None and len(compiled) != batch:
-            if len(compiled) > 1:
-                raise ValueError(f"scene_graph has {len(compiled)} graphs for {batch} prompts")
-            compiled = compiled * batch
+        pictures = words.batch * num_images_per_prompt
 
-        # 3. Timesteps, conditions, phrases and what these disagree about
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        timesteps = self.scheduler.timesteps
+        # 2. Timesteps
+        timesteps, num_inference_steps = retrieve_timesteps(
+            self.scheduler, num_inference_steps, self._execution_device, timesteps=timesteps, sigmas=sigmas
+        )
         self._num_timesteps = len(timesteps)
-        plan = make_plan(
-            self.control,
-            tokenizer=self.tokenizer,
-            convert=lambda words: self.maybe_convert_prompt(words, self.tokenizer),
+
+        # 3. Conditions at size, phrases in place, what these disagree about
+        request = Request(
             prompt=prompt,
-            batch=batch,
+            batch=words.batch,
             conditions=conditions,
             phrases=phrases,
             graphs=compiled,
             size=(height, width),
-            on_conflict=on_conflict,
             steps=len(timesteps),
+            on_conflict=on_conflict,
         )
+        plan = make_plan(self.control, self.tokenizer, convert=self._converted, request=request)
 
-        # 4. Text, and the global image's tokens behind it
-        text, negative = self.encode_prompt(
+        # 4. Text, the global image's tokens behind it, and what IP-Adapters are given
+        text, negative_prompt_embeds = self.encode_prompt(
             prompt,
-            negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
+            do_classifier_free_guidance=self.do_classifier_free_guidance,
+            negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=(cross_attention_kwargs or {}).get("scale"),
             clip_skip=clip_skip,
         )
-        guided = self.do_classifier_free_guidance
-        prompt_embeds = torch.cat([negative, text]) if guided else text
-        negative_prompt_embeds = negative
+        prompt_embeds = torch.cat([negative_prompt_embeds, text]) if self.do_classifier_free_guidance else text
         tokens = self.encode_global_image(
             global_image,
-            batch=batch,
+            batch=words.batch,
             num_images_per_prompt=num_images_per_prompt,
             strength=global_strength,
             variant=variant,
         )
         if tokens is not None:
             prompt_embeds = torch.cat([prompt_embeds, tokens.to(prompt_embeds.dtype)], dim=1)
+        image_embeds = None
+        if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
+            image_embeds = self.prepare_ip_adapter_image_embeds(
+                ip_adapter_image,
+                ip_adapter_image_embeds,
+                device=self._execution_device,
+                num_images_per_prompt=pictures,
+                do_classifier_free_guidance=self.do_classifier_free_guidance,
+            )
 
         # 5. Noise
         seeds = checks.seeds_of(generator)
@@ -469,7 +598,7 @@ class FlexEControlPipeline(
         )
         step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
-        # 6. Denoise
+        # 6. Denoise: a stage for each step, what it writes into the models, the noise that they predict then
         state = attention_state(
             plan.bindings,
             num_images_per_prompt=num_images_per_prompt,
@@ -479,42 +608,26 @@ class FlexEControlPipeline(
             text_length=text.shape[1],
             device=self._execution_device,
         )
-        steering = Steering(
-            self.control,
-            rows=plan.rows,
-            bindings=plan.bindings,
-            state=state,
-            pictures=pictures,
-            size=(height, width),
-            scale=controlnet_conditioning_scale,
-            normalise_overlap=normalise_overlap,
-            device=self._execution_device,
-        )
+        bind = state is not None and state.bind
+        scale, done = controlnet_conditioning_scale, 0
+        frame = Frame(pictures, (height, width), scale, normalise_overlap, device=self._execution_device)
+        stages = Stages(self.control, plan, frame, bind=bind)
         recorder = MapRecorder()
         warmup = len(timesteps) - num_inference_steps * self.scheduler.order
-        with contextlib.ExitStack() as stack:
-            if state is not None:
-                stack.enter_context(phrase_attention({"unet": self.unet, "control": self.control}, state))
-            stack.callback(self.control.set_type_weights, None)
-            progress = stack.enter_context(self.progress_bar(total=num_inference_steps))
+        with hooks(self.unet, self.control, state) as enter, self.progress_bar(total=num_inference_steps) as progress:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                steering.advance(i, len(timesteps))
-                # a callback may end guidance half-way, so this is asked anew at every step
-                guided = self.do_classifier_free_guidance
-                sample = torch.cat([latents] * 2) if guided else latents
-                sample = self.scheduler.scale_model_input(sample, t)
-                residuals = steering.residuals(sample, t, prompt_embeds)
-                noise = self.unet(sample, t, encoder_hidden_states=prompt_embeds, **residuals, return_dict=False)[0]
-                if guided:
-                    unconditional, conditional = noise.chunk(2)
-                    noise = unconditional + self.guidance_scale * (conditional - unconditional)
+                stage = stages.at(i, len(timesteps))
+                # a callback may end guidance half-way, so it is asked anew at every step
+                enter(stage, 2 if self.do_classifier_free_guidance else 1)
+                noise = self.predict_noise(
+                    latents, t, prompt_embeds, stage=stage, scale=scale, image_embeds=image_embeds
+                )
                 latents = self.scheduler.step(noise, t, latents, **step_kwargs, return_dict=False)[0]
                 if state is not None and output_attention:
-                    recorder.add(state.maps)
-                    state.maps.clear()
-
+                    recorder.take(state.maps)
+                done = i + 1
                 if callback_on_step_end is not None:
                     tensors = {
                         "latents": latents,
@@ -529,10 +642,12 @@ class FlexEControlPipeline(
                 if i == len(timesteps) - 1 or (i + 1 > warmup and (i + 1) % self.scheduler.order == 0):
                     progress.update()
 
-        # 7. Decode and account
+        # 7. Decode
         images, flags = self.decode(latents, output_type, generator)
-        maps = recorder.maps(plan.bindings, num_images_per_prompt)
         self.maybe_free_model_hooks()
+
+        # 8. Account
+        maps = recorder.maps(plan.bindings, num_images_per_prompt)
         report = {
             "size": [height, width],
             "steps": num_inference_steps,
@@ -542,12 +657,17 @@ class FlexEControlPipeline(
             "binding": binding,
             "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 3),
-            "prompts": report_prompts(prompt, rows=plan.rows, bindings=plan.bindings, steering=steering, maps=maps),
+            "prompts": report_prompts(plan, Ran(len(timesteps), done, bind=bind), maps),
         }
         if not return_dict:
-            return images, flags, maps, plan.conflicts, report
+            return images, flags, maps, plan.conflicts, report, plan.rows
         return FlexEControlPipelineOutput(
-            images, nsfw_content_detected=flags, attention_maps=maps, conflicts=plan.conflicts, report=report
+            images,
+            nsfw_content_detected=flags,
+            attention_maps=maps,
+            conflicts=plan.conflicts,
+            report=report,
+            prepared=plan.rows,
         )
 
 

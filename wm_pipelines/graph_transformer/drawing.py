@@ -14,7 +14,7 @@ FINE = 2  # pixels that are drawn for one that is shown
 MOST_LABELS = 64  # tokens that are named beside the matrix
 MOST_LINES = 400  # connections of regions that are drawn
 INK, BLUE, RED, GREY, CUT = "#222222", "#1f77b4", "#d62728", "#999999", "#2f6fad"
-KINDS = {"relation": "#bb6600", "attribute": "#558822", "header": "#777777"}
+NODE_COLOURS = {"relation": "#bb6600", "attribute": "#558822", "header": "#777777"}
 
 
 class Compiled(Protocol):
@@ -159,7 +159,7 @@ def _arcs(sheet: _Sheet, graph: AttentionGraph, text: str, area: Area) -> None:
         if what:
             sheet.write((a + b) / 2, ground - height - 6, what, colour, size=9, anchor="mm")
     for n, x in place.items():
-        colour = KINDS.get(graph.nodes[n].kind, INK)
+        colour = NODE_COLOURS.get(graph.nodes[n].kind, INK)
         sheet.dot(x, ground, colour)
         sheet.write(x + 4, ground + 6, " ".join(text[slice(*graph.nodes[n].span)].split()), colour, 10, turn=30)
 

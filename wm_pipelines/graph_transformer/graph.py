@@ -15,7 +15,7 @@ import torch
 from wm_pipelines.runtime.readers import concise, parse_json
 
 MODALITIES = ("text", "image")
-KINDS = ("entity", "attribute", "relation", "cell", "header")
+NODE_KINDS = ("entity", "attribute", "relation", "cell", "header")
 
 Span = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -45,7 +45,7 @@ class GraphNode:
     kind: str = "entity"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("modality", MODALITIES), ("kind", KINDS)):
+        for name, allowed in (("modality", MODALITIES), ("kind", NODE_KINDS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` of a node is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.modality == "text":

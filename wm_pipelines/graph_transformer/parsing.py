@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wm_pipelines.graph_transformer import mentions as m
-from wm_pipelines.graph_transformer.graph import KINDS, AttentionGraph, GraphNode
+from wm_pipelines.graph_transformer.graph import NODE_KINDS, AttentionGraph, GraphNode
 from wm_pipelines.graph_transformer.tables import Table, read_rows
 from wm_pipelines.runtime.readers import concise, parse_json
 from wm_pipelines.text import parser as layouts
@@ -69,7 +69,7 @@ def _echoes(question: str, graph: AttentionGraph, context: str, other: Attention
     return found
 
 
-def _spans(graph: AttentionGraph, kinds: Sequence[str] = KINDS) -> list[tuple[int, int]]:
+def _spans(graph: AttentionGraph, kinds: Sequence[str] = NODE_KINDS) -> list[tuple[int, int]]:
     return [node.span for node in graph.nodes if node.span is not None and node.kind in kinds]
 
 

@@ -1,14 +1,10 @@
 """Questions about pictures from the command line: answers along the graph, without it and along a random one."""
 
-import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
@@ -19,8 +15,9 @@ from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.devices import machine, on_accelerator
 from wm_pipelines.runtime.readers import read_text
+from wm_pipelines.runtime.reports import report_folder
 from wm_pipelines.text.parsers import make_parser
 
 
@@ -99,8 +96,7 @@ def run(
     reader = make_parser(parser)
     pipeline = load(model)
     pipeline.parser = reader
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     asked = {"regions": regions, "neighbours": neighbours}
     began = time.perf_counter()
     outputs = answer_three_ways(
@@ -121,11 +117,11 @@ def run(
         "parser": parser if graph is None else None,
         "seed": seed,
         "seconds": round(seconds, 3),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
         "empty_graphs": len(result.empty),
         "questions": [],
     }
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         for n in range(len(result.answers)):
             picture = pictures[n if len(pictures) > 1 else 0]
             question = questions[n if len(questions) > 1 else 0]
@@ -147,5 +143,4 @@ def run(
             save_image(result.attentions[n].overlay(picture), folder / f"attention_{n}.png")
             report["questions"].append(entry)
         write_page(__package__, "graph_transformer.html", folder, report)
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report

@@ -18,13 +18,19 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
 
     Args:
         kind: the class. folder: a local folder, as `hub.resolve` gives. subfolder: of a component in it.
-        kwargs: passed to `from_pretrained`, for example `dtype`.
+        kwargs: passed to `from_pretrained`, for example `dtype`; under `output_loading_info` it's for the caller to
+            look at what was missing.
 
     Raises:
-        ValueError: pickled weights were asked for, or a file is damaged or says what no model can be.
+        ValueError: pickled weights were asked for, a file is damaged or says what no model can be, or weights of the
+            model are not in it; both libraries would make some up, or leave them without values.
         OSError: there are no safetensors.
     """
-    return _load(kind, folder, subfolder, safetensors_only(kwargs))
+    model, info = _load(kind, folder, subfolder, {**safetensors_only(kwargs), "output_loading_info": True})
+    if lacking := sorted(info["missing_keys"]):
+        inner = os.path.join(folder, subfolder or "")
+        raise ValueError(f"the weights in {inner} lack {', '.join(lacking[:8])}{', ...' * (len(lacking) > 8)}")
+    return model
 
 
 def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:
@@ -37,7 +43,7 @@ def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = 
     return _load(kind, folder, subfolder, kwargs)
 
 
-def _load(kind: type[T], folder: str | os.PathLike, subfolder: str | None, kwargs: dict[str, Any]) -> T:
+def _load(kind: type[T], folder: str | os.PathLike, subfolder: str | None, kwargs: dict[str, Any]) -> Any:
     inner = os.path.join(folder, subfolder or "")
     with translated(inner):
         if os.path.isdir(inner):

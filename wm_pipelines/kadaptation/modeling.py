@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from wm_pipelines.hub.models import WMModel
 
-KINDS = ("cosine", "linear_bn")
+HEADS = ("cosine", "linear_bn")
 
 
 class KAdaptationHead(WMModel, ConfigMixin):
@@ -31,8 +31,8 @@ class KAdaptationHead(WMModel, ConfigMixin):
     @register_to_config
     def __init__(self, features: int, class_names: Sequence[str], kind: str = "cosine"):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"head must be one of {', '.join(KINDS)}; got {kind!r}")
+        if kind not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}; got {kind!r}")
         if len(class_names) < 2:
             raise ValueError(f"class_names has {len(class_names)} entries; a classifier needs at least 2")
         self.weight = nn.Parameter(torch.zeros(len(class_names), features))

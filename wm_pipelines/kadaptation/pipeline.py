@@ -9,7 +9,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import put_back, remove, without
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.clip.parts import preprocess, reference
 from wm_pipelines.clip.towers import tokenize
@@ -34,13 +35,14 @@ from wm_pipelines.hub.stock import load_model
 from wm_pipelines.kadaptation import adapter, training
 from wm_pipelines.kadaptation.base import load_parts
 from wm_pipelines.kadaptation.inputs import read_classes, read_templates
-from wm_pipelines.kadaptation.modeling import KINDS, KAdaptationHead
+from wm_pipelines.kadaptation.modeling import HEADS, KAdaptationHead
 from wm_pipelines.media.pictures import Picture
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
 from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training import record as facts
+from wm_pipelines.training.progress import Callback, fit_progress
 
 TEMPLATES = ("a photo of a {}.",)
 PAPER = "arXiv:2203.16329"
@@ -106,7 +108,6 @@ class KAdaptationPipeline(WMPipeline):
         )
         self.register_to_config(logit_scale=logit_scale)
         self.history: list[dict[str, Any]] = []
-        self._interrupt = False
 
     # ---- making, saving, loading ----
 
@@ -172,7 +173,7 @@ class KAdaptationPipeline(WMPipeline):
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The tower as it was, and the adapter in a folder of its own."""
-        with adapter.without(self.vision_model):
+        with without(self.vision_model):
             super().save_components(folder, **kwargs)
         if adapter.has_adapter(self.vision_model):
             adapter.save(self.vision_model, folder / "adapter")
@@ -215,7 +216,8 @@ class KAdaptationPipeline(WMPipeline):
         batch_size: int = 64,
         learning_rate: float = 3e-3,
         head_learning_rate: float = 1e-3,
-        callback_on_epoch_end: Callable[["KAdaptationPipeline", int, dict[str, float]], Any] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_epoch_end: Callback | None = None,
     ) -> "KAdaptationPipeline":
         """Fit a new adapter and a new head; what an earlier fit made is replaced. AdamW with a cosine schedule.
 
@@ -234,8 +236,9 @@ class KAdaptationPipeline(WMPipeline):
             head: "cosine", or "linear_bn" as in the released code.
             probe: train the head alone (a linear probe), without an adapter.
             batch_size, learning_rate (of the adapter), head_learning_rate: of AdamW, without weight decay.
-            callback_on_epoch_end: called with the pipeline, the number of epochs done and the row of `history`; set
-                `pipe._interrupt = True` in it to stop after the epoch.
+            callback_on_step_end: called with the pipeline, the number of steps done and `{"loss"}` of the last.
+            callback_on_epoch_end: called with the pipeline, the number of epochs done and the row of `history`.
+                `pipe._interrupt = True` in either stops after the epoch.
 
         Returns:
             The pipeline. `history` has one row per epoch, and the record says how it was fitted.
@@ -272,21 +275,17 @@ class KAdaptationPipeline(WMPipeline):
             held_labels = read_labels(validation[1], names, len(held_pictures), "labels of validation")
             held = self.preprocess(held_pictures), torch.tensor(held_labels)
 
-        before = self.head, adapter.remove(self.vision_model)
+        before = self.head, remove(self.vision_model)
         started = time.monotonic()
         try:
             made = self._new_head(names, head, sentences)
-            factors = [] if probe else adapter.inject(self.vision_model, config or adapter.default_config(), seed)
-            self._interrupt = False
-            with self.progress_bar(total=epochs) as progress, torch.random.fork_rng():
+            factors = [] if probe else adapter.start(self.vision_model, config or adapter.default_config(), seed)
+            steps = training.steps_of(recipe, len(pictures), head, epochs)
+            with (
+                fit_progress(self, steps, callback_on_step_end, callback_on_epoch_end) as progress,
+                torch.random.fork_rng(),
+            ):
                 torch.manual_seed(seed)  # dropout, if the config has any
-
-                def done(epoch: int, row: dict[str, float]) -> bool:
-                    progress.update()
-                    if callback_on_epoch_end is not None:
-                        callback_on_epoch_end(self, epoch, row)
-                    return self._interrupt
-
                 history = training.fit(
                     self.vision_model,
                     head=made,
@@ -294,10 +293,11 @@ class KAdaptationPipeline(WMPipeline):
                     train=train,
                     validation=held,
                     recipe=recipe,
-                    on_epoch=done,
+                    on_step=progress.step,
+                    on_epoch=progress.epoch,
                 )
         except BaseException:
-            adapter.put_back(self.vision_model, before[1])
+            put_back(self.vision_model, before[1])
             self.register_modules(head=before[0])
             raise
         finally:
@@ -314,8 +314,8 @@ class KAdaptationPipeline(WMPipeline):
         return self
 
     def _check_can_fit(self, head: str, config: KroneckerConfig | None) -> None:
-        if head not in KINDS:
-            raise ValueError(f"head must be one of {', '.join(KINDS)}; got {head!r}")
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
         if config is not None and not isinstance(config, KroneckerConfig):
             raise ValueError(f"config must be a KroneckerConfig, got {type(config).__name__}")
         if self.vision_model.dtype == torch.float16:
@@ -375,6 +375,18 @@ class KAdaptationPipeline(WMPipeline):
         """Pictures as the tower wants them; see `clip.parts.preprocess`."""
         return preprocess(self.image_processor, images)
 
+    def check_inputs(self, images: Pictures, batch_size: int) -> list[Picture]:
+        """The pictures of a call, one by one.
+
+        Raises:
+            ValueError: the pipeline is not fitted, no picture, something that is none, or no batch size.
+        """
+        if self.head is None:
+            raise ValueError("the pipeline is not fitted: call fit(images, labels) first, or load a fitted checkpoint")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+        return list_pictures(images)
+
     @torch.no_grad()
     def __call__(
         self, images: Pictures, batch_size: int = 64, return_dict: bool = True
@@ -387,13 +399,11 @@ class KAdaptationPipeline(WMPipeline):
             batch_size: how many go through the tower at once.
 
         Raises:
-            ValueError: the pipeline is not fitted, no picture, or something that is none.
+            ValueError: as `check_inputs`.
         """
-        if self.head is None:
-            raise ValueError("the pipeline is not fitted: call fit(images, labels) first, or load a fitted checkpoint")
-        if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-        pictures = list_pictures(images)
+        # 1. everything that was given, checked
+        pictures = self.check_inputs(images, batch_size)
+        # 2. logits, batch by batch
         rows = []
         with self.progress_bar(total=math.ceil(len(pictures) / batch_size)) as progress:
             for start in range(0, len(pictures), batch_size):
@@ -402,11 +412,11 @@ class KAdaptationPipeline(WMPipeline):
                 rows.append(self.head(self.vision_model(pixels).image_embeds).float().cpu())
                 progress.update()
         self.maybe_free_model_hooks()
+        # 3. the likeliest class of each picture
         logits = torch.cat(rows)
         labels = [self.head.config.class_names[i] for i in logits.argmax(1).tolist()]
-        if not return_dict:
-            return logits, logits.softmax(1), labels
-        return KAdaptationOutput(logits, logits.softmax(1), labels)
+        result = KAdaptationOutput(logits, logits.softmax(1), labels)
+        return result if return_dict else result.to_tuple()
 
     def activation_bytes(self, pictures: int, training: bool = False) -> int:
         """Rough memory of a run: eight hidden states of a block and its attention for each picture of a batch.

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.data.class_folders import Source, class_folders, picture_files
 from wm_pipelines.evaluation.results import prediction_rows, write_results
@@ -13,6 +11,7 @@ from wm_pipelines.kadaptation.pipeline import TEMPLATES, KAdaptationPipeline
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
+from wm_pipelines.runtime.devices import on_accelerator
 
 
 @holding("out")
@@ -59,8 +58,7 @@ def run(
             raise ValueError(f"model {str(model)!r} is a {type(pipeline).__name__}; name a KAdaptation checkpoint")
     else:
         pipeline = KAdaptationPipeline.from_clip(base)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     if train is not None:
         given = {name: ([images[path] for path in paths], labels) for name, (paths, labels) in sets.items()}
         config = KroneckerConfig(n=n, r=r, target_modules=list(TARGETS))
@@ -75,9 +73,7 @@ def run(
     if asked:
         output = pipeline([images[path] for path in asked])
         report["predictions"] = prediction_rows(
-            asked, names=report["classes"], key="label", best=output.labels, probs=output.probs
+            asked, names=report["classes"], labels=output.labels, probs=output.probs
         )
-    write_results(
-        out, report=report, names=report["classes"], key="label", fitted=pipeline if train is not None else None
-    )
+    write_results(out, report=report, names=report["classes"], fitted=pipeline if train is not None else None)
     return report

@@ -73,7 +73,8 @@ def fit(
     train: Pictures,
     validation: Pictures | None,
     recipe: FitRecipe,
-    on_epoch: Callable[[int, dict[str, float]], bool],
+    on_step: Callable[[dict[str, float]], Any],
+    on_epoch: Callable[[dict[str, float]], bool],
 ) -> list[dict[str, Any]]:
     """Trains `adapter` and `head` in place and returns one row per epoch.
 
@@ -81,7 +82,7 @@ def fit(
     validation pictures the state of the best epoch stays (highest accuracy, then lowest loss), else that of the last.
 
     Args:
-        on_epoch: called with the number of epochs done and the row of the last; True stops the fit.
+        on_step: called with the loss of each step. on_epoch: called with the row of each epoch; True stops the fit.
     """
     if recipe.epochs == 0:
         return []
@@ -122,6 +123,7 @@ def fit(
                 optimiser.step()
                 schedule.step()
                 losses.append(loss.item())
+                on_step({"loss": losses[-1]})
                 right += (logits.argmax(1) == targets[part]).sum().item()
             row = {"epoch": epoch + 1, "loss": sum(losses) / max(1, len(losses)), "accuracy": right / len(inputs)}
             if not math.isfinite(row["loss"]):
@@ -134,7 +136,7 @@ def fit(
                 if best is None or (accuracy, -loss) > best[0]:
                     best = (accuracy, -loss), [tensor.detach().clone() for tensor in tensors]
             rows.append(row)
-            if on_epoch(epoch + 1, row):
+            if on_epoch(row):
                 break
     if best is not None:
         with torch.no_grad():

@@ -69,6 +69,11 @@ def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return inter / (area[0] + area[1] - inter)
 
 
+def mask_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of bool masks (..., H, W), pair by pair; 0 where both are empty."""
+    return (a & b).sum((-2, -1)) / (a | b).sum((-2, -1)).clamp_min(1)
+
+
 def _listed(listed: Any, label: str) -> list[Any]:
     if isinstance(listed, torch.Tensor):
         listed = listed.tolist()

@@ -1,7 +1,7 @@
 """The kinds of spatial condition: names, order, polarity, and the maps that can be made without a model.
 
 A map is float32 `(3, H, W)` in [0, 1]. Kinds and slot order follow Uni-ControlNet (arXiv 2305.16322), whose names are
-accepted as aliases; what each map holds is fixed by flexecontrol.md, section 12.
+accepted as aliases. Marks are white on black, depth is near = 1, a segmentation has one palette colour a region.
 """
 
 import difflib

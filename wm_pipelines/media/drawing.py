@@ -1,13 +1,12 @@
-"""Boxes, masks, heat and tracks drawn over pictures, for people to look at."""
+"""Boxes, heat and tints drawn over pictures, for people to look at."""
 
 import colorsys
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from wm_pipelines.media.pictures import Picture, to_mask, to_pil, to_tensor
+from wm_pipelines.media.pictures import Picture, to_pil, to_tensor
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
@@ -34,59 +33,51 @@ def draw_boxes(
     return picture
 
 
+def tint(picture: torch.Tensor, share: torch.Tensor, colour: torch.Tensor | Sequence[float]) -> torch.Tensor:
+    """A picture with a colour laid over it where, and as far as, a share says.
+
+    Args:
+        picture: float `(..., 3, H, W)` in [0, 1].
+        share: `(..., 1, H, W)` or a number, 0 to 1.
+        colour: three numbers in [0, 1], or one for each pixel, `(..., 3, H, W)`.
+    """
+    if not isinstance(colour, torch.Tensor):
+        colour = torch.tensor(colour).view(3, 1, 1)
+    return picture * (1 - share) + colour * share
+
+
+def spread(heat: torch.Tensor, size: Sequence[int], mode: str = "bilinear") -> torch.Tensor:
+    """A map of what is not negative, as shares of its own maximum, over a picture.
+
+    Args:
+        heat: `(h, w)`. size: height and width of the picture. mode: of the interpolation, bilinear or nearest.
+
+    Returns:
+        float32 `(1, H, W)` in [0, 1] on the CPU.
+
+    Raises:
+        ValueError: another shape, or values that are negative or not finite.
+    """
+    if heat.ndim != 2 or not torch.isfinite(heat).all() or heat.min() < 0:
+        raise ValueError(f"heat has shape {tuple(heat.shape)}; it must be (h, w), finite and not negative")
+    heat = heat.detach().float().cpu()
+    heat = (heat / heat.max().clamp_min(1e-6))[None, None]
+    corners = None if mode == "nearest" else False
+    return torch.nn.functional.interpolate(heat, tuple(size), mode=mode, align_corners=corners)[0]
+
+
 def draw_heat(image: Picture, heat: torch.Tensor, opacity: float = 0.6) -> Image.Image:
     """Lay a map over a picture: blue where it is low, red at its own maximum.
 
     Args:
         heat (`torch.Tensor` of shape `(h, w)`, not negative): resized bilinearly to the picture.
         opacity: 0 to 1.
+
+    Raises:
+        ValueError: as `spread`.
     """
-    if heat.ndim != 2 or not torch.isfinite(heat).all():
-        raise ValueError(f"heat has shape {tuple(heat.shape)}; it must be a finite (h, w)")
     picture = to_tensor(image)
-    heat = (heat.detach().cpu().float() / heat.max().clamp_min(1e-6).cpu()).clamp(0, 1)[None, None]
-    heat = torch.nn.functional.interpolate(heat, picture.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    heat = spread(heat, picture.shape[1:])[0]
     # A plain blue, green, yellow, red ramp: each channel is a tent over the value.
     colours = torch.stack([(1.5 - (4 * heat - centre).abs()).clamp(0, 1) for centre in (3, 2, 1)])
-    return to_pil((1 - opacity) * picture + opacity * colours)
-
-
-def draw_mask(image: Picture, mask: Picture, index: int = 0, opacity: float = 0.5) -> Image.Image:
-    """Tint the pixels of a mask with the index-th colour."""
-    picture, cover = to_tensor(image), opacity * to_mask(mask)
-    if cover.shape[1:] != picture.shape[1:]:
-        raise ValueError(f"mask is {tuple(cover.shape[1:])}, the picture {tuple(picture.shape[1:])}; sizes must agree")
-    colour = torch.tensor(colour_of(index)).view(3, 1, 1) / 255
-    return to_pil(picture * (1 - cover) + colour * cover)
-
-
-def draw_tracks(
-    frames: Sequence[Picture], tracks: torch.Tensor, visible: torch.Tensor | None = None, tail: int = 8
-) -> list[Image.Image]:
-    """Draw points and the way they came over the last `tail` frames.
-
-    Args:
-        frames: T pictures.
-        tracks (`torch.Tensor` of shape `(T, N, 2)`, pixels: x, y).
-        visible (bool `torch.Tensor` of shape `(T, N)`): hidden points are drawn as rings; None = all are visible.
-    """
-    if tracks.ndim != 3 or tracks.shape[0] != len(frames) or tracks.shape[2] != 2:
-        raise ValueError(f"tracks has shape {tuple(tracks.shape)} for {len(frames)} frames; it must be (T, N, 2)")
-    if visible is not None and visible.shape != tracks.shape[:2]:
-        raise ValueError(f"visible has shape {tuple(visible.shape)}; it must be {tuple(tracks.shape[:2])}")
-    points = tracks.detach().cpu().numpy()
-    seen = np.ones(points.shape[:2], bool) if visible is None else visible.cpu().numpy().astype(bool)
-    drawn = []
-    for t, frame in enumerate(frames):
-        picture = to_pil(frame)
-        pen = ImageDraw.Draw(picture)
-        for n in range(points.shape[1]):
-            way = [tuple(point) for point in points[max(0, t - tail) : t + 1, n].tolist()]
-            if not np.isfinite(way).all():
-                continue
-            if len(way) > 1:
-                pen.line(way, fill=colour_of(n), width=1)
-            (x, y), fill = way[-1], colour_of(n) if seen[t, n] else None
-            pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=fill, outline=colour_of(n))
-        drawn.append(picture)
-    return drawn
+    return to_pil(tint(picture, opacity, colours))

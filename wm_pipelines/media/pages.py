@@ -12,15 +12,21 @@ from wm_pipelines.runtime.files import atomic
 def write_page(package: str, template: str, folder: Path, report: dict[str, Any]) -> None:
     """Renders `templates/TEMPLATE` of a package of ours to `folder/index.html`, atomically.
 
-    The template has `report`, and `inline(name)`: a picture of `folder` as a data URL.
+    The template extends "page.html", whose blocks are `title`, `style` and `page`, and has `report`, and
+    `inline(name)`: a picture of `folder` as a data URL.
     """
-    from jinja2 import Environment
+    from jinja2 import DictLoader, Environment
 
     def inline(name: str) -> str:
         kind = mimetypes.guess_type(name)[0]
         return f"data:{kind};base64," + base64.b64encode((folder / name).read_bytes()).decode()
 
-    source = (files(package) / "templates" / template).read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(source).render(report=report, inline=inline)
+    sources = {"page.html": _source(__package__, "page.html"), template: _source(package, template)}
+    environment = Environment(autoescape=True, loader=DictLoader(sources))
+    page = environment.get_template(template).render(report=report, inline=inline)
     with atomic(folder / "index.html") as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def _source(package: str, template: str) -> str:
+    return (files(package) / "templates" / template).read_text(encoding="utf-8")

@@ -29,6 +29,9 @@ PICTURE_SUFFIXES = (
 MAX_PIXELS = limit("PIXELS", 2**26)
 """Pixels that a picture file or a frame of a video may have; checked before it is decoded."""
 
+BAND = 2**20
+"""Pixels of a file that are turned into floats at a time."""
+
 # Raw modes of Pillow's decoders for grey samples of less than 8 bits, with the factor by which it widens them.
 _WIDENED = {"L;2": 85, "L;4": 17}
 
@@ -176,7 +179,10 @@ def load_image(path: str | Path, matte: float = 1.0) -> Image.Image:
     image = open_image(path)
     if image.mode == "RGB" and image.info.get("transparency") is None:  # the same without floats, which take 12 times
         return Image.fromarray(np.asarray(image))
-    return to_pil(to_tensor(image, matte))
+    whole, high = Image.new("RGB", image.size), max(1, BAND // image.width)
+    for top in range(0, image.height, high):  # so that floats are there for a band alone
+        whole.paste(to_pil(image.crop((0, top, image.width, min(top + high, image.height))), matte), (0, top))
+    return whole
 
 
 def load_mask(path: str | Path) -> Image.Image:

@@ -45,7 +45,7 @@ def mojito(
 ) -> None:
     """Text to video with objects that follow boxes or paths, and a dial for how much moves."""
     from wm_pipelines.mojito.run import run
-    from wm_pipelines.mojito.trajectories import TIMED_FORMATS
+    from wm_pipelines.mojito.trajectories.reading import TIMED_FORMATS
 
     reading = {"phrases": phrase, "size": _pair(box, "box"), "canvas": _pair(canvas, "canvas"), "speed": speed}
     reading |= {"outside": outside, "num_frames": frames if format in TIMED_FORMATS else None}

@@ -17,12 +17,13 @@ from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.drawing import draw_boxes
 from wm_pipelines.media.pages import write_page
-from wm_pipelines.media.pictures import image_grid, save_image, to_tensor
+from wm_pipelines.media.pictures import save_image, to_tensor
+from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
-from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
+from wm_pipelines.mojito.trajectories.objects import MotionObject
 from wm_pipelines.runtime.files import atomic
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
@@ -60,14 +61,15 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     for level in tqdm(LEVELS, desc="intensities"):
         levels.append(_level(pipe, judge, level, seed, folder))
     for name, clips in (("trajectories.png", paths), ("intensities.png", levels)):
-        save_image(image_grid([c["pictures"][t] for c in clips for t in SHOWN], len(SHOWN), gap=2), folder / name)
+        rows = [(c["label"], [[Tile(c["pictures"][t])] for t in SHOWN]) for c in clips]
+        save_image(sheet([f"frame {t}" for t in SHOWN], rows), folder / name)
     report = {
         "steps": STEPS,
         "frames": FRAMES,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
-        "trajectories": [{k: v for k, v in clip.items() if k != "pictures"} for clip in paths],
-        "intensities": [{k: v for k, v in clip.items() if k != "pictures"} for clip in levels],
+        "trajectories": [{k: v for k, v in clip.items() if k not in ("pictures", "label")} for clip in paths],
+        "intensities": [{k: v for k, v in clip.items() if k not in ("pictures", "label")} for clip in levels],
     }
     with atomic(folder / "motion.json") as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -80,10 +82,11 @@ def _path(pipe: MojitoPipeline, judge: DioramaJudge, name: str, boxes: list, see
     keyframes = [round(i * (FRAMES - 1) / (len(boxes) - 1)) for i in range(len(boxes))]
     cube = MotionObject("red cube", boxes=boxes, keyframes=keyframes)
     out = _sample(pipe, STILL, seed, objects=[cube], detector=diorama_detector(judge))
-    wanted, report = cube.frame_boxes(FRAMES).tolist(), out.report[0]
+    wanted, report = out.plan[0].boxes[0].tolist(), out.report[0]
     drawn = [draw_boxes(frame, [box]) for frame, box in zip(_larger(out.frames[0]), wanted, strict=True)]
     return {
         "title": name,
+        "label": f"{name}\n\n“{STILL}”, the cube sent into the box\nIoU {report.iou.mean():.2f}",
         "prompt": STILL,
         "gif": save_gif(drawn, folder / f"{name.replace(' ', '-')}.gif", FPS).name,
         "iou": round(float(report.iou.mean()), 3),
@@ -101,6 +104,7 @@ def _level(pipe: MojitoPipeline, judge: DioramaJudge, level: float, seed: int, f
     flow = object_flow(judge, video, [COLOUR])
     return {
         "title": f"intensity {level:g}",
+        "label": f"intensity {level:g}\n\n“{MOVING}”\n{flow:.2f} px a frame",
         "prompt": MOVING,
         "gif": save_gif(_larger(frames), folder / f"intensity-{level:g}.gif", FPS).name,
         "flow": round(flow, 3) if math.isfinite(flow) else None,  # not a number where no cube is seen

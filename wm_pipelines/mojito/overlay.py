@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw
 from wm_pipelines.kernels import box_masks
 from wm_pipelines.media.drawing import colour_of, draw_boxes
 from wm_pipelines.media.pictures import Picture, to_pil, to_tensor
-from wm_pipelines.mojito.formats.points import write_tracks
-from wm_pipelines.mojito.objects import MotionObject, object_boxes
 from wm_pipelines.mojito.outputs import MotionReport
-from wm_pipelines.mojito.values import frame_count
+from wm_pipelines.mojito.trajectories.formats.points import write_tracks
+from wm_pipelines.mojito.trajectories.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.trajectories.values import frame_count
 
 SMALLEST = 256
 """Pictures whose shorter side is below this are enlarged, so that labels can be read."""

@@ -9,13 +9,13 @@ import torch
 
 from wm_pipelines.media.pictures import image_grid, save_image
 from wm_pipelines.media.video import check_gif_rate, save_gif, write_video
-from wm_pipelines.mojito.formats import canonical
-from wm_pipelines.mojito.objects import MotionObject
+from wm_pipelines.mojito.outputs import frames_tensor
 from wm_pipelines.mojito.overlay import describe, draw_report
 from wm_pipelines.mojito.pipeline import MojitoPipeline
-from wm_pipelines.mojito.reporting import frames_tensor
-from wm_pipelines.mojito.trajectories import TIMED_FORMATS, load_trajectory, parse_object
-from wm_pipelines.mojito.values import frame_count, real, whole
+from wm_pipelines.mojito.trajectories.formats import canonical
+from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.mojito.trajectories.reading import TIMED_FORMATS, load_trajectory, parse_object
+from wm_pipelines.mojito.trajectories.values import frame_count, real, whole
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.files import atomic_folder
@@ -98,7 +98,7 @@ def run(
         **{name: value for name, value in options.items() if value is not None},
     )
     frames, measured = frames_tensor(result.frames[0]), result.report[0]
-    phrases = [item.phrase for item in items]
+    phrases = result.plan[0].phrases if result.plan else []
     report = {
         "prompt": prompt,
         "phrases": phrases,

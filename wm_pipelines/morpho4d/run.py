@@ -1,6 +1,5 @@
 """Morpho4D from the command line: a prompt to a scene, and a scene to an edited one, with clips and a report."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from wm_pipelines.morpho4d.outputs import Morpho4DOutput
 from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline
 from wm_pipelines.morpho4d.scene import Scene4D
 from wm_pipelines.morpho4d.worlds import prompt_capture
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.claims import check_folder
+from wm_pipelines.runtime.reports import report_folder
 
 SOURCES = ("diorama", "mojito")
 SHEET = 6
@@ -47,7 +47,7 @@ def run(
     Raises:
         ValueError: before anything is written.
     """
-    _check_out(out)
+    check_folder(out)
     for name, value, (low, high) in (("size", size, (16, 512)), ("frames", frames, (4, 120))):
         if not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"`{name}` is {value!r}; allowed: {low} to {high}")
@@ -102,7 +102,7 @@ def edit(
     Raises:
         ValueError: no such scene, a command that no rule reads, or one that is about nothing; nothing is written then.
     """
-    _check_out(out)
+    check_folder(out)
     if (endpoint is None) != (model is None):
         raise ValueError("`endpoint` and `model` go together: where, and which model there")
     kept = Path(scene).resolve()
@@ -111,11 +111,6 @@ def edit(
     parser = LanguageModelParser(endpoint, model) if endpoint else None
     edited = Scene4D.from_pretrained(scene).edit(instruction, parser=parser)
     return _write(edited, out, {"scene": str(scene), "said": instruction})
-
-
-def _check_out(out: str | os.PathLike) -> None:
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"`out` {str(out)!r} is a file; name a folder")
 
 
 def _write(scene: Scene4D, out: str | os.PathLike, about: dict[str, Any]) -> dict[str, Any]:
@@ -127,11 +122,10 @@ def _write(scene: Scene4D, out: str | os.PathLike, about: dict[str, Any]) -> dic
         "frames": scene.frames,
         "edits": scene.edits,
     }
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         scene.save_pretrained(folder / "scene")
         write_video(shown, folder / "video.mp4", scene.fps)
         save_gif(shown, folder / "video.gif", scene.fps)
         some = sorted({round(n * (len(shown) - 1) / (SHEET - 1)) for n in range(SHEET)})
         save_image(image_grid([shown[n] for n in some], columns=SHEET), folder / "frames.png")
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report

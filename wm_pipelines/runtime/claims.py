@@ -97,6 +97,18 @@ def check_folder(path: Any, name: str = "out") -> str | os.PathLike:
     return path
 
 
+def check_new_folder(path: str | os.PathLike, name: str = "folder") -> Path:
+    """`path`, if nothing is there or an empty folder.
+
+    Raises:
+        ValueError: it is a file, or a folder that holds something; names the argument `name`.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{name} {str(target)!r} exists and is not empty; choose another")
+    return target
+
+
 @contextmanager
 def work_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A hidden folder beside `path` that its owner's process holds; gone after the block, or swept when that died."""

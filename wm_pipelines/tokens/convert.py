@@ -18,6 +18,7 @@ from diffusers import VQModel
 
 from wm_pipelines.hub.conversion import fill, vae_source
 from wm_pipelines.hub.weights import read_torch_file
+from wm_pipelines.runtime.claims import check_new_folder
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.readers import located, read_yaml
 
@@ -146,9 +147,7 @@ def convert(
     Raises:
         ValueError: as `read_checkpoint` and `to_vqmodel`, or a folder that is not empty.
     """
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    target = check_new_folder(folder)
     vq = to_vqmodel(read_checkpoint(checkpoint, prefix), config, prefix).float()
     with atomic_folder(target) as partial:
         vq.save_pretrained(partial)

@@ -1,6 +1,5 @@
 """`make demo`, the part that asks: clips with questions, what is answered of their twins, and where it fails."""
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from wm_pipelines import hub
 from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.video import save_gif
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.reports import write_json
 from wm_pipelines.video_quiz.metrics import by_family, probabilities, right
 from wm_pipelines.video_quiz.scenes import QuizClips
 
@@ -54,8 +53,7 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0, model: str | os
         "families": [{"family": family, **row} for (_, family), row in sorted(by_family(quiz, found).items())],
         "seconds": round(time.perf_counter() - started, 1),
     }
-    with atomic(folder / "quiz.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "quiz.json", report)
     write_page(__package__, "quiz.html", folder, report)
     share = np.mean(found["full"])
     return f"{share:.0%} of {quiz.length} questions about clips in {report['seconds']:.0f} s: {folder / 'index.html'}"

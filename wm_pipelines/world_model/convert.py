@@ -19,6 +19,7 @@ from torch import nn
 from wm_pipelines.hub.conversion import fill, vae_source
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file
+from wm_pipelines.runtime.claims import check_new_folder
 from wm_pipelines.runtime.files import atomic_folder
 
 _TOP = {
@@ -107,9 +108,7 @@ def convert(checkpoint: str | os.PathLike, base: str | os.PathLike, folder: str 
     """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    target, base = Path(folder), Path(base)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    target, base = check_new_folder(folder), Path(base)
     if not (base / "model_index.json").is_file():
         raise ValueError(f"base {str(base)!r} is no folder of a pipeline: it has no model_index.json")
     with torch.device("meta"):

@@ -1,6 +1,5 @@
 """`make demo`, the part that looks ahead: three actions on a scene, what was drawn, what was chosen, what is true."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from wm_pipelines.dynamics.run import load
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import image_grid, save_image
 from wm_pipelines.pipeline import AutoWMPipeline
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.reports import write_json
 from wm_pipelines.world_model.outputs import WorldModelOutput
 from wm_pipelines.world_model.overlay import order_of
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
@@ -66,8 +65,7 @@ def demo(
         before = chosen
     save_image(image_grid([_larger(picture) for picture in rows], 1 + CANDIDATES, gap=4), folder / "strip.png")
     report = {"seed": seed, "steps": steps, "seconds": round(time.perf_counter() - started, 1)}
-    with atomic(folder / "world.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "world.json", report)
     write_page(__package__, "world.html", folder, report)
     passed = sum(step["accepted"] for step in steps)
     return f"{passed} of {len(steps)} actions accepted in {report['seconds']:.0f} s: {folder / 'index.html'}"

@@ -3,9 +3,11 @@
 import math
 
 import torch
-from torch.nn import functional
 
+from wm_pipelines.media.drawing import spread, tint
 from wm_pipelines.world_model.outputs import WorldModelOutput
+
+RED = (0.9, 0.1, 0.1)
 
 
 def order_of(out: WorldModelOutput, row: int = 0) -> list[int]:
@@ -16,12 +18,9 @@ def order_of(out: WorldModelOutput, row: int = 0) -> list[int]:
 
 def heat_maps(pictures: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """Pictures `(N, 3, H, W)` in grey with what changed in red: the root of `change` `(N, h, w)` over its largest."""
-    size = pictures.shape[-2:]
-    share = (change / change.flatten(1).amax(1).clamp(min=1e-12)[:, None, None]).sqrt()
-    share = functional.interpolate(share[:, None].float(), size=size, mode="nearest")
+    share = torch.stack([spread(one.sqrt(), pictures.shape[-2:], mode="nearest") for one in change])
     grey = pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    red = torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1)
-    return grey * (1 - 0.7 * share) + red * 0.7 * share
+    return tint(grey, 0.7 * share, RED)
 
 
 def report_lines(out: WorldModelOutput, row: int = 0) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from diffusers.utils import logging
 
-from wm_pipelines.dynamics.base import TokenPipeline
 from wm_pipelines.dynamics.pictures import as_list, check_actions
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
+from wm_pipelines.dynamics.token_pipeline import TokenPipeline
 from wm_pipelines.media.pictures import Picture, to_pil
 from wm_pipelines.world_model.outputs import WorldModelOutput
 from wm_pipelines.world_model.sampling import Sampling, draw_codes
@@ -110,20 +110,23 @@ class WorldModelPipeline(TokenPipeline):
             temperature, top_k, top_p, guidance_scale: as `Sampling`. Low temperatures copy the source.
             gate: what counts as changed and as good.
             rescore_pixels: let the dynamics model see pixels, not codes; needed where it has other codes.
-            resize: "pad" or "crop", as `dynamics.pictures.fit`; None takes pictures of the model's size only.
+            resize: "pad" or "crop", as `dynamics.pictures.to_size`; None takes pictures of the model's size only.
             return_candidates: all candidates as pictures, or the chosen ones alone.
             output_type: "pil", or "pt" for tensors `(N, 3, H, W)` in [0, 1].
 
         Raises:
             ValueError: as `check_inputs`; an argument out of range; a context that is too long.
         """
+        # 1. everything that was given, checked
         sources = as_list("source", source)
         pixels = Pixels(rescore_pixels, return_candidates, output_type)
         actions = self.check_inputs(action, len(sources), num_candidates, verifier=verifier, pixels=pixels)
+        # 2. pictures at the model's size, a seed for each, and what to do with them
         how = Sampling(temperature, top_k, top_p, guidance_scale)
         seeds = draw_seeds(generator, len(sources))
         pictures = self.fitted(sources, resize, "source")
         plan = Plan(num_candidates, verifier, how, gate or Gate())
+        # 3. candidates, drawn and ranked
         out = self._step(self.encode(pictures), actions, [()] * len(sources), seeds=seeds, plan=plan, pixels=pixels)
         return out if return_dict else out.to_tuple()
 

@@ -1,6 +1,5 @@
 """The world model from the command line: a picture and actions to candidates, the chosen ones, and a report."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -10,11 +9,12 @@ from typing import Any
 import torch
 
 from wm_pipelines.dynamics.pictures import check_actions
-from wm_pipelines.dynamics.run import load, on_accelerator
+from wm_pipelines.dynamics.run import load
 from wm_pipelines.media.pictures import load_image, save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder, write_atomic
+from wm_pipelines.runtime.devices import on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 from wm_pipelines.world_model.outputs import WorldModelOutput
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
 from wm_pipelines.world_model.selection import LIKELIHOOD
@@ -52,10 +52,9 @@ def run(
         resize=resize, generator=torch.Generator("cpu").manual_seed(seed), return_candidates=True,
     )  # fmt: skip
     report = {"model": model, "verifier": verifier, "seed": seed, "source": Path(source).name, "steps": []}
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         for number, (action, step) in enumerate(zip(said, steps, strict=True), 1):
             report["steps"].append({"action": action, **_written(step, number, folder)})
-        write_atomic(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
 

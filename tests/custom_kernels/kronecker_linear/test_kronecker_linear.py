@@ -76,7 +76,7 @@ def test_lora_factors_are_exact_and_as_narrow_as_promised(size, factored):
 
 
 def test_dense_rank_is_n_squared_r():
-    """Section 3.2 of FlexEControl's specification: 64 × 64, n = 4, r = 1, 2, 3 gives rank 16, 32, 48."""
+    """64 × 64, n = 4, r = 1, 2, 3 gives rank 16, 32, 48."""
     ranks = []
     for r in (1, 2, 3):
         u, v, slow = factors((4, 4, 4, 16, 16, r), factored=False)

@@ -79,11 +79,11 @@ def test_targets(make_stack, options, message):
 
 
 def test_modules_that_are_not_called():
-    attention = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Conv2d(4, 4, 1))
+    attention = nn.Sequential(nn.MultiheadAttention(8, 2), nn.LayerNorm(4))
     for target in ("0", "out_proj"):
         with pytest.raises(ValueError, match="nn.MultiheadAttention reads in_proj_weight"):
             get_peft_model(attention, KroneckerConfig(n=4, target_modules=[target]))
-    with pytest.raises(ValueError, match="`1` is a Conv2d; Kronecker adapters take linear layers only"):
+    with pytest.raises(ValueError, match="`1` is a LayerNorm; Kronecker adapters take linear layers only"):
         get_peft_model(attention, KroneckerConfig(n=4, target_modules=["1"]))
 
 

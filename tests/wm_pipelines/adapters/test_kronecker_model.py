@@ -183,7 +183,7 @@ def test_merge_rounds_once_and_warns_when_rounding_eats_the_update(make_stack, r
     with torch.no_grad():
         layer.kronecker_u["default"][0, 0, 0] = torch.nan
     before = layer.base_layer.weight.clone()
-    with pytest.raises(ValueError, match="not finite; the base is unchanged"):
+    with pytest.raises(ValueError, match="^NaNs detected in the merged weights. The adapter default seems"):
         layer.merge(safe_merge=True)
     assert torch.equal(layer.base_layer.weight, before)
 
@@ -244,14 +244,14 @@ def test_adapter_names_per_sample(two_adapters, make_stack, inputs):
     mixed = model(inputs, adapter_names=["other", "__base__", "default", "other"])
     expected = torch.stack([other[0], base[1], one[2], other[3]])
     torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="unknown adapters \\['x'\\]; known: \\['default', 'other'\\]"):
+    with pytest.raises(ValueError, match=r"non-existing adapter\(s\): x; known: \['default', 'other'\]"):
         model(inputs, adapter_names=["x", "default", "default", "default"])
-    with pytest.raises(ValueError, match="has 2 entries, the batch 4 samples"):
+    with pytest.raises(ValueError, match="same as the number of inputs, but got 2 and 4"):
         model(inputs, adapter_names=["default", "other"])
-    with pytest.raises(ValueError, match="call model.eval\\(\\) first"):
+    with pytest.raises(ValueError, match="when the model is in training mode"):
         model.train()(inputs, adapter_names=["default"] * 4)
     model.eval().merge_adapter()
-    with pytest.raises(ValueError, match="while adapters are merged"):
+    with pytest.raises(ValueError, match="when there are merged adapters"):
         model(inputs, adapter_names=["default"] * 4)
 
 

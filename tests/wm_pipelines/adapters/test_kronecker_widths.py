@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wm_pipelines.adapters.kronecker import KroneckerConfig, KroneckerLinear, load_lokr, to_lora, unload_augmented
-from wm_pipelines.adapters.kronecker.linear import divisors
+from wm_pipelines.adapters.kronecker.factors import divisors
 from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_linear_reference
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}

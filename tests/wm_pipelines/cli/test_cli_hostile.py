@@ -103,6 +103,17 @@ FOLDERS = {  # a command that reads FOLDER, and the files of it that are hostile
     "seal --evaluation": (["seal", "FOLDER", "OUT", "--evaluation", "FOLDER/rows.jsonl"], ("rows.jsonl",)),
     "run discffusion --benchmark": (
         ["run", "discffusion", "--benchmark", "pairs", "--root", "FOLDER", "--out", "OUT"], ("pairs.csv",)),
+    "run comclip --benchmark comvg": (
+        ["run", "comclip", "--benchmark", "comvg", "--data", "FOLDER", "--out", "OUT"],
+        ("compositional_visual_genome.csv",)),
+    "run comclip --benchmark svo-probes": (
+        ["run", "comclip", "--benchmark", "svo-probes", "--data", "FOLDER", "--out", "OUT"], ("svo_probes.csv",)),
+    "run comclip --benchmark winoground": (
+        ["run", "comclip", "--benchmark", "winoground", "--data", "FOLDER", "--out", "OUT"], ("examples.jsonl",)),
+    "run comclip --benchmark vl-checklist": (
+        ["run", "comclip", "--benchmark", "vl-checklist", "--data", "FOLDER", "--out", "OUT"], ("colour.json",)),
+    "run comclip --benchmark flickr30k": (
+        ["run", "comclip", "--benchmark", "flickr30k", "--data", "FOLDER", "--out", "OUT"], ("flickr30k_test.json",)),
     "run cpl --model": (
         ["run", "cpl", "GOOD", "--class-name", "cube", "--class-name", "ball", "--model", "FOLDER", "--out", "OUT"],
         ("wm_config.json", "config.json", "diffusion_pytorch_model.safetensors")),
@@ -268,6 +279,7 @@ def test_a_second_run_on_a_folder_is_refused(refused, tmp_path, way):
     assert "in use by another run" in said and not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:no box for:UserWarning")
 @pytest.mark.parametrize("way", ["diorama", "run comclip", "run cpl", "run kadaptation", "run morpho4d"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(refused, tmp_path, way):
     import resource

@@ -9,6 +9,7 @@ from PIL import Image
 
 from wm_pipelines.comclip import data, metrics
 from wm_pipelines.data import caption_pairs, tables
+from wm_pipelines.evaluation.statistics import wilson
 from wm_pipelines.text.parser import Entity
 
 
@@ -152,9 +153,9 @@ def test_decision_rules():
     assert found["image"].tolist() == [True, False, True, False]
     assert found["group"].tolist() == [True, False, False, False]
     assert metrics.by_kind(np.array([True, False, True]), ["a", "a", "b"]) == {
-        "all": {"accuracy": pytest.approx(2 / 3), "n": 3},
-        "a": {"accuracy": 0.5, "n": 2},
-        "b": {"accuracy": 1.0, "n": 1},
+        "all": {"accuracy": pytest.approx(2 / 3), "ci95": list(wilson(2, 3)), "n": 3},
+        "a": {"accuracy": 0.5, "ci95": list(wilson(1, 2)), "n": 2},
+        "b": {"accuracy": 1.0, "ci95": list(wilson(1, 1)), "n": 1},
     }
     assert metrics.recall([[3, 1], [2, 0], []], [1, 2, 0], (1, 2)) == {"R@1": 1 / 3, "R@2": 2 / 3}
     for bad in (lambda: metrics.choose(np.zeros((0, 2))), lambda: metrics.winoground(np.zeros((3, 2)))):
@@ -190,8 +191,10 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
     assert scores["failures"]["missing box"] == 3
     report = summarise(examples, scores)
     assert report["n"] == 3 and report["failed"] == 1
-    assert report["detector"]["all"] == {"accuracy": pytest.approx(2 / 3), "n": 3}
-    assert report["score"]["verb"] == {"accuracy": 0.0, "n": 1} and "ties" in report["score"]
+    assert report["detector"]["all"] == {"accuracy": pytest.approx(2 / 3), "ci95": list(wilson(2, 3)), "n": 3}
+    assert (
+        report["score"]["verb"] == {"accuracy": 0.0, "ci95": list(wilson(0, 1)), "n": 1} and "ties" in report["score"]
+    )
     one = pipe(
         Image.open(images / "1.jpg"), examples[0].captions[0], boxes["1"], examples[0].parsed[0],
     )  # fmt: skip
@@ -202,6 +205,7 @@ def test_examples_are_scored_and_none_is_dropped(pipe, comvg, images):
         score_examples(pipe, caption_pairs.read_comvg(comvg, images / "absent"))
 
 
+@pytest.mark.filterwarnings("ignore:no box for:UserWarning")
 def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):
     from wm_pipelines.comclip.evaluate import rerank
 
@@ -227,6 +231,7 @@ def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):
         data.read_flickr(tmp_path / "f.pkl", images)
 
 
+@pytest.mark.filterwarnings("ignore:no box for:UserWarning")
 def test_flickr_candidates_are_found_by_plain_similarity(pipe, tmp_path, images):
     """Without candidates in the file they are those that the pipeline's own re-ranking takes."""
     from wm_pipelines.comclip.evaluate import rerank

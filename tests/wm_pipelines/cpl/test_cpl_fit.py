@@ -14,7 +14,7 @@ from wm_pipelines.cpl.prompts import conditional_features, make_prompts, sentenc
 from wm_pipelines.cpl.tasks import retrieval_examples
 from wm_pipelines.runtime.random import keyed
 
-FAST = {"epochs": 2, "batch_size": 4, "augment": False, "lr": 0.05}
+FAST = {"epochs": 2, "batch_size": 4, "augment": False, "learning_rate": 0.05}
 
 
 def weights(pipe):
@@ -37,7 +37,7 @@ def test_lambda_zero_is_cocoop_bit_for_bit(cpl_pipe, coloured, monkeypatch):
     state = torch.get_rng_state()
     cpl_pipe.fit(pictures, labels, names, lambda_cf=0.0, seed=3, **FAST)
     assert torch.equal(torch.get_rng_state(), state)
-    assert cpl_pipe.negatives == {} and set(cpl_pipe.history[0]) == {"lr", "loss", "ce"}
+    assert cpl_pipe.negatives == {} and set(cpl_pipe.history[0]) == {"epoch", "learning_rate", "loss", "ce"}
 
     clip = cpl_pipe.clip
     prompts = make_prompts(clip, cpl_pipe.tokenizer, names, 4)
@@ -62,7 +62,7 @@ def test_a_fit_repeats_itself_and_its_seed_matters(cpl_pipe, coloured):
     for seed in (0, 0, 1):
         pipe = twin(cpl_pipe)
         torch.manual_seed(seed + 100 * len(runs))  # no global generator is read
-        pipe.fit(pictures, labels, names, seed=seed, epochs=2, batch_size=4, lr=0.05)
+        pipe.fit(pictures, labels, names, seed=seed, epochs=2, batch_size=4, learning_rate=0.05)
         runs.append(weights(pipe))
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
@@ -71,20 +71,43 @@ def test_a_fit_repeats_itself_and_its_seed_matters(cpl_pipe, coloured):
 def test_it_learns_and_says_how(cpl_pipe, coloured):
     pictures, labels, names = coloured(4)
     before = {name: p.clone() for name, p in cpl_pipe.clip.state_dict().items()}
-    seen = []
-    fast = {**FAST, "epochs": 12, "lr": 0.3}
-    result = cpl_pipe.fit(pictures, labels, names, callback=lambda *step: seen.append(step), **fast)
-    assert result is cpl_pipe and [s[0] for s in seen] == list(range(1, 37)) and seen[0][1] == 36
+    seen, rows = [], []
+    fast = {**FAST, "epochs": 12, "learning_rate": 0.3}
+    result = cpl_pipe.fit(
+        pictures,
+        labels,
+        names,
+        callback_on_step_end=lambda *told: seen.append(told),
+        callback_on_epoch_end=lambda *told: rows.append(told),
+        **fast,
+    )
+    assert result is cpl_pipe and [pipe for pipe, *_ in seen] == [cpl_pipe] * 36
+    assert [step for _, step, _ in seen] == list(range(1, 37)) and all("loss" in figures for *_, figures in seen)
+    assert [epoch for _, epoch, _ in rows] == list(range(1, 13)) and [row for *_, row in rows] == cpl_pipe.history
     assert cpl_pipe.history[-1]["ce"] < cpl_pipe.history[0]["ce"] - 0.2
-    assert {"cf", "sparsity", "flipped"} <= set(cpl_pipe.history[0]) and cpl_pipe.history[0]["lr"] == 1e-5
+    assert {"cf", "sparsity", "flipped"} <= set(cpl_pipe.history[0]) and cpl_pipe.history[0]["learning_rate"] == 1e-5
     assert set(cpl_pipe.negatives) == set(names) and all(k != v for k, v in cpl_pipe.negatives.items())
     assert all(torch.equal(p, before[name]) for name, p in cpl_pipe.clip.state_dict().items())
     held, truth, _ = coloured(4, key=1)
     right = [names[label] for label in truth]
-    assert sum(a == b for a, b in zip(cpl_pipe(held, names).top1, right, strict=True)) > 4  # chance
+    assert sum(a == b for a, b in zip(cpl_pipe(held, names).labels, right, strict=True)) > 4  # chance
     record = cpl_pipe.wm_config
     assert record.method == "cpl" and record.training.steps == 36 and record.method_config.variant == "released"
     assert not cpl_pipe.prompt_learner.ctx.requires_grad
+
+
+def test_it_stops_after_the_epoch_in_which_it_was_asked_to(cpl_pipe, coloured):
+    pictures, labels, names = coloured()
+    whole, steps = twin(cpl_pipe), -(-len(pictures) // FAST["batch_size"])
+    whole.fit(pictures, labels, names, **FAST)
+
+    def stop(pipe, step, figures):
+        pipe._interrupt = True
+
+    cpl_pipe.fit(pictures, labels, names, callback_on_step_end=stop, **FAST)
+    assert cpl_pipe.history == whole.history[:1] and cpl_pipe.wm_config.training.steps == steps
+    cpl_pipe.renew().fit(pictures, labels, names, **FAST)  # an interrupt does not outlive its fit
+    assert len(cpl_pipe.history) == FAST["epochs"]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +204,7 @@ def test_filled_prompts(cpl_pipe, coloured):
     prompts = [[f"the cube is {name}" for name in names[:2]], [f"the cone is {name}" for name in names[1:]]] * 3
     cpl_pipe.fit_vqa(pictures, prompts, [0, 1] * 3, **FAST)
     out = cpl_pipe(pictures, prompts)
-    assert out.logits.shape == (6, 2) and all(a in own for a, own in zip(out.top1, prompts, strict=True))
+    assert out.logits.shape == (6, 2) and all(a in own for a, own in zip(out.labels, prompts, strict=True))
     shared = cpl_pipe(pictures[:1], prompts[0])
     torch.testing.assert_close(shared.logits, out.logits[:1], rtol=1e-4, atol=1e-4)
 
@@ -202,7 +225,7 @@ def test_filled_prompts(cpl_pipe, coloured):
         ({"variant": "mine"}, "variant must be one of released, paper; got 'mine'"),
         ({"lambda_cf": -1.0}, "lambda_cf must be at least 0, got -1.0"),
         ({"tau": 0.0}, "tau must be above 0, got 0.0"),
-        ({"lr": "a"}, "lr must be above 0, got 'a'"),
+        ({"learning_rate": "a"}, "learning_rate must be above 0, got 'a'"),
         ({"momentum": None}, "momentum must be at least 0, got None"),
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"epoch": 3}, "fit: unknown 'epoch', did you mean 'epochs'"),
@@ -247,8 +270,8 @@ def test_bad_input_of_the_other_tasks(cpl_pipe, coloured, method, arguments, mes
 def test_a_loss_that_is_not_finite_leaves_the_prompt_as_it_was(cpl_pipe, coloured):
     pictures, labels, names = coloured()
     before = weights(cpl_pipe)
-    with pytest.raises(FloatingPointError, match="lower lr=1e\\+30"):
-        cpl_pipe.fit(pictures, labels, names, **{**FAST, "epochs": 4, "lr": 1e30})
+    with pytest.raises(FloatingPointError, match="lower learning_rate=1e\\+30"):
+        cpl_pipe.fit(pictures, labels, names, **{**FAST, "epochs": 4, "learning_rate": 1e30})
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(cpl_pipe).items())
 
 
@@ -274,19 +297,19 @@ def test_chunks_of_text_do_not_change_a_fit(cpl_pipe, coloured):
 
 def test_the_rate_is_slow_at_first_and_then_the_cosine():
     settings = training.CPLSettings(epochs=10)
-    rates = [training.learning_rate(epoch, settings) for epoch in range(10)]
+    rates = [training.rate_of(epoch, settings) for epoch in range(10)]
     assert rates[0] == 1e-5 and rates[5] == pytest.approx(0.001) and rates[1] > rates[2] > rates[9] > 0
-    assert training.learning_rate(0, training.CPLSettings(epochs=1)) == 2e-3
+    assert training.rate_of(0, training.CPLSettings(epochs=1)) == 2e-3
 
 
 def test_augmentation_cuts_flips_and_repeats():
-    from wm_pipelines.cpl.augment import augment
+    from wm_pipelines.cpl.crops import crop_and_flip
 
     picture = torch.zeros(3, 40, 60)
     picture[:, :, 30:] = 1
-    made = [augment(picture, 16, keyed("t", i)) for i in range(30)]
+    made = [crop_and_flip(picture, 16, keyed("t", i)) for i in range(30)]
     assert all(m.shape == (3, 16, 16) and 0 <= m.min() and m.max() <= 1 for m in made)
-    assert torch.equal(made[0], augment(picture, 16, keyed("t", 0)))
+    assert torch.equal(made[0], crop_and_flip(picture, 16, keyed("t", 0)))
     bright_left = sum(float(m[:, :, 0].mean()) > float(m[:, :, -1].mean()) for m in made)
     assert 3 <= bright_left <= 27
-    assert augment(torch.rand(3, 1, 1), 16, keyed("one")).shape == (3, 16, 16)
+    assert crop_and_flip(torch.rand(3, 1, 1), 16, keyed("one")).shape == (3, 16, 16)

@@ -39,10 +39,10 @@ def clip_folder(tiny_clip, tmp_path):
 def test_outputs_as_a_dict_and_as_a_tuple(cpl_pipe, coloured):
     pictures = coloured()[0]
     out = cpl_pipe(pictures, NAMES)
-    assert out.logits.shape == out.probs.shape == (6, 3) and len(out.top1) == 6 and set(out.top1) <= set(NAMES)
+    assert out.logits.shape == out.probs.shape == (6, 3) and len(out.labels) == 6 and set(out.labels) <= set(NAMES)
     torch.testing.assert_close(out.probs.sum(1), torch.ones(6))
-    logits, probs, top1 = cpl_pipe(pictures, NAMES, return_dict=False)
-    assert torch.equal(logits, out["logits"]) and torch.equal(probs, out[1]) and top1 == out.top1
+    logits, probs, labels = cpl_pipe(pictures, NAMES, return_dict=False)
+    assert torch.equal(logits, out["logits"]) and torch.equal(probs, out[1]) and labels == out.labels
 
 
 def test_batches_chunks_and_single_pictures_agree(cpl_pipe, coloured):
@@ -166,7 +166,7 @@ def test_both_forms_give_the_same_bits_in_a_fresh_interpreter(clip_folder, colou
     pictures, labels, names = coloured()
     pipe = CPLPipeline.from_clip(clip_folder)
     pipe.set_progress_bar_config(disable=True)
-    pipe.fit(pictures, labels, names, epochs=2, batch_size=4, augment=False, lr=0.05)
+    pipe.fit(pictures, labels, names, epochs=2, batch_size=4, augment=False, learning_rate=0.05)
     pipe.save_pretrained(tmp_path / "whole")
     pipe.save_adapter(tmp_path / "adapter")
     torch.save(pictures, tmp_path / "pictures.pt")

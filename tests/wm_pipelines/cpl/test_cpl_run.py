@@ -37,7 +37,7 @@ def test_fit_classify_explain(files):
     assert {p.name for p in (files / "out").iterdir()} == {
         "model", "report.json", "predictions.csv", "explanation.png",
     }  # fmt: skip
-    assert (files / "out" / "predictions.csv").read_text().splitlines()[0] == "file,top1,red,green"
+    assert (files / "out" / "predictions.csv").read_text().splitlines()[0] == "file,label,red,green"
     assert (files / "out" / "model" / "diffusion_pytorch_model.safetensors").is_file()
 
 

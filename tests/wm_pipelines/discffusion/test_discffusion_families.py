@@ -132,9 +132,9 @@ def test_each_family_scores_ranks_and_is_fitted(bases, pictures, name, tmp_path)
     pipe.save_adapter(tmp_path / "adapter")
     with pytest.raises(ValueError, match="another denoiser"):
         DiscffusionPipeline.from_parts(bases["sd3" if name != "sd3" else "flux"])._read_adapter(tmp_path / "adapter")
-    from wm_pipelines.discffusion import adapter
+    from wm_pipelines.adapters.injected import remove
 
-    adapter.remove(pipe.denoiser.model)
+    remove(pipe.denoiser.model)
 
 
 @torch.no_grad()

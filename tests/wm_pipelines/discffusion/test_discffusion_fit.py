@@ -6,6 +6,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from wm_pipelines import AutoWMPipeline, DiscffusionPipeline, embedded
+from wm_pipelines.adapters.injected import remove, without
 from wm_pipelines.config import WMConfig
 from wm_pipelines.discffusion import adapter
 from wm_pipelines.discffusion.convert import convert_adapter, main, read_authors, to_peft
@@ -49,9 +50,9 @@ def test_heads_are_weighed(judge, triples, pictures, captions, kind, tmp_path):
     after = judge(pictures(1)[0], captions[0], "lse", timesteps=[500]).score
     judge.save_adapter(tmp_path / "a")
     other = DiscffusionPipeline(**judge.components)
-    with adapter.without(judge.unet):
+    with without(judge.unet):
         other._read_adapter(tmp_path / "a")
-        adapter.remove(other.unet)
+        remove(other.unet)
     torch.testing.assert_close(other.head_weights, judge.head_weights, atol=1e-6, rtol=0)
     assert not torch.equal(before, after)
 
@@ -78,8 +79,9 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(judge, triples, pictures, 
     def stop(*_):
         raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"):
-        judge.fit(triples, callback_on_epoch_end=stop, **FIT)
+    for name in ("callback_on_step_end", "callback_on_epoch_end"):
+        with pytest.raises(RuntimeError, match="stop"):
+            judge.fit(triples, **{name: stop}, **FIT)
     with pytest.raises(ValueError, match="`triples`"):
         judge.fit([], **FIT)
     with pytest.raises(ValueError, match="`head_weights`"):
@@ -103,7 +105,7 @@ def test_the_adapter_of_the_embedded_base_is_small_and_loads_over_it(pictures, t
     assert isinstance(again, DiscffusionPipeline)
     ours, theirs = (p(a, texts, timesteps=[300, 600]).score for p in (pipe, again))
     torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)
-    with adapter.without(pipe.unet):
+    with without(pipe.unet):
         plain = pipe(a, texts, timesteps=[300, 600]).score
         loaded = PeftModel.from_pretrained(pipe.unet, tmp_path / "own")  # PEFT reads our files too
         assert any("lora_A" in name for name, _ in loaded.named_parameters())
@@ -168,7 +170,7 @@ def test_the_authors_adapter_equals_merged_weights(judge, tmp_path):
     args = randn((2, 4, 16, 16), "x"), torch.tensor([5, 700]), randn((2, 77, 16), "y")
     adapter.load(judge.unet, tmp_path / "out")
     found = judge.unet(*args).sample
-    adapter.remove(judge.unet)
+    remove(judge.unet)
     plain = judge.unet(*args).sample
     for name, layer in judge.unet.named_modules():
         if name.endswith((".attn1", ".attn2")):

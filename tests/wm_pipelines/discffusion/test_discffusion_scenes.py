@@ -33,7 +33,7 @@ def test_a_run_exports_an_adapter_that_loads(kind, tmp_path):
     recipe = load_recipe(recipes()["discffusion"], given)
     task = SceneTask(recipe)
     assert {name.split(".")[0] for name, _ in task.trainable()} == {"denoiser"}
-    again = [float(task.loss([0, 2], 1, KeyedNoise(0, 1))["loss"]) for _ in range(2)]
+    again = [float(task.loss([0, 2], 1, KeyedNoise(0, 1))["loss"].detach()) for _ in range(2)]
     assert again[0] == again[1]
     train(task, recipe, tmp_path / "run")
     from wm_pipelines import DiscffusionPipeline, embedded

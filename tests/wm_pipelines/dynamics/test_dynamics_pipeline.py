@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from wm_pipelines import DynamicsModelPipeline
-from wm_pipelines.dynamics.pictures import fit
+from wm_pipelines.dynamics.pictures import to_size
 
 
 @pytest.fixture(scope="module", params=["plain", "liquid", "chameleon", "emu3"])
@@ -65,15 +65,15 @@ def test_scores_go_by_one_instruction_whatever_training_drew(token_models):
 
 def test_pictures_are_fitted_alike(plain):
     tall = Image.new("RGB", (20, 40), (200, 10, 10))
-    padded = fit([tall], (16, 16), "pad", (122, 116, 104))
+    padded = to_size([tall], (16, 16), "pad", (122, 116, 104))
     assert padded.shape == (1, 3, 16, 16)
     assert torch.allclose(padded[0, :, 8, 0], torch.tensor([122, 116, 104]) / 255, atol=0.01)
     assert torch.allclose(padded[0, :, 8, 8], torch.tensor([200, 10, 10]) / 255, atol=0.01)
-    cropped = fit([tall], (16, 16), "crop", (0, 0, 0))
+    cropped = to_size([tall], (16, 16), "crop", (0, 0, 0))
     assert torch.allclose(cropped[0, :, 0, 0], torch.tensor([200, 10, 10]) / 255, atol=0.01)
     square = torch.rand(3, 16, 16)
     for resize in (None, "pad", "crop"):
-        assert torch.equal(fit([square], (16, 16), resize, (0, 0, 0))[0], square)
+        assert torch.equal(to_size([square], (16, 16), resize, (0, 0, 0))[0], square)
     assert len(plain(tall, tall, max_new_tokens=1, resize="pad").actions) == 1
     assert len(plain(tall, square, max_new_tokens=1, resize="pad").actions) == 1
 

@@ -7,8 +7,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import nn
 
-from wm_pipelines.flexecontrol.attention import PhraseAttention, phrase_attention
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel, SlotInput
+from wm_pipelines.flexecontrol.steering.attention import PhraseAttention, phrase_attention
 
 UP = "UNet2DConditionModel.up_blocks."
 DOWN = "FlexEControlModel.down_blocks."

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.flexecontrol.condition import Condition, prepare
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.preparing import prepare
 from wm_pipelines.media.conditions import BACKGROUND, UNI_CONTROLNET_BACKGROUND, extract
 from wm_pipelines.media.pictures import save_image
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.media.pictures import save_image
 
 

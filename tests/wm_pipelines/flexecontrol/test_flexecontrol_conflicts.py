@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from wm_pipelines.flexecontrol.condition import Condition, prepare
-from wm_pipelines.flexecontrol.conflicts import find_conflicts
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.conflicts import find_conflicts
+from wm_pipelines.flexecontrol.conditions.preparing import prepare
 from wm_pipelines.media.conditions import depth_to_map
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 

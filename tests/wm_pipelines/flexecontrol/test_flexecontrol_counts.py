@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from diffusers import UNet2DConditionModel
 
-from wm_pipelines.flexecontrol.decomposition import kronecker_layers
-from wm_pipelines.flexecontrol.footprint import footprint
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
+from wm_pipelines.flexecontrol.network.decomposition import kronecker_layers
+from wm_pipelines.flexecontrol.network.footprint import footprint
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "flexecontrol_counts.py"
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from wm_pipelines.flexecontrol import demo as module
 
@@ -41,6 +42,25 @@ def test_demo_leaves_a_page_a_report_and_pictures(made):
     assert sources and all(s.startswith("data:image/png;base64,") for s in sources)  # nothing outside the file
     assert all(case["title"] in page for case in cases)
     assert not [p for p in made.iterdir() if p.name.startswith(".")]
+
+
+def test_what_is_wrong_is_said_of_each_picture(made):
+    cases = json.loads((made / "report.json").read_text())["cases"]
+    assert all(len(case["faults"]) == len(case["files"]["pictures"]) for case in cases)
+    assert all(case["wrong"] == sum(map(bool, case["faults"])) for case in cases)
+    page = (made / "index.html").read_text()
+    assert all(fault in page for case in cases for fault in case["faults"] if fault)
+
+
+def test_the_true_render_is_as_asked_and_another_scene_is_not():
+    from wm_pipelines.diorama.judge import DioramaJudge
+    from wm_pipelines.hub import embedded
+
+    judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
+    for case in (c for c in module.cases() if c.truth is not None):
+        turned = case.truth.flip(2)
+        right, wrong = module.faults(judge, torch.stack([case.truth, turned]), case)
+        assert right == "" and wrong, case.title
 
 
 def test_without_checkpoints_it_leaves_nothing(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from wm_pipelines.adapters.kronecker.layer import KroneckerLinear
-from wm_pipelines.flexecontrol.blocks import FDN
-from wm_pipelines.flexecontrol.carrier import is_copy
 from wm_pipelines.flexecontrol.modeling import TYPES, FlexEControlModel, SlotInput
+from wm_pipelines.flexecontrol.network.blocks import FDN
+from wm_pipelines.flexecontrol.network.carrier import is_copy
 
 SIZES = dict(n=2, r=1, condition_stride=4, feature_channels=(4, 6, 8), pre_channels=(4, 5), map_stride=2)
 

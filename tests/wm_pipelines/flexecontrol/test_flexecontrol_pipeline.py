@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 
 PROMPT = "a red cube left of a blue sphere"
@@ -189,7 +189,7 @@ def test_without_steps_and_guidance_the_record_decides(flex_pipe):
 
 
 def test_windows_of_a_single_step_and_of_no_strength_are_fine(flex_pipe, square):
-    from wm_pipelines.flexecontrol.condition import Condition
+    from wm_pipelines.flexecontrol.conditions.condition import Condition
 
     for condition in (
         Condition("canny", square(), start=0.25, end=0.5),

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from wm_pipelines.flexecontrol.attention import PhraseProcessor
-from wm_pipelines.flexecontrol.binding import bind, graph_conditions
-from wm_pipelines.flexecontrol.condition import Condition, prepare
+from wm_pipelines.flexecontrol.conditions.condition import Condition
+from wm_pipelines.flexecontrol.conditions.preparing import prepare
+from wm_pipelines.flexecontrol.steering.attention import PhraseProcessor
+from wm_pipelines.flexecontrol.steering.binding import bind, graph_conditions
 from wm_pipelines.text.prompts import find_phrases, locate, phrase_keys, token_index
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from wm_pipelines.config import WMConfig
 from wm_pipelines.diorama.words import VOCABULARY
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 
@@ -55,9 +55,10 @@ def test_dict_and_tuple_hold_the_same_and_the_report_is_json(sample, square):
     arguments = {"conditions": Condition("canny", square(), phrase="red cube"), "num_inference_steps": 1}
     named = sample(**arguments)
     assert isinstance(named, FlexEControlPipelineOutput)
-    images, flags, maps, conflicts, report = sample(**arguments, return_dict=False)
+    images, flags, maps, conflicts, report, prepared = sample(**arguments, return_dict=False)
     assert torch.equal(images, named.images) and flags is None and conflicts == named.conflicts == []
     assert torch.equal(maps[0]["red cube"], named.attention_maps[0]["red cube"])
+    assert torch.equal(prepared[0][0].image, named.prepared[0][0].image)
     report, other = (json.loads(json.dumps(r)) for r in (report, named.report))
     assert report.pop("seconds") >= 0 and other.pop("seconds") >= 0
     assert report == other and report["seeds"] == [0] and report["size"] == [64, 64]
@@ -103,9 +104,8 @@ def test_other_sizes(sample, square):
 
 def test_embeddings_instead_of_texts(flex_pipe, sample, square):
     condition = Condition("canny", square())
-    flex_pipe._guidance_scale = 7.5
     with torch.no_grad():
-        positive, negative = flex_pipe.encode_prompt(PROMPT, "a cone")
+        positive, negative = flex_pipe.encode_prompt(PROMPT, negative_prompt="a cone")
     by_text = sample(PROMPT, conditions=condition, negative_prompt="a cone", num_inference_steps=1)
     embeds = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
     by_embeds = sample(None, conditions=condition, num_inference_steps=1, **embeds)
@@ -114,7 +114,6 @@ def test_embeddings_instead_of_texts(flex_pipe, sample, square):
 
 
 def test_clip_skip_takes_an_earlier_layer(flex_pipe, sample, tiny_sd):
-    flex_pipe._guidance_scale = 1.0
     with torch.no_grad():
         skipped, _ = flex_pipe.encode_prompt(PROMPT, clip_skip=1)
         ids = tiny_sd["tokenizer"](PROMPT, padding="max_length", return_tensors="pt").input_ids

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 
 from wm_pipelines.config import WMConfig
 from wm_pipelines.diorama.words import VOCABULARY
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 
 EMBEDS = torch.zeros(1, 77, 16)
@@ -85,8 +85,11 @@ CASES = {
     "span outside": (r"span \(2, 99\) of phrase 'red cube' is outside", {"phrases": [("red cube", (2, 99))]}),
     "span elsewhere": (r"span \(0, 5\) holds 'a red', not the phrase", {"phrases": [("red cube", (0, 5))]}),
     "span in a word": (r"must begin and end with a word", {"phrases": [("ed cu", (3, 8))]}),
-    "too long": (r"has 82 tokens, the text encoder takes 77", {"prompt": LONG}),
-    "negative too long": (r"negative_prompt .* has 82 tokens", {"negative_prompt": LONG}),
+    "too long": (r"has 82 tokens, the text encoder takes 77", {"prompt": LONG, "conditions": Condition("canny", MAP)}),
+    "negative too long": (r"negative_prompt .* has 82 tokens", {"negative_prompt": LONG, "phrases": ["red cube"]}),
+    "rescale": (r"guidance_rescale must be a finite number, got 'no'", {"guidance_rescale": "no"}),
+    "schedules": (r"Only one of `timesteps` or `sigmas`", {"timesteps": [5, 1], "sigmas": [1.0, 0.5]}),
+    "no adapter": (r"ip_adapter_image needs an IP-Adapter", {"ip_adapter_image": torch.zeros(3, 8, 8)}),
     "binding": (r"binding='hard'; choose from attention, none", {"binding": "hard"}),
     "on_conflict": (r"on_conflict='stop'; choose from warn, error, ignore", {"on_conflict": "stop"}),
     "output_type": (r"output_type='jpg'; choose from pil, np, pt, latent", {"output_type": "jpg"}),
@@ -114,6 +117,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:condition .* the map is empty:UserWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_before_sampling(refused, case):
     match, arguments = CASES[case]

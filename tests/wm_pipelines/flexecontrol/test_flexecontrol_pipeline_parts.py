@@ -10,7 +10,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from wm_pipelines.flexecontrol.condition import Condition
+from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.text.prompts import find_phrases

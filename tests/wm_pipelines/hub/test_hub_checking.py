@@ -1,18 +1,27 @@
 """Configurations are read strictly and bounded before a loader sees them; what a loader says is one clear error."""
 
 import json
+import re
 import shutil
 import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
+from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.hub import EMBEDDED_ROOT
 from wm_pipelines.hub.checking import check_folder, read_config, translated
-from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.hub.stock import load_model
+from wm_pipelines.pipeline import AutoWMPipeline, WMPipeline
 from wm_pipelines.runtime import limits, tensors
+
+
+class Stock(WMPipeline, StableDiffusionPipeline):
+    """A whole pipeline of a stock class."""
 
 
 @pytest.fixture
@@ -130,3 +139,24 @@ def test_a_limit_is_a_positive_integer(monkeypatch):
         monkeypatch.setenv("WM_MAX_X", bad)
         with pytest.raises(ValueError, match="WM_MAX_X"):
             limits.limit("X", 5)
+
+
+@pytest.mark.parametrize("name, kind", [("diorama-judge", DioramaJudge), ("diorama-clip", CLIPModel)])
+def test_weights_that_a_file_lacks_are_named_and_never_made_up(tmp_path, name, kind):
+    folder = shutil.copytree(EMBEDDED_ROOT / name, tmp_path / name)
+    path = next(folder.glob("*.safetensors"))
+    tensors = load_file(path)
+    first = sorted(tensors)[0]
+    save_file({"other": tensors.pop(first), **tensors}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"lack {re.escape(first)}"):
+        load_model(kind, folder)
+
+
+def test_a_pipeline_with_a_part_that_lacks_weights_is_refused(tmp_path):
+    folder = shutil.copytree(EMBEDDED_ROOT / "diorama-sd", tmp_path / "base")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors.pop("conv_in.weight")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="unet, first 'conv_in.weight'"):
+        Stock.from_pretrained(folder)

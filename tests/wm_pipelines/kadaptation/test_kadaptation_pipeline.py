@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from wm_pipelines.adapters.injected import without
 from wm_pipelines.adapters.kronecker import KroneckerConfig
 from wm_pipelines.kadaptation import adapter
 from wm_pipelines.kadaptation.pipeline import KAdaptationOutput, KAdaptationPipeline
@@ -13,7 +14,7 @@ RATES = {"learning_rate": 2e-2, "head_learning_rate": 2e-2}
 
 
 def tower_weights(pipe):
-    with adapter.without(pipe.vision_model):
+    with without(pipe.vision_model):
         return {key: tensor.clone() for key, tensor in pipe.vision_model.state_dict().items()}
 
 
@@ -113,7 +114,17 @@ def test_a_callback_can_stop_the_fit(pipe, pictures, config):
     def stop(pipe, epoch, row):
         pipe._interrupt = epoch == 2
 
-    pipe.fit(*pictures, config=config, epochs=9, callback_on_epoch_end=stop)
+    steps = []
+
+    def watch(pipe, step, figures):
+        steps.append((step, figures["loss"]))
+
+    options = {"callback_on_step_end": watch, "callback_on_epoch_end": stop}
+    pipe.fit(*pictures, config=config, epochs=9, batch_size=5, **options)
+    assert [step for step, _ in steps] == [1, 2, 3, 4, 5, 6]  # three in each of two epochs
+    assert [sum(loss for _, loss in part) / 3 for part in (steps[:3], steps[3:])] == [
+        row["loss"] for row in pipe.history
+    ]
     assert len(pipe.history) == 2 and len(pipe(pictures[0]).labels) == 12
     pipe.fit(*pictures, config=config, epochs=3)
     assert len(pipe.history) == 3
@@ -180,4 +191,4 @@ def test_counts_of_the_paper():
             tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes[size]))
             config = adapter.default_config()
             config.bias = bias
-            assert sum(p.numel() for p in adapter.inject(tower, config, seed=0)) == count
+            assert sum(p.numel() for p in adapter.start(tower, config, seed=0)) == count

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.injected import without
 from wm_pipelines.config import WMConfig
 from wm_pipelines.kadaptation import adapter
 from wm_pipelines.kadaptation.modeling import KAdaptationHead
@@ -57,7 +58,7 @@ def test_the_saved_tower_is_a_stock_one_and_peft_reads_the_adapter(fitted, pictu
     tower, found = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "vision_model", output_loading_info=True)
     assert not any(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     pixels = fitted.preprocess(pictures[0])
-    with torch.no_grad(), adapter.without(fitted.vision_model):
+    with torch.no_grad(), without(fitted.vision_model):
         assert torch.equal(tower(pixels).image_embeds, fitted.vision_model(pixels).image_embeds)
     wrapped = PeftModel.from_pretrained(tower, tmp_path / "adapter")
     with torch.no_grad():

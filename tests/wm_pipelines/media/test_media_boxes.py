@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wm_pipelines.media.boxes import inside_crop, read_boxes
+from wm_pipelines.media.boxes import inside_crop, mask_iou, read_boxes
 
 SIZE = (200, 400)  # height, width
 
@@ -57,3 +57,12 @@ def test_boxes_outside_the_crop_are_refused():
     inside_crop((0, 0, 101, 50), SIZE)
     with pytest.raises(ValueError, match=r"outside the crop \(x 100 to 300"):
         inside_crop((0, 0, 99, 50), SIZE)
+
+
+def test_iou_of_masks_goes_pair_by_pair():
+    a = torch.zeros(3, 4, 4, dtype=torch.bool)
+    b = a.clone()
+    a[0, :2], b[0, 1:3] = True, True  # two rows each, one in common
+    a[1, 0, 0] = True
+    assert mask_iou(a, b).tolist() == [pytest.approx(1 / 3), 0.0, 0.0]
+    assert mask_iou(a[0], a[0]) == 1

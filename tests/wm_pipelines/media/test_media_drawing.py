@@ -32,20 +32,30 @@ def test_heat_with_nan():
         overlays.draw_heat(torch.zeros(3, 8, 8), torch.full((2, 2), float("nan")))
 
 
-def test_mask_tints_only_its_pixels():
-    mask = torch.zeros(1, 4, 4)
-    mask[0, 1, 2] = 1
-    changed = np.asarray(overlays.draw_mask(torch.zeros(3, 4, 4), mask)).any(-1)
-    assert changed.sum() == 1 and changed[1, 2]
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_tint_goes_from_the_picture_to_the_colour(share):
+    picture, colour = torch.rand(3, 4, 5), (1.0, 0.5, 0.0)
+    cover = torch.zeros(1, 4, 5)
+    cover[0, 1, 2] = share
+    drawn = overlays.tint(picture, cover, colour)
+    there = picture[:, 1, 2] + share * (torch.tensor(colour) - picture[:, 1, 2])
+    assert torch.allclose(drawn[:, 1, 2], there, atol=1e-6)
+    drawn[:, 1, 2] = picture[:, 1, 2]
+    assert torch.equal(drawn, picture)
 
 
-def test_tracks_are_drawn_where_the_points_are():
-    tracks = torch.tensor([[[3.0, 3.0]], [[12.0, 12.0]]])
-    first, second = overlays.draw_tracks([torch.zeros(3, 16, 16)] * 2, tracks)
-    first, second = np.asarray(first).any(-1), np.asarray(second).any(-1)
-    assert first[3, 3] and not first[8:].any() and second[12, 12] and second[7, 7]
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_map_is_spread_as_shares_of_its_maximum(mode):
+    heat = torch.tensor([[0.0, 0.02], [0.01, 0.0]])
+    share = overlays.spread(heat, (8, 8), mode)
+    assert share.shape == (1, 8, 8) and share.max() == 1 and share.min() == 0
+    assert torch.allclose(share[0, 7, 0], torch.tensor(0.5)) and torch.equal(
+        share, overlays.spread(heat * 8, (8, 8), mode)
+    )
+    assert torch.equal(overlays.spread(torch.zeros(2, 2), (8, 8), mode), torch.zeros(1, 8, 8))
 
 
-def test_tracks_of_another_length():
-    with pytest.raises(ValueError, match="for 1 frames"):
-        overlays.draw_tracks([torch.zeros(3, 16, 16)], torch.zeros(2, 1, 2))
+@pytest.mark.parametrize("heat", [-torch.ones(2, 2), torch.ones(1, 2, 2), torch.full((2, 2), float("inf"))])
+def test_a_map_that_is_none_is_refused(heat):
+    with pytest.raises(ValueError, match="finite and not negative"):
+        overlays.spread(heat, (8, 8))

@@ -258,3 +258,18 @@ def test_labels_that_can_not_be_known_are_refused(tmp_path, name):
     (tmp_path / "ids").write_bytes(data)
     with pytest.raises(ValueError, match=f"/ids'.*{message}"):
         media.read_labels(tmp_path / "ids", (4, 6))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_large_file_is_read_in_bands_as_a_small_one_is_whole(tmp_path, monkeypatch, mode):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (50, 40, 4), dtype=np.uint8)
+    colours = Image.fromarray(values, "RGBA").convert("RGB")
+    made = {
+        "P": lambda: colours.quantize(16),
+        "I;16": lambda: Image.fromarray(rng.integers(0, 65536, (50, 40), dtype=np.uint16)),
+    }.get(mode, lambda: Image.fromarray(values, "RGBA").convert(mode))()
+    made.save(tmp_path / "a.png", **({"transparency": 3} if mode in ("P", "L") else {}))
+    whole = pictures.to_pil(pictures.to_tensor(pictures.open_image(tmp_path / "a.png")))
+    monkeypatch.setattr(pictures, "BAND", 130)
+    assert np.array_equal(pictures.load_image(tmp_path / "a.png"), whole)

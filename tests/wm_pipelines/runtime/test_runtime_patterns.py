@@ -1,7 +1,6 @@
 """Patterns that people write are read; those that could run for ever are refused before they are matched."""
 
 import re
-import time
 
 import pytest
 
@@ -27,11 +26,9 @@ NAMES = [
     ],
 )
 def test_what_people_write_is_read(pattern):
-    began = time.process_time()
     assert check_pattern(pattern, "target_modules") == pattern
     for name in NAMES:
         re.fullmatch(pattern, name)
-    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -41,10 +38,8 @@ def test_what_people_write_is_read(pattern):
      None, ["a"]],
 )  # fmt: skip
 def test_what_could_run_for_ever_is_refused_by_name(pattern):
-    began = time.process_time()
     with pytest.raises(ValueError, match="`exclude_modules`"):
         check_pattern(pattern, "exclude_modules")
-    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])

@@ -1,7 +1,6 @@
 """The figures that follow from VLM4D's published files; skipped where `VLM4D_ROOT` does not name their repository."""
 
 import os
-import time
 from functools import cache
 from pathlib import Path
 
@@ -69,10 +68,8 @@ def test_the_counts_of_table_1(model):
 
 @pytest.mark.parametrize(("kind", "total", "least"), [("cot", 41_768, 0.9925), ("direct-output", 39_952, 0.99975)])
 def test_the_extractor_agrees_with_the_verdicts(kind, total, least):
-    began = time.process_time()
     found = [row for model in models(kind) for row in rows(kind, model, judged=False)]
-    seconds = time.process_time() - began
-    assert len(found) == total and seconds < 10
+    assert len(found) == total
     assert sum(row.correct == row.annotations["judged_correct"] for row in found) / total >= least
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "KroneckerModel",
     "add_weighted_adapter",
     "check_called",
+    "hotswap_adapter",
     "load_adapter",
     "load_lokr",
     "load_pevit",
@@ -54,14 +55,15 @@ def register() -> None:
 
 register()
 
-from .augmented import AugmentedLinear, unload_augmented  # noqa: E402
-from .called import check_called  # noqa: E402
-from .combine import add_weighted_adapter  # noqa: E402
+from .adapter_folder import load_adapter, save_adapter  # noqa: E402
 from .config import KroneckerConfig  # noqa: E402
-from .export import save_lora, to_lora  # noqa: E402
-from .files import load_adapter, save_adapter  # noqa: E402
-from .linear import KroneckerLinear  # noqa: E402
-from .lokr import load_lokr  # noqa: E402
+from .hotswap import hotswap_adapter  # noqa: E402
+from .inference_linear import AugmentedLinear, unload_augmented  # noqa: E402
+from .layers_without_model import read_layers  # noqa: E402
+from .linear_without_peft import KroneckerLinear  # noqa: E402
+from .lokr_import import load_lokr  # noqa: E402
+from .lora_export import save_lora, to_lora  # noqa: E402
 from .model import KroneckerModel  # noqa: E402
-from .pevit import load_pevit  # noqa: E402
-from .standalone import read_layers  # noqa: E402
+from .pevit_import import load_pevit  # noqa: E402
+from .unreached_layers import check_called  # noqa: E402
+from .weighted_sum import add_weighted_adapter  # noqa: E402

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.limits import limit
-from wm_pipelines.runtime.patterns import check_patterns
+from wm_pipelines.runtime.patterns import check_pattern, check_patterns
+
+from .adapter_card import CARD, with_import
 
 __all__ = ["KroneckerConfig"]
 
@@ -38,10 +42,13 @@ class KroneckerConfig(PeftConfig):
             entry), "all", "none", or {regex of the module name: name of the set}.
         init: "default", or "authors_release", which starts U and V at zero as the published code does: every gradient
             of U, V and A is then zero for ever and only the bias learns. For documentation; it warns.
+        init_weights: as in PEFT's LoKr: False draws U too, so that the adapter changes the output at once (for tests).
         fused: linear layers whose rows are several projections of equal size, by last name: the parts in order.
         fused_targets: the parts to adapt in such a layer.
-        target_modules: names (suffixes) or one regex of the linear layers; "all-linear" as in PEFT.
-        exclude_modules, modules_to_save, layers_to_transform: as in PEFT's LoRA.
+        target_modules: names (suffixes) or one regex of the linear layers and convolutions; "all-linear" as in PEFT.
+        exclude_modules, modules_to_save, layers_to_transform, layers_pattern: as in PEFT's LoRA.
+        trainable_token_indices: rows of an embedding that train, [int] or {name of the embedding: [int]}, as there.
+        ensure_weight_tying: modules_to_save and trainable tokens of tied embeddings stay tied, as there.
         rank_pattern, alpha_pattern: {regex of the module name: r} and {…: alpha} that differ.
     """
 
@@ -56,14 +63,23 @@ class KroneckerConfig(PeftConfig):
     bias: Literal["none", "own", "shared"] = "none"
     shared_sets: str | dict[str, str] = "target"
     init: Literal["default", "authors_release"] = "default"
+    init_weights: bool = True
     fused: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"to_qkv": ("q", "k", "v")})
     fused_targets: tuple[str, ...] = ("q", "v")
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    ensure_weight_tying: bool = False
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As in PEFT; the folder's README.md gets the lines that load the adapter, this package's import first."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_atomic(Path(save_directory) / CARD, with_import(Path(save_directory)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +101,16 @@ class KroneckerConfig(PeftConfig):
         for name, allowed in (("bias", ("none", "own", "shared")), ("init", ("default", "authors_release"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
+        if not self.init_weights and self.init != "default":
+            raise ValueError(f"`init_weights` is False, which draws every factor; `init` is {self.init!r}")
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
+        for name in ("layers_to_transform", "layers_pattern"):
+            if getattr(self, name) is not None and isinstance(self.target_modules, str):
+                raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
         check_patterns(self)
+        for pattern in self.layers_pattern if isinstance(self.layers_pattern, (list, tuple)) else ():
+            check_pattern(pattern, "layers_pattern")
         if not isinstance(self.shared_sets, dict) and self.shared_sets not in ("target", "all", "none"):
             raise ValueError(
                 f"`shared_sets` must be 'target', 'all', 'none' or a dict regex -> set, got {self.shared_sets!r}"

@@ -26,8 +26,11 @@ from torch import nn
 
 from wm_pipelines.kernels import kronecker_delta, kronecker_linear, kronecker_lora_factors, kronecker_weight
 
-from .linear import KroneckerLinear, init_factors
-from .merging import Undo, check_mergeable, merge_weight
+from .base_layers import as_weight, sizes
+from .factors import init_factors
+from .linear_without_peft import KroneckerLinear
+from .merging import Undo, check_mergeable, merge_weight, not_plain
+from .sharded import whole
 
 __all__ = ["AdapterSpec", "AdaptedLinear", "KroneckerLinear"]
 
@@ -76,8 +79,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         super().__init__()
         self._active_adapter = adapter_name
         self.base_layer = base_layer
-        base = self.get_base_layer()
-        self.in_features, self.out_features = base.in_features, base.out_features
+        self.in_features, self.out_features = sizes(self.get_base_layer())
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self.spec: dict[str, AdapterSpec] = {}
@@ -88,6 +90,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         self._unmerged: tuple[Undo, torch.Tensor | None] | None = None
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self.cast_input_dtype_enabled = True  # PEFT's name; see `_delta_dtype`
 
     def update_layer(
         self,
@@ -125,6 +128,8 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         owned = {key: getattr(self, f"kronecker_{key}") for key in ("a", "a_out", "a_in")}
         owned = {key: factor[name] for key, factor in owned.items() if name in factor}
         init_factors(self.kronecker_u[name], self.kronecker_v[name], **owned)
+        if self.spec[name].init == "random":
+            nn.init.normal_(self.kronecker_u[name], std=self.kronecker_u[name].shape[-2] ** -0.5)
         if self.spec[name].init == "authors_release":
             nn.init.zeros_(self.kronecker_v[name])
         if name in self.kronecker_bias:
@@ -132,7 +137,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # only the device: factors stay fp32 beside a half-precision or quantised base
-        device = device or self.get_base_layer().weight.device
+        device = device or self._get_base_layer_device_and_dtype(self.get_base_layer())[0]
         for layer_name in self.adapter_layer_names:
             factors = getattr(self, layer_name)
             if adapter_name in factors and not factors[adapter_name].is_meta and device.type != "meta":
@@ -142,14 +147,14 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         """{"a": …} or {"a_out": …, "a_in": …} of the adapter's set, wherever they are stored."""
         owner = self.slow_owner[adapter_name]
         keys = ("a_out", "a_in") if self.spec[adapter_name].factored else ("a",)
-        return {key: getattr(owner, f"kronecker_{key}")[adapter_name].to(device) for key in keys}
+        return {key: whole(getattr(owner, f"kronecker_{key}")[adapter_name]).to(device) for key in keys}
 
     def delta_bias(self, adapter_name: str) -> torch.Tensor | None:
         """The adapter's bias (out,), or (parts, rows) in a fused layer, at the current scale; None without one."""
         spec = self.spec[adapter_name]
         if spec.bias == "none":
             return None
-        bias = self.bias_owner[adapter_name].kronecker_bias[adapter_name]
+        bias = whole(self.bias_owner[adapter_name].kronecker_bias[adapter_name])
         return bias * (self.scaling[adapter_name] / spec.scale)
 
     def _parts(self, adapter_name: str, device: torch.device) -> list[tuple]:
@@ -161,16 +166,21 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         parts = enumerate(spec.slices)
         return [(slice(lo, hi), u[j], v[j], {key: a[j] for key, a in slow.items()}) for j, (lo, hi) in parts]
 
+    def _delta_dtype(self, adapter_name: str, x: torch.Tensor) -> torch.dtype:
+        """The wider of x's and the factors' dtype; x's where PEFT's `disable_input_dtype_casting` leaves it alone."""
+        wide = torch.promote_types(x.dtype, self.kronecker_u[adapter_name].dtype)
+        return wide if self.cast_input_dtype_enabled else x.dtype
+
     def _delta(self, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
-        """scale·x ΔWᵀ + bias for one adapter, in the wider of x's and the factors' dtype."""
-        spec, scale = self.spec[adapter_name], self.scaling[adapter_name]
-        x = x.to(torch.promote_types(x.dtype, self.kronecker_u[adapter_name].dtype))
+        """scale·x ΔWᵀ + bias for one adapter."""
+        spec, scale, dtype = self.spec[adapter_name], self.scaling[adapter_name], self._delta_dtype(adapter_name, x)
+        x = x.to(dtype)
         bias = self.delta_bias(adapter_name)
         dropout = spec.dropout if self.training else 0.0
-        parts = [
-            (rows, kronecker_delta(x, u, v, scale=scale, dropout=dropout, **slow))
-            for rows, u, v, slow in self._parts(adapter_name, x.device)
-        ]
+        parts = []
+        for rows, u, v, slow in self._parts(adapter_name, x.device):
+            slow = {key: a.to(dtype) for key, a in slow.items()}
+            parts.append((rows, kronecker_delta(x, u.to(dtype), v.to(dtype), scale=scale, dropout=dropout, **slow)))
         if bias is not None:
             bias = bias.to(x.device).view(len(parts), -1)
             parts = [(rows, delta + bias[j]) for j, (rows, delta) in enumerate(parts)]
@@ -220,13 +230,18 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         """Whether the op may read the base's weight itself: an untouched nn.Linear whose call has no side effects."""
         base = self.base_layer
         hooked = "forward" in base.__dict__ or base._forward_hooks or base._forward_pre_hooks
-        return type(base) is nn.Linear and not hooked
+        return type(base) is nn.Linear and not hooked and not_plain(base.weight) is None
 
     def _forward_per_sample(self, x: torch.Tensor, names: list[str], *args: Any, **kwargs: Any) -> torch.Tensor:
         if len(names) != len(x):
-            raise ValueError(f"`adapter_names` has {len(names)} entries, the batch {len(x)} samples")
+            raise ValueError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(names)} and {len(x)} respectively."
+            )
         if self.merged:
-            raise ValueError("`adapter_names` can't be used while adapters are merged; call unmerge_adapter() first")
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            )
         present = sorted(set(names) & set(self.kronecker_u))
         if present and self._same_sizes(present) and self._may_fuse() and not args and not kwargs:
             return self._mixed(x, names, present)
@@ -264,8 +279,12 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             adapter_index=torch.tensor([present.index(n) if n in present else -1 for n in names], device=x.device),
         )
 
-    @torch.no_grad()
     def get_delta_weight(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
+        """`full_delta` in the order and shape of the layer's weight and in the factors' dtype, as PEFT has it."""
+        return as_weight(self.full_delta(adapter, device), self.get_base_layer()).to(self.kronecker_u[adapter].dtype)
+
+    @torch.no_grad()
+    def full_delta(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
         """scale·ΔW (out, in), in fp32 or wider whatever the factors' dtype; on their device, or on `device`."""
         device = device or self.kronecker_u[adapter].device
         wide = torch.promote_types(self.kronecker_u[adapter].dtype, torch.float32)
@@ -305,17 +324,24 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         """Adds the adapters to the base weight in fp32, rounded once; `unmerge` puts the very bits back.
 
         Raises:
-            ValueError: the base weight is quantised, or `safe_merge` finds a value that is not finite.
+            ValueError: the base weight is quantised, or `safe_merge` finds a value that is not finite; the base is
+                then unchanged.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.kronecker_u]
         if not names:
             return
         base = self.get_base_layer()
         check_mergeable(base.weight)
-        merged, lost = merge_weight(base.weight.data, sum(self.get_delta_weight(name) for name in names))
-        biases = [bias for name in names if (bias := self.full_bias(name)) is not None]
-        if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases)):
-            raise ValueError(f"merging {names} would give weights that are not finite; the base is unchanged")
+        deltas = {name: self.full_delta(name) for name in names}
+        merged, lost = merge_weight(base.weight.data, as_weight(sum(deltas.values()), base))
+        biases = {name: bias for name in names if (bias := self.full_bias(name)) is not None}
+        if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases.values())):
+            parts = ((name, part) for name in names for part in (deltas[name], biases.get(name)) if part is not None)
+            broken = next((name for name, part in parts if not torch.isfinite(part).all()), names[0])
+            raise ValueError(
+                f"NaNs detected in the merged weights. The adapter {broken} seems to be broken: not finite; the base "
+                "is unchanged"
+            )
         if lost > 0.1:
             warnings.warn(
                 f"rounding to {base.weight.dtype} loses more than 10% of the adapter's update when merged; keep it "
@@ -330,9 +356,9 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         base.weight.data = merged
         if biases:
             if base.bias is None:
-                base.bias = nn.Parameter(sum(biases).to(base.weight), requires_grad=False)
+                base.bias = nn.Parameter(sum(biases.values()).to(base.weight), requires_grad=False)
             else:
-                base.bias.data = merge_weight(base.bias.data, sum(biases))[0]
+                base.bias.data = merge_weight(base.bias.data, sum(biases.values()))[0]
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-__all__ = ["Undo", "check_mergeable", "merge_weight"]
+__all__ = ["Undo", "check_mergeable", "merge_weight", "not_plain"]
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MERGEABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def not_plain(weight: torch.Tensor) -> str | None:
+    """What stands in the way of using `weight` as a floating-point matrix; None where nothing does.
+
+    Only its own layer can use a quantised weight: numbers of fewer bits, or a tensor subclass (torchao, GGUF) that
+    knows a few operations and says a floating-point dtype all the same.
+    """
+    state = getattr(weight, "quant_state", None)
+    if type(weight) in (torch.Tensor, nn.Parameter) and weight.dtype in _MERGEABLE and state is None:
+        return None
+    # bitsandbytes keeps 4-bit numbers as bytes and says in the state what they mean
+    kind = getattr(state, "quant_type", None) or getattr(weight, "quant_type", None)
+    if isinstance(kind, str):
+        return kind
+    if weight.dtype in _MERGEABLE:
+        return f"{type(weight).__name__} ({weight.dtype})"
+    return f"fp8 ({weight.dtype})" if "float8" in str(weight.dtype) else str(weight.dtype)
 
 
 def check_mergeable(weight: torch.Tensor, name: str = "") -> None:
@@ -16,14 +35,10 @@ def check_mergeable(weight: torch.Tensor, name: str = "") -> None:
     Args:
         name: the module's name, put in front of the message.
     """
-    if weight.dtype in _MERGEABLE and getattr(weight, "quant_state", None) is None:
-        return
-    # bitsandbytes keeps 4-bit numbers as bytes and says in the state what they mean
-    kind = getattr(getattr(weight, "quant_state", None), "quant_type", None) or getattr(weight, "quant_type", None)
-    if kind is None:
-        kind = f"fp8 ({weight.dtype})" if "float8" in str(weight.dtype) else str(weight.dtype)
-    where = f"`{name}`: " if name else ""
-    raise ValueError(f"{where}base weight is {kind}: merging disabled, using side path")
+    kind = not_plain(weight)
+    if kind is not None:
+        where = f"`{name}`: " if name else ""
+        raise ValueError(f"{where}base weight is {kind}: merging disabled, using side path")
 
 
 @torch.no_grad()

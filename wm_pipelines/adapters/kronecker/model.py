@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import nn
 
+from .base_layers import CONVOLUTIONS, channels, sizes
 from .config import KroneckerConfig
+from .conv_layer import AdaptedConv
+from .factors import check_divides
 from .layer import AdaptedLinear, AdapterSpec
-from .linear import check_divides
+from .lora_writers import guard_lora_writers
 from .merging import check_mergeable
 from .targets import check_saved, check_targets, row_slices, set_name, supported_base
 
@@ -27,8 +31,12 @@ def _pass_adapter_names(module: nn.Module, args: tuple, kwargs: dict, adapter_na
     return args, {**kwargs, "adapter_names": adapter_names}
 
 
+def _ends_one_of(key: str, names: Iterable[str]) -> bool:
+    return any(name == key or name.endswith(f".{key}") for name in names)
+
+
 class KroneckerModel(BaseTuner):
-    """A model whose targeted linear layers carry Kronecker adapters; made by `get_peft_model`.
+    """A model whose targeted linear layers and convolutions carry Kronecker adapters; made by `get_peft_model`.
 
     Example:
         >>> from peft import get_peft_model
@@ -49,6 +57,7 @@ class KroneckerModel(BaseTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As in PEFT; who owns a set of slow weights is decided anew for every adapter, in module order."""
+        guard_lora_writers()
         self._slow_owners: dict[tuple, AdaptedLinear] = {}
         self._bias_owners: dict[tuple, AdaptedLinear] = {}
         self._named_by_file = kwargs.get("state_dict") is not None
@@ -97,8 +106,8 @@ class KroneckerModel(BaseTuner):
     ) -> None:
         base = supported_base(self.model, current_key)
         slices = row_slices(peft_config, current_key, base)
-        rows = base.out_features if slices is None else slices[0][1] - slices[0][0]
-        check_divides(peft_config.n_in, peft_config.n_out, base.in_features, rows, current_key)
+        rows = sizes(base)[1] if slices is None else slices[0][1] - slices[0][0]
+        check_divides(peft_config.n_in, peft_config.n_out, channels(base), rows, current_key)
         ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
         spec = AdapterSpec(
             terms=peft_config.terms,
@@ -109,10 +118,11 @@ class KroneckerModel(BaseTuner):
             alpha=alphas.get(get_pattern_key(alphas, current_key), peft_config.alpha),
             dropout=peft_config.dropout,
             bias=peft_config.bias,
-            init=peft_config.init,
+            init=peft_config.init if peft_config.init_weights else "random",
             slices=slices,
         )
-        layer = target if isinstance(target, AdaptedLinear) else AdaptedLinear(target, adapter_name)
+        kind = AdaptedConv if isinstance(base, CONVOLUTIONS) else AdaptedLinear
+        layer = target if isinstance(target, AdaptedLinear) else kind(target, adapter_name)
         # parts of a fused layer are stacked, so only layers of equally many parts can share a set or a bias
         parts = 1 if slices is None else len(slices)
         slow_key = (set_name(peft_config, current_key), parts)
@@ -131,6 +141,25 @@ class KroneckerModel(BaseTuner):
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
 
+    def _add_modules_to_save_to_tie(self, peft_config: KroneckerConfig, tied_weight_keys: list[str]) -> None:
+        """As LoRA's: the embedding is saved as a whole, and the modules that share its weight follow it."""
+        embedding = self.model.get_input_embeddings()
+        name = next(name for name, module in self.model.named_modules() if module is embedding)
+        followers = [key for key in peft_config.modules_to_save if _ends_one_of(key, tied_weight_keys)]
+        own = [key for key in peft_config.modules_to_save if key not in followers]
+        peft_config.modules_to_save = own if _ends_one_of(name, own) or name in own else [*own, name]
+        peft_config.modules_to_tie = set(tied_weight_keys)
+
+    def _add_targets_to_tie(self, peft_config: KroneckerConfig, tied_weight_keys: list[str]) -> None:
+        raise ValueError(
+            f"`ensure_weight_tying`: a target shares its weight with the embedding ({', '.join(tied_weight_keys)}), "
+            "and an embedding has no Kronecker adapter; name it in `modules_to_save`, or leave it out"
+        )
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # factors are on the layer's device already, and base layers keep their own weights
+        setattr(parent, child_name, new_module)
+
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         # PEFT's own version knows only the biases of the base layers; ours are factors like the others
         managed = {
@@ -144,12 +173,17 @@ class KroneckerModel(BaseTuner):
             if id(parameter) not in managed:
                 parameter.requires_grad = False
 
+    @classmethod
+    def _get_adapter_state_dict(cls, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        guard_lora_writers()  # diffusers may have been imported since
+        return super()._get_adapter_state_dict(*args, **kwargs)
+
     def _check_merge_allowed(self) -> None:
         """Before the first layer is touched: a model must not be left half merged."""
         super()._check_merge_allowed()
         for name, layer in self.model.named_modules():
             if isinstance(layer, AdaptedLinear):
-                check_mergeable(layer.get_base_layer().weight, name)
+                check_mergeable(layer.weight, name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
@@ -171,21 +205,29 @@ class KroneckerModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call."""
+        """Hands `adapter_names` (one a sample, "__base__" for none) to every layer for the time of one call.
+
+        Beam search repeats every sample `num_beams` times, except in the encoder of a model that has one.
+        """
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
             return
         if self.training:
-            raise ValueError("`adapter_names` is for inference; call model.eval() first")
-        if (kwargs.get("num_beams") or 1) > 1:
-            raise ValueError("`adapter_names` can't be combined with beam search: samples are repeated")
-        unknown = sorted(set(names) - {"__base__"} - set(self.peft_config))
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        known = sorted(self.peft_config)
+        unknown = sorted(set(names) - {"__base__", *known})
         if unknown:
-            raise ValueError(f"`adapter_names` has unknown adapters {unknown}; known: {sorted(self.peft_config)}")
-        hook = partial(_pass_adapter_names, adapter_names=list(names))
-        modules = [m for m in self.modules() if isinstance(m, (AdaptedLinear, AuxiliaryTrainingWrapper))]
-        handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
+            raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}; known: {known}")
+        beams = kwargs.get("num_beams") or 1
+        encoder = self.model.get_encoder() if beams > 1 and hasattr(self.model, "get_encoder") else None
+        unrepeated = set() if encoder in (None, self.model) else set(encoder.modules())
+        handles = []
+        for module in self.modules():
+            if isinstance(module, (AdaptedLinear, AuxiliaryTrainingWrapper)):
+                given = [name for name in names for _ in range(1 if module in unrepeated else beams)]
+                hook = partial(_pass_adapter_names, adapter_names=given)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         try:
             yield
         finally:
@@ -199,8 +241,11 @@ class KroneckerModel(BaseTuner):
         adapter_name: str,
         combination_type: str = "cat",
         svd_rank: int | None = None,
+        density: float | None = None,
+        majority_sign_method: Literal["total", "frequency"] = "total",
     ) -> None:
-        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j; see `combine.add_weighted_adapter`."""
-        from .combine import add_weighted_adapter
+        """A new adapter whose ΔW is Σ_j weights_j·ΔW_j, or as `weighted_sum.add_weighted_adapter` says."""
+        from .weighted_sum import add_weighted_adapter
 
-        add_weighted_adapter(self.model, adapters, weights, adapter_name, combination_type, svd_rank, tuner=self)
+        options = (combination_type, svd_rank, density, majority_sign_method)
+        add_weighted_adapter(self.model, adapters, weights, adapter_name, *options, tuner=self)

@@ -6,14 +6,16 @@ import difflib
 import re
 from collections.abc import Callable
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from wm_pipelines.runtime.readers import concise
 
+from .base_layers import CONVOLUTIONS, channels, is_adaptable, is_linear, sizes
 from .config import KroneckerConfig
+from .factors import check_divides, divisors
 from .layer import AdaptedLinear
-from .linear import check_divides, divisors
 
 __all__ = ["check_saved", "check_targets", "row_slices", "set_name", "supported_base"]
 
@@ -24,18 +26,11 @@ def _base_of(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
-def _is_linear(module: nn.Module) -> bool:
-    # quantised layers do not all subclass nn.Linear, but they are named so and have both sizes
-    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-    named = "Linear" in type(module).__name__ and all(isinstance(size, int) for size in sizes)
-    return isinstance(module, nn.Linear) or named
-
-
 def supported_base(model: nn.Module, name: str) -> nn.Module:
-    """The linear layer at `name`, looked up through adapters that wrap it.
+    """The linear layer or convolution at `name`, looked up through adapters that wrap it.
 
     Raises:
-        ValueError: it is not a linear layer, or it is one that its module never calls.
+        ValueError: it is neither, or it is one that its module never calls.
     """
     base = _base_of(model.get_submodule(name))
     parent = _base_of(model.get_submodule(name.rpartition(".")[0]))
@@ -50,8 +45,15 @@ def supported_base(model: nn.Module, name: str) -> nn.Module:
             f"`{name}`: this attention is fused and runs {fused} instead, so an adapter here would never run; target "
             f"{fused}, or call unfuse_qkv_projections() first"
         )
-    if not _is_linear(base):
-        raise ValueError(f"`{name}` is a {type(base).__name__}; Kronecker adapters take linear layers only")
+    if not is_adaptable(base):
+        raise ValueError(
+            f"`{name}` is a {type(base).__name__}; Kronecker adapters take linear layers only, and convolutions"
+        )
+    if not any(isinstance(getattr(base, weight, None), torch.Tensor) for weight in ("weight", "qweight")):
+        raise ValueError(
+            f"`{name}` is a {type(base).__module__}.{type(base).__name__}: its weight is packed and no gradient "
+            "passes through it; quantise by torchao's Int8WeightOnlyConfig, for example, which leaves an nn.Linear"
+        )
     return base
 
 
@@ -64,12 +66,15 @@ def row_slices(config: KroneckerConfig, name: str, base: nn.Module) -> tuple[tup
     parts = config.fused.get(name.rpartition(".")[2])
     if parts is None:
         return None
-    if base.out_features % len(parts):
-        raise ValueError(f"`{name}`: {base.out_features} rows do not split into the {len(parts)} parts {parts}")
+    out_features = sizes(base)[1]
+    if isinstance(base, CONVOLUTIONS):
+        raise ValueError(f"`{name}` is a {type(base).__name__}; `fused` parts are of linear layers only")
+    if out_features % len(parts):
+        raise ValueError(f"`{name}`: {out_features} rows do not split into the {len(parts)} parts {parts}")
     chosen = [j for j, part in enumerate(parts) if part in config.fused_targets]
     if not chosen:
         raise ValueError(f"`{name}`: none of its parts {parts} is in fused_targets={config.fused_targets}")
-    rows = base.out_features // len(parts)
+    rows = out_features // len(parts)
     return tuple((j * rows, (j + 1) * rows) for j in chosen)
 
 
@@ -125,23 +130,23 @@ def check_targets(
         if all(result is False or result is None for result in results.values()):
             _raise_no_match(config, model, names)
         return  # some were excluded: PEFT says so better than we could
-    sizes: dict[str, tuple[int, int]] = {}
+    found: dict[str, tuple[int, int]] = {}
     for name in targets:
         base = supported_base(model, name)
         slices = row_slices(config, name, base)
-        sizes[name] = (base.in_features, base.out_features if slices is None else slices[0][1] - slices[0][0])
+        found[name] = (channels(base), sizes(base)[1] if slices is None else slices[0][1] - slices[0][0])
         set_name(config, name)
-    for name, pair in sizes.items():
+    for name, pair in found.items():
         try:
             check_divides(config.n_in, config.n_out, *pair, name)
         except ValueError as error:
-            common = divisors(*(size for pair in sizes.values() for size in pair))
-            raise ValueError(f"{error}; common divisors of all {len(sizes)} targets: {common}") from None
+            common = divisors(*(size for pair in found.values() for size in pair))
+            raise ValueError(f"{error}; common divisors of all {len(found)} targets: {common}") from None
 
 
 def _raise_no_match(config: KroneckerConfig, model: nn.Module, names: list[str]) -> None:
     wanted = [config.target_modules] if isinstance(config.target_modules, str) else sorted(config.target_modules)
-    linear = [name for name in names if _is_linear(_base_of(model.get_submodule(name)))]
+    linear = [name for name in names if is_linear(_base_of(model.get_submodule(name)))]
     known = sorted({name.rpartition(".")[2] for name in linear} | set(linear))
     near = dict.fromkeys(n for w in wanted for n in difflib.get_close_matches(w, known, n=3, cutoff=0.4))
     shown = list(near) or known[:8]

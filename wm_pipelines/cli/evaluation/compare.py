@@ -1,6 +1,5 @@
 """`wm eval compare`: two runs on the same items."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,7 @@ def compare(
     """Exact McNemar and the difference with its interval over videos."""
     from wm_pipelines.cli.evaluation_data import run_rows
     from wm_pipelines.evaluation.mcq.compare import compare as compared
-    from wm_pipelines.runtime.files import write_atomic
+    from wm_pipelines.runtime.reports import write_json
 
     found = compared(run_rows(first), run_rows(second), control, allow_mismatch)
     gap, test = found.difference, found.test
@@ -41,4 +40,4 @@ def compare(
         if share:
             typer.echo(f"beware: {100 * share:.1f} % of items with {what}")
     if out is not None:
-        typer.echo(write_atomic(out, json.dumps(asdict(found), indent=2) + "\n"))
+        typer.echo(write_json(out, asdict(found)))

@@ -1,6 +1,5 @@
 """`wm eval leaderboard`: all runs of a folder, each tested against the next."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ def leaderboard(
     """Rank models; exact McNemar against the next place, adjusted by Holm over all these tests."""
     from wm_pipelines.cli.evaluation_data import OURS, run_rows
     from wm_pipelines.evaluation.mcq.compare import leaderboard as ranked
-    from wm_pipelines.runtime.files import write_atomic
+    from wm_pipelines.runtime.reports import write_json
 
     files = sorted(folder.rglob(OURS))
     if not files:
@@ -39,4 +38,4 @@ def leaderboard(
         typer.echo(line)
     if out is not None:
         rows = [rank._asdict() | {"micro": vars(rank.micro)} for rank in board]
-        typer.echo(write_atomic(out, json.dumps(rows, indent=2, ensure_ascii=False) + "\n"))
+        typer.echo(write_json(out, rows))

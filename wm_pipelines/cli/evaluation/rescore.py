@@ -1,6 +1,5 @@
 """`wm eval rescore`: what others logged, with our extractor and our statistics."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +26,7 @@ def rescore(
     from wm_pipelines.evaluation.mcq.page import write_report
     from wm_pipelines.evaluation.mcq.rows import Row, write_rows
     from wm_pipelines.evaluation.mcq.summary import headline, summarise
-    from wm_pipelines.runtime.files import atomic_folder
+    from wm_pipelines.runtime.reports import report_folder
 
     items = data_items(data) if data is not None else None
     runs: dict[tuple[str, str], list[Row]] = {}
@@ -42,10 +41,8 @@ def rescore(
     out.mkdir(parents=True, exist_ok=True)
     for run, rows in runs.items():
         folder = folders[run]
-        with atomic_folder(folder, last="report.json") as partial:
+        with report_folder(folder, reports[run]) as partial:
             write_rows(partial / "rows.jsonl", rows)
             write_report(partial, reports[run], [], [])
-            text = json.dumps(reports[run], indent=2, ensure_ascii=False) + "\n"
-            (partial / "report.json").write_text(text, encoding="utf-8")
         typer.echo(headline(reports[run]))
         typer.echo(f"  {folder}" + (f"; {len(rows):,} of {len(items):,} items" if items else ""))

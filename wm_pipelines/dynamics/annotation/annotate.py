@@ -20,8 +20,9 @@ from wm_pipelines.dynamics.pictures import RESIZES
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.media.video import VIDEO_SUFFIXES
 from wm_pipelines.record import explain
-from wm_pipelines.runtime.files import atomic_folder, create, sha256, write_atomic
+from wm_pipelines.runtime.files import atomic_folder, create, sha256
 from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.reports import write_json
 from wm_pipelines.runtime.shards import Plan, Report, divide, make_plan, outputs, read_plan, run_stage
 from wm_pipelines.runtime.shards.results import check
 
@@ -178,7 +179,7 @@ def reduce_annotation(
     with atomic_folder(out / "triplets", last=MANIFEST) as folder:
         _write(plan, chosen, folder / TRIPLETS)
         manifest["sha256"] = sha256(folder / TRIPLETS)
-        write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / MANIFEST, manifest)
     return manifest
 
 

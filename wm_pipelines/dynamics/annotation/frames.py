@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from wm_pipelines.dynamics.annotation.keyframes import border, hash_distance, perceptual_hash, ssim, strongest
-from wm_pipelines.dynamics.pictures import fit
+from wm_pipelines.dynamics.pictures import to_size
 from wm_pipelines.media.flow import measure_flow
 from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.media.video import iter_video
@@ -70,7 +70,7 @@ def frames_of(key: str, path: Path, config: dict[str, Any]) -> Iterator[dict[str
     chosen = strongest(seen.flow, config["frames"], config["spacing"])
     before: Glance | None = None
     for n, pixels in zip(chosen, _pick(path, seen, chosen), strict=True):
-        fitted = fit([pixels], config["size"], config["resize"], config["pad_colour"], "video")[0]
+        fitted = to_size([pixels], config["size"], config["resize"], config["pad_colour"], "video")[0]
         image = to_pil(fitted)
         grey = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
         shot = sum(cut <= n for cut in seen.cuts)

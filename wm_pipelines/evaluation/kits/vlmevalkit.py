@@ -5,7 +5,6 @@ its work. Its own frame reader needs decord; ours needs PyAV. Replies are scored
 """
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from wm_pipelines.evaluation.mcq.frames import sample
 from wm_pipelines.evaluation.mcq.items import LETTERS, Item
 from wm_pipelines.evaluation.mcq.logs import vlmevalkit_rows
 from wm_pipelines.evaluation.mcq.summary import summarise
-from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.reports import write_json
 
 PREFIX = "WM_"
 COLUMNS = ("index", "uid", "video", "question", *LETTERS, "answer", "category", "prompt", "path")
@@ -110,8 +110,7 @@ def _make_class() -> type:
         def evaluate(self, eval_file: str, **judge_kwargs: Any) -> dict[str, Any]:
             """The figures of `summarise` of a prediction file, which are also written beside it."""
             report = summarise(vlmevalkit_rows(eval_file))
-            with atomic(f"{os.path.splitext(eval_file)[0]}_wm.json") as partial:
-                partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(f"{os.path.splitext(eval_file)[0]}_wm.json", report)
             full = report["controls"]["full"]
             return {"Overall": full["score"], "low": full["low"], "high": full["high"], "n": full["n"],
                     "format_failures": full["format_failures"] + full["truncated"]}  # fmt: skip

@@ -1,6 +1,5 @@
 """Evaluate a model on items, with controls, intervals and a page (our design)."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,8 +13,8 @@ from wm_pipelines.evaluation.mcq.models import AnswersQuestions, as_model
 from wm_pipelines.evaluation.mcq.rows import Row, RowFile, read_rows, write_rows
 from wm_pipelines.evaluation.mcq.settings import Settings, Task, plan
 from wm_pipelines.evaluation.mcq.summary import headline, summarise
-from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.runtime.reports import write_json
 
 ROWS, SETTINGS, REPORT = "rows.jsonl", "settings.json", "report.json"
 
@@ -89,7 +88,7 @@ def open_folder(out: Path, record: dict[str, Any]) -> None:
     if not (out / SETTINGS).exists():
         if (out / ROWS).exists():
             raise ValueError(f"`out` {str(out)!r} holds rows of another origin; name another folder")
-        write_atomic(out / SETTINGS, json.dumps(record, indent=2) + "\n")
+        write_json(out / SETTINGS, record)
     found = read_json(out / SETTINGS)
     if not isinstance(found, dict):
         raise ValueError(f"{out / SETTINGS} holds {type(found).__name__}; it must be an object")
@@ -116,7 +115,7 @@ def finish(
     kept = [row for row in by_key(read_rows(out / ROWS)).values() if order(row)[:3] not in asked] if _has(out) else []
     write_rows(out / ROWS, sorted([*rows, *kept], key=order))
     write_report(out, report, rows, task.items)
-    write_atomic(out / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / REPORT, report)
     return Evaluation(list(rows), report, out)
 
 

@@ -13,6 +13,7 @@ import torch
 from wm_pipelines.evaluation.mcq.frames import grid
 from wm_pipelines.evaluation.mcq.items import Frames
 from wm_pipelines.evaluation.mcq.models import Reply, Request, check_layout
+from wm_pipelines.runtime.devices import on_accelerator
 
 MARKED = 2**16
 
@@ -165,8 +166,8 @@ def load_vision_language(
     model = load_model(AutoModelForImageTextToText, folder, **({"dtype": kind} if dtype else {}))
     revision = hub.resolved_revision(folder)
     name = f"{source}@{revision[:12]}" if revision else os.path.basename(os.path.normpath(source))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    found = VisionLanguageModel(model.to(device).eval(), processor, layout, name + (f", {dtype}" if dtype else ""))
+    model = (model.to(device) if device else on_accelerator(model)).eval()
+    found = VisionLanguageModel(model, processor, layout, name + (f", {dtype}" if dtype else ""))
     found.weights = _mark(folder)
     return found
 

@@ -11,8 +11,8 @@ from wm_pipelines.runtime.random import keyed
 def hierarchical(values: np.ndarray, draws: int = 10_000) -> np.ndarray:
     """Bootstrap means of `values` (seeds, scenes): seeds are drawn with replacement, then scenes within each.
 
-    NaN (a scene without the quantity) is left out of a mean. Returns (draws,). The stream depends on the sizes only,
-    so two quantities over the same seeds and scenes are resampled alike.
+    NaN (a scene without the quantity) is left out of a mean; a draw without a number is NaN. Returns (draws,). The
+    stream depends on the sizes only, so two quantities over the same seeds and scenes are resampled alike.
     """
     seeds, scenes = values.shape
     rng = keyed("hierarchical bootstrap", seeds, scenes)
@@ -21,7 +21,9 @@ def hierarchical(values: np.ndarray, draws: int = 10_000) -> np.ndarray:
         some = min(500, draws - start)
         rows = rng.integers(seeds, size=(some, seeds, 1))
         columns = rng.integers(scenes, size=(some, seeds, scenes))
-        means[start : start + some] = np.nanmean(values[rows, columns], axis=(1, 2))
+        drawn = values[rows, columns]
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            means[start : start + some] = np.nansum(drawn, axis=(1, 2)) / (~np.isnan(drawn)).sum((1, 2))
     return means
 
 

@@ -1,6 +1,5 @@
 """What a measurement of local intrinsic dimension found: the ranking, the choice of modules, JSON and a plot."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from wm_pipelines.record import record_of
 from wm_pipelines.runtime.files import atomic
 from wm_pipelines.runtime.readers import located, read_json
+from wm_pipelines.runtime.reports import write_json
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
@@ -135,8 +135,7 @@ class LIDResult:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON."""
-        with atomic(Path(path)) as partial:
-            partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LIDResult":

@@ -18,11 +18,12 @@ from wm_pipelines.kadaptation.subspace.results import LIDResult
 from wm_pipelines.kadaptation.subspace.training import ClassificationTask, Labelled
 from wm_pipelines.media.pictures import load_image
 from wm_pipelines.runtime.claims import holding
+from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 
 HEAD_RATE = 1e-2
-KINDS = ("clip", "clip_vision_model")
+MODEL_TYPES = ("clip", "clip_vision_model")
 RATES = (1e-3, 1e-2, 1e-1)
 
 
@@ -97,8 +98,9 @@ def run(
     classes = files_of_classes(pictures)
     folder = hub.resolve(base)
     kind = model_type(folder)
-    if kind not in KINDS:
-        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {', '.join(KINDS)}")
+    if kind not in MODEL_TYPES:
+        wanted = ", ".join(MODEL_TYPES)
+        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {wanted}")
     if not (folder / "preprocessor_config.json").is_file():
         raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
     hub.check_weights(folder)
@@ -107,9 +109,7 @@ def run(
         model.eval(), block_groups(model), projection, head=["head"], seeds=seeds, max_dim=max_dim
     )
     processor = image_processor(folder)
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    device = next(model.parameters()).device
+    device = next(on_accelerator(model).parameters()).device
 
     def load(part: list[tuple[Path, int]]) -> Labelled:
         images = preprocess(processor, [load_image(file) for file, _ in part])

@@ -13,6 +13,7 @@ from wm_pipelines.morpho4d.physics.footage import floor_depth, judged_masks, wor
 from wm_pipelines.morpho4d.physics.plots import report_picture
 from wm_pipelines.morpho4d.physics.report import PhysicsReport, clip_physics, scene_physics
 from wm_pipelines.morpho4d.scene import Scene4D
+from wm_pipelines.runtime.claims import check_folder
 from wm_pipelines.runtime.files import atomic_folder, write_atomic
 from wm_pipelines.runtime.readers import read_array, read_json
 
@@ -40,8 +41,7 @@ def run(
     """
     given = {"masks": masks, "depth": depth, "cameras": cameras}
     missing = [name for name, value in given.items() if value is None]
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"`out` {str(out)!r} is a file; name a folder")
+    check_folder(out)
     if Path(source).is_dir():
         if len(missing) < 3:
             raise ValueError(f"`{next(n for n in given if n not in missing)}` goes with a video, not with a scene")

@@ -113,7 +113,7 @@ def check_failures(plan: Plan, most: int) -> None:
         )
 
 
-KINDS = {"ValueError": ValueError, "TooManyFailures": TooManyFailures, "RuntimeError": RuntimeError}
+ERRORS = {"ValueError": ValueError, "TooManyFailures": TooManyFailures, "RuntimeError": RuntimeError}
 
 
 def told(error: BaseException) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def untold(error: dict[str, Any]) -> Exception:
     """The error that `told` told of."""
     if error["kind"] == "OSError":
         return OSError(error["errno"], error["text"])
-    return KINDS[error["kind"]](error["text"])
+    return ERRORS[error["kind"]](error["text"])
 
 
 def _explained(error: OSError, plan: Plan) -> OSError:

@@ -141,7 +141,7 @@ class Attachment(Statements):
                 fits = [id for id in held if one and not self.many.get(id)]
             held = fits or held
         if chunk.text in ("who", "whom"):
-            people = [id for id in held if w.noun_lemma(self._name(id)) in lexicon.KINDS["person"] | {"person"}]
+            people = [id for id in held if w.noun_lemma(self._name(id)) in lexicon.HYPONYMS["person"] | {"person"}]
             held = people or [id for id in held if self._moves([id])] or held
         return held[0]
 

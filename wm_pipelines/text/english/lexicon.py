@@ -80,7 +80,7 @@ CLOTHES = frozenset(
 )
 
 # Words for things that move by themselves: a bare verb form after one of these is a verb, not half a compound noun.
-KINDS: dict[str, frozenset[str]] = {
+HYPONYMS: dict[str, frozenset[str]] = {
     "person": frozenset(
         "man woman boy girl child kid baby guy lady gentleman player surfer skier skater rider worker chef "
         "cook teenager toddler adult student police officer snowboarder skateboarder crowd couple batter "
@@ -126,7 +126,7 @@ SYNONYMS: tuple[frozenset[str], ...] = tuple(
         "circle disc disk", "cube box", "sphere ball",
     )
 )  # fmt: skip
-MOVERS = frozenset({"person", "people", "animal", "human", "vehicle", "plane", "bike"}).union(*KINDS.values())
+MOVERS = frozenset({"person", "people", "animal", "human", "vehicle", "plane", "bike"}).union(*HYPONYMS.values())
 
 # Verbs without an object: their past form behind a noun is a clause's verb, their -ing form before one describes it.
 INTRANSITIVE = frozenset(
