@@ -57,7 +57,7 @@ def keys(editor):
 
 def saw(entry):
     """The objects that Python read in a run, from what it wrote."""
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     assert entry["status"]["status_str"] == "success", entry["status"]
     texts = [out["text"][0] for out in entry["outputs"].values() if "text" in out]

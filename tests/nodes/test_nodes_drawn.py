@@ -55,7 +55,7 @@ def made(seed, objects=3, frames=16):
 
 
 def frame_boxes(text, frames=16):
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     return [item.frame_boxes(frames) for item in read_trajectory(text)]
 
@@ -135,7 +135,7 @@ def test_what_the_editor_calls_thin_is_what_a_run_reports(node, grid):
         (item,) = made(seed, 1)
         text, thin = node("return [m.write([value.o], [1, 1]), m.thinFrames(value.o, 16, value.grid)];",
                           {"o": item, "grid": grid})  # fmt: skip
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         objects = read_trajectory(text)
         said = find_conflicts("a thing 0", objects, objects[0].frame_boxes(16)[None], [grid])
