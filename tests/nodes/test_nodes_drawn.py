@@ -28,6 +28,7 @@ def node(tmp_path_factory):
     def run(script, value):
         (folder / "run.mjs").write_text(
             'import * as m from "./js/trajectory/model.js";\nimport * as r from "./js/region/shapes.js";\n'
+            'import * as g from "./js/graph/model.js";\n'
             'import { History } from "./js/shared/history.js";\n'
             'import { readFileSync } from "node:fs";\n'
             'const value = JSON.parse(readFileSync(0, "utf8"));\n'
@@ -169,6 +170,22 @@ def test_a_moved_shape_stays_in_the_picture(node):
     assert moved[0] == [{"box": [0.7, 0.3, 1, 0.6]}, {"box": [0, 0, 0.3, 0.3]}]
     assert moved[1][0]["polygon"] == [[0.6, 0.6], [1, 0.7], [0.7, 1]]
     assert moved[1][1]["polygon"] == [[0, 0], [0.4, 0.1], [0.1, 0.4]]
+
+
+def test_a_graph_is_written_as_python_reads_it(node):
+    from wm_pipelines.text.scene_graph import SceneGraph
+
+    nodes = [{"id": 1, "name": "cube", "attributes": ["small", "red"], "box": [0.1, 0.1, 0.4, 0.4], "depth": 2.5},
+             {"id": "b", "name": 'b"ll'}]  # fmt: skip
+    edges = [{"subject": 1, "predicate": "left of", "object": "b"}]
+    text = node("return g.write(value);", {"nodes": nodes, "edges": edges})
+    assert SceneGraph.from_json(text) == SceneGraph.from_json(json.dumps({"nodes": nodes, "edges": edges}))
+    script = """return [g.freeId(value), g.sayable("  old  red cube "), g.sayable(" "),
+      g.changed(value.nodes[0], g.sayable("ball")), g.write({nodes: [], edges: []})];"""
+    free, said, nothing, other, empty = node(script, {"nodes": nodes, "edges": edges})
+    assert free == "a" and said == {"attributes": ["old", "red"], "name": "cube"} and nothing is None
+    assert other == {"id": 1, "name": "ball", "box": [0.1, 0.1, 0.4, 0.4], "depth": 2.5}
+    assert SceneGraph.from_json(empty) == SceneGraph()
 
 
 def test_undo_and_redo(node):
