@@ -6,7 +6,7 @@ from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
 from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, to_image
-from ._sockets import MotionReport, Trajectory
+from ._sockets import MotionReport, Trajectory, marks_of
 
 OWN = -1.0
 
@@ -200,27 +200,31 @@ class WM_MojitoSample(io.ComfyNode):
         check_pipeline(pipeline, MojitoPipeline, "load a Mojito checkpoint")
         own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
         guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}
+        reporter = StepReporter(steps or None)
         with outside_inference_mode(gradients=True):  # towards the boxes
-            result = pipeline.load(num_frames, height, width, training=bool(trajectory))(
-                prompt=prompt.strip(),
-                negative_prompt=negative_prompt,
-                objects=list(trajectory or ()) or None,
-                motion_intensity=None if motion_intensity < 0 else motion_intensity,
-                num_frames=num_frames,
-                height=height or None,
-                width=width or None,
-                num_inference_steps=steps or None,
-                guidance_scale=None if guidance_scale < 0 else guidance_scale,
-                guidance_taps=lines_of(guidance_taps) or None,
-                # On the CPU, so that a seed means the same on every device.
-                generator=torch.Generator("cpu").manual_seed(seed),
-                output_type="pt",
-                callback_on_step_end=StepReporter(),
-                **guidance,
-            )
+            loaded = pipeline.load(num_frames, height, width, training=bool(trajectory))
+            with reporter.watching(loaded):
+                result = loaded(
+                    prompt=prompt.strip(),
+                    negative_prompt=negative_prompt,
+                    objects=list(trajectory or ()) or None,
+                    motion_intensity=None if motion_intensity < 0 else motion_intensity,
+                    num_frames=num_frames,
+                    height=height or None,
+                    width=width or None,
+                    num_inference_steps=steps or None,
+                    guidance_scale=None if guidance_scale < 0 else guidance_scale,
+                    guidance_taps=lines_of(guidance_taps) or None,
+                    # On the CPU, so that a seed means the same on every device.
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    output_type="pt",
+                    callback_on_step_end=reporter,
+                    **guidance,
+                )
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
-        return io.NodeOutput(video, images, (result.report[0], result.plan[0].phrases if result.plan else []))
+        phrases = result.plan[0].phrases if result.plan else []
+        return io.NodeOutput(video, images, (result.report[0], phrases, marks_of(images)))
 
 
 NODES = (WM_MojitoSample,)
