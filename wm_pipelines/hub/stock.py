@@ -27,10 +27,17 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
         OSError: there are no safetensors.
     """
     model, info = _load(kind, folder, subfolder, {**safetensors_only(kwargs), "output_loading_info": True})
+    if kwargs.get("output_loading_info"):
+        return model, info
     if lacking := sorted(info["missing_keys"]):
         inner = os.path.join(folder, subfolder or "")
         raise ValueError(f"the weights in {inner} lack {', '.join(lacking[:8])}{', ...' * (len(lacking) > 8)}")
     return model
+
+
+def load_pipeline(kind: type[T], folder: str | os.PathLike, **kwargs: Any) -> T:
+    """A whole pipeline of diffusers, its weights from safetensors only. Arguments and errors as `load_model`."""
+    return _load(kind, folder, None, safetensors_only(kwargs))
 
 
 def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:
