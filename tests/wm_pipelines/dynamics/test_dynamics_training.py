@@ -201,18 +201,20 @@ def test_codes_are_kept_with_what_they_were_made_of(folder, token_models, tmp_pa
         encode_pairs(pairs, tokens, (16, 16))
 
 
-@pytest.mark.parametrize("rank", [2, 0])
-def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_models, tmp_path, rank):
+@pytest.mark.parametrize(("rank", "head"), [(2, False), (2, True), (0, False)])
+def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_models, tmp_path, rank, head):
     DynamicsModelPipeline(**token_models.make_parts("plain")).save_pretrained(tmp_path / "base")
     rows = [{"source": f"{n % 3}.png", "target": f"{(n + 1) % 3}.png", "action": "move the cube"} for n in range(4)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = {"base": str(tmp_path / "base"), "data": str(folder), "resize": "pad", "rank": rank}
+    options["train_lm_head"] = head
     recipe = Recipe(task="dynamics", steps=3, batch_size=2, lr=1e-2, options=options)
     task = build(recipe)
     before = {name: p.detach().clone() for name, p in task.backend.model.named_parameters()}
     train(task, recipe, tmp_path / "run")
     moved = {name for name, p in task.backend.model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved and all(("lora" in name) == bool(rank) for name in moved)
+    assert moved and all((".dynamics." in name) == bool(rank) for name in moved)
+    assert any("lm_head" in name for name in moved) == head
     export = tmp_path / "run" / "export"
     if rank:
         assert sorted(path.name for path in export.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
@@ -230,6 +232,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path):
     for options, message in (
         ({"targets": "all"}, "options.targets is 'all'; allowed: attention, linear"),
         ({"rnak": 3}, "unknown 'rnak', did you mean 'rank'"),
+        ({"rank": 0, "train_lm_head": True}, "options.train_lm_head stands beside a LoRA; options.rank 0 trains all"),
     ):
         with pytest.raises(ValueError, match=message):
             build(Recipe(task="dynamics", steps=1, batch_size=1, options=options))
