@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("wm_pipelines", "custom_kernels")
-SPOKEN = ("__init__", "__call__")
+SPOKEN = ("__init__", "__post_init__", "__call__")
 
 
 def untyped(source: str) -> list[str]:

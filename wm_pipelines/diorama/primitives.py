@@ -63,7 +63,7 @@ class Motion:
     positions: tuple[tuple[float, float, float], ...] = ()
     quaternions: tuple[tuple[float, float, float, float], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in MOTION_KINDS:
             raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(MOTION_KINDS)}")
         if not (math.isfinite(self.start) and math.isfinite(self.end) and 0 <= self.start < self.end):

@@ -95,7 +95,7 @@ class SceneObject:
     motion: tuple = ()
     tilt: tuple[float, float, float, float] = UPRIGHT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id < 1:
             raise ValueError(f"`id` is {self.id!r}; it must be an integer of 1 or more (0 is the background)")
         _one_of("shape", self.shape, SHAPES)
@@ -155,7 +155,7 @@ class Camera:
     fov_deg: float = 42.0
     motion: tuple = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1.0 <= self.fov_deg <= 150.0:
             raise ValueError(f"`fov_deg` is {self.fov_deg!r}; allowed: 1 to 150 degrees")
         if len(self.eye) != 3 or len(self.target) != 3 or not all(map(math.isfinite, (*self.eye, *self.target))):
@@ -171,7 +171,7 @@ class Light:
     direction: tuple[float, float, float] = (-0.45, -0.55, 1.0)
     ambient: float = 0.45
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.direction) != 3 or not 0 < math.hypot(*self.direction) < math.inf:
             raise ValueError(f"`direction` is {self.direction!r}; three finite numbers, not all zero")
         if not 0 <= self.ambient <= 1:
@@ -192,7 +192,7 @@ class Scene:
     floor_pattern: str = "plain"
     floor_square: float = FLOOR_SQUARE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ids = [o.id for o in self.objects]
         if len(set(ids)) != len(ids):
             raise ValueError(f"`objects` have ids {ids}; each id must be unique")

@@ -42,7 +42,7 @@ class Knobs:
     camera_motion: bool = False
     rows: int = 6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, low, high in (
             ("rho", 0, 1),
             ("skew", 0, 1),

@@ -88,7 +88,7 @@ class Question:
     world: str = "normal"
     conflict: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 2 <= len(self.options) <= len(LETTERS) or len(set(self.options)) != len(self.options):
             raise ValueError(f"`options` are {self.options}; two to five different answers")
         if not 0 <= self.answer < len(self.options):
