@@ -503,27 +503,3 @@ def test_a_processor_that_does_more_is_refused(animated):
     finally:
         pipe.unet.unfuse_qkv_projections()
     assert run(pipe, size, objects=[corner()], **GUIDED).report[0].iterations == 4  # taken apart, it is plain again
-
-
-def test_a_denoiser_that_attends_to_a_picture_too_is_refused():
-    from diffusers import WanTransformer3DModel
-
-    from wm_pipelines.mojito.bases.families import family_of
-    from wm_pipelines.mojito.guidance.attention import motion_attention_processors
-    from wm_pipelines.mojito.guidance.state import MotionState
-
-    model = WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        text_dim=8,
-        freq_dim=8,
-        ffn_dim=8,
-        num_layers=1,
-        image_dim=8,
-        added_kv_proj_dim=24,
-    )
-    with (
-        pytest.raises(ValueError, match=r"blocks\.0\.attn2 also attends to a first picture \(image to video\)"),
-        motion_attention_processors(family_of(model), model, MotionState([])),
-    ):
-        pass
