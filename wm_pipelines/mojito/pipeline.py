@@ -36,6 +36,7 @@ from wm_pipelines.mojito.guidance.plan import ClipGrid, MotionPlan, plan_motion
 from wm_pipelines.mojito.guidance.settings import GuidanceSettings
 from wm_pipelines.mojito.guidance.state import MotionState, TextRules
 from wm_pipelines.mojito.guidance.steering import MotionGuide
+from wm_pipelines.mojito.guidance.temporal import temporal_layers
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.mojito.outputs import (
@@ -262,6 +263,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         image_embeds: torch.Tensor | None = None,
         dual_clock: tuple[float, float] | None = None,
         reference: Any = None,
+        temporal_weight: float = 0.0,
     ) -> MojitoPipelineOutput | tuple:
         """Sample videos.
 
@@ -306,6 +308,8 @@ class MojitoPipeline(StockLoading, WMPipeline):
                 end, beside the guidance or, with `guidance_iterations=0`, instead of it: until the weak one all is the
                 reference clip with noise, until the strong one what lies in a box. It needs `image` and `objects`.
                 None: off. (0.06, 0.14) is what its authors take for Wan 2.2, (0.08, 0.18) for CogVideoX.
+            temporal_weight: taken off the logits of attention over time between frames of which one has a cell in a
+                box and the other has not, in all steps, on bases with such attention (UNets, Latte); 0: none.
             reference: that clip, as many frames of the call's size; None: the picture with what lies in each object's
                 first box dragged along its path.
 
@@ -334,6 +338,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             bias_out=bias_out,
             bias_fraction=bias_fraction,
             bias_style=bias_style,
+            temporal_weight=temporal_weight,
         )
         call = self._stock_call(
             negative_prompt=negative_prompt,
@@ -385,6 +390,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             output_type=output_type,
             dual_clock=dual_clock,
             reference=reference,
+            temporal_weight=temporal_weight,
         )
         with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients, which inference mode forbids
             # 2. Each object's phrase in the prompt, its boxes on the latent's grid, and what disagrees
@@ -453,6 +459,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         output_type: str = "pil",
         dual_clock: tuple[float, float] | None = None,
         reference: Any = None,
+        temporal_weight: float = 0.0,
     ) -> CheckedInputs:
         """Refuse arguments of a call that can't work; what the objects say is checked as they are planned.
 
@@ -480,6 +487,12 @@ class MojitoPipeline(StockLoading, WMPipeline):
             if prompts is None:
                 raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
             self._check_steered(call, allow_joint)
+            if temporal_weight:
+                temporal_layers(call.family, self.denoiser)
+                if getattr(call.stock, "free_noise_enabled", False):
+                    raise ValueError(
+                        "temporal_weight can't act in FreeNoise's windows of a clip; disable_free_noise()"
+                    )
             if not isinstance(trailing_tokens, Integral) or trailing_tokens < 0:
                 raise ValueError(f"trailing_tokens={trailing_tokens!r}; a whole number, 0 or more")
         if detector is not None and (not inputs.steered or output_type == "latent"):

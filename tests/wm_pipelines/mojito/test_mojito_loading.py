@@ -9,6 +9,7 @@ import torch
 from diffusers import AnimateDiffPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.trajectories import MotionObject

@@ -430,7 +430,10 @@ def test_conflicts_are_said_before_the_first_step(animated, caplog):
         ({"detector": len, "objects": [corner()], "output_type": "latent"}, "detector needs decoded frames"),
         ({"objects": [[corner()], []], "prompt": [PROMPT] * 2}, "objects has an empty list for one prompt"),
         ({"trailing_tokens": 80, "objects": [corner()]}, "trailing_tokens=80; the text leaves room for"),
-        ({"trailing_tokens": 15, "objects": [corner()]}, "17 tokens, trailing ones included; at most 16"),
+        (
+            {"trailing_tokens": 65, "objects": [corner("red"), corner("cube")]},
+            "132 tokens, trailing ones included; at most 128",
+        ),
         ({"num_frames": 0}, "num_frames must be a positive integer, got 0"),
         ({"max_sequence_length": 8}, "AnimateDiffPipeline takes no max_sequence_length"),
         ({"num_videos_per_prompt": 2}, "AnimateDiffPipeline makes one video of each prompt; repeat the prompt"),

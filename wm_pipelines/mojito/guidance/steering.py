@@ -22,6 +22,7 @@ from wm_pipelines.mojito.guidance.attention import motion_attention_processors
 from wm_pipelines.mojito.guidance.noise_variance import input_scale, latent_noise_variance
 from wm_pipelines.mojito.guidance.settings import GuidanceSettings
 from wm_pipelines.mojito.guidance.state import MotionState
+from wm_pipelines.mojito.guidance.temporal import temporal_processors
 from wm_pipelines.mojito.guidance.update import Measured, measured, updated
 
 
@@ -134,7 +135,11 @@ class MotionGuide:
 
         try:
             self.scheduler.step = stepped
-            with motion_attention_processors(self.family, self.denoiser, self.state):
+            weight = self.settings.temporal_weight
+            with (
+                motion_attention_processors(self.family, self.denoiser, self.state),
+                temporal_processors(self.family, self.denoiser, self.state, weight),
+            ):
                 yield self
         finally:
             hook.remove()
