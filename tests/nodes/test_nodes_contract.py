@@ -62,6 +62,18 @@ def test_help_page_names_every_input_and_output(repo, snapshot, node_id):
     assert not missing
 
 
+def test_the_table_of_nodes_is_that_of_the_nodes(repo, snapshot):
+    done = subprocess.run(
+        [sys.executable, repo / "tests" / "nodes" / "comfy_table.py"], capture_output=True, text=True
+    )
+    kept = (repo / "docs" / "comfyui" / "nodes.md").read_text(encoding="utf-8")
+    assert done.stdout == kept, "run python tests/nodes/comfy_table.py --write"
+    rows = [line.split(" | ") for line in kept.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(snapshot)
+    for name, tooltips, _, alias, *_ in rows:
+        assert len(set(tooltips.split(" of "))) == 1 and alias, name
+
+
 def test_no_help_page_without_a_node(repo):
     assert {path.stem for path in (repo / "web" / "docs").iterdir()} == set(IDS)
 
