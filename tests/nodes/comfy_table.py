@@ -21,7 +21,7 @@ Made by `tests/nodes/comfy_table.py` from the schemas and the nodes' own text; a
 - **mute**: whether the nodes behind it here run without it: `yes` where all they take of it is optional, `no` where
   something is required, `end` where nothing takes it.
 - **cancel**: `within` where a long run stops between its steps, `between` where ComfyUI stops before and after it.
-- **preview**: `steps` for pictures while it runs, `drawn` for an editor on the node, `result` for what it shows itself.
+- **preview**: `steps` for pictures while it runs, `drawn` for an editor on the node, `result` for what it shows.
 
 | node | tooltips | help | alias | example | bypass | mute | cancel | preview |
 |---|---|---|---|---|---|---|---|---|
