@@ -55,8 +55,10 @@ class WM_FlexEControlSample(io.ComfyNode):
                     step=0.1,
                     tooltip="How strongly the prompt pulls; 1 and below turn guidance off. -1 takes the checkpoint's.",
                 ),
-                io.Int.Input("width", default=0, min=0, max=4096, step=8, tooltip="Pixels; 0 takes the model's own."),
-                io.Int.Input("height", default=0, min=0, max=4096, step=8, tooltip="Pixels; 0 takes the model's own."),
+                io.Int.Input("width", default=0, min=0, max=4096, step=64, tooltip="Pixels; 0 takes the model's own."),
+                io.Int.Input(
+                    "height", default=0, min=0, max=4096, step=64, tooltip="Pixels; 0 takes the model's own."
+                ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures to make at once."),
                 io.Float.Input(
                     "control_scale",

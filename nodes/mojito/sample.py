@@ -16,7 +16,7 @@ class WM_MojitoSample(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": 4096, "step": 8}
+        size = {"default": 0, "min": 0, "max": 4096, "step": 32}
         return io.Schema(
             node_id="WM_MojitoSample",
             display_name="WM Mojito Sample",
