@@ -81,7 +81,8 @@ class WM_ComCLIPMatch(io.ComfyNode):
             out = pipeline.load(1, 0, 0)(picture, text, _read(boxes), fusion=fusion, missing=missing)
         subimages, lines = stack_subimages(picture, out)
         score, baseline = float(out.score[0]), float(out.baseline[0])
-        notes = [failure.message for failure in out.failures]
+        notes = [failure.message for failure in out.failures] + _unused(_read(boxes), out.components[0])
+        lines += [note for note in notes if note not in "\n".join(lines)]
         return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines), ui={"wm_notes": notes})
 
 
@@ -98,6 +99,16 @@ def _read(boxes: str) -> dict | None:
     if not isinstance(read, dict):
         raise ValueError(f'boxes must be a JSON object such as {{"red cube": [[0, 0, 9, 9]]}}, got {boxes.strip()!r}')
     return read
+
+
+def _unused(boxes: dict | None, parts: Any) -> list[str]:
+    """A sentence for each name with boxes that no part of the caption looked into."""
+    seen = {tuple(map(float, box)) for part in parts for box in part.boxes}
+    return [
+        f"boxes names {name!r}, but no thing of the caption is called so: its boxes are not looked into"
+        for name, listed in (boxes or {}).items()
+        if not seen & {tuple(map(float, box)) for box in listed}
+    ]
 
 
 NODES = (WM_ComCLIPMatch,)

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, labels_of, lines_of, pictures_of
 
 VARIANTS = ("released", "paper")
 
@@ -105,7 +105,7 @@ class WM_CPLFit(io.ComfyNode):
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
-                lines_of(labels),
+                labels_of(labels),
                 variant=variant,
                 lambda_cf=lambda_cf,
                 epochs=epochs,
@@ -114,7 +114,7 @@ class WM_CPLFit(io.ComfyNode):
                 callback_on_step_end=FitReporter(epochs * len(pictures)),
             )
             handle.refitted(f"{base} (fitted)")
-        lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(lines_of(labels))))}"]
+        lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(labels_of(labels))))}"]
         lines += [f"negative of {name}: {other}" for name, other in pipeline.negatives.items()]
         lines += [f"epoch {i + 1}: loss {row['loss']:.4f}" for i, row in enumerate(pipeline.history)]
         return io.NodeOutput(handle, "\n".join(lines))

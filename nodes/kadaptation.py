@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, labels_of, lines_of, pictures_of
 
 
 class WM_KAdaptationFit(io.ComfyNode):
@@ -104,7 +104,7 @@ class WM_KAdaptationFit(io.ComfyNode):
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
-                lines_of(labels),
+                labels_of(labels),
                 class_names=lines_of(class_names) or None,
                 templates=(template,),
                 epochs=epochs,

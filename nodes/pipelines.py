@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ._shared import folders
 from ._shared.guards import outside_inference_mode
+from ._shared.hub import blaming_fields
 from ._shared.types import CATEGORY, Pipeline, aliases
 
 FROM_HUB = "from the Hub"
@@ -97,7 +98,7 @@ class WM_LoadPipeline(io.ComfyNode):
             source = hub_id
         else:
             source = folders.resolve_model(model, roots)
-        with outside_inference_mode():
+        with outside_inference_mode(), blaming_fields():
             pipeline = AutoWMPipeline.from_pretrained(
                 source,
                 base=None if base == AS_RECORDED else folders.resolve_model(base, roots),

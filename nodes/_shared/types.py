@@ -48,6 +48,19 @@ def lines_of(text: str) -> list[str]:
     return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
 
 
+def labels_of(text: str) -> list[str]:
+    """The lines of a text box that names the class of each picture.
+
+    Raises:
+        ValueError: a line between others is blank.
+    """
+    lines = lines_of(text)
+    blank = [number for number, line in enumerate(lines, 1) if not line]
+    if blank:
+        raise ValueError(f"line {blank[0]} of labels is blank; each line names the class of one picture")
+    return lines
+
+
 def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:
     """The only mask of a MASK `(1, H, W)` or `(H, W)` as `(1, H, W)` in [0, 1].
 

@@ -28,9 +28,9 @@ def objects_of(
     """The objects that the widgets of WM_Trajectory describe.
 
     Raises:
-        ValueError: as `wm_pipelines.mojito.trajectories.read_trajectory`.
+        ValueError: as `wm_pipelines.mojito.trajectories.reading.read_trajectory`.
     """
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     box, canvas = (box_width, box_height), (canvas_width, canvas_height)
     options: dict[str, Any] = {}

@@ -72,6 +72,9 @@ class WM_MojitoApply(io.ComfyNode):
                 io.Model.Output("model", tooltip="The steered model; the one that came in is left alone."),
                 io.Conditioning.Output("positive", tooltip="What came in, else the prompt, encoded. Sample with it."),
                 io.String.Output("report", tooltip="What prompt and trajectory disagree about, and which will win."),
+                # Bypassing joins an output to the input in its own slot, else to the first of its type. So that
+                # negative is not given what positive is, it stands in the fifth slot, as its input does.
+                Trajectory.Output("trajectory", tooltip="The trajectory that came in."),
                 io.Conditioning.Output("negative", tooltip="What came in, else the empty prompt, encoded."),
             ],
         )
@@ -115,7 +118,14 @@ class WM_MojitoApply(io.ComfyNode):
             negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         lines = find_conflicts(prompt, trajectory, boxes, ()) or ["no conflict"]
         lines += hidden_lines(trajectory, num_frames)
-        return io.NodeOutput(bias.apply(model), encoded if positive is None else positive, "\n".join(lines), negative)
+        outputs = (
+            bias.apply(model),
+            encoded if positive is None else positive,
+            "\n".join(lines),
+            trajectory,
+            negative,
+        )
+        return io.NodeOutput(*outputs)
 
 
 NODES = (WM_MojitoApply,)

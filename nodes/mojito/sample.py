@@ -6,9 +6,10 @@ from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
 from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, to_image
-from ._sockets import MotionReport, Trajectory
+from ._sockets import MotionReport, Trajectory, marks_of
 
 OWN = -1.0
+USUAL = 16  # frames to make room for where nothing says how many
 
 
 class WM_MojitoSample(io.ComfyNode):
@@ -57,7 +58,14 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input("width", **size, tooltip="Pixels; 0 takes the model's own."),
                 io.Int.Input("height", **size, tooltip="Pixels; 0 takes the model's own."),
-                io.Int.Input("num_frames", default=16, min=1, max=1024, tooltip="Frames of the video."),
+                io.Int.Input(
+                    "num_frames",
+                    default=16,
+                    min=0,
+                    max=1024,
+                    tooltip="Frames of the video. 0 takes the trajectory's, and without one the model's own. A "
+                    "trajectory of another length is resampled, and the report says so.",
+                ),
                 io.Float.Input(
                     "fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip="Frames a second of the video output."
                 ),
@@ -194,33 +202,40 @@ class WM_MojitoSample(io.ComfyNode):
 
         from wm_pipelines import MojitoPipeline
         from wm_pipelines.mojito.outputs import frames_tensor
+        from wm_pipelines.mojito.trajectories import trajectory_frames
 
         from .._shared.progress import StepReporter
 
         check_pipeline(pipeline, MojitoPipeline, "load a Mojito checkpoint")
         own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
+        items = list(trajectory or ())
+        pictures = num_frames or (items and trajectory_frames(items)) or USUAL
         guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}
+        reporter = StepReporter(steps or None)
         with outside_inference_mode(gradients=True):  # towards the boxes
-            result = pipeline.load(num_frames, height, width, training=bool(trajectory))(
-                prompt=prompt.strip(),
-                negative_prompt=negative_prompt,
-                objects=list(trajectory or ()) or None,
-                motion_intensity=None if motion_intensity < 0 else motion_intensity,
-                num_frames=num_frames,
-                height=height or None,
-                width=width or None,
-                num_inference_steps=steps or None,
-                guidance_scale=None if guidance_scale < 0 else guidance_scale,
-                guidance_taps=lines_of(guidance_taps) or None,
-                # On the CPU, so that a seed means the same on every device.
-                generator=torch.Generator("cpu").manual_seed(seed),
-                output_type="pt",
-                callback_on_step_end=StepReporter(),
-                **guidance,
-            )
+            loaded = pipeline.load(pictures, height, width, training=bool(items))
+            with reporter.watching(loaded):
+                result = loaded(
+                    prompt=prompt.strip(),
+                    negative_prompt=negative_prompt,
+                    objects=items or None,
+                    motion_intensity=None if motion_intensity < 0 else motion_intensity,
+                    num_frames=num_frames or None,
+                    height=height or None,
+                    width=width or None,
+                    num_inference_steps=steps or None,
+                    guidance_scale=None if guidance_scale < 0 else guidance_scale,
+                    guidance_taps=lines_of(guidance_taps) or None,
+                    # On the CPU, so that a seed means the same on every device.
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    output_type="pt",
+                    callback_on_step_end=reporter,
+                    **guidance,
+                )
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
-        return io.NodeOutput(video, images, (result.report[0], result.plan[0].phrases if result.plan else []))
+        phrases = result.plan[0].phrases if result.plan else []
+        return io.NodeOutput(video, images, (result.report[0], phrases, marks_of(images)))
 
 
 NODES = (WM_MojitoSample,)

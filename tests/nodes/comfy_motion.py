@@ -239,8 +239,8 @@ def passed(unet, clip, node, objects) -> dict:
             return str(error)
         return ""
 
-    _, positive, _, back = run(positive=controlled, negative=negative)
-    _, both, _, empty = run(positive=[*other, *controlled])
+    _, positive, _, _, back = run(positive=controlled, negative=negative)
+    _, both, _, _, empty = run(positive=[*other, *controlled])
     return {
         "as they came": positive is controlled and back is negative,
         "combined": len(both),

@@ -57,7 +57,7 @@ def keys(editor):
 
 def saw(entry):
     """The objects that Python read in a run, from what it wrote."""
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     assert entry["status"]["status_str"] == "success", entry["status"]
     texts = [out["text"][0] for out in entry["outputs"].values() if "text" in out]
@@ -210,7 +210,7 @@ def test_a_bypassed_node_passes_on_what_came_in(browser):
     links = [
         (model, 0, apply, "model"), (model, 1, apply, "clip"), (trajectory, 0, apply, "trajectory"),
         (words, 0, apply, "positive"), (no_words, 0, apply, "negative"), (apply, 0, sampler, "model"),
-        (apply, 1, sampler, "positive"), (apply, 3, sampler, "negative"),
+        (apply, 1, sampler, "positive"), (apply, 4, sampler, "negative"),
     ]  # fmt: skip
     for link in links:
         browser.connect(*link)
@@ -253,6 +253,44 @@ def test_a_region_is_painted_on_a_condition_and_cut_out_by_python(browser):
     assert browser.widget(node, "shapes") == "" and browser.ask("() => app.graph._nodes.length") == 1
     browser.set_widget(node, "shapes", "{")
     browser.wait("() => document.querySelector('.wm-region .wm-status').textContent.includes('a region is JSON')")
+
+
+def test_a_graph_is_made_by_hand_and_laid_out_at_once(browser):
+    node, shown = browser.graph("WM_SceneGraph", "PreviewAny")
+    browser.connect(node, 1, shown, "source")
+    browser.wait("() => document.querySelector('.wm-graph .wm-status').textContent.includes('left of')")
+    editor = browser.editor(kind="wm-graph")
+    tool(editor, "+ Thing")
+    field = editor.get_by_label("Thing 3", exact=True)
+    field.fill("large green cone")
+    field.press("Enter")
+    tool(editor, "+ Relation")
+    editor.get_by_label("Subject of relation 2", exact=True).select_option("large green cone")
+    editor.get_by_label("Predicate of relation 2", exact=True).select_option("above")
+    browser.wait("() => document.querySelector('.wm-graph .wm-status').textContent.includes('cone above')")
+    (entry,) = browser.queue()["outputs"].values()
+    assert "a red cube" in entry["text"][0] and "a large green cone above" in entry["text"][0]
+    graph = json.loads(browser.widget(node, "graph"))
+    assert graph["nodes"][2]["name"] == "cone" and graph["nodes"][2]["attributes"] == ["large", "green"]
+    tool(editor, "Turn relation 1")
+    browser.wait("() => document.querySelector('.wm-graph .wm-status').textContent.includes('sphere left of')")
+    editor.get_by_label("Keys of the graph editor").focus()
+    browser.page.keyboard.press("Control+z")
+    assert json.loads(browser.widget(node, "graph")) == graph
+    browser.wait("() => document.querySelector('.wm-graph .wm-status').textContent.includes('a red cube left of')")
+    tool(editor, "Remove thing 3")
+    left = json.loads(browser.widget(node, "graph"))
+    assert len(left["nodes"]) == 2 and len(left["edges"]) == 1
+    browser.wait("() => !document.querySelector('.wm-graph .wm-status').textContent.includes('cone')")
+    stage = editor.locator(".wm-stage")
+    stage.scroll_into_view_if_needed()
+    place = browser.ask("() => fetch('/wm_pipelines/scene_graph', { method: 'POST', body: JSON.stringify({ graph: "
+                        "app.graph._nodes.find((n) => n.type === 'WM_SceneGraph').widgets[0].value }) })"
+                        ".then((found) => found.json()).then((found) => found.boxes[0])")  # fmt: skip
+    x, y = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+    browser.drag(editor, (x, y), (x, y + 0.1))
+    moved = json.loads(browser.widget(node, "graph"))["nodes"][0]["box"]
+    assert moved == pytest.approx([place[0], place[1] + 0.1, place[2], place[3] + 0.1], abs=0.02)
 
 
 def test_a_warning_is_on_the_node(browser):

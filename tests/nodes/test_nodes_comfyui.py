@@ -100,7 +100,7 @@ def succeeded(comfy, entry):
 
 
 def progress(comfy):
-    """Steps that the websocket has told of since `messages` was last emptied."""
+    """Steps, and parts of them, that the websocket has told of since `messages` was last emptied."""
     return [message["data"]["value"] for message in comfy.messages if message["type"] == "progress"]
 
 
@@ -209,6 +209,7 @@ def test_kadaptation_learns_the_classes_it_is_shown(comfy, classifier):
     ("changed", "message"),
     [
         ({"labels": "red\nblue"}, "labels has 2 entries for 6 pictures"),
+        ({"labels": "red\nblue\n\nred\nblue\nred"}, "line 3 of labels is blank"),
         ({"labels": "red\nred\nred\nred\nred\nred"}, "class_names has 1 entry"),
         ({"n": 5}, "n=5 does not divide in_features=24"),
         ({"template": "a photo"}, "templates has 'a photo'"),
@@ -259,6 +260,7 @@ def test_cpl_fits_and_then_reads_known_and_new_names(comfy, prompted):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"labels": "red sphere\n \nblue sphere"}, "line 2 of labels is blank"),
         ({"labels": "red sphere\nblue sphere"}, "labels has 2 entries for 6 pictures"),
         ({"labels": "\n".join(["red sphere"] * 6)}, "class_names has 1 entry; CPL needs"),
     ],
@@ -320,8 +322,35 @@ def test_two_objects_go_their_ways_in_a_video(comfy, video):
     assert "red cube: " in text and "blue sphere: " in text and "4 updates in 2 steps" in text and "px a frame" in text
     sampler = only(prompt, "WM_MojitoSample")
     steps = [m["data"] for m in comfy.messages if m["type"] == "progress" and m["data"]["node"] == sampler]
-    assert [step["value"] for step in steps] == list(range(1, 6)) and {step["max"] for step in steps} == {5}
+    values = [step["value"] for step in steps]
+    assert [value for value in values if value == int(value)] == list(range(1, 6)) and values == sorted(values)
+    assert {step["max"] for step in steps} == {5}
+    # Two guided steps of two updates and what they measure: the bar moves within them too.
+    assert len([value for value in values if 1 < value < 2]) >= 3
     assert [m for m in comfy.messages if m["type"] == "preview" and m["bytes"] > 100]
+
+
+def test_a_guided_step_can_be_cancelled_within(comfy, video):
+    """Hundreds of updates in the first step: nothing waits for its end."""
+    prompt = video(guidance_iterations=50, guidance_fraction=1.0, guidance_threshold=0.0, seed=11, steps=500)
+    del comfy.messages[:]
+    run = comfy.queue(prompt)
+    comfy.wait_for(lambda: progress(comfy)[2:] or comfy.get(f"/history/{run}"), 600, "the third pass")
+    comfy.request("/interrupt", {})
+    kinds = [kind for kind, _ in comfy.result(run, 120)["status"]["messages"]]
+    assert "execution_interrupted" in kinds and "execution_error" not in kinds
+    assert max(progress(comfy)) < 1.5
+
+
+def test_frames_of_another_video_are_no_picture_of_a_report(comfy, video):
+    prompt = video(steps=2)
+    report = only(prompt, "WM_MotionReport")
+    prompt["other"] = {
+        "class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 16, "color": 255},
+    }  # fmt: skip
+    prompt[report]["inputs"]["images"] = ["other", 0]
+    error = failure(comfy.run(prompt))
+    assert error["node_id"] == report and "images are not the 16 frames of" in error["exception_message"]
 
 
 @pytest.mark.parametrize(
@@ -430,6 +459,29 @@ def test_bad_hub_names_are_refused_before_anything_runs(comfy, server_module, ex
     with pytest.raises(server_module.Refused) as refused:
         comfy.queue(prompt)
     assert value in json.dumps(refused.value.body)
+
+
+def test_what_the_hub_can_not_give_is_said_once_by_the_field_that_asked(comfy, example):
+    prompt = example("wm_two_phrases")
+    loader = only(prompt, "WM_LoadPipeline")
+    prompt[loader]["inputs"].update({"model": "from the Hub", "hub_id": "nobody/nothing"})
+    error = failure(comfy.run(prompt))
+    assert error["node_id"] == loader
+    assert error["exception_message"].strip() == (
+        "hub_id: the Hub was not reached for nobody/nothing, and the local cache does not have it all"
+    )
+
+
+def test_a_box_that_the_caption_does_not_name_is_reported(comfy, workflows):
+    prompt = copy.deepcopy(workflows["wm_comclip"][1])
+    node = only(prompt, "WM_ComCLIPMatch")
+    prompt[node]["inputs"].update(
+        {"text": "a red cube", "boxes": '{"red cube": [[2, 2, 30, 30]], "green cone": [[30, 30, 60, 60]]}'}
+    )
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    notes = entry["outputs"][node]["wm_notes"]
+    assert [note for note in notes if "'green cone'" in note] and not [note for note in notes if "'red cube'" in note]
 
 
 @pytest.mark.parametrize(

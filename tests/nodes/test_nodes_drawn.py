@@ -28,6 +28,7 @@ def node(tmp_path_factory):
     def run(script, value):
         (folder / "run.mjs").write_text(
             'import * as m from "./js/trajectory/model.js";\nimport * as r from "./js/region/shapes.js";\n'
+            'import * as g from "./js/graph/model.js";\n'
             'import { History } from "./js/shared/history.js";\n'
             'import { readFileSync } from "node:fs";\n'
             'const value = JSON.parse(readFileSync(0, "utf8"));\n'
@@ -55,7 +56,7 @@ def made(seed, objects=3, frames=16):
 
 
 def frame_boxes(text, frames=16):
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     return [item.frame_boxes(frames) for item in read_trajectory(text)]
 
@@ -135,7 +136,7 @@ def test_what_the_editor_calls_thin_is_what_a_run_reports(node, grid):
         (item,) = made(seed, 1)
         text, thin = node("return [m.write([value.o], [1, 1]), m.thinFrames(value.o, 16, value.grid)];",
                           {"o": item, "grid": grid})  # fmt: skip
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         objects = read_trajectory(text)
         said = find_conflicts("a thing 0", objects, objects[0].frame_boxes(16)[None], [grid])
@@ -169,6 +170,22 @@ def test_a_moved_shape_stays_in_the_picture(node):
     assert moved[0] == [{"box": [0.7, 0.3, 1, 0.6]}, {"box": [0, 0, 0.3, 0.3]}]
     assert moved[1][0]["polygon"] == [[0.6, 0.6], [1, 0.7], [0.7, 1]]
     assert moved[1][1]["polygon"] == [[0, 0], [0.4, 0.1], [0.1, 0.4]]
+
+
+def test_a_graph_is_written_as_python_reads_it(node):
+    from wm_pipelines.text.scene_graph import SceneGraph
+
+    nodes = [{"id": 1, "name": "cube", "attributes": ["small", "red"], "box": [0.1, 0.1, 0.4, 0.4], "depth": 2.5},
+             {"id": "b", "name": 'b"ll'}]  # fmt: skip
+    edges = [{"subject": 1, "predicate": "left of", "object": "b"}]
+    text = node("return g.write(value);", {"nodes": nodes, "edges": edges})
+    assert SceneGraph.from_json(text) == SceneGraph.from_json(json.dumps({"nodes": nodes, "edges": edges}))
+    script = """return [g.freeId(value), g.sayable("  old  red cube "), g.sayable(" "),
+      g.changed(value.nodes[0], g.sayable("ball")), g.write({nodes: [], edges: []})];"""
+    free, said, nothing, other, empty = node(script, {"nodes": nodes, "edges": edges})
+    assert free == "a" and said == {"attributes": ["old", "red"], "name": "cube"} and nothing is None
+    assert other == {"id": 1, "name": "ball", "box": [0.1, 0.1, 0.4, 0.4], "depth": 2.5}
+    assert SceneGraph.from_json(empty) == SceneGraph()
 
 
 def test_undo_and_redo(node):

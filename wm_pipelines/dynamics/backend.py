@@ -181,7 +181,7 @@ class TokenBackend:
         Returns:
             For each row (tokens without the stop, log-probability of each, the stop's too where it came).
         """
-        barred = torch.cat([self.codes.ids, torch.tensor(self._marks(), dtype=torch.long)]).to(self.device)
+        barred = torch.cat([self.codes.ids, torch.tensor(self.marks(), dtype=torch.long)]).to(self.device)
         rows = [list(row) for row in last]
         longest = max(map(len, rows))
         tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=self.device)
@@ -212,9 +212,10 @@ class TokenBackend:
             tokens, mask = chosen[:, None], (~done).long()[:, None].to(self.device)
         return found
 
-    def _marks(self) -> list[int]:
+    def marks(self) -> list[int]:
+        """Tokens around words and codes, which no word is; without the stop."""
         pieces = (*self.layout.begin, *self.layout.row_end, *self.layout.end)
-        marks = {self.sequences._token(piece.token) for piece in pieces if piece.token is not None}
+        marks = {self.sequences.token(piece.token) for piece in pieces if piece.token is not None}
         return sorted(marks - {self.sequences.stop})
 
 

@@ -8,6 +8,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -134,16 +135,19 @@ class FlexEControlPipeline(
         """The adapter `folder` on the Stable Diffusion base `base`, whose UNet a slim adapter takes.
 
         Args:
-            kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
+            kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`; the adapter is read in `variant`
+                where it has one.
         """
         kwargs = safetensors_only(kwargs)
         base, folder = hub.resolve(base), hub.resolve(folder)
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
         if "control" not in kwargs:
             if "unet" not in kwargs and FlexEControlModel.load_config(folder).get("slim"):
-                kwargs["unet"] = load_model(UNet2DConditionModel, base, subfolder="unet", **shared)
-            fitting = {"unet": kwargs["unet"]} if "unet" in kwargs else {}
-            kwargs["control"] = load_model(FlexEControlModel, folder, **fitting, **shared)
+                of_base = _variant_in(base / "unet", kwargs.get("variant"))
+                kwargs["unet"] = load_model(UNet2DConditionModel, base, subfolder="unet", **of_base, **shared)
+            copied_from = {"unet": kwargs["unet"]} if "unet" in kwargs else {}
+            own = _variant_in(folder, kwargs.get("variant"))
+            kwargs["control"] = load_model(FlexEControlModel, folder, **copied_from, **own, **shared)
         return cls.from_pretrained(str(base), **kwargs)
 
     @classmethod
@@ -673,3 +677,8 @@ class FlexEControlPipeline(
 
 def _side(sample_size: int | Sequence[int], axis: int) -> int:
     return sample_size if isinstance(sample_size, int) else sample_size[axis]
+
+
+def _variant_in(folder: Path, variant: str | None) -> dict[str, str]:
+    """The keyword of a loader for `variant`, if the folder has weights of that name."""
+    return {"variant": variant} if variant and any(folder.glob(f"*.{variant}*.safetensors*")) else {}

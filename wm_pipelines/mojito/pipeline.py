@@ -37,6 +37,7 @@ from wm_pipelines.mojito.outputs import (
     measured_iou,
 )
 from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.mojito.trajectories.resampling import trajectory_frames
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.text.prompts import check_length
@@ -254,7 +255,9 @@ class MojitoPipeline(WMPipeline):
             objects: a list of `MotionObject` for all prompts, or one list a prompt. None or empty: nothing is steered.
             motion_intensity: level 0 to 10 (tenths of the training clips with less motion), for all or one a prompt;
                 None: not said.
-            num_frames: of the clip; the base's own default.
+            num_frames: of the clip; None: as many as the objects' paths are for (`trajectory_frames`), up to the next
+                number that the base can make, and where all stand still the base's own. Paths for another number of
+                frames are resampled, and the report says so.
             fps: frames a second that the clip shall have, for a base with an fps embedding; None: its default, 28.
             guidance_eta: step size of DMC. Defaults of this and the next four are those that the checkpoint's record
                 found on its validation prompts, else 30, 5, 0.2, 0.2 and the middle and the second up block (of a
@@ -424,16 +427,18 @@ class MojitoPipeline(WMPipeline):
         Raises:
             ValueError: naming the argument, what came and what is allowed.
         """
-        frames = call.num_frames(num_frames)
         prompts = self._check_prompts(prompt, call)
         count = len(call.options["prompt_embeds"]) if prompts is None else len(prompts)
+        wanted = _per_prompt(objects, count)
+        lengths = [trajectory_frames(items) for items in wanted if items] if num_frames is None else []
+        frames = call.num_frames(num_frames, max((n for n in lengths if n is not None), default=None))
         per_prompt = call.videos_per_prompt
         levels = self._check_levels(motion_intensity, count)
         if fps is not None and self.fps_embedding is None:
             raise ValueError(f"fps={fps!r} given but this base has no fps embedding")
         inputs = CheckedInputs(
             prompts=prompts,
-            objects=_per_prompt(objects, count),
+            objects=wanted,
             levels=levels,
             num_frames=frames,
             per_prompt=per_prompt,
@@ -654,7 +659,7 @@ class MojitoPipeline(WMPipeline):
                 iterations=guide.updates[v],
                 forwards=guide.forwards,
                 conflicts=list(plan.conflicts),
-                warnings=list(plan.hidden),
+                warnings=list(plan.notes),
             )
             report.warnings += [
                 f'no tapped layer attends to "{plan.phrases[o]}": the model may not know it' for o in guide.unseen[v]

@@ -24,6 +24,8 @@ from wm_pipelines.media.video import iter_video, write_video
 from wm_pipelines.runtime.shards import dead_letters, read_plan, read_rows, run_stage
 from wm_pipelines.training import Recipe, build
 
+pytestmark = pytest.mark.slow
+
 pyarrow = pytest.importorskip("pyarrow")
 SIDE, SEED = 32, 39  # by this seed some sentences of the random model end
 SETTINGS = {"frames": 5, "spacing": 4, "max_ssim": 0.99, "max_new_tokens": 8, "shard_size": 2}
@@ -174,7 +176,10 @@ FORKS = pytest.mark.skipif(
 def test_what_forks_is_tested_where_no_threads_are():
     """Threads and locks of earlier tests would be missing in the children of this process."""
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "two_ranks or killed"],
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "two_ranks or killed",
+            "-m", "slow",
+        ],
         env={**os.environ, "WM_TEST_FORKS": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert told.returncode == 0 and " passed" in told.stdout, told.stdout[-3000:]

@@ -131,7 +131,7 @@ def test_sentences_are_drawn_as_likely_as_they_are(token_models):
     pairs, count = coded(3, seed=1, actions=""), 600
     chances = word_chances(pairs.names, count, 4)
     found = model.infer_tokens(pairs.source, pairs.target, 4, chances=chances)
-    codes = set(model.backend.codes.ids.tolist()) | set(model.backend._marks())
+    codes = set(model.backend.codes.ids.tolist()) | set(model.backend.marks())
     assert len(found) == 3 * count and not codes & {token for tokens, _ in found for token in tokens}
     said = model.backend.sequences
     for n in range(3):

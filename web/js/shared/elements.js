@@ -16,6 +16,8 @@ const STYLE = `
 .wm-editor button[aria-pressed="true"] { background: var(--input-text, #ddd); color: var(--comfy-input-bg, #222); }
 .wm-editor input[type="number"] { width: 44px; }
 .wm-editor .wm-phrase { flex: 1; min-width: 90px; }
+.wm-editor .wm-rows { display: flex; flex-direction: column; gap: 3px; flex: none; }
+.wm-editor button:disabled { opacity: 0.4; cursor: default; }
 .wm-editor canvas { display: block; touch-action: none; flex: none; }
 .wm-editor .wm-stage { align-self: center; background: var(--comfy-input-bg, #222); cursor: crosshair;
   outline: 1px solid var(--border-color, #4e4e4e); }

@@ -158,6 +158,7 @@ export class TrajectoryEditor {
         this.object.phrase = phrase.trim();
         delete this.object.span;
       });
+      this.say("");
     }
   }
 

@@ -92,13 +92,16 @@ class StockCall:
             )
         return count
 
-    def num_frames(self, given: int | None) -> int:
-        """The clip's frames, the base's own number where None is given.
+    def num_frames(self, given: int | None, trajectory: int | None = None) -> int:
+        """The clip's frames: as given, else as many as the `trajectory` has, up to the next number that the base can
+        make, else the base's own.
 
         Raises:
             ValueError: no whole number from 1, one that the base's temporal stride does not divide, or more than its
                 motion adapter has positions for.
         """
+        if given is None and trajectory is not None:
+            given = -(-(trajectory - 1) // self.stride) * self.stride + 1
         if given is None:
             given = self.takes[self.family.frames].default
             given = self.denoiser.config.sample_frames if given is None else given
