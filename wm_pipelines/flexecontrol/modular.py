@@ -87,7 +87,7 @@ class FlexEControlTextStep(_Block):
         "controlnet_conditioning_scale": 1.0, "cross_attention_kwargs": None, "clip_skip": None, "eta": 0.0,
         "binding": "attention", "on_conflict": "warn", "output_type": "pil", "truncate": False,
     }  # fmt: skip
-    gives = ("height", "width", "text", "prompt_embeds", "negative_prompt_embeds")
+    gives = ("height", "width", "text", "negative_prompt_embeds")
 
     def run(self, pipe: "FlexEControlModularPipeline", block: Any) -> None:
         own = pipe.unet.config.sample_size
@@ -114,8 +114,6 @@ class FlexEControlTextStep(_Block):
             lora_scale=(block.cross_attention_kwargs or {}).get("scale"),
             clip_skip=block.clip_skip,
         )
-        guided = pipe.do_classifier_free_guidance
-        block.prompt_embeds = torch.cat([block.negative_prompt_embeds, block.text]) if guided else block.text
 
 
 CHECKED = (
@@ -125,13 +123,14 @@ CHECKED = (
 
 
 class FlexEControlPlanStep(_Block):
-    about = "Timesteps; conditions at size, phrases in place, what these disagree about."
-    parts = ("control", "tokenizer", "scheduler")
+    about = "Timesteps; conditions at size, phrases in place and apart in the text, what these disagree about."
+    parts = ("control", "tokenizer", "text_encoder", "scheduler")
     takes = {
         "prompt": ..., "conditions": None, "phrases": None, "height": ..., "width": ..., "num_inference_steps": 50,
-        "on_conflict": "warn",
+        "on_conflict": "warn", "text": ..., "negative_prompt_embeds": None, "binding": "attention",
+        "cross_attention_kwargs": None, "clip_skip": None,
     }  # fmt: skip
-    gives = ("timesteps", "plan")
+    gives = ("timesteps", "plan", "text", "prompt_embeds")
 
     def run(self, pipe: "FlexEControlModularPipeline", block: Any) -> None:
         pipe.scheduler.set_timesteps(block.num_inference_steps, device=pipe._execution_device)
@@ -147,6 +146,13 @@ class FlexEControlPlanStep(_Block):
             on_conflict=block.on_conflict,
         )
         block.plan = make_plan(pipe.control, pipe.tokenizer, convert=pipe._converted, request=request)
+        if block.binding == "attention":
+            scale = (block.cross_attention_kwargs or {}).get("scale")
+            block.text = pipe.keep_apart(
+                block.text, block.prompt, block.plan, lora_scale=scale, clip_skip=block.clip_skip
+            )
+        guided = pipe.do_classifier_free_guidance
+        block.prompt_embeds = torch.cat([block.negative_prompt_embeds, block.text]) if guided else block.text
 
 
 class FlexEControlNoiseStep(_Block):

@@ -23,7 +23,7 @@ from wm_pipelines.flexecontrol.steering.picture import Kept
 from wm_pipelines.flexecontrol.steering.plan import Plan
 from wm_pipelines.flexecontrol.steering.stages import Frame, Stage, Stages, attention_state, hooks, residuals
 from wm_pipelines.flexecontrol.steering.text import cut_off, lora_scaled
-from wm_pipelines.text.prompts import check_length
+from wm_pipelines.text.prompts import Phrase, check_length, token_index
 from wm_pipelines.text.vocabulary import check_vocabulary
 
 logger = logging.get_logger(__name__)
@@ -192,12 +192,63 @@ class FlexEControlSteps:
         mask = None
         if getattr(self.text_encoder.config, "use_attention_mask", False):
             mask = tokens.attention_mask.to(device)
-        ids = tokens.input_ids.to(device)
+        return self._encode_tokens(tokens.input_ids.to(device), mask, clip_skip=clip_skip)
+
+    def _encode_tokens(self, ids: torch.Tensor, mask: torch.Tensor | None, clip_skip: int | None) -> torch.Tensor:
         if clip_skip is None:
             return self.text_encoder(ids, attention_mask=mask)[0]
         hidden = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
         # transformers 5 took the inner `text_model` away
         return getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm(hidden[-(clip_skip + 1)])
+
+    def keep_apart(
+        self,
+        text: torch.Tensor,
+        prompt: Texts,
+        plan: Plan,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> torch.Tensor:
+        """Text embeddings in which no phrase with a place tells of another one (our design).
+
+        A text encoder that reads from left to right puts what it has read into every later token: "white cube" behind
+        "an orange cube" is partly orange, and so is all that follows. Here the tokens of a phrase with a place are
+        encoded as if the other such phrases were not there, and all tokens outside them as if none was.
+
+        Args:
+            text: `(B, T, C)` of `encode_prompt`, B a multiple of the prompts. prompt: what it was made of.
+
+        Returns:
+            `(B, T, C)`; the same tensor where no phrase has a place.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        copies, rows = len(text) // len(prompts), []
+        for n, (words, binding, row) in enumerate(zip(prompts, plan.bindings, plan.rows, strict=True)):
+            own, held = text[n * copies : (n + 1) * copies], binding.held(row)
+            if held:
+                with lora_scaled(self.text_encoder, lora_scale):
+                    own = self._encode_apart(words, held, text.device, clip_skip).to(text).expand_as(own)
+            rows.append(own)
+        return torch.cat(rows) if any(b.held(r) for b, r in zip(plan.bindings, plan.rows, strict=True)) else text
+
+    def _encode_apart(
+        self, prompt: str, held: Sequence[Phrase], device: torch.device, clip_skip: int | None
+    ) -> torch.Tensor:
+        """`(1, T, C)` of one prompt, as `keep_apart` says."""
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(
+            [self._converted(prompt)], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        own = token_index([held], length)[0]  # (P, T)
+        hidden = torch.cat([own.any(0) & ~own, own.any(0)[None]])  # from each phrase the others, from the rest all
+        seen = (~hidden).long()
+        if getattr(self.text_encoder.config, "use_attention_mask", False):
+            seen = seen * tokens.attention_mask
+        ids = tokens.input_ids.expand(len(seen), -1)
+        made = self._encode_tokens(ids.to(device), seen.to(device), clip_skip=clip_skip)
+        chosen = torch.cat([own, ~own.any(0)[None]]).to(device)
+        # a word of several phrases is encoded as in the first of them
+        return made.gather(0, chosen.int().argmax(0)[None, :, None].expand(1, -1, made.shape[-1]))
 
     def encode_global_image(
         self, image: Any, batch: int, num_images_per_prompt: int, strength: float, variant: str
