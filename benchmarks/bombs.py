@@ -39,7 +39,7 @@ def bombs() -> list[Bomb]:
     from wm_pipelines.hub.stock import load_model
     from wm_pipelines.media.pictures import load_image
     from wm_pipelines.media.video import iter_video, read_video
-    from wm_pipelines.mojito.trajectories import load_trajectory
+    from wm_pipelines.mojito.trajectories.reading import load_trajectory
     from wm_pipelines.runtime import readers
     from wm_pipelines.runtime.readers import read_text
     from wm_pipelines.runtime.tensors import read_tensors

@@ -152,7 +152,7 @@ def pairs(work: Path) -> list[Reader]:
     from wm_pipelines.dynamics.data import read_folder
     from wm_pipelines.flexecontrol.training.folder import FolderSource
     from wm_pipelines.graph_transformer.tables import Table
-    from wm_pipelines.mojito.data import ClipFolder
+    from wm_pipelines.mojito.training.folder import ClipFolder
     from wm_pipelines.runtime.shards.rows import encode
 
     folder = _folder(work / "pairs", {"pairs.jsonl": _json(

@@ -39,6 +39,7 @@ def texts() -> list[Reader]:
     from wm_pipelines.graph_transformer.graph import AttentionGraph
     from wm_pipelines.graph_transformer.parsing import read_graph
     from wm_pipelines.hub import EMBEDDED_ROOT
+    from wm_pipelines.media.regions import read_regions
     from wm_pipelines.runtime import readers as strict
     from wm_pipelines.text.scene_graph import SceneGraph
     from wm_pipelines.training import load_recipe, recipe_path
@@ -53,6 +54,7 @@ def texts() -> list[Reader]:
     action = Action("remove", 1).to_json().encode()
     nodes = [{"id": "a", "name": "cube", "box": [0.1, 0.1, 0.4, 0.4]}, {"id": "b", "name": "sphere"}]
     drawn = _json({"nodes": nodes, "edges": [{"subject": "a", "predicate": "left of", "object": "b"}]})
+    region = _json({"version": 1, "shapes": [{"box": [0, 0, 0.5, 1]}, {"polygon": [[0, 0], [1, 0.5], [0.25, 1]]}]})
     graph = _json({"entities": [{"head": "cube", "span": "red cube", "modifiers": []}], "relations": []})
     return [
         Reader("json", strict.read_json, (values, record), ".json"),
@@ -65,6 +67,7 @@ def texts() -> list[Reader]:
         Reader("scene", lambda path: Scene.from_json(strict.read_text(path)), (scene,), ".json"),
         Reader("action", lambda path: Action.from_json(strict.read_text(path)), (action,), ".json"),
         Reader("scene graph", lambda path: SceneGraph.from_json(strict.read_text(path)), (drawn,), ".json"),
+        Reader("region", lambda path: read_regions(strict.read_text(path)), (region,), ".json"),
         Reader("attention graph", lambda path: AttentionGraph.from_json(strict.read_text(path)), (made,), ".json"),
         Reader("graph of text", lambda path: read_graph(strict.read_text(path), caption), (facts, graph), ".json"),
     ]
@@ -141,8 +144,8 @@ def pictures(work: Path) -> list[Reader]:
 
 def tracks() -> list[Reader]:
     """Tracks and boxes of other tools."""
-    from wm_pipelines.mojito.formats import boxes, points
-    from wm_pipelines.mojito.trajectories import load_trajectory
+    from wm_pipelines.mojito.trajectories.formats import boxes, points
+    from wm_pipelines.mojito.trajectories.reading import load_trajectory
     from wm_pipelines.runtime.readers import read_text
 
     def path_of(format: str, **options: Any) -> Any:

@@ -6,9 +6,11 @@
 
 One frozen nn.Linear and the same layer under each adapter, all as the libraries' own modules, in fp32 on the CPU;
 repeats alternate in a shuffled order, ratios are of the same repeat, the interval is a bootstrap of their median.
+Beside the times it counts the bytes that each layer keeps for its backward pass beyond x, its weights and its factors.
 Bars and goals, two threads: forward and backward over the base at most 1.45 (goal 1.20) at width 768 and 1.15 (1.05)
 at 4096; at least 1.7 (2.5) times faster than PEFT LoKr; at most 1.03 of a LoRA of equal rank. lycoris-lora is used
-where it can be imported. On a GPU the bf16 goals are measured too; without one they are recorded as unmeasured.
+where it can be imported (`pip install lycoris-lora==4.1.3`).
+On a GPU the bf16 goals are measured too; without one they are recorded as unmeasured.
 Exit status 1 if a bar does not hold.
 """
 
@@ -61,7 +63,7 @@ def lycoris() -> tuple[type | None, str]:
     try:
         from lycoris.modules.lokr import LokrModule
     except ImportError as error:
-        return None, f"lycoris-lora can't be imported: {error}"
+        return None, f"lycoris-lora can't be imported ({error}); pip install lycoris-lora==4.1.3"
     return LokrModule, ""
 
 
@@ -117,6 +119,21 @@ def runner(layer: nn.Module, x: torch.Tensor, g: torch.Tensor, backward: bool) -
     return both if backward else forward
 
 
+def kept_bytes(layer: nn.Module, x: torch.Tensor) -> int:
+    """Of all tensors kept for the backward pass, without x and what the layer holds anyway."""
+    given = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters(), *layer.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        y = layer(x)
+    assert y.requires_grad
+    return sum(size for place, size in kept.items() if place not in given)
+
+
 def verdicts(width: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Bars and goals of section 12, from the times of forward and backward."""
     over_base = (1.45, 1.20) if width < 4096 else (1.15, 1.05)
@@ -150,6 +167,10 @@ def cpu(shape: str, repeats: int, least: float = LONG_ENOUGH) -> list[dict[str, 
             )
         if mode == MODES[1]:
             rows += [{**row, "mode": mode} for row in verdicts(width, times)]
+    for name, layer in layers.items():
+        if name != AUGMENTED:
+            row = {"figure": "kept for the backward pass beyond x", "variant": name}
+            rows.append({**row, "bytes": kept_bytes(layer, x), "bytes_of_x": x.nbytes})
     rows += [{"figure": "over the base", "variant": name, "skipped": reason} for name, reason in missing.items()]
     where = {"device": "cpu", "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
     return [{"benchmark": "kronecker_speed", "shape": shape, **row, **where} for row in rows]
@@ -245,6 +266,8 @@ def gpu(repeats: int) -> list[dict[str, Any]]:
 def line(row: dict[str, Any]) -> str:
     """A row in words."""
     text = f"{row['shape']}, {row['figure']}" + "".join(f", {row[k]}" for k in ("variant", "mode") if k in row)
+    if "bytes" in row:
+        return f"{text}: {row['bytes']:,} bytes, {row['bytes'] / row['bytes_of_x']:.2f} of x"
     if "ratio" not in row:
         return f"{text}: {row.get('skipped') or row['status'] + ', ' + row['reason']}"
     text += f": {row['ratio']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]"

@@ -24,10 +24,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from records import RESULTS, write
 from torch import nn
 
-from wm_pipelines.mojito.attention import motion_attention_processors
-from wm_pipelines.mojito.families import family_of
+from wm_pipelines.mojito.bases.families import family_of
+from wm_pipelines.mojito.guidance.attention import motion_attention_processors
+from wm_pipelines.mojito.guidance.state import MotionState
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.mojito.state import MotionState
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 
 LATTE = {

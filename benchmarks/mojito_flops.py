@@ -4,7 +4,7 @@
 
 One iteration of Directional Motion Control is a conditional forward pass up to the last tapped layer, and the gradient
 of the energy there with respect to the latent. It is set against the whole forward pass with the gradient of its
-output. The pass is `MotionGuide`'s own, on the meta device; the counter is PyTorch's. Gate: at most 0.75 with the
+output. The pass is the guide's own, on the meta device; the counter is PyTorch's. Gate: at most 0.75 with the
 default taps. Exit status 1 if it is missed.
 """
 
@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from mojito_counts import ANIMATEDIFF, BASES, VIDEOCRAFTER, build
 from records import RESULTS, write
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wm_pipelines.mojito import energy
-from wm_pipelines.mojito.attention import motion_attention_processors
-from wm_pipelines.mojito.families import family_of
-from wm_pipelines.mojito.guidance import MotionGuide, Settings
-from wm_pipelines.mojito.state import Guide, MotionState
+from wm_pipelines.mojito.bases.families import family_of
+from wm_pipelines.mojito.guidance import energy
+from wm_pipelines.mojito.guidance.attention import motion_attention_processors
+from wm_pipelines.mojito.guidance.state import MotionState, Slots
+from wm_pipelines.mojito.guidance.steering import DenoiserCall, run_to_last_tap
 
 GATE = 0.75
 TAPS = (["mid_block"], ["mid_block", "up_blocks.1"], ["mid_block", "up_blocks.1", "up_blocks.2"])
@@ -58,18 +57,17 @@ def guided(unet: nn.Module, latent: Sequence[int], taps: Sequence[str], measurin
     family = family_of(unet)
     frames = latent[2]
     slots = torch.zeros(2, dtype=torch.long, device="meta")
-    guide = Guide(slots, slots, torch.empty(1, frames, 4, device="meta"), torch.ones(1, device="meta"), 8)
-    state = MotionState([guide], frozenset(family.tapped(unet, taps)), *latent[2:], videos=[0], measuring=measuring)
-    motion = MotionGuide(family, unet, DDIMScheduler(), state, Settings())
+    found = Slots(slots, slots, torch.empty(1, frames, 4, device="meta"), torch.ones(1, device="meta"), 8)
+    state = MotionState([found], frozenset(family.tapped(unet, taps)), *latent[2:], rows=[0], measuring=measuring)
     z, t, kwargs = inputs(unet, latent)
     z.requires_grad_()
     with motion_attention_processors(family, unet, state), FlopCounterMode(display=False) as forward:
-        motion._run((z * 1, t), kwargs)
+        run_to_last_tap(family, unet, state.tapped, DenoiserCall((z * 1, t), kwargs))
     if not measuring:
         return forward.get_total_flops(), 0
     with FlopCounterMode(display=False) as backward:
         sums = [layer[0] for layer in state.sums.values()]
-        torch.autograd.grad(energy.frame_energies(sums, guide).sum(), z)
+        torch.autograd.grad(energy.frame_energies(sums, found).sum(), z)
     return forward.get_total_flops(), backward.get_total_flops()
 
 

@@ -20,11 +20,11 @@ from records import RESULTS, environment, write
 from timing import measure, ratio
 
 from wm_pipelines import AutoWMPipeline, MotionObject, embedded
-from wm_pipelines.mojito import energy
-from wm_pipelines.mojito.attention import motion_attention_processors
-from wm_pipelines.mojito.guidance import MotionGuide, Settings
+from wm_pipelines.mojito.guidance import energy
+from wm_pipelines.mojito.guidance.attention import motion_attention_processors
+from wm_pipelines.mojito.guidance.state import MotionState, Slots
+from wm_pipelines.mojito.guidance.steering import DenoiserCall, run_to_last_tap
 from wm_pipelines.mojito.pipeline import MojitoPipeline
-from wm_pipelines.mojito.state import Guide, MotionState
 
 FRAMES, SIDE = 16, 16
 CUBE = MotionObject("red cube", boxes=[(0.1, 0.4, 0.4, 0.7), (0.6, 0.4, 0.9, 0.7)], keyframes=(0, FRAMES - 1))
@@ -39,19 +39,18 @@ def runs(pipe: MojitoPipeline) -> dict[str, Callable[[], None]]:
     z = torch.randn(1, 4, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).requires_grad_()
     t, kwargs = torch.tensor(900), {"encoder_hidden_states": text}
     slots = torch.tensor([2, 3])  # "red cube" behind the start token and "a"
-    guide = Guide(slots, torch.zeros_like(slots), CUBE.frame_boxes(FRAMES)[None], torch.ones(1), 8)
+    found = Slots(slots, torch.zeros_like(slots), CUBE.frame_boxes(FRAMES)[None], torch.ones(1), 8)
 
     def whole() -> None:
         torch.autograd.grad(unet(z * 1, t, **kwargs).sample.sum(), z)
 
     def guided(taps: Sequence[str]) -> Callable[[], None]:
         def iteration() -> None:
-            state = MotionState([guide], frozenset(family.tapped(unet, taps)), FRAMES, SIDE, SIDE, [0], measuring=True)
-            motion = MotionGuide(family, unet, pipe.scheduler, state, Settings())
+            state = MotionState([found], frozenset(family.tapped(unet, taps)), FRAMES, SIDE, SIDE, [0], measuring=True)
             with motion_attention_processors(family, unet, state):
-                motion._run((z * 1, t), kwargs)
+                run_to_last_tap(family, unet, state.tapped, DenoiserCall((z * 1, t), kwargs))
                 sums = [layer[0] for layer in state.sums.values()]
-                torch.autograd.grad(energy.frame_energies(sums, guide).sum(), z)
+                torch.autograd.grad(energy.frame_energies(sums, found).sum(), z)
 
         return iteration
 

@@ -45,10 +45,11 @@ async def comfy_entrypoint() -> Any:
     from comfy_api.latest import ComfyExtension
 
     from ._shared import folders, routes
+    from ._shared.notes import with_notes
 
     class WMExtension(ComfyExtension):
         async def get_node_list(self) -> list[type]:
-            return list(load_nodes())
+            return [with_notes(node) for node in load_nodes()]
 
     mismatch = version_mismatch()
     if mismatch:

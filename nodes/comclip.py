@@ -5,7 +5,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Pipeline, one_picture, to_image
+from ._shared.types import CATEGORY, Pipeline, aliases, one_picture, to_image
+from ._shared.wording import reworded
 
 FUSIONS = ("released", "gclip", "late", "equal")
 MISSING = ("full", "blank")
@@ -19,7 +20,8 @@ class WM_ComCLIPMatch(io.ComfyNode):
         return io.Schema(
             node_id="WM_ComCLIPMatch",
             display_name="WM ComCLIP Match",
-            category=CATEGORY,
+            category=f"{CATEGORY}/match",
+            **aliases("clip score, similarity, caption, composition"),
             description="Score a picture against a caption by the things and relations that the caption names, beside "
             "the plain similarity.",
             inputs=[
@@ -80,7 +82,9 @@ class WM_ComCLIPMatch(io.ComfyNode):
             out = pipeline.load(1, 0, 0)(picture, text, _read(boxes), fusion=fusion, missing=missing)
         subimages, lines = stack_subimages(picture, out)
         score, baseline = float(out.score[0]), float(out.baseline[0])
-        return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines))
+        notes = [reworded(failure.message) for failure in out.failures] + _unused(_read(boxes), out.components[0])
+        lines += [note for note in notes if note not in "\n".join(lines)]
+        return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines), ui={"wm_notes": notes})
 
 
 def _read(boxes: str) -> dict | None:
@@ -96,6 +100,16 @@ def _read(boxes: str) -> dict | None:
     if not isinstance(read, dict):
         raise ValueError(f'boxes must be a JSON object such as {{"red cube": [[0, 0, 9, 9]]}}, got {boxes.strip()!r}')
     return read
+
+
+def _unused(boxes: dict | None, parts: Any) -> list[str]:
+    """A sentence for each name with boxes that no part of the caption looked into."""
+    seen = {tuple(map(float, box)) for part in parts for box in part.boxes}
+    return [
+        f"boxes names {name!r}, but no thing of the caption is called so: its boxes are not looked into"
+        for name, listed in (boxes or {}).items()
+        if not seen & {tuple(map(float, box)) for box in listed}
+    ]
 
 
 NODES = (WM_ComCLIPMatch,)

@@ -4,7 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ._shared.types import CATEGORY, Conditions, one_mask, one_picture, to_image
+from ._shared import routes
+from ._shared.background import background_ui
+from ._shared.types import CATEGORY, Conditions, aliases, one_mask, one_picture, to_image
 
 # In slot order. A type is only ever appended; a test holds both lists against the library.
 TYPES = ("canny", "lines", "softedge", "sketch", "pose", "depth", "seg")
@@ -20,7 +22,8 @@ class WM_ExtractCondition(io.ComfyNode):
         return io.Schema(
             node_id="WM_ExtractCondition",
             display_name="WM Extract Condition",
-            category=CATEGORY,
+            category=f"{CATEGORY}/control",
+            **aliases("canny, preprocessor, controlnet, edges, softedge, sketch"),
             description="Make a condition map from a photo. Runs offline and needs no model.",
             inputs=[
                 io.Image.Input("image", tooltip="One photo or a batch."),
@@ -66,7 +69,8 @@ class WM_Condition(io.ComfyNode):
         return io.Schema(
             node_id="WM_Condition",
             display_name="WM Condition",
-            category=CATEGORY,
+            category=f"{CATEGORY}/control",
+            **aliases("controlnet, regional, control map, phrase"),
             description="A condition map, where and when it holds, and the words of the prompt that it shows.",
             inputs=[
                 io.Image.Input("image", tooltip="One finished map; edges, lines and sketches are white on black."),
@@ -103,8 +107,22 @@ class WM_Condition(io.ComfyNode):
                     tooltip="Words of the prompt, exactly as they stand there; they are bound to the region.",
                 ),
                 io.Mask.Input("region", optional=True, tooltip="Where the condition holds; without it, everywhere."),
+                Conditions.Input("conditions", optional=True, tooltip="A list to put this condition behind."),
+                io.String.Input(
+                    "span",
+                    default="",
+                    optional=True,
+                    tooltip="Which of two equal phrases: the places of its first letter and of the one after its "
+                    "last in the prompt, from 0, as 2, 10.",
+                ),
+                io.String.Input(
+                    "shapes",
+                    default="",
+                    optional=True,
+                    tooltip="The region as it is drawn below: boxes and free shapes, as JSON. Empty: not drawn.",
+                ),
             ],
-            outputs=[Conditions.Output("conditions", tooltip="A list of one condition.")],
+            outputs=[Conditions.Output("conditions", tooltip="The list that came in, and this condition behind it.")],
         )
 
     @classmethod
@@ -118,20 +136,57 @@ class WM_Condition(io.ComfyNode):
         fit: str,
         phrase: str = "",
         region: Any = None,
+        conditions: tuple = (),
+        span: str = "",
+        shapes: str = "",
     ) -> io.NodeOutput:
         from wm_pipelines import Condition
 
+        picture = one_picture(image, "image")
+        if region is not None and shapes.strip():
+            raise ValueError("region is connected and drawn; take the link away, or empty shapes")
+        mask = _drawn(shapes, picture) if shapes.strip() else None
         condition = Condition(
             type,
-            one_picture(image, "image"),
+            picture,
             strength=strength,
-            region=None if region is None else one_mask(region, "region"),
+            region=mask if region is None else one_mask(region, "region"),
             phrase=phrase.strip() or None,
+            span=_span_of(span),
             start=start,
             end=end,
             fit=fit,
         )
-        return io.NodeOutput((condition,))
+        return io.NodeOutput((*(conditions or ()), condition), ui=background_ui(image))
+
+
+def _drawn(shapes: str, picture: Any) -> Any:
+    """The mask of the drawn shapes at a picture's size."""
+    from wm_pipelines.media.regions import read_regions, region_mask
+
+    return region_mask(read_regions(shapes), *picture.shape[1:])
+
+
+def _read_shapes(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the painter shows of the text field: the `shapes` of its JSON."""
+    from wm_pipelines.media.regions import read_regions, write_regions
+    from wm_pipelines.runtime.readers import parse_json
+
+    text = routes.text_of(asked, "shapes")
+    return {"shapes": parse_json(write_regions(read_regions(text)))["shapes"] if text.strip() else []}
+
+
+routes.ANSWERS["region"] = _read_shapes
+
+
+def _span_of(text: str) -> tuple[int, int] | None:
+    """The span of the text field, None where it is empty; brackets as in a message may stay around it."""
+    if not text.strip():
+        return None
+    ends = text.strip().strip("()[]").replace(":", ",").split(",")
+    if len(ends) != 2 or not all(end.strip().isascii() and end.strip().isdigit() for end in ends):
+        raise ValueError(f"span is {text.strip()!r}; two whole numbers such as 2, 10")
+    return int(ends[0]), int(ends[1])
 
 
 class WM_StackConditions(io.ComfyNode):
@@ -139,23 +194,24 @@ class WM_StackConditions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        more = [
-            Conditions.Input(f"conditions_{index}", optional=True, tooltip="More conditions, in this order.")
-            for index in range(2, 7)
+        lists = [
+            Conditions.Input(f"conditions_{index}", optional=True, tooltip="Conditions of the list, in this order.")
+            for index in range(1, 7)
         ]
         return io.Schema(
             node_id="WM_StackConditions",
             display_name="WM Stack Conditions",
-            category=CATEGORY,
+            category=f"{CATEGORY}/control",
+            **aliases("controlnet, join, combine conditions"),
             description="Join conditions into one list. Stack again for more than six.",
-            inputs=[Conditions.Input("conditions_1", tooltip="The first conditions of the list."), *more],
+            inputs=lists,
             outputs=[Conditions.Output("conditions", tooltip="All conditions, in the order of the inputs.")],
         )
 
     @classmethod
-    def execute(cls, conditions_1: tuple, **more: tuple | None) -> io.NodeOutput:
+    def execute(cls, **given: tuple | None) -> io.NodeOutput:
         # By name: ComfyUI passes linked inputs in no promised order.
-        lists = [conditions_1, *(more[name] for name in sorted(more) if more[name])]
+        lists = [given[name] for name in sorted(given) if given[name]]
         return io.NodeOutput(tuple(condition for conditions in lists for condition in conditions))
 
 

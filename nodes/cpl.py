@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, lines_of, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, labels_of, lines_of, pictures_of
 
 VARIANTS = ("released", "paper")
 
@@ -20,7 +20,8 @@ class WM_CPLFit(io.ComfyNode):
         return io.Schema(
             node_id="WM_CPLFit",
             display_name="WM CPL Fit",
-            category=CATEGORY,
+            category=f"{CATEGORY}/adapt",
+            **aliases("few-shot, classifier, prompt learning, clip, train"),
             description="Fit a prompt to a few labelled pictures of each class. Use the result with WM CPL Classify, "
             "for these classes and for new ones.",
             inputs=[
@@ -104,7 +105,7 @@ class WM_CPLFit(io.ComfyNode):
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
-                lines_of(labels),
+                labels_of(labels),
                 variant=variant,
                 lambda_cf=lambda_cf,
                 epochs=epochs,
@@ -113,7 +114,7 @@ class WM_CPLFit(io.ComfyNode):
                 callback_on_step_end=FitReporter(epochs * len(pictures)),
             )
             handle.refitted(f"{base} (fitted)")
-        lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(lines_of(labels))))}"]
+        lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(labels_of(labels))))}"]
         lines += [f"negative of {name}: {other}" for name, other in pipeline.negatives.items()]
         lines += [f"epoch {i + 1}: loss {row['loss']:.4f}" for i, row in enumerate(pipeline.history)]
         return io.NodeOutput(handle, "\n".join(lines))
@@ -127,7 +128,8 @@ class WM_CPLClassify(io.ComfyNode):
         return io.Schema(
             node_id="WM_CPLClassify",
             display_name="WM CPL Classify",
-            category=CATEGORY,
+            category=f"{CATEGORY}/adapt",
+            **aliases("few-shot, classifier, clip, tag"),
             description="Compare each picture with class names, those of the fit or new ones, and name the likeliest.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="From WM CPL Fit, or a CPL checkpoint by WM Load Pipeline."),

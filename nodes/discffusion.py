@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, lines_of, pictures_of, pil_image, to_image
+from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, pictures_of, pil_image, to_image
 
 SCORES = ("as recorded", "lse+dc", "lse", "dc")
 
@@ -18,7 +18,8 @@ class WM_DiscffusionMatch(io.ComfyNode):
         return io.Schema(
             node_id="WM_DiscffusionMatch",
             display_name="WM Discffusion Match",
-            category=CATEGORY,
+            category=f"{CATEGORY}/match",
+            **aliases("clip score, similarity, caption, diffusion classifier"),
             description="Let a text-to-image model say how well pictures and captions go together; put the pictures "
             "in order and keep the best.",
             inputs=[
@@ -91,7 +92,8 @@ class WM_DiscffusionFit(io.ComfyNode):
         return io.Schema(
             node_id="WM_DiscffusionFit",
             display_name="WM Discffusion Fit",
-            category=CATEGORY,
+            category=f"{CATEGORY}/adapt",
+            **aliases("few-shot, matching, train"),
             description="Teach a text-to-image model to tell right captions from wrong ones, from a few pictures. Use "
             "the result with WM Discffusion Match.",
             inputs=[

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ._shared.types import CATEGORY
+from ._shared.types import CATEGORY, aliases
 
 
 class WM_Doctor(io.ComfyNode):
@@ -14,6 +14,7 @@ class WM_Doctor(io.ComfyNode):
             node_id="WM_Doctor",
             display_name="WM Doctor",
             category=CATEGORY,
+            **aliases("install, check, problem"),
             description="Check the installation: versions, nodes, checkpoints and their hashes, pipelines in memory.",
             inputs=[
                 io.Boolean.Input(

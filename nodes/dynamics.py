@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Pipeline, one_picture
+from ._shared.types import CATEGORY, Pipeline, aliases, one_picture
 
 RESIZES = ("none", "pad", "crop")
 
@@ -18,7 +18,8 @@ class WM_InferAction(io.ComfyNode):
         return io.Schema(
             node_id="WM_InferAction",
             display_name="WM Infer Action",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("inverse dynamics, describe change, caption"),
             description="Say in words which action leads from one picture to another, and how sure the model is.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A dynamics model from WM Load Pipeline."),

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ._shared.types import CATEGORY, one_picture, pil_image
+from ._shared.types import CATEGORY, aliases, one_picture, pil_image
 
 
 class WM_EditScore(io.ComfyNode):
@@ -15,7 +15,8 @@ class WM_EditScore(io.ComfyNode):
         return io.Schema(
             node_id="WM_EditScore",
             display_name="WM Edit Score",
-            category=CATEGORY,
+            category=f"{CATEGORY}/measure",
+            **aliases("benchmark, image edit, change"),
             description="Measure an edit: how much of the change it made, and how much else it left alone.",
             inputs=[
                 io.Image.Input("source", tooltip="One picture, before the edit."),

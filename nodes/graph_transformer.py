@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Pipeline, SceneGraph, one_picture, pil_image
+from ._shared.types import CATEGORY, Pipeline, SceneGraph, aliases, one_picture, pil_image
 
 REGIONS = ("as recorded", "full", "knn", "iou")
 
@@ -18,7 +18,8 @@ class WM_GraphQA(io.ComfyNode):
         return io.Schema(
             node_id="WM_GraphQA",
             display_name="WM Graph QA",
-            category=CATEGORY,
+            category=f"{CATEGORY}/match",
+            **aliases("vqa, question, answer, scene graph"),
             description="Answer a question about a picture and a text with attention that follows a graph, and see "
             "whether the graph helped.",
             inputs=[
@@ -118,7 +119,8 @@ class WM_ParseText(io.ComfyNode):
         return io.Schema(
             node_id="WM_ParseText",
             display_name="WM Parse Text",
-            category=CATEGORY,
+            category=f"{CATEGORY}/control",
+            **aliases("scene graph, parser, caption"),
             description="Read sentences into a scene graph: things, attributes, places. Runs offline and needs no "
             "model.",
             inputs=[

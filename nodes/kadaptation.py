@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, lines_of, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, labels_of, lines_of, pictures_of
 
 
 class WM_KAdaptationFit(io.ComfyNode):
@@ -18,7 +18,8 @@ class WM_KAdaptationFit(io.ComfyNode):
         return io.Schema(
             node_id="WM_KAdaptationFit",
             display_name="WM KAdaptation Fit",
-            category=CATEGORY,
+            category=f"{CATEGORY}/adapt",
+            **aliases("few-shot, classifier, train, fine-tune, clip, lora"),
             description="Fit a CLIP to a few labelled pictures of each class. Use the result with WM KAdaptation "
             "Classify.",
             inputs=[
@@ -103,7 +104,7 @@ class WM_KAdaptationFit(io.ComfyNode):
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
-                lines_of(labels),
+                labels_of(labels),
                 class_names=lines_of(class_names) or None,
                 templates=(template,),
                 epochs=epochs,
@@ -126,7 +127,8 @@ class WM_KAdaptationClassify(io.ComfyNode):
         return io.Schema(
             node_id="WM_KAdaptationClassify",
             display_name="WM KAdaptation Classify",
-            category=CATEGORY,
+            category=f"{CATEGORY}/adapt",
+            **aliases("few-shot, classifier, clip, tag"),
             description="Name the class of each picture, with its probabilities.",
             inputs=[
                 Pipeline.Input(

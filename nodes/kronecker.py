@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared import folders
 from ._shared.guards import outside_inference_mode
-from ._shared.types import CATEGORY
+from ._shared.types import CATEGORY, aliases
 
 
 class WM_KroneckerApply(io.ComfyNode):
@@ -17,7 +17,8 @@ class WM_KroneckerApply(io.ComfyNode):
         return io.Schema(
             node_id="WM_KroneckerApply",
             display_name="WM Kronecker Apply",
-            category=CATEGORY,
+            category=f"{CATEGORY}/adapt",
+            **aliases("lora, lokr, lycoris, adapter"),
             description="Patch a native model with a Kronecker adapter trained on its diffusers twin, without "
             "converting it to LoRA.",
             inputs=[

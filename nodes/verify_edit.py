@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
 from ._shared.ranking import ranked
-from ._shared.types import CATEGORY, Pipeline, one_picture, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, one_picture, pictures_of
 
 
 class WM_VerifyEdit(io.ComfyNode):
@@ -17,7 +17,8 @@ class WM_VerifyEdit(io.ComfyNode):
         return io.Schema(
             node_id="WM_VerifyEdit",
             display_name="WM Verify Edit",
-            category=CATEGORY,
+            category=f"{CATEGORY}/measure",
+            **aliases("verifier, best of n, rank, image edit"),
             description="Rank edited pictures from any editor in the graph by how clearly they show the action.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A dynamics model from WM Load Pipeline."),

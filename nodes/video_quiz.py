@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared import folders
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, lines_of, to_image
+from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, to_image
 from .mojito._sockets import Trajectory
 
 NONE = "none found"
@@ -30,7 +30,8 @@ class WM_LoadVideoModel(io.ComfyNode):
         return io.Schema(
             node_id="WM_LoadVideoModel",
             display_name="WM Load Video Model",
-            category=CATEGORY,
+            category=f"{CATEGORY}/measure",
+            **aliases("vlm, llava, qwen, load"),
             description="Load a vision-language model: an embedded one, or a folder under models/wm_pipelines as "
             "transformers keeps it.",
             inputs=[
@@ -81,7 +82,8 @@ class WM_VideoQuiz(io.ComfyNode):
         return io.Schema(
             node_id="WM_VideoQuiz",
             display_name="WM Video Quiz",
-            category=CATEGORY,
+            category=f"{CATEGORY}/measure",
+            **aliases("vqa, benchmark, video question, vlm"),
             description="Ask a question about a video, and again about the video reversed, mirrored and left out: "
             "which tells whether the model sees it or guesses.",
             inputs=[
@@ -163,7 +165,8 @@ class WM_DioramaClip(io.ComfyNode):
         return io.Schema(
             node_id="WM_DioramaClip",
             display_name="WM Diorama Clip",
-            category=CATEGORY,
+            category=f"{CATEGORY}/measure",
+            **aliases("test video, benchmark, synthetic"),
             description="Make a clip of a miniature world, a question about it, its right answer, and the boxes of "
             "what is in it.",
             inputs=[
@@ -209,7 +212,7 @@ class WM_DioramaClip(io.ComfyNode):
 
         from wm_pipelines.diorama.questions import sample_question
         from wm_pipelines.diorama.quiz import boxes_of, quiz_item
-        from wm_pipelines.mojito.objects import MotionObject
+        from wm_pipelines.mojito.trajectories.objects import MotionObject
 
         world = "counter" if counter_world else "normal"
         drawn = sample_question(family, "quiz", seed, 0, frames=frames, world=world)

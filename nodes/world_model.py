@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
 from ._shared.ranking import ranked
-from ._shared.types import CATEGORY, Pipeline, lines_of, one_picture, to_image
+from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, one_picture, to_image
 
 RESIZES = ("none", "pad", "crop")
 WORLD, DYNAMICS = "load a world model", "load a dynamics model"
@@ -68,7 +68,8 @@ class WM_WorldStep(io.ComfyNode):
         return io.Schema(
             node_id="WM_WorldStep",
             display_name="WM World Step",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("image edit, action, next frame"),
             description="Draw what an action in words makes of a picture, several times, and rank the candidates.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A world model from WM Load Pipeline."),
@@ -149,7 +150,8 @@ class WM_WorldRollout(io.ComfyNode):
         return io.Schema(
             node_id="WM_WorldRollout",
             display_name="WM World Rollout",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("actions, video, planning"),
             description="Carry out actions one after another, each on the picture that the one before left.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A world model from WM Load Pipeline."),

@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # for editors; `_PUBLIC` says the same, and a test holds the 
     from wm_pipelines.kadaptation.subspace.dimension import LocalIntrinsicDimension as LocalIntrinsicDimension
     from wm_pipelines.mmworld.pipeline import MMWorldPipeline as MMWorldPipeline
     from wm_pipelines.mojito.modeling import MotionIntensityModel as MotionIntensityModel
-    from wm_pipelines.mojito.objects import MotionObject as MotionObject
     from wm_pipelines.mojito.pipeline import MojitoPipeline as MojitoPipeline
+    from wm_pipelines.mojito.trajectories.objects import MotionObject as MotionObject
     from wm_pipelines.morpho4d.pipeline import Morpho4DPipeline as Morpho4DPipeline
     from wm_pipelines.morpho4d.scene import Scene4D as Scene4D
     from wm_pipelines.pipeline import AutoWMPipeline as AutoWMPipeline
@@ -65,7 +65,7 @@ _PUBLIC = {
     "MojitoPipeline": "wm_pipelines.mojito.pipeline",
     "Morpho4DPipeline": "wm_pipelines.morpho4d.pipeline",
     "MotionIntensityModel": "wm_pipelines.mojito.modeling",
-    "MotionObject": "wm_pipelines.mojito.objects",
+    "MotionObject": "wm_pipelines.mojito.trajectories.objects",
     "Node": "wm_pipelines.text.scene_graph",
     "QuasiAttentionModel": "wm_pipelines.graph_transformer.modeling",
     "Scene4D": "wm_pipelines.morpho4d.scene",

@@ -14,6 +14,7 @@ from custom_kernels.shared.backend import use_triton
 from .checks import check, limits
 from .forms import dense_delta, folding_pays, kronecker_weight
 from .mix import kronecker_mix
+from .recomputed import recomputed
 from .reference import Slices
 from .registered import rank_one
 
@@ -110,18 +111,28 @@ def kronecker_linear(
         mask = _mask(x, u, gate, dropout, parts) if gate is not None or dropout else None
         y = rank_one(x, weight, bias, a_out, a_in, u, v, mask, adapter_index, float(scale), bounds, autocast, triton)
     else:
-        y = _dense(x, weight, bias, a * scale, u, v, slices, adapter_index, gate, dropout, triton, autocast)
+        y = _dense(x, weight, bias, a, u, v, scale, slices, adapter_index, gate, dropout, triton, autocast)
     return y if shift is None else (y + shift.view(len(shift), *(1,) * (x.dim() - 2), -1)).to(y.dtype)
 
 
-def _dense(x, weight, bias, a, u, v, slices, index, gate, dropout, triton, autocast) -> torch.Tensor:
+def _dense(x, weight, bias, a, u, v, scale, slices, index, gate, dropout, triton, autocast) -> torch.Tensor:
     # in half precision W + ΔW would round the delta away, so only full precision may fold
     full = weight.dtype in (torch.float32, torch.float64) and weight.dtype == x.dtype
     plain = slices is None and index is None and gate is None and not dropout and not triton
-    if plain and full and not autocast:
-        tokens = x.numel() // x.shape[-1]
-        if folding_pays(tokens, *weight.shape, tuple(a.shape), u.shape[2], torch.is_grad_enabled()):
-            return F.linear(x, weight + kronecker_weight(u, v, a=a).to(weight.dtype), bias)
+    tokens, training = x.numel() // x.shape[-1], torch.is_grad_enabled()
+    folded = plain and full and not autocast
+    folded = folded and folding_pays(tokens, *weight.shape, tuple(a.shape), u.shape[2], training)
+
+    def run(x, weight, bias, a, u, v, gate) -> torch.Tensor:
+        if folded:
+            return F.linear(x, weight + kronecker_weight(u, v, a=a * scale).to(weight.dtype), bias)
+        return _in_products(x, weight, bias, a * scale, u, v, slices, index, gate, dropout, triton)
+
+    # what is drawn can't be drawn again
+    return run(x, weight, bias, a, u, v, gate) if dropout else recomputed(run, x, weight, bias, a, u, v, gate)
+
+
+def _in_products(x, weight, bias, a, u, v, slices, index, gate, dropout, triton) -> torch.Tensor:
     mix = None
     if triton:
         a, u, v = (t.to(x.dtype) for t in (a, u, v))

@@ -1,6 +1,6 @@
 """The linear map with rank-one A as one registered operation.
 
-Saved for the backward pass: x and x Qᵀ, as far as a gradient needs them.
+Saved for the backward pass: x, where a gradient needs it. x Qᵀ, as narrow as the rank, is made again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,20 @@ from torch import Tensor
 from custom_kernels.shared.backend import on_device_of
 from custom_kernels.shared.registration import differentiable, like_needed, packed
 
-from .rank_one import A_IN, A_OUT, MASK, WEIGHT, Factors, U, V, X, backward_torch, delta_dtype, forward_torch
+from .rank_one import (
+    A_IN,
+    A_OUT,
+    MASK,
+    WEIGHT,
+    Factors,
+    U,
+    V,
+    X,
+    backward_torch,
+    delta_dtype,
+    forward_torch,
+    rank_sized_torch,
+)
 
 __all__ = ["rank_one"]
 
@@ -35,9 +48,12 @@ def _run_backward(
     factors = Factors(a_out, a_in, u, v, slices, index, delta_dtype(g, u, narrow))
     if triton:
         from ._triton.linear import backward as run
+        from ._triton.linear import rank_sized
     else:
-        run = backward_torch
+        run, rank_sized = backward_torch, rank_sized_torch
     with on_device_of(g):
+        if hidden is None and (needs[U] or needs[A_OUT] or needs[MASK]):
+            hidden = rank_sized(flat, factors)
         grads = run(g.reshape(-1, g.shape[-1]), flat, hidden, weight, factors, scale, slices, mask, needs)
     if needs[X]:
         grads[X] = grads[X].view(*g.shape[:-1], weight.shape[1])
@@ -46,11 +62,9 @@ def _run_backward(
 
 def _save(ctx, inputs, outputs) -> None:
     x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
-    needs, hidden = ctx.needs, outputs[1]
-    keeps_x = needs[WEIGHT] or needs[V] or needs[A_IN]
-    keeps_hidden = needs[U] or needs[A_OUT] or needs[MASK]
-    saved = (x if keeps_x else None, hidden if keeps_hidden else None)
-    ctx.save_for_backward(*saved, weight, a_out, a_in, u, v, mask, index)
+    keeps_x = any(ctx.needs[at] for at in (WEIGHT, V, A_IN, U, A_OUT, MASK))
+    # of hidden nothing is kept: it is made again
+    ctx.save_for_backward(x if keeps_x else None, None, weight, a_out, a_in, u, v, mask, index)
 
 
 @torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())
@@ -98,7 +112,8 @@ def registered_backward(
     triton: bool,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients that `needs` names, in order. x and hidden may be None where no gradient asks for them."""
+    """The gradients that `needs` names, in order. x may be None where no gradient asks for it; so may hidden, which is
+    made again otherwise."""
     return packed(
         _run_backward(g, x, hidden, weight, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton, needs)
     )
@@ -115,7 +130,21 @@ _rank_one = differentiable(
 )
 
 
-def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> Tensor:
+def rank_one(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a_out: Tensor,
+    a_in: Tensor,
+    u: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    index: Tensor | None,
+    scale: float,
+    slices: Sequence[int],
+    narrow: bool,
+    triton: bool,
+) -> Tensor:
     """y (..., do) for x (..., di); arguments are taken as `kronecker_linear` checked them.
 
     Args:

@@ -1,6 +1,8 @@
 """Progress, previews and cancelling: what happens between two sampling steps."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +24,27 @@ class StepReporter:
         self.steps = steps
         self.bar = comfy.utils.ProgressBar(1)
         self.last_preview = float("-inf")
+        self.done, self.passes, self.total = 0, 0, steps
+
+    @contextmanager
+    def watching(self, pipeline: Any) -> Iterator[None]:
+        """Obeys Cancel, and moves the bar, before each pass of the denoiser too: a guided step has many.
+
+        How many is not known before, so the parts that the bar moves by within a step become smaller.
+        """
+        import comfy.model_management
+
+        def before(*_: Any) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if self.total:
+                self.passes += 1
+                self.bar.update_absolute(round(self.done + self.passes / (self.passes + 2), 2), self.total)
+
+        hook = (getattr(pipeline, "unet", None) or pipeline.transformer).register_forward_pre_hook(before)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         import comfy.model_management
@@ -33,7 +56,8 @@ class StepReporter:
         if now - self.last_preview >= PREVIEW_SECONDS:
             preview = preview_of(pipeline, tensors["latents"])
             self.last_preview = now
-        self.bar.update_absolute(step + 1, self.steps or pipeline.num_timesteps, preview)
+        self.done, self.passes, self.total = step + 1, 0, self.steps or pipeline.num_timesteps
+        self.bar.update_absolute(self.done, self.total, preview)
         return {}
 
 

@@ -1,5 +1,6 @@
 """The sockets of this pack, and ComfyUI's tensors as the library wants them."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ SceneGraph = io.Custom("WM_SCENE_GRAPH")
 """A `wm_pipelines.text.scene_graph.SceneGraph`."""
 
 CATEGORY = "WM"
+"""The menu; behind a stroke the task: control, video, adapt, match, measure, world."""
+
+ADVANCED = {"advanced": True} if "advanced" in signature(io.Float.Input).parameters else {}
+"""For a widget that few need: newer cores fold it away."""
+
+
+def aliases(words: str) -> dict[str, list[str]]:
+    """Other words under which a node is searched for, separated by commas; nothing where the core has none."""
+    return {"search_aliases": words.split(", ")} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 
 
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
@@ -36,6 +46,19 @@ def pictures_of(image: torch.Tensor) -> list[torch.Tensor]:
 def lines_of(text: str) -> list[str]:
     """The lines of a text box, without the empty ones at its end."""
     return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+
+
+def labels_of(text: str) -> list[str]:
+    """The lines of a text box that names the class of each picture.
+
+    Raises:
+        ValueError: a line between others is blank.
+    """
+    lines = lines_of(text)
+    blank = [number for number, line in enumerate(lines, 1) if not line]
+    if blank:
+        raise ValueError(f"line {blank[0]} of labels is blank; each line names the class of one picture")
+    return lines
 
 
 def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:

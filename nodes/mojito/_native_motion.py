@@ -38,7 +38,7 @@ def positions_of(clip: Any, prompt: str, objects: Any) -> tuple[list[list[int]],
     Raises:
         ValueError: a phrase that can't be located, or text encoders that count tokens differently.
     """
-    from wm_pipelines.mojito.bias import phrase_positions, phrase_starts
+    from wm_pipelines.mojito.guidance.bias import phrase_positions, phrase_starts
     from wm_pipelines.text.prompts import locate
 
     encoded, empty = _tokens(clip, prompt), _tokens(clip, "")
@@ -117,7 +117,7 @@ class MotionBias:
         return step < (0 if self.fraction == 0 else max(1, round(self.fraction * steps)))
 
     def _override(self, x: torch.Tensor, context: torch.Tensor, options: dict, conditional: list[bool]) -> Callable:
-        from wm_pipelines.mojito.bias import attention_bias, rows_bias
+        from wm_pipelines.mojito.guidance.bias import attention_bias, rows_bias
 
         inner = options.get(OVERRIDE)
         rows = x.shape[0] // len(conditional)
@@ -158,7 +158,7 @@ class MotionBias:
 
     def _frame_boxes(self, frames: int, options: dict[str, Any]) -> torch.Tensor:
         """(O, frames, 4) of the running call, which may see a window of the clip only."""
-        from wm_pipelines.mojito.geometry import latent_boxes
+        from wm_pipelines.mojito.bases.geometry import latent_boxes
 
         window, total = _window(options), frames
         if window is not None:
@@ -174,11 +174,11 @@ class MotionBias:
         return boxes if window is None else boxes[:, window]
 
     def _grid(self, x: torch.Tensor, cells: int, frames: int) -> tuple[int, int]:
-        from wm_pipelines.mojito.state import MotionState
+        from wm_pipelines.mojito.bases.geometry import grid_of
 
         height, width = x.shape[-2:]
         if self.kind == "unet":
-            return MotionState([], height=height, width=width).grid(cells)
+            return grid_of(cells, height, width)
         height, width = (height + 1) // 2, (width + 1) // 2
         if cells != frames * height * width:
             raise ValueError(

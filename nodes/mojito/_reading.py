@@ -4,7 +4,7 @@ from typing import Any
 
 from .._shared import routes
 from .._shared.types import lines_of
-from ._points import point_options
+from ._points import naming_outside, point_options
 
 # A test holds the formats against the library.
 FORMATS = ("json", "freetraj", "trailblazer", "kjnodes", "motionctrl", "tora", "dragnuwa")
@@ -28,21 +28,22 @@ def objects_of(
     """The objects that the widgets of WM_Trajectory describe.
 
     Raises:
-        ValueError: as `wm_pipelines.mojito.trajectories.read_trajectory`.
+        ValueError: as `wm_pipelines.mojito.trajectories.reading.read_trajectory`.
     """
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     box, canvas = (box_width, box_height), (canvas_width, canvas_height)
     options: dict[str, Any] = {}
     if format in POINTS or format in CLIP_OPTIONS:
         options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
         options = {name: options[name] for name in CLIP_OPTIONS.get(format, options)}
-    return read_trajectory(text, format, lines_of(phrases) or None, **options)
+    with naming_outside(outside):
+        return read_trajectory(text, format, lines_of(phrases) or None, **options)
 
 
 def drawn(asked: dict[str, Any]) -> dict[str, Any]:
     """What the editor shows of the widgets' values: `objects` of our own JSON in fractions, and the `canvas`."""
-    from wm_pipelines.mojito.formats.canonical import write
+    from wm_pipelines.mojito.trajectories.formats.canonical import write
     from wm_pipelines.runtime.readers import parse_json
 
     names = ("text", "format", "phrases", "speed", "outside")

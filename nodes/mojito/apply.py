@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY
+from .._shared.types import CATEGORY, aliases
 from ._sockets import Trajectory
 
 
@@ -16,7 +16,8 @@ class WM_MojitoApply(io.ComfyNode):
         return io.Schema(
             node_id="WM_MojitoApply",
             display_name="WM Mojito Apply",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("wan, animatediff, motion control, trajectory, attention bias"),
             description="Keep the objects of a prompt in the boxes of a trajectory, in a native model: SD 1.5 under "
             "AnimateDiff, or Wan. No gradient, so it works with KSampler.",
             inputs=[
@@ -60,11 +61,21 @@ class WM_MojitoApply(io.ComfyNode):
                     step=0.05,
                     tooltip="Share of the steps, from the first, in which the bias acts. Lower it if edges show.",
                 ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="The prompt as other nodes left it, such as ControlNet's; it is passed on as it is.",
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="Passed on as it is."),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The steered model; the one that came in is left alone."),
-                io.Conditioning.Output("positive", tooltip="The prompt, encoded. Sample with this one."),
+                io.Conditioning.Output("positive", tooltip="What came in, else the prompt, encoded. Sample with it."),
                 io.String.Output("report", tooltip="What prompt and trajectory disagree about, and which will win."),
+                # Bypassing joins an output to the input in its own slot, else to the first of its type. So that
+                # negative is not given what positive is, it stands in the fifth slot, as its input does.
+                Trajectory.Output("trajectory", tooltip="The trajectory that came in."),
+                io.Conditioning.Output("negative", tooltip="What came in, else the empty prompt, encoded."),
             ],
         )
 
@@ -79,10 +90,13 @@ class WM_MojitoApply(io.ComfyNode):
         bias_in: float,
         bias_out: float,
         fraction: float,
+        positive: Any = None,
+        negative: Any = None,
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.conflicts import find_conflicts
-        from wm_pipelines.mojito.objects import hidden_lines, object_boxes
+        from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
+        from wm_pipelines.mojito.trajectories.objects import hidden_lines, object_boxes
 
+        from ._conditioning import check_holds
         from ._native_motion import MotionBias, kind_of, positions_of
 
         kind = kind_of(model)
@@ -97,10 +111,21 @@ class WM_MojitoApply(io.ComfyNode):
             bias_out=bias_out,
             fraction=fraction,
         )
-        positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        encoded = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        if positive is not None:
+            check_holds(positive, encoded)
+        if negative is None:
+            negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         lines = find_conflicts(prompt, trajectory, boxes, ()) or ["no conflict"]
         lines += hidden_lines(trajectory, num_frames)
-        return io.NodeOutput(bias.apply(model), positive, "\n".join(lines))
+        outputs = (
+            bias.apply(model),
+            encoded if positive is None else positive,
+            "\n".join(lines),
+            trajectory,
+            negative,
+        )
+        return io.NodeOutput(*outputs)
 
 
 NODES = (WM_MojitoApply,)

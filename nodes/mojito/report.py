@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY, to_image
-from ._sockets import MotionReport
+from .._shared.types import CATEGORY, aliases, to_image
+from ._sockets import MotionReport, marks_of
 
 
 class WM_MotionReport(io.ComfyNode):
@@ -16,7 +16,8 @@ class WM_MotionReport(io.ComfyNode):
         return io.Schema(
             node_id="WM_MotionReport",
             display_name="WM Motion Report",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("trajectory, attention, conflicts"),
             description="Show whether objects went where they were sent: conflicts, attention in each box, motion.",
             inputs=[
                 MotionReport.Input("motion_report", tooltip="From WM Mojito Sample."),
@@ -32,7 +33,13 @@ class WM_MotionReport(io.ComfyNode):
     def execute(cls, motion_report: tuple, images: Any) -> io.NodeOutput:
         from wm_pipelines.mojito.overlay import describe, report_pictures
 
-        report, phrases = motion_report
+        report, phrases, marks = motion_report
+        if marks_of(images) != marks:
+            frames, height, width = marks[0][:3]
+            raise ValueError(
+                f"images are not the {frames} frames of {width}x{height} that the report was measured on; connect "
+                "images of the same WM Mojito Sample, before anything changes them"
+            )
         pictures = report_pictures(images[..., :3].movedim(-1, 1).float().cpu(), report, phrases)
         return io.NodeOutput(to_image(pictures), "\n".join(describe(report, phrases)))
 

@@ -5,10 +5,11 @@ from typing import Any
 from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
-from .._shared.types import CATEGORY, Pipeline, lines_of, to_image
-from ._sockets import MotionReport, Trajectory
+from .._shared.types import ADVANCED, CATEGORY, Pipeline, aliases, lines_of, to_image
+from ._sockets import MotionReport, Trajectory, marks_of
 
 OWN = -1.0
+USUAL = 16  # frames to make room for where nothing says how many
 
 
 class WM_MojitoSample(io.ComfyNode):
@@ -16,11 +17,12 @@ class WM_MojitoSample(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": 4096, "step": 8}
+        size = {"default": 0, "min": 0, "max": 4096, "step": 32}
         return io.Schema(
             node_id="WM_MojitoSample",
             display_name="WM Mojito Sample",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("animatediff, text to video, motion control, trajectory"),
             description="Make a video whose objects follow a trajectory, with a dial for how much moves.",
             inputs=[
                 Pipeline.Input("pipeline", tooltip="A Mojito pipeline from WM Load Pipeline."),
@@ -56,7 +58,14 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input("width", **size, tooltip="Pixels; 0 takes the model's own."),
                 io.Int.Input("height", **size, tooltip="Pixels; 0 takes the model's own."),
-                io.Int.Input("num_frames", default=16, min=1, max=1024, tooltip="Frames of the video."),
+                io.Int.Input(
+                    "num_frames",
+                    default=16,
+                    min=0,
+                    max=1024,
+                    tooltip="Frames of the video. 0 takes the trajectory's, and without one the model's own. A "
+                    "trajectory of another length is resampled, and the report says so.",
+                ),
                 io.Float.Input(
                     "fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip="Frames a second of the video output."
                 ),
@@ -70,6 +79,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_eta",
+                    **ADVANCED,
                     default=OWN,
                     min=OWN,
                     max=10000.0,
@@ -78,6 +88,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "guidance_iterations",
+                    **ADVANCED,
                     default=-1,
                     min=-1,
                     max=50,
@@ -85,6 +96,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_fraction",
+                    **ADVANCED,
                     default=OWN,
                     min=OWN,
                     max=1.0,
@@ -93,6 +105,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_threshold",
+                    **ADVANCED,
                     default=OWN,
                     min=OWN,
                     max=1.0,
@@ -101,6 +114,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "smooth_weight",
+                    **ADVANCED,
                     default=0.0,
                     min=0.0,
                     max=20.0,
@@ -109,6 +123,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "trailing_tokens",
+                    **ADVANCED,
                     default=0,
                     min=0,
                     max=64,
@@ -132,6 +147,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "bias_fraction",
+                    **ADVANCED,
                     default=0.1,
                     min=0.0,
                     max=1.0,
@@ -140,6 +156,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "allow_joint",
+                    **ADVANCED,
                     default=False,
                     tooltip="Guide models whose text and video share one attention, which costs much more.",
                 ),
@@ -148,6 +165,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.String.Input(
                     "guidance_taps",
+                    **ADVANCED,
                     default="",
                     multiline=True,
                     optional=True,
@@ -155,6 +173,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "bias_style",
+                    **ADVANCED,
                     options=["logit", "trailblazer", "freetraj"],
                     default="logit",
                     optional=True,
@@ -192,34 +211,41 @@ class WM_MojitoSample(io.ComfyNode):
         import torch
 
         from wm_pipelines import MojitoPipeline
-        from wm_pipelines.mojito.reporting import frames_tensor
+        from wm_pipelines.mojito.outputs import frames_tensor
+        from wm_pipelines.mojito.trajectories import trajectory_frames
 
         from .._shared.progress import StepReporter
 
         check_pipeline(pipeline, MojitoPipeline, "load a Mojito checkpoint")
         own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
+        items = list(trajectory or ())
+        pictures = num_frames or (items and trajectory_frames(items)) or USUAL
         guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}
+        reporter = StepReporter(steps or None)
         with outside_inference_mode(gradients=True):  # towards the boxes
-            result = pipeline.load(num_frames, height, width, training=bool(trajectory))(
-                prompt=prompt.strip(),
-                negative_prompt=negative_prompt,
-                objects=list(trajectory or ()) or None,
-                motion_intensity=None if motion_intensity < 0 else motion_intensity,
-                num_frames=num_frames,
-                height=height or None,
-                width=width or None,
-                num_inference_steps=steps or None,
-                guidance_scale=None if guidance_scale < 0 else guidance_scale,
-                guidance_taps=lines_of(guidance_taps) or None,
-                # On the CPU, so that a seed means the same on every device.
-                generator=torch.Generator("cpu").manual_seed(seed),
-                output_type="pt",
-                callback_on_step_end=StepReporter(),
-                **guidance,
-            )
+            loaded = pipeline.load(pictures, height, width, training=bool(items))
+            with reporter.watching(loaded):
+                result = loaded(
+                    prompt=prompt.strip(),
+                    negative_prompt=negative_prompt,
+                    objects=items or None,
+                    motion_intensity=None if motion_intensity < 0 else motion_intensity,
+                    num_frames=num_frames or None,
+                    height=height or None,
+                    width=width or None,
+                    num_inference_steps=steps or None,
+                    guidance_scale=None if guidance_scale < 0 else guidance_scale,
+                    guidance_taps=lines_of(guidance_taps) or None,
+                    # On the CPU, so that a seed means the same on every device.
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    output_type="pt",
+                    callback_on_step_end=reporter,
+                    **guidance,
+                )
         images = to_image(frames_tensor(result.frames[0]))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps)))
-        return io.NodeOutput(video, images, (result.report[0], [item.phrase for item in trajectory or ()]))
+        phrases = result.plan[0].phrases if result.plan else []
+        return io.NodeOutput(video, images, (result.report[0], phrases, marks_of(images)))
 
 
 NODES = (WM_MojitoSample,)

@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY, lines_of, to_image
-from ._background import background_inputs, background_ui
-from ._points import box_input, point_inputs, point_options
+from .._shared.background import background_ui
+from .._shared.types import ADVANCED, CATEGORY, aliases, lines_of, to_image
+from ._points import box_input, naming_outside, point_inputs, point_options
 from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
 
@@ -33,7 +33,8 @@ class WM_Trajectory(io.ComfyNode):
         return io.Schema(
             node_id="WM_Trajectory",
             display_name="WM Trajectory",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("spline, path, motion, boxes, keyframes, kjnodes, drag"),
             description="Say where the objects of a prompt are over time: by our JSON, or by the text of another "
             "tool, such as KJNodes' spline editor.",
             inputs=[
@@ -50,9 +51,12 @@ class WM_Trajectory(io.ComfyNode):
                     multiline=True,
                     tooltip="Words of the prompt, one object a line, in the order of the paths. Empty for 'json'.",
                 ),
-                *point_inputs(),
+                *point_inputs(**ADVANCED),
                 Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
-                *background_inputs(),
+                io.Image.Input(
+                    "images", optional=True, tooltip="A picture or a clip to draw on. Shown in the editor alone."
+                ),
+                io.Video.Input("video", optional=True, tooltip="A video to draw on. Shown in the editor alone."),
             ],
             outputs=[
                 Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
@@ -77,7 +81,7 @@ class WM_Trajectory(io.ComfyNode):
         images: Any = None,
         video: Any = None,
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.formats.canonical import write
+        from wm_pipelines.mojito.trajectories.formats.canonical import write
 
         found = objects_of(
             text=text,
@@ -91,8 +95,11 @@ class WM_Trajectory(io.ComfyNode):
             speed=speed,
             outside=outside,
         )
+        if images is not None and video is not None:
+            raise ValueError("connect images or video behind the editor; both came in")
+        shown = video.get_components().images if video is not None else images
         objects = (*(more or ()), *found)
-        return io.NodeOutput(objects, write(objects), ui=background_ui(images, video))
+        return io.NodeOutput(objects, write(objects), ui=None if shown is None else background_ui(shown))
 
 
 class WM_TrajectoryFromTracks(io.ComfyNode):
@@ -103,7 +110,8 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         return io.Schema(
             node_id="WM_TrajectoryFromTracks",
             display_name="WM Trajectory From Tracks",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("tracks, bbox, points, wan move, ati"),
             description="Make a trajectory of TRACKS, as the Wan Move nodes make them, or of one box for each frame.",
             inputs=[
                 io.String.Input(
@@ -144,9 +152,9 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         more: tuple = (),
         box_format: str = "named",
     ) -> io.NodeOutput:
-        from wm_pipelines.mojito.formats.boxes import read_bbox
-        from wm_pipelines.mojito.formats.canonical import write
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.formats.boxes import read_bbox
+        from wm_pipelines.mojito.trajectories.formats.canonical import write
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         if (tracks is None) == (bboxes is None):
             raise ValueError(f"connect tracks or bboxes; {'neither' if tracks is None else 'both'} came in")
@@ -156,7 +164,8 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         if options["canvas"] is None:
             raise ValueError("canvas_width and canvas_height must be set: tracks and boxes are pixels of a canvas")
         if tracks is not None:
-            objects = read_trajectory(tracks, "tracks", words, **options)
+            with naming_outside(outside):
+                objects = read_trajectory(tracks, "tracks", words, **options)
         else:
             objects = read_bbox(
                 bboxes,
@@ -180,7 +189,8 @@ class WM_TrajectoryPreview(io.ComfyNode):
         return io.Schema(
             node_id="WM_TrajectoryPreview",
             display_name="WM Trajectory Preview",
-            category=CATEGORY,
+            category=f"{CATEGORY}/video",
+            **aliases("spline, path, draw boxes"),
             description="Draw the boxes of a trajectory on the grid that attention can tell apart. A cell is "
             "tinted by the share that a box covers.",
             inputs=[

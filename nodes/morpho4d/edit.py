@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.guards import outside_inference_mode
-from .._shared.types import CATEGORY
+from .._shared.types import CATEGORY, aliases
 from ._sockets import Scene
 
 
@@ -18,7 +18,8 @@ class WM_Edit4D(io.ComfyNode):
         return io.Schema(
             node_id="WM_Edit4D",
             display_name="WM Edit 4D",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("gaussian splatting, 4d"),
             description="Remove, extract, recolour, move, retime, copy or scale objects of a scene in time, by words.",
             inputs=[
                 Scene.Input("scene4d", tooltip="A scene in time; it stays as it is."),

@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.guards import outside_inference_mode
-from .._shared.types import CATEGORY
+from .._shared.types import CATEGORY, aliases
 from ._sockets import Scene
 
 FORMATS = ("glb", "4dgs", "html", "mp4", "ply sequence", "ply", "spz", "splat")
@@ -21,7 +21,8 @@ class WM_Export4D(io.ComfyNode):
         return io.Schema(
             node_id="WM_Export4D",
             display_name="WM Export 4D",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("gaussian splatting, 4d, glb, ply, splat"),
             description="Write a scene in time: one animated file, a page with a viewer, a video, or splats.",
             is_output_node=True,
             inputs=[

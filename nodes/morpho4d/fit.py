@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.guards import outside_inference_mode
-from .._shared.types import CATEGORY, lines_of
+from .._shared.types import CATEGORY, aliases, lines_of
 from ._sockets import Scene
 
 
@@ -17,7 +17,8 @@ class WM_Morpho4DFit(io.ComfyNode):
         return io.Schema(
             node_id="WM_Morpho4DFit",
             display_name="WM Morpho4D Fit",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("gaussian splatting, 4d, video to 3d"),
             description="Make a scene in time: of words in the miniature world, or of a video with its geometry.",
             inputs=[
                 io.String.Input(

@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.guards import outside_inference_mode
-from .._shared.types import CATEGORY, pil_image
+from .._shared.types import CATEGORY, aliases, pil_image
 from ._sockets import Scene
 
 
@@ -18,7 +18,8 @@ class WM_PhysicsReport(io.ComfyNode):
         return io.Schema(
             node_id="WM_PhysicsReport",
             display_name="WM Physics Report",
-            category=CATEGORY,
+            category=f"{CATEGORY}/measure",
+            **aliases("gravity, benchmark, plausible"),
             description="Measure how physical a scene in time is: rigidity, volume, momentum, support, energy.",
             inputs=[
                 Scene.Input("scene4d", tooltip="A scene in time."),

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.guards import outside_inference_mode
-from .._shared.types import CATEGORY, to_image
+from .._shared.types import CATEGORY, aliases, to_image
 from ._sockets import Scene, Splat
 
 PATHS = ("own", "hold", "orbit", "swing", "dolly")
@@ -19,7 +19,8 @@ class WM_Render4D(io.ComfyNode):
         return io.Schema(
             node_id="WM_Render4D",
             display_name="WM Render 4D",
-            category=CATEGORY,
+            category=f"{CATEGORY}/world",
+            **aliases("gaussian splatting, 4d, camera"),
             description="Play a scene in time from its own camera or along a path, as a batch of frames.",
             inputs=[
                 Scene.Input("scene4d", tooltip="A scene in time."),

@@ -63,19 +63,20 @@ def test_operations_are_those_of_a_guided_step(script, small):
     """
     from diffusers import DDIMScheduler
 
-    from wm_pipelines.mojito.families import family_of
-    from wm_pipelines.mojito.guidance import MotionGuide, Settings
-    from wm_pipelines.mojito.state import Guide, MotionState
+    from wm_pipelines.mojito.bases.families import family_of
+    from wm_pipelines.mojito.guidance.settings import GuidanceSettings
+    from wm_pipelines.mojito.guidance.state import MotionState, Slots
+    from wm_pipelines.mojito.guidance.steering import MotionGuide
 
     flops, latent = script("mojito_flops"), (1, 4, 3, 8, 12)
     meta = copy.deepcopy(small).to("meta").requires_grad_(False)
     for taps in (["mid_block"], ["mid_block", "up_blocks.1"]):
-        slots = torch.tensor([2, 3])
-        guide = Guide(slots, slots * 0, torch.tensor([0, 0, 0.5, 0.5]).expand(1, 3, 4), torch.ones(1), 8)
+        tokens = torch.tensor([2, 3])
+        slots = Slots(tokens, tokens * 0, torch.tensor([0, 0, 0.5, 0.5]).expand(1, 3, 4), torch.ones(1), 8)
         scheduler, family = DDIMScheduler(), family_of(small)
         scheduler.set_timesteps(4)
-        state = MotionState([guide], frozenset(family.tapped(small, taps)))
-        motion = MotionGuide(family, small, scheduler, state, Settings(iterations=1, threshold=0.0))
+        state = MotionState([slots], frozenset(family.tapped(small, taps)))
+        motion = MotionGuide(family, small, scheduler, state, GuidanceSettings(iterations=1, threshold=0.0))
         z, text = torch.randn(latent), torch.randn(1, 77, 16)
         with motion.active(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             small(z, scheduler.timesteps[0], encoder_hidden_states=text)

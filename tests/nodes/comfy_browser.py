@@ -8,6 +8,8 @@ from typing import Any
 
 NO_PLAYWRIGHT = "Playwright is not installed (pip install playwright): nothing to drive a browser with"
 NO_CHROMIUM = "no Chromium: none is on the PATH, and CHROMIUM names none"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization", "--disable-software-rasterizer"]
+"""Without them a processor draws every frame as a graphics card would."""
 READY = "() => !!(window.app?.graph && window.LiteGraph?.registered_node_types?.['WM_Trajectory'])"
 
 
@@ -32,7 +34,7 @@ class Browser:
 
         self.server = server
         self.playwright = sync_playwright().start()
-        self.chromium = self.playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        self.chromium = self.playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         context = self.chromium.new_context(viewport={"width": 1280, "height": 960}, has_touch=True)
         self.page = context.new_page()
         self.page.set_default_timeout(240_000)

@@ -19,11 +19,11 @@ LISTED_AT_RUN_TIME = "<listed at run time>"
 
 
 def describe() -> dict:
-    """Node schemas in ComfyUI's own form, the seconds it took to list them, and what was imported on the way."""
+    """Node schemas in ComfyUI's own form, the processor seconds that it took to list them, and what was imported."""
     import comfy_api.latest  # noqa: F401  ComfyUI has it long before it loads a custom node
 
     before = set(sys.modules)
-    started = time.perf_counter()
+    started = time.process_time()  # whatever else the machine does
     spec = spec_from_file_location("custom_nodes_x_wm", ROOT / "__init__.py")
     package = module_from_spec(spec)
     sys.modules[spec.name] = package
@@ -34,7 +34,7 @@ def describe() -> dict:
 
     nodes = asyncio.run(listed())
     infos = [node.GET_NODE_INFO_V1() for node in nodes]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     imported = sorted({name.split(".")[0] for name in set(sys.modules) - before})
     # Once more with one name in place of every list of folders: where it appears, choices depend on the machine.
     folders = sys.modules[spec.name + ".nodes._shared.folders"]
@@ -56,10 +56,14 @@ def describe() -> dict:
     }
 
 
+def specs_of(info: dict) -> dict[str, list]:
+    """Name -> `[type, options]` of each input."""
+    return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+
+
 def choices(info: dict) -> dict[str, dict]:
     """Name -> options of each input that offers a choice."""
-    inputs = [item for group in ("required", "optional") for item in info["input"].get(group, {}).items()]
-    return {name: options for name, (_, options) in inputs if "options" in options}
+    return {name: options for name, (_, options) in specs_of(info).items() if "options" in options}
 
 
 def hide_choices(options: dict) -> None:
@@ -82,15 +86,17 @@ def breaking_changes(old: dict, new: dict) -> list[str]:
         after = new[node_id]
         if inputs_of(after)[: len(inputs_of(before))] != inputs_of(before):
             problems.append(f"{node_id}: inputs were {inputs_of(before)}, now {inputs_of(after)}")
+        made_needed = set(after["input_order"].get("required", [])) - set(before["input_order"].get("required", []))
+        problems += [f"{node_id}.{name} is required now" for name in sorted(made_needed)]
         if after["output"][: len(before["output"])] != before["output"]:
             problems.append(f"{node_id}: outputs were {before['output']}, now {after['output']}")
-        for group in ("required", "optional"):
-            for name, (kind, options) in before["input"].get(group, {}).items():
-                now = after["input"].get(group, {}).get(name)
-                if now is None or now[0] != kind:
-                    problems.append(f"{node_id}.{name} was a {group} {kind}")
-                elif not set(options.get("options", [])) <= set(now[1].get("options", [])):
-                    problems.append(f"{node_id}.{name} lost a choice")
+        there = specs_of(after)
+        for name, (kind, options) in specs_of(before).items():
+            now = there.get(name)
+            if now is None or now[0] != kind:
+                problems.append(f"{node_id}.{name} was a {kind}")
+            elif not set(options.get("options", [])) <= set(now[1].get("options", [])):
+                problems.append(f"{node_id}.{name} lost a choice")
     return problems
 
 
@@ -112,8 +118,7 @@ def locale_of(nodes: dict) -> dict:
     for node_id, info in nodes.items():
         inputs = {
             name: {"name": name.replace("_", " "), "tooltip": options["tooltip"]}
-            for group in ("required", "optional")
-            for name, (_, options) in info["input"].get(group, {}).items()
+            for name, (_, options) in specs_of(info).items()
         }
         outputs = {
             str(index): {"name": name, "tooltip": tooltip}

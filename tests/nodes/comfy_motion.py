@@ -75,10 +75,10 @@ def main(folder: Path) -> dict:
     nodes = load_nodes(folder)  # makes the library importable too
     from comfy.patcher_extension import WrappersMP
 
-    from wm_pipelines.mojito.attention import motion_attention_processors
-    from wm_pipelines.mojito.families import FAMILIES
-    from wm_pipelines.mojito.objects import MotionObject, object_boxes
-    from wm_pipelines.mojito.state import Guide, MotionState
+    from wm_pipelines.mojito.bases.families import FAMILIES
+    from wm_pipelines.mojito.guidance.attention import motion_attention_processors
+    from wm_pipelines.mojito.guidance.state import MotionState, Slots
+    from wm_pipelines.mojito.trajectories.objects import MotionObject, object_boxes
 
     ours, clip = nodes["WM_MojitoApply"], tiny_clip()
     cube = MotionObject("red cube", [(0.0, 0.1, 0.5, 0.6), (0.4, 0.1, 0.9, 0.6)], keyframes=[0, 2])
@@ -123,10 +123,8 @@ def main(folder: Path) -> dict:
         boxes = object_boxes(objects, FRAMES)[:, list(where)]
         tokens = torch.tensor([p for own in bias.positions for p in own])
         owners = torch.tensor([o for o, own in enumerate(bias.positions) for _ in own])
-        guide = Guide(tokens, owners, boxes, torch.ones(2), 77)
-        state = MotionState(
-            [guide], frames=len(where), height=8, width=8, videos=list(rows), bias_in=3.0, bias_out=3.0
-        )
+        slots = Slots(tokens, owners, boxes, torch.ones(2), 77)
+        state = MotionState([slots], frames=len(where), height=8, width=8, rows=list(rows), bias_in=3.0, bias_out=3.0)
         frames = [r * FRAMES + f for r in range(len(rows)) for f in where]
         context = text[-len(rows) :].repeat_interleave(len(where), 0)
         with torch.no_grad(), motion_attention_processors(FAMILIES[0], twin, state):
@@ -214,8 +212,42 @@ def main(folder: Path) -> dict:
     found["ksampler"] = sampled(unet, wan, clip, apply)
     hidden = MotionObject("red cube", (0, 0, 1, 1), hidden=[1, 2])
     found["hidden"] = apply(unet, chosen=(hidden,))[2]
+    found["conditioning"] = passed(unet, clip, ours, objects)
     found["boxes"] = boxes(nodes["WM_TrajectoryFromTracks"], nodes["WM_Trajectory"])
     return found
+
+
+def passed(unet, clip, node, objects) -> dict:
+    """Conditionings that go through the node: another node's work on the prompt, combined ones, and others."""
+    import torch
+
+    def encode(text):
+        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+    mine, other, negative = encode(PROMPT), encode("a green cone"), encode("blurry")
+    controlled = [[tokens, {**more, "control_apply_to_uncond": False, "strength": 0.5}] for tokens, more in mine]
+    longer = [[torch.cat([mine[0][0], other[0][0]], dim=1), mine[0][1]]]
+
+    def run(**conditionings):
+        with torch.inference_mode():
+            return node.execute(unet, clip, PROMPT, objects, FRAMES, 3.0, 3.0, 1.0, **conditionings).result
+
+    def refusal(positive) -> str:
+        try:
+            run(positive=positive)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    _, positive, _, _, back = run(positive=controlled, negative=negative)
+    _, both, _, _, empty = run(positive=[*other, *controlled])
+    return {
+        "as they came": positive is controlled and back is negative,
+        "combined": len(both),
+        "empty": bool(torch.equal(empty[0][0], encode("")[0][0])),
+        "other": refusal(other),
+        "concatenated": refusal(longer),
+    }
 
 
 def boxes(from_tracks, from_text) -> dict:
@@ -262,7 +294,7 @@ def sampled(unet, wan, clip, apply) -> dict:
     from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 
     import nodes as core
-    from wm_pipelines.mojito.objects import MotionObject
+    from wm_pipelines.mojito.trajectories.objects import MotionObject
 
     masks: list = []
 

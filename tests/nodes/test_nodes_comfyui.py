@@ -100,7 +100,7 @@ def succeeded(comfy, entry):
 
 
 def progress(comfy):
-    """Steps that the websocket has told of since `messages` was last emptied."""
+    """Steps, and parts of them, that the websocket has told of since `messages` was last emptied."""
     return [message["data"]["value"] for message in comfy.messages if message["type"] == "progress"]
 
 
@@ -144,6 +144,12 @@ def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
             widgets = [name for name, spec in declared.items() if spec[0] not in sockets]
             assert len(node["widgets_values"]) == len(widgets), node["type"]
             assert [socket["name"] for socket in node["inputs"]] == [n for n in declared if n not in widgets]
+
+
+def test_no_example_uses_a_node_that_is_deprecated(comfy, workflows):
+    info = comfy.get("/object_info")
+    used = {node["class_type"] for _, api in workflows.values() for node in api.values()}
+    assert not [kind for kind in used if info[kind].get("deprecated")]
 
 
 def test_help_texts_and_templates_are_served(comfy, server_module, snapshot, workflows):
@@ -209,6 +215,7 @@ def test_kadaptation_learns_the_classes_it_is_shown(comfy, classifier):
     ("changed", "message"),
     [
         ({"labels": "red\nblue"}, "labels has 2 entries for 6 pictures"),
+        ({"labels": "red\nblue\n\nred\nblue\nred"}, "line 3 of labels is blank"),
         ({"labels": "red\nred\nred\nred\nred\nred"}, "class_names has 1 entry"),
         ({"n": 5}, "n=5 does not divide in_features=24"),
         ({"template": "a photo"}, "templates has 'a photo'"),
@@ -259,6 +266,7 @@ def test_cpl_fits_and_then_reads_known_and_new_names(comfy, prompted):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"labels": "red sphere\n \nblue sphere"}, "line 2 of labels is blank"),
         ({"labels": "red sphere\nblue sphere"}, "labels has 2 entries for 6 pictures"),
         ({"labels": "\n".join(["red sphere"] * 6)}, "class_names has 1 entry; CPL needs"),
     ],
@@ -320,8 +328,53 @@ def test_two_objects_go_their_ways_in_a_video(comfy, video):
     assert "red cube: " in text and "blue sphere: " in text and "4 updates in 2 steps" in text and "px a frame" in text
     sampler = only(prompt, "WM_MojitoSample")
     steps = [m["data"] for m in comfy.messages if m["type"] == "progress" and m["data"]["node"] == sampler]
-    assert [step["value"] for step in steps] == list(range(1, 6)) and {step["max"] for step in steps} == {5}
+    values = [step["value"] for step in steps]
+    assert [value for value in values if value == int(value)] == list(range(1, 6)) and values == sorted(values)
+    assert {step["max"] for step in steps} == {5}
     assert [m for m in comfy.messages if m["type"] == "preview" and m["bytes"] > 100]
+
+
+WATCHED = """
+import json, sys, tempfile, types
+from pathlib import Path
+from comfy_start import start
+answer = start()
+import comfy.model_management, torch
+from comfy_native import load_nodes
+load_nodes(Path(tempfile.gettempdir()))
+from custom_nodes_x_wm.nodes._shared.progress import StepReporter
+denoiser = torch.nn.Linear(2, 2)
+reporter, seen = StepReporter(4), []
+with reporter.watching(types.SimpleNamespace(unet=denoiser)):
+    for _ in range(3):
+        denoiser(torch.ones(1, 2))
+        seen.append(reporter.bar.current)
+    comfy.model_management.interrupt_current_processing(True)
+    try:
+        denoiser(torch.ones(1, 2))
+    except comfy.model_management.InterruptProcessingException:
+        seen.append("interrupted")
+comfy.model_management.interrupt_current_processing(True)
+denoiser(torch.ones(1, 2))
+answer.write(json.dumps(seen))
+answer.close()
+"""
+
+
+def test_a_guided_step_shows_its_passes_and_can_be_cancelled_between_them(comfyui):
+    script = f"import sys\nsys.path.insert(0, {str(HERE)!r})\n{WATCHED}"
+    assert comfyui.answer("-c", script) == [0.33, 0.5, 0.6, "interrupted"]
+
+
+def test_frames_of_another_video_are_no_picture_of_a_report(comfy, video):
+    prompt = video(steps=2)
+    report = only(prompt, "WM_MotionReport")
+    prompt["other"] = {
+        "class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 16, "color": 255},
+    }  # fmt: skip
+    prompt[report]["inputs"]["images"] = ["other", 0]
+    error = failure(comfy.run(prompt))
+    assert error["node_id"] == report and "images are not the 16 frames of" in error["exception_message"]
 
 
 @pytest.mark.parametrize(
@@ -344,6 +397,57 @@ def test_a_bad_trajectory_is_one_clear_error_at_its_node(comfy, video, trajector
     prompt = video(trajectory, **sampler)
     error = failure(comfy.run(prompt))
     assert error["node_id"] == only(prompt, kind) and message in error["exception_message"]
+
+
+def test_a_chain_of_conditions_is_the_same_list_as_a_stack(comfy, example):
+    """And the first slot of a stack may be empty, as when the node before it is muted."""
+    pictures = []
+    for form in ("stack", "chain", "later slots"):
+        prompt = example("wm_two_phrases")
+        sampler, stack = only(prompt, "WM_FlexEControlSample"), only(prompt, "WM_StackConditions")
+        first, second = (key for key, node in prompt.items() if node["class_type"] == "WM_Condition")
+        if form == "chain":
+            prompt[second]["inputs"]["conditions"] = [first, 0]
+            prompt[sampler]["inputs"]["conditions"] = [second, 0]
+            del prompt[stack]
+        elif form == "later slots":
+            prompt[stack]["inputs"] = {"conditions_3": [first, 0], "conditions_5": [second, 0]}
+        entry = comfy.run(prompt)
+        succeeded(comfy, entry)
+        pictures.append(comfy.picture(outputs(entry, prompt, "SaveImage")[0]["images"][0]))
+    decoded = [Image.open(io.BytesIO(picture)).tobytes() for picture in pictures]
+    assert decoded[0] == decoded[1] == decoded[2]
+
+
+def test_a_span_says_which_of_two_equal_phrases(comfy, example):
+    def run(span):
+        prompt = example("wm_two_phrases", prompt="a red cube left of a red cube")
+        for key in [key for key, node in prompt.items() if node["class_type"] == "WM_Condition"]:
+            prompt[key]["inputs"].update({"phrase": "red cube", "span": span.pop(0)})
+        return comfy.run(prompt)
+
+    asked_for = failure(run(["", "21, 29"]))["exception_message"]
+    assert "occurs 2 times in prompt, at [(2, 10), (21, 29)]; pass span" in asked_for
+    succeeded(comfy, run(["(2, 10)", "21:29"]))
+    assert "two whole numbers such as 2, 10" in failure(run(["second", ""]))["exception_message"]
+
+
+@pytest.mark.parametrize(
+    ("colour", "sentence"), [(0xFFFFFF, "the map looks inverted"), (0, "the map is empty, it controls nothing")]
+)
+def test_what_the_library_warns_of_is_on_the_node_and_in_its_report(comfy, example, colour, sentence):
+    prompt = example("wm_two_phrases", seed=colour)
+    prompt["plain"] = {
+        "class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": colour},
+    }  # fmt: skip
+    first = only(prompt, "WM_Condition")
+    prompt[first]["inputs"]["image"] = ["plain", 0]
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    (notes,) = (shown["wm_notes"] for shown in outputs(entry, prompt, "WM_FlexEControlSample"))
+    assert [note for note in notes if sentence in note] and len(notes) == len(set(notes))
+    (report,) = outputs(entry, prompt, "PreviewAny")
+    assert all(f"note: {note}" in report["text"][0] for note in notes)
 
 
 def test_seed_and_condition_decide_the_picture(comfy, example):
@@ -379,6 +483,29 @@ def test_bad_hub_names_are_refused_before_anything_runs(comfy, server_module, ex
     with pytest.raises(server_module.Refused) as refused:
         comfy.queue(prompt)
     assert value in json.dumps(refused.value.body)
+
+
+def test_what_the_hub_can_not_give_is_said_once_by_the_field_that_asked(comfy, example):
+    prompt = example("wm_two_phrases")
+    loader = only(prompt, "WM_LoadPipeline")
+    prompt[loader]["inputs"].update({"model": "from the Hub", "hub_id": "nobody/nothing"})
+    error = failure(comfy.run(prompt))
+    assert error["node_id"] == loader
+    assert error["exception_message"].strip() == (
+        "hub_id: the Hub was not reached for nobody/nothing, and the local cache does not have it all"
+    )
+
+
+def test_a_box_that_the_caption_does_not_name_is_reported(comfy, workflows):
+    prompt = copy.deepcopy(workflows["wm_comclip"][1])
+    node = only(prompt, "WM_ComCLIPMatch")
+    prompt[node]["inputs"].update(
+        {"text": "a red cube", "boxes": '{"red cube": [[2, 2, 30, 30]], "green cone": [[30, 30, 60, 60]]}'}
+    )
+    entry = comfy.run(prompt)
+    succeeded(comfy, entry)
+    notes = entry["outputs"][node]["wm_notes"]
+    assert [note for note in notes if "'green cone'" in note] and not [note for note in notes if "'red cube'" in note]
 
 
 @pytest.mark.parametrize(
@@ -465,7 +592,7 @@ def test_a_question_is_answered_along_the_graph_that_a_text_gives(comfy, workflo
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"question": " "}, "non-empty string"), ({"context": "a cat. " * 40}, "truncate=True")],
+    [({"question": " "}, "non-empty string"), ({"context": "a cat. " * 40}, "; shorten it")],
 )
 def test_a_question_that_can_not_be_asked_is_one_clear_error(comfy, workflows, changes, message):
     entry = comfy.run(asked(workflows, **changes))

@@ -62,6 +62,18 @@ def test_help_page_names_every_input_and_output(repo, snapshot, node_id):
     assert not missing
 
 
+def test_the_table_of_nodes_is_that_of_the_nodes(repo, snapshot):
+    done = subprocess.run(
+        [sys.executable, repo / "tests" / "nodes" / "comfy_table.py"], capture_output=True, text=True
+    )
+    kept = (repo / "docs" / "comfyui" / "nodes.md").read_text(encoding="utf-8")
+    assert done.stdout == kept, "run python tests/nodes/comfy_table.py --write"
+    rows = [line.split(" | ") for line in kept.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(snapshot)
+    for name, tooltips, _, alias, *_ in rows:
+        assert len(set(tooltips.split(" of "))) == 1 and alias, name
+
+
 def test_no_help_page_without_a_node(repo):
     assert {path.stem for path in (repo / "web" / "docs").iterdir()} == set(IDS)
 
@@ -73,14 +85,14 @@ def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contrac
     texts = json.loads((repo / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert texts == contract.locale_of(snapshot)
     main = json.loads((repo / "locales" / "en" / "main.json").read_text(encoding="utf-8"))
-    assert {info["category"] for info in snapshot.values()} == set(main["nodeCategories"])
+    assert {part for info in snapshot.values() for part in info["category"].split("/")} == set(main["nodeCategories"])
 
 
 def test_choices_are_those_of_the_library(snapshot):
     from wm_pipelines.flexecontrol.conditions.resizing import FITS
     from wm_pipelines.media.conditions import TYPES
-    from wm_pipelines.mojito.formats.boxes import BOX_FORMATS
-    from wm_pipelines.mojito.trajectories import FORMATS
+    from wm_pipelines.mojito.trajectories.formats.boxes import BOX_ORDERS
+    from wm_pipelines.mojito.trajectories.reading import FORMATS
 
     def choices(node_id, name):
         return inputs_of(snapshot[node_id])[name][1]["options"]
@@ -90,10 +102,13 @@ def test_choices_are_those_of_the_library(snapshot):
     assert set(choices("WM_ExtractCondition", "type")) < set(TYPES)
     # TRACKS come through a socket and ATI's files are no text.
     assert set(choices("WM_Trajectory", "format")) == set(FORMATS) - {"tracks", "ati"}
-    assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_FORMATS]
+    assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_ORDERS]
 
 
-@pytest.mark.parametrize("change", ["order", "lost input", "lost choice", "lost output", "lost node", "kind"])
+@pytest.mark.parametrize(
+    "change",
+    ["order", "lost input", "lost choice", "lost output", "lost node", "kind", "now required", "new required"],
+)
 def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, change):
     new = copy.deepcopy(snapshot)
     condition = new["WM_Condition"]
@@ -107,6 +122,10 @@ def test_a_change_that_breaks_saved_workflows_is_found(contract, snapshot, chang
         condition["output"] = []
     elif change == "lost node":
         del new["WM_Doctor"]
+    elif change == "now required":
+        condition["input_order"]["required"].append(condition["input_order"]["optional"].pop(0))
+    elif change == "new required":
+        condition["input_order"]["required"].append("later")
     else:
         condition["input"]["required"]["strength"][0] = "INT"
     assert contract.breaking_changes(snapshot, new)
@@ -117,6 +136,17 @@ def test_appending_an_input_breaks_nothing(contract, snapshot):
     new["WM_Condition"]["input"]["optional"]["later"] = ["INT", {"default": 0}]
     new["WM_Condition"]["input_order"]["optional"].append("later")
     assert contract.breaking_changes(snapshot, new) == []
+
+
+def test_what_was_required_may_become_optional_in_its_place(contract, snapshot):
+    new = copy.deepcopy(snapshot)
+    order, inputs = new["WM_Condition"]["input_order"], new["WM_Condition"]["input"]
+    last = order["required"].pop()
+    order["optional"].insert(0, last)
+    inputs["optional"] = {last: inputs["required"].pop(last), **inputs["optional"]}
+    assert contract.breaking_changes(snapshot, new) == []
+    order["optional"].append(order["optional"].pop(0))  # at another place, its saved value would be another's
+    assert contract.breaking_changes(snapshot, new)
 
 
 def test_a_newer_core_may_say_more_but_nothing_else(contract, snapshot):
@@ -204,6 +234,25 @@ def test_no_call_passes_more_than_four_arguments_by_position():
         if isinstance(call, ast.Call) and len(call.args) > 4
     ]
     assert not long
+
+
+def test_advice_that_no_node_can_follow_is_reworded(wm_nodes):
+    from importlib import import_module
+
+    from wm_pipelines.media.boxes import inside_crop, read_boxes
+    from wm_pipelines.mojito.trajectories.objects import MotionObject
+
+    reworded = import_module(f"{wm_nodes.__name__}._shared.wording").reworded
+    for call, words in (
+        (lambda: read_boxes({"cube": [[0, 0, 0.5, 1]]}, (64, 64)), "here boxes are in pixels of the picture"),
+        (lambda: inside_crop((60, 0, 64, 9), (32, 64)), "that fit='crop' keeps; crop the picture to a square"),
+        (lambda: MotionObject("a", [(0, 0, 1, 1)] * 16).frame_boxes(3), "set num_frames to their number"),
+    ):
+        with pytest.raises(ValueError) as refused:
+            call()
+        said = reworded(str(refused.value))
+        assert words in said and "pass " not in said
+    assert reworded("phrase 'a' occurs 2 times; pass span=(start,end)").endswith("pass span=(start,end)")
 
 
 def test_requirements_are_ours_and_leave_torch_alone(repo):

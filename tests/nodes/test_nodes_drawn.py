@@ -12,22 +12,24 @@ from pathlib import Path
 
 import pytest
 
-MODEL = Path(__file__).parents[2] / "web" / "js" / "trajectory" / "model.js"
+SCRIPTS = Path(__file__).parents[2] / "web" / "js"
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """`node(script, value)`: what a script with the model as `m` and `value` makes of it."""
+    """`node(script, value)`: what a script makes of `value`; the models of paths and regions are `m` and `r`."""
     binary = shutil.which("node")
     if binary is None:
         pytest.skip("Node.js is not on the PATH: nothing to run the editor's model in")
     folder = tmp_path_factory.mktemp("node")
-    shutil.copy(MODEL, folder / "model.mjs")
-    shutil.copy(MODEL.with_name("history.js"), folder / "history.mjs")
+    shutil.copytree(SCRIPTS, folder / "js")
+    (folder / "package.json").write_text('{"type": "module"}')
 
     def run(script, value):
         (folder / "run.mjs").write_text(
-            'import * as m from "./model.mjs";\nimport { History } from "./history.mjs";\n'
+            'import * as m from "./js/trajectory/model.js";\nimport * as r from "./js/region/shapes.js";\n'
+            'import * as g from "./js/graph/model.js";\n'
+            'import { History } from "./js/shared/history.js";\n'
             'import { readFileSync } from "node:fs";\n'
             'const value = JSON.parse(readFileSync(0, "utf8"));\n'
             f"const found = (() => {{ {script} }})();\nprocess.stdout.write(JSON.stringify(found));\n"
@@ -54,7 +56,7 @@ def made(seed, objects=3, frames=16):
 
 
 def frame_boxes(text, frames=16):
-    from wm_pipelines.mojito.trajectories import read_trajectory
+    from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
     return [item.frame_boxes(frames) for item in read_trajectory(text)]
 
@@ -128,17 +130,62 @@ def test_a_drawn_way_is_gone_evenly(node):
 
 @pytest.mark.parametrize("grid", [(4, 4), (8, 8), (3, 12)])
 def test_what_the_editor_calls_thin_is_what_a_run_reports(node, grid):
-    from wm_pipelines.mojito.conflicts import find_conflicts
+    from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
 
     for seed in range(8):
         (item,) = made(seed, 1)
         text, thin = node("return [m.write([value.o], [1, 1]), m.thinFrames(value.o, 16, value.grid)];",
                           {"o": item, "grid": grid})  # fmt: skip
-        from wm_pipelines.mojito.trajectories import read_trajectory
+        from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
         objects = read_trajectory(text)
         said = find_conflicts("a thing 0", objects, objects[0].frame_boxes(16)[None], [grid])
         assert bool(thin) == any("its box covers" in line for line in said)
+
+
+def test_a_shape_holds_the_places_that_its_mask_does(node):
+    """The painter's hit test and Python's mask wind alike, also where a shape crosses itself."""
+    from wm_pipelines.media.regions import read_regions, region_mask
+
+    draw = random.Random(5)
+    for _ in range(6):
+        shapes = [{"polygon": [[draw.random(), draw.random()] for _ in range(draw.randint(3, 9))]}]
+        x, y = draw.uniform(0, 0.5), draw.uniform(0, 0.5)
+        shapes.append({"box": [x, y, x + draw.uniform(0.1, 0.5), y + draw.uniform(0.1, 0.5)]})
+        script = """return [r.write(value), value.map((s) => [...Array(40 * 40).keys()].map((n) =>
+          r.contains(s, [(n % 40 + 0.5) / 40, (Math.floor(n / 40) + 0.5) / 40])))];"""
+        text, held = node(script, shapes)
+        read = read_regions(text)
+        for shape, inside in zip(read, held, strict=True):
+            mask = region_mask([shape], 40, 40).flatten()
+            # Where a border runs through a pixel its middle may be on either side, and a sliver may miss all samples.
+            whole = (mask == 0) | (mask == 1)
+            alike = (mask > 0.5) == mask.new_tensor(inside).bool()
+            assert alike[whole].float().mean() > 0.995 and whole.float().mean() > 0.7
+
+
+def test_a_moved_shape_stays_in_the_picture(node):
+    shapes = [{"box": [0.1, 0.2, 0.4, 0.5]}, {"polygon": [[0.5, 0.5], [0.9, 0.6], [0.6, 0.9]]}]
+    moved = node("return value.map((s) => [r.movedShape(s, 3, 0.1), r.movedShape(s, -3, -3)]);", shapes)
+    assert moved[0] == [{"box": [0.7, 0.3, 1, 0.6]}, {"box": [0, 0, 0.3, 0.3]}]
+    assert moved[1][0]["polygon"] == [[0.6, 0.6], [1, 0.7], [0.7, 1]]
+    assert moved[1][1]["polygon"] == [[0, 0], [0.4, 0.1], [0.1, 0.4]]
+
+
+def test_a_graph_is_written_as_python_reads_it(node):
+    from wm_pipelines.text.scene_graph import SceneGraph
+
+    nodes = [{"id": 1, "name": "cube", "attributes": ["small", "red"], "box": [0.1, 0.1, 0.4, 0.4], "depth": 2.5},
+             {"id": "b", "name": 'b"ll'}]  # fmt: skip
+    edges = [{"subject": 1, "predicate": "left of", "object": "b"}]
+    text = node("return g.write(value);", {"nodes": nodes, "edges": edges})
+    assert SceneGraph.from_json(text) == SceneGraph.from_json(json.dumps({"nodes": nodes, "edges": edges}))
+    script = """return [g.freeId(value), g.sayable("  old  red cube "), g.sayable(" "),
+      g.changed(value.nodes[0], g.sayable("ball")), g.write({nodes: [], edges: []})];"""
+    free, said, nothing, other, empty = node(script, {"nodes": nodes, "edges": edges})
+    assert free == "a" and said == {"attributes": ["old", "red"], "name": "cube"} and nothing is None
+    assert other == {"id": 1, "name": "ball", "box": [0.1, 0.1, 0.4, 0.4], "depth": 2.5}
+    assert SceneGraph.from_json(empty) == SceneGraph()
 
 
 def test_undo_and_redo(node):

@@ -63,6 +63,12 @@ def test_cores_ksampler_runs_the_steered_models(found):
     assert run["wan masks in windows"] == [[2, 1, 48, 77], *second]
 
 
+def test_conditionings_go_through_as_they_came_if_the_prompt_is_among_them(found):
+    passed = found["conditioning"]
+    assert passed["as they came"] and passed["combined"] == 2 and passed["empty"]
+    assert "positive does not hold the prompt" in passed["other"] and "concatenate" in passed["concatenated"]
+
+
 def test_boxes_are_what_they_say_or_are_asked_about(found):
     boxes = found["boxes"]
     assert boxes["corners"] == boxes["core"] == [[0.25, 0.25, 0.5, 0.5]]

@@ -39,21 +39,6 @@ def _picture(image: Picture) -> torch.Tensor:
     return to_tensor(image)
 
 
-def read_texts(texts: Texts) -> list[str]:
-    """Captions as a list.
-
-    Raises:
-        ValueError: no caption, or one that is not a string with words in it.
-    """
-    listed = [texts] if isinstance(texts, str) else texts
-    if not isinstance(listed, Sequence) or not listed:
-        raise ValueError(f"texts must be a caption or a non-empty list of captions, got {texts!r}")
-    for text in listed:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"a caption must be a non-empty string, got {text!r}")
-    return list(listed)
-
-
 def read_pairs(images: int, texts: int) -> list[tuple[int, int]]:
     """Which picture goes with which caption: one to one, or the only one of a side with all of the other.
 

@@ -30,6 +30,7 @@ from wm_pipelines.media.boxes import Box, Boxes
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import brought
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.text.parsed import ParsedText
 from wm_pipelines.text.parsers import Parser, make_parser
 from wm_pipelines.text.vocabulary import check_vocabulary
@@ -365,7 +366,7 @@ class ComCLIPPipeline(WMPipeline):
             raise ValueError(f"fit={fit!r}; choose from {', '.join(FITS)}")
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-        pictures, captions = inputs.read_pictures(images), inputs.read_texts(texts)
+        pictures, captions = inputs.read_pictures(images), read_texts(texts)
         known = self.vocabulary or (self.wm_config.vocabulary if self.wm_config else None)
         if known:
             check_vocabulary(known, captions, "texts")

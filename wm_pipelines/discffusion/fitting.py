@@ -16,6 +16,7 @@ from wm_pipelines.discffusion.settings import DiscffusionConfig
 from wm_pipelines.discffusion.training import Item, Matcher
 from wm_pipelines.media.pictures import Picture
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.training import KeyedNoise
 from wm_pipelines.training import record as facts
 
@@ -68,7 +69,7 @@ def read_triples(triples: Sequence[Triple]) -> list[tuple[list[Picture], list[st
         if any(texts) and not all(texts):
             raise ValueError(f"`triples`[{n}] has captions and pictures as foils; give one kind")
         shown, said = ([picture], [caption, *foils]) if texts[0] else ([picture, *foils], [caption])
-        inputs.read_texts(said)
+        read_texts(said)
         found.append((shown, said))
     return found
 

@@ -1,6 +1,6 @@
 """What a call may be given; every refusal says what came and what is allowed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,6 @@ from wm_pipelines.media.pictures import to_tensor
 
 Range = tuple[float, float]
 RANGES = ((0, 1), (-1, 1))
-
-
-def read_texts(texts: str | Sequence[str]) -> list[str]:
-    """Captions as a list.
-
-    Raises:
-        ValueError: no caption, or one that is not a string with words in it.
-    """
-    listed = [texts] if isinstance(texts, str) else texts
-    if not isinstance(listed, Sequence) or not listed:
-        raise ValueError(f"`texts` must be a caption or a non-empty list of captions, got {texts!r}")
-    for text in listed:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"`texts` must hold strings with words in them, got {text!r}")
-    return list(listed)
 
 
 def read_pictures(

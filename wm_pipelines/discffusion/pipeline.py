@@ -31,6 +31,7 @@ from wm_pipelines.discffusion.training import Matcher, make_heads, rule_for
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.offloading import is_offloaded
+from wm_pipelines.text.captions import read_texts
 from wm_pipelines.text.prompts import specials_around
 from wm_pipelines.text.vocabulary import check_vocabulary
 from wm_pipelines.training.progress import Callback, fit_progress
@@ -104,7 +105,7 @@ class DiscffusionPipeline(WMPipeline):
         """
         folder = hub.resolve(folder)
         pipeline = cls.from_pretrained(str(hub.resolve(base)), **kwargs)
-        pipeline._read_adapter(folder)
+        pipeline.load_adapter(folder)
         if (folder / CONFIG_NAME).is_file():
             known = pipeline.wm_config.vocabulary if pipeline.wm_config else None
             pipeline.wm_config = WMConfig.load(folder).model_copy(update={"vocabulary": known})
@@ -130,12 +131,17 @@ class DiscffusionPipeline(WMPipeline):
         pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = pipeline.source_folder
         if folder is not None and (folder / "adapter" / adapter.CONFIG_FILE).is_file():
-            pipeline._read_adapter(folder / "adapter")
+            pipeline.load_adapter(folder / "adapter")
         return pipeline
 
-    def _read_adapter(self, folder: Path) -> None:
+    def load_adapter(self, folder: str | os.PathLike) -> None:
+        """Reads what `save_adapter` wrote, in place of the adapter that is there.
+
+        Raises:
+            ValueError: a file is missing or damaged, or the adapter is of another base.
+        """
         adapter.load(self.denoiser.model, folder)
-        self.head_weights = adapter.load_heads(folder, self.denoiser.sites("all"))
+        self.head_weights = adapter.load_heads(Path(folder), self.denoiser.sites("all"))
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The base as it was, and the adapter in a folder of its own."""
@@ -418,7 +424,7 @@ class DiscffusionPipeline(WMPipeline):
         """
         # 1. what is asked
         inputs.flags(maps=maps)
-        listed = inputs.read_texts(texts)
+        listed = read_texts(texts)
         rule = self.rule(
             score=score, token_mask=token_mask, cond_only=cond_only, bias_weight=bias_weight, lse_lambda=lse_lambda,
             sites=sites, on=on,
@@ -490,11 +496,11 @@ class DiscffusionPipeline(WMPipeline):
         inputs.flags(eliminate=eliminate)
         listed = inputs.read_candidates(candidates)
         rule = self.rule(**options)
-        images, texts = (listed, [query]) if by_text else (query, inputs.read_texts(listed))
+        images, texts = (listed, [query]) if by_text else (query, read_texts(listed))
         count = len(inputs.list_pictures(listed)) if by_text else len(texts)
         sheet = self._sheet(
             images,
-            texts=inputs.read_texts(texts),
+            texts=read_texts(texts),
             rule=rule,
             timesteps=timesteps,
             seed=seed,

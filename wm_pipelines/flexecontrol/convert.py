@@ -18,6 +18,7 @@ import torch
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.hub.weights import read_torch_file
 from wm_pipelines.media.conditions import TYPES, UNI_CONTROLNET_BACKGROUND
+from wm_pipelines.runtime.claims import check_new_folder
 
 # The UNet of Stable Diffusion 1.5, where it differs from the defaults of UNet2DConditionModel.
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -143,9 +144,7 @@ def convert(
     Raises:
         ValueError: as `read_adapters` and `to_model`, or a folder that is not empty.
     """
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    target = check_new_folder(folder)
     model = to_model(read_adapters(checkpoint), types, **options).to(dtype)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:

@@ -1,7 +1,6 @@
 """`make demo`: scenes of the miniature world under one, two and three conditions, with what each picture obeyed."""
 
 import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,14 +19,17 @@ from wm_pipelines.diorama.scene import COLOURS, Scene
 from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
-from wm_pipelines.flexecontrol.run import load, plain, write_json
+from wm_pipelines.flexecontrol.run import load, plain
 from wm_pipelines.flexecontrol.training.shown import widen
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.media.boxes import mask_iou
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
 from wm_pipelines.media.pages import write_page
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.media.sheets import Tile, sheet
+from wm_pipelines.runtime.devices import machine
+from wm_pipelines.runtime.reports import REPORT, write_json
 from wm_pipelines.text.scene_graph import Edge, Node, SceneGraph
 
 STEPS = 25
@@ -178,12 +180,12 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         "guidance_scale": GUIDANCE,
         "seeds": [seed + s for s in SEEDS],
         "seconds": {"load": round(loaded, 2), "all": round(time.perf_counter() - started, 2)},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
         "mean": _mean([e["obedience"] for e in entries]),
         "units": UNITS,
         "cases": [{k: v for k, v in e.items() if k != "pictures"} for e in entries],
     }
-    write_json(folder / "report.json", report)
+    write_json(folder / REPORT, plain(report))
     write_page(__package__, "demo.html", folder, report)
     _save_overview(folder, entries)
     return f"{len(entries)} scenes in {report['seconds']['all']:.0f} s: {folder / 'index.html'}"
@@ -245,7 +247,7 @@ def measure(judge: DioramaJudge, pictures: torch.Tensor, case: Case) -> dict[str
     with torch.no_grad():
         solid = judge(pictures.to(judge.device, judge.dtype)).colour.argmax(1).cpu() > 0
     wanted = (case.ids > 0).expand_as(solid)
-    scores = {"solid_iou": float(((solid & wanted).sum((1, 2)) / (solid | wanted).sum((1, 2)).clamp_min(1)).mean())}
+    scores = {"solid_iou": float(mask_iou(solid, wanted).mean())}
     if _identified(case):
         objects = objects_obeyed(judge, pictures, case.ids.expand(count, -1, -1), [case.scene] * count)
         flat = [o for row in objects for o in row]

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.scene import COLOURS, Scene
+from wm_pipelines.media.boxes import mask_iou
 from wm_pipelines.media.conditions import extract
 
 
@@ -61,7 +62,7 @@ def objects_obeyed(
             row.append(
                 {
                     "id": o.id,
-                    "iou": float((mine & mask).sum() / (mine | mask).sum().clamp_min(1)),
+                    "iou": float(mask_iou(mine, mask)),
                     "bound": float(inside.argmax() == own),
                     "chance": sum(p.colour == o.colour for p in scene.objects) / len(scene.objects),
                 }

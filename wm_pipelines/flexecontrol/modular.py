@@ -235,6 +235,7 @@ class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin
     """
 
     safety_checker = None
+    interrupt = False
     progress_bar = DiffusionPipeline.progress_bar
     set_progress_bar_config = DiffusionPipeline.set_progress_bar_config
 
@@ -252,7 +253,7 @@ class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin
     def settle(self, guidance_scale: float, guidance_rescale: float, cross_attention_kwargs: dict | None) -> None:
         """What the steps of this call read."""
         self._guidance_scale, self._guidance_rescale = guidance_scale, guidance_rescale
-        self._cross_attention_kwargs, self._interrupt = cross_attention_kwargs, False
+        self._cross_attention_kwargs = cross_attention_kwargs
 
     @classmethod
     def from_parts(cls, blocks: ModularPipelineBlocks | None = None, **parts: Any) -> "FlexEControlModularPipeline":

@@ -1,7 +1,8 @@
 """Attention maps laid over the picture that they belong to."""
 
 import torch
-import torch.nn.functional as F
+
+from wm_pipelines.media.drawing import spread
 
 COLOUR = (1.0, 0.55, 0.0)
 """sRGB of full attention: orange shows on every colour of the miniature world and on photos."""
@@ -23,12 +24,8 @@ def attention_overlay(picture: torch.Tensor, attention: torch.Tensor) -> torch.T
     """
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise ValueError(f"picture has shape {tuple(picture.shape)}; it must be (3, H, W)")
-    if attention.ndim != 2 or not torch.isfinite(attention).all() or attention.min() < 0:
-        raise ValueError(f"attention of shape {tuple(attention.shape)} must be (h, w), finite and not negative")
     picture = picture.detach().float().cpu().clamp(0, 1)
-    heat = attention.detach().float().cpu()
-    heat = heat / heat.max().clamp_min(1e-6)
-    heat = F.interpolate(heat[None, None], size=picture.shape[1:], mode="bilinear", align_corners=False)[0]
+    heat = spread(attention, picture.shape[1:])
     grey = picture.mean(0, keepdim=True).expand(3, -1, -1) / 2
     glow = (picture + torch.tensor(COLOUR).view(3, 1, 1)) / 2
     return grey + heat * (glow - grey)

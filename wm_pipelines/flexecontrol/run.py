@@ -1,10 +1,8 @@
 """FlexEControl from the command line: one prompt with its conditions, to pictures, maps, overlays and a report."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +15,9 @@ from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.readers import read_text
+from wm_pipelines.runtime.reports import report_folder
 from wm_pipelines.text.scene_graph import SceneGraph
 
 
@@ -61,12 +60,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.tolist()
     return plain(vars(value)) if hasattr(value, "__dict__") else str(value)
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as JSON, atomically."""
-    with atomic(Path(path)) as partial:
-        partial.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @holding("out")
@@ -112,8 +105,7 @@ def run(
         except ValueError as error:
             raise ValueError(f"scene_graph {str(scene_graph)!r}: {error}") from None
     pipeline = load(base, control)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(images)]
     result = pipeline(
         prompt,
@@ -128,7 +120,7 @@ def run(
     )
     report = {"seed": seed, **(result.report or {}), "conflicts": plain(result.conflicts or [])}
     pictures = result.images.float().cpu()
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, plain(report)) as folder:
         for i, picture in enumerate(pictures):
             save_image(picture, folder / f"picture_{i}.png")
         for c in (c for c in result.prepared[0] if c.source != "graph"):
@@ -138,5 +130,4 @@ def run(
             for overlay, label in zip(overlays, labels, strict=True):
                 name = re.sub(r"[^\w@-]+", "_", label)
                 save_image(overlay, folder / f"attention_{name}.png")
-        write_json(folder / "report.json", report)
     return report

@@ -13,6 +13,7 @@ from wm_pipelines.hub import store
 from wm_pipelines.runtime.version import __version__
 
 DISTRIBUTION = "wm-pipelines"
+ADAPTERS = "wm_pipelines.adapters.kronecker"
 OPENCV_WHEELS = (
     "opencv-python",
     "opencv-python-headless",
@@ -31,7 +32,8 @@ def doctor(verify: bool = True) -> dict[str, Any]:
         A dict that JSON can hold: `package`, `python`, `platform`, `versions` (distribution -> version or None),
         `device` (name of the torch device), `kernels` (`backend`, `triton`), `embedded` (name -> "ok",
         "not checked" or the problem), `comfyui` (whether ComfyUI's modules can be imported here), `hub` (endpoint,
-        offline) and `problems`, a list of sentences that is empty when all is well.
+        offline), `adapters` (the PEFT method of Kronecker adapters, the `import` that makes PEFT know it, and whether
+        it is `known` here) and `problems`, a list of sentences that is empty when all is well.
     """
     versions, problems = _versions()
     device = _device(problems)
@@ -51,6 +53,7 @@ def doctor(verify: bool = True) -> dict[str, Any]:
             "endpoint": os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
             "offline": os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
         },
+        "adapters": {"peft_type": "KRONECKER", "import": ADAPTERS, "known": ADAPTERS in sys.modules},
         "problems": problems,
     }
 
@@ -59,7 +62,7 @@ def describe(report: dict[str, Any]) -> list[str]:
     """The findings of `doctor` as lines of text, problems first."""
     missing = [name for name, version in report["versions"].items() if version is None]
     found = [f"{name} {version}" for name, version in report["versions"].items() if version is not None]
-    kernels = report["kernels"]
+    kernels, adapters = report["kernels"], report["adapters"]
     return [
         *(f"PROBLEM {problem}" for problem in report["problems"]),
         f"wm-pipelines {report['package']}, Python {report['python']}, {report['platform']}",
@@ -67,6 +70,8 @@ def describe(report: dict[str, Any]) -> list[str]:
         f"device: {report['device'] or 'none'}",
         f"kernels: {kernels['backend']} (triton {kernels['triton'] or 'not installed'})",
         *(f"checkpoint {name}: {state}" for name, state in report["embedded"].items()),
+        f"adapters: `import {adapters['import']}` comes first; without it PEFT, which finds no methods itself, says "
+        f"KeyError: '{adapters['peft_type']}' ({'imported' if adapters['known'] else 'not imported'} here)",
         f"ComfyUI: {'importable' if report['comfyui'] else 'not importable here'}",
         f"Hub: {report['hub']['endpoint']}" + (" (offline)" if report["hub"]["offline"] else ""),
     ]

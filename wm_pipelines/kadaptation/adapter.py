@@ -51,7 +51,7 @@ def start(tower: nn.Module, config: KroneckerConfig, seed: int) -> list[nn.Param
 
 def save(tower: nn.Module, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
     """Writes the adapter as PEFT does, in `dtype` if given."""
-    save_adapter(tower, folder, NAME, dtype)
+    save_adapter(tower, folder, NAME, dtype, card=False)
 
 
 def load(tower: nn.Module, folder: str | os.PathLike) -> None:

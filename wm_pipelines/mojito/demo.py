@@ -1,6 +1,5 @@
 """`make demo`, the part that moves: three trajectories and five intensities of one prompt, with what was measured."""
 
-import json
 import math
 import os
 import time
@@ -21,10 +20,10 @@ from wm_pipelines.media.pictures import save_image, to_tensor
 from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_colour
-from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.runtime.reports import write_json
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
 SHOWN = range(0, FRAMES, 3)  # frames in a row of the grids
@@ -71,8 +70,7 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         "trajectories": [{k: v for k, v in clip.items() if k not in ("pictures", "label")} for clip in paths],
         "intensities": [{k: v for k, v in clip.items() if k not in ("pictures", "label")} for clip in levels],
     }
-    with atomic(folder / "motion.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "motion.json", report)
     write_page(__package__, "motion.html", folder, report)
     return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
 
@@ -82,7 +80,7 @@ def _path(pipe: MojitoPipeline, judge: DioramaJudge, name: str, boxes: list, see
     keyframes = [round(i * (FRAMES - 1) / (len(boxes) - 1)) for i in range(len(boxes))]
     cube = MotionObject("red cube", boxes=boxes, keyframes=keyframes)
     out = _sample(pipe, STILL, seed, objects=[cube], detector=diorama_detector(judge))
-    wanted, report = cube.frame_boxes(FRAMES).tolist(), out.report[0]
+    wanted, report = out.plan[0].boxes[0].tolist(), out.report[0]
     drawn = [draw_boxes(frame, [box]) for frame, box in zip(_larger(out.frames[0]), wanted, strict=True)]
     return {
         "title": name,

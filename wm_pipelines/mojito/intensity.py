@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wm_pipelines.mojito.geometry import grid_of
+from wm_pipelines.mojito.bases.geometry import grid_of
 from wm_pipelines.mojito.modeling import POSITIONS, MotionIntensityModel, check_levels, position_terms
 
 

@@ -45,7 +45,7 @@ def _diorama_video(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mojito(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from wm_pipelines.hub import store
-    from wm_pipelines.mojito.data import FolderTask
+    from wm_pipelines.mojito.training.folder import FolderTask
 
     options = {**FolderTask.defaults, **options}
     settings = {"image_size": options["size"], "num_frames": options["frames"]}
@@ -66,7 +66,7 @@ METHODS = (
         settings=MojitoConfig,
         paper="arXiv:2412.08948",
         pipeline="wm_pipelines.mojito.pipeline.MojitoPipeline",
-        tasks={"diorama-video": "wm_pipelines.mojito.scenes.SceneTask"},
+        tasks={"diorama-video": "wm_pipelines.mojito.training.scenes.SceneTask"},
         record=_diorama_video,
     ),
     Method(
@@ -80,7 +80,7 @@ METHODS = (
         settings=MojitoConfig,
         paper="arXiv:2412.08948",
         pipeline="wm_pipelines.mojito.pipeline.MojitoPipeline",
-        tasks={"mojito": "wm_pipelines.mojito.data.FolderTask"},
+        tasks={"mojito": "wm_pipelines.mojito.training.folder.FolderTask"},
         record=_mojito,
     ),
 )

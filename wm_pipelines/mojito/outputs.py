@@ -1,5 +1,6 @@
 """What a Mojito call gives back: frames, and a report that says whether the objects went where they were sent."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -7,6 +8,12 @@ import numpy as np
 import PIL.Image
 import torch
 from diffusers.utils import BaseOutput
+
+from wm_pipelines.media.boxes import box_iou
+from wm_pipelines.media.flow import measure_flow
+from wm_pipelines.media.pictures import to_tensor
+from wm_pipelines.mojito.guidance.plan import MotionPlan
+from wm_pipelines.mojito.trajectories.objects import MotionObject
 
 
 @dataclass
@@ -24,7 +31,8 @@ class MotionReport:
         flow: (frames - 1,) mean optical flow of each pair of frames, px a frame; None where no frames were decoded.
         iou: (O, frames) of the detected and the wanted box; None without a detector.
         conflicts: what text and trajectories disagree about, found before sampling, and which will win.
-        warnings: frames in which a trajectory shows no place for its object, and what went wrong while sampling.
+        warnings: paths that were resampled to the clip's frames, frames in which a trajectory shows no place for its
+            object, and what went wrong while sampling.
     """
 
     energy: list[list[float]] = field(default_factory=list)
@@ -44,12 +52,46 @@ class MotionReport:
 
 @dataclass
 class MojitoPipelineOutput(BaseOutput):
-    """Result of `MojitoPipeline`; its tuple form holds the same two values in this order.
+    """Result of `MojitoPipeline`; with `return_dict=False` the tuple of the first two.
 
     Args:
         frames: one list of PIL pictures a video, array or tensor `(B, F, ...)`, or latents, by `output_type`.
         report: one `MotionReport` a video.
+        plan: one `MotionPlan` a video: what its objects became before sampling; None where nothing was steered.
     """
 
     frames: list[list[PIL.Image.Image]] | np.ndarray | torch.Tensor
     report: list[MotionReport]
+    plan: list[MotionPlan] | None = None
+
+
+def frames_tensor(video: Any) -> torch.Tensor:
+    """A video in any output form as float32 (F, 3, H, W) in [0, 1]."""
+    if isinstance(video, torch.Tensor):
+        return video.detach().float().cpu().clamp(0, 1)
+    if isinstance(video, np.ndarray):
+        return torch.from_numpy(np.moveaxis(video, -1, 1).copy()).float().clamp(0, 1)
+    return torch.stack([to_tensor(frame) for frame in video])
+
+
+def measured_flow(video: torch.Tensor) -> torch.Tensor | None:
+    """(F - 1,) mean optical flow of each pair, px a frame; None for a single frame."""
+    return torch.as_tensor(measure_flow(video)).float() if len(video) > 1 else None
+
+
+def measured_iou(
+    video: torch.Tensor,
+    objects: Sequence[MotionObject],
+    boxes: torch.Tensor,
+    detector: Callable[[torch.Tensor, str], torch.Tensor],
+) -> torch.Tensor:
+    """(O, F) intersection over union of the detected and the wanted boxes (O, F, 4); 0 where nothing is found."""
+    rows = []
+    for item, wanted in zip(objects, boxes, strict=True):
+        found = torch.as_tensor(detector(video, item.phrase)).float()
+        if found.shape != wanted.shape:
+            raise ValueError(
+                f"detector returned {tuple(found.shape)} for {item.phrase!r}; it must be {tuple(wanted.shape)}"
+            )
+        rows.append(torch.nan_to_num(box_iou(found, wanted)))
+    return torch.stack(rows)

@@ -5,34 +5,49 @@ works on its latents from outside and needs no training; the Motion Intensity Mo
 """
 
 import contextlib
-import inspect
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import logging
 from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.hub.stock import load_model, safetensors_only
-from wm_pipelines.mojito.conflicts import find_conflicts
-from wm_pipelines.mojito.edits import STYLES
-from wm_pipelines.mojito.families import Family, family_of
-from wm_pipelines.mojito.geometry import latent_boxes
-from wm_pipelines.mojito.guidance import MotionGuide, Settings
+from wm_pipelines.mojito.bases.calls import LiveScale, StockCall, stock_pipeline
+from wm_pipelines.mojito.bases.families import Family, family_of
+from wm_pipelines.mojito.bases.latents import encode_video
+from wm_pipelines.mojito.bases.loading import StockLoading
+from wm_pipelines.mojito.bases.shared_noise import share_noise
+from wm_pipelines.mojito.guidance.dual_clock import (
+    DualClock,
+    check_clock_scheduler,
+    check_clocks,
+    dragged,
+    moving_region,
+)
+from wm_pipelines.mojito.guidance.noise_variance import check_scheduler
+from wm_pipelines.mojito.guidance.plan import ClipGrid, MotionPlan, plan_motion
+from wm_pipelines.mojito.guidance.settings import GuidanceSettings
+from wm_pipelines.mojito.guidance.state import MotionState, TextRules
+from wm_pipelines.mojito.guidance.steering import MotionGuide
+from wm_pipelines.mojito.guidance.temporal import temporal_layers
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.mojito.noise_variance import check_scheduler
-from wm_pipelines.mojito.objects import MotionObject, hidden_lines, object_boxes
-from wm_pipelines.mojito.outputs import MojitoPipelineOutput, MotionReport
-from wm_pipelines.mojito.reporting import frames_tensor, measured_flow, measured_iou
-from wm_pipelines.mojito.shared_noise import share_noise
-from wm_pipelines.mojito.state import MotionState, make_guide
-from wm_pipelines.mojito.values import frame_count, whole
+from wm_pipelines.mojito.outputs import (
+    MojitoPipelineOutput,
+    MotionReport,
+    frames_tensor,
+    measured_flow,
+    measured_iou,
+)
+from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.mojito.trajectories.resampling import trajectory_frames
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
 from wm_pipelines.text.prompts import check_length
@@ -40,10 +55,27 @@ from wm_pipelines.text.vocabulary import check_vocabulary
 
 Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
 Detector = Callable[[torch.Tensor, str], torch.Tensor]
+StepCallback = Callable[[Any, int, int, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 logger = logging.get_logger(__name__)
 
 
-class MojitoPipeline(WMPipeline):
+@dataclass(frozen=True)
+class CheckedInputs:
+    """What `check_inputs` found: the prompts (None where embeddings came), and for each its `objects` and level;
+    `num_frames` of the clip; videos `per_prompt`."""
+
+    prompts: list[str] | None
+    objects: list[list[MotionObject]]
+    levels: list[float | None]
+    num_frames: int
+    per_prompt: int
+
+    @property
+    def steered(self) -> bool:
+        return any(self.objects)
+
+
+class MojitoPipeline(StockLoading, WMPipeline):
     """A stock text-to-video base whose objects can be steered.
 
     Without objects and intensity it samples what the stock pipeline samples, bit for bit. Takes the components of
@@ -152,19 +184,23 @@ class MojitoPipeline(WMPipeline):
         return len(self.scheduler.timesteps)
 
     @property
+    def guidance_scale(self) -> float:
+        """Of the running or the last call; a callback that sets `pipe._guidance_scale` changes the next steps'."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
     def interrupt(self) -> bool:
         """Set `pipe._interrupt = True` in a callback to stop after the step."""
         return self._interrupt
 
-    def stock(self) -> DiffusionPipeline:
-        """The diffusers pipeline that samples, over this pipeline's own components."""
-        kind = _stock_class(self.family.pipeline)
-        takes = inspect.signature(kind.__init__).parameters
-        parts = {name: value for name, value in self.components.items() if name in takes}
-        parts |= {name: value for name, value in self.config.items() if name in takes and name not in parts}
-        pipe = kind(**parts)
-        pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
-        return pipe
+    def stock(self, animate: bool = False) -> DiffusionPipeline:
+        """The diffusers pipeline that samples, over this pipeline's own components; with `animate` that which begins
+        with a picture."""
+        return stock_pipeline(self, self.family, animate)
 
     @torch.no_grad()
     def __call__(
@@ -189,9 +225,45 @@ class MojitoPipeline(WMPipeline):
         detector: Detector | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        **base_options: Any,
+        negative_prompt: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        timesteps: list[int] | None = None,
+        guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
+        guidance_rescale: float | None = None,
+        use_dynamic_cfg: bool | None = None,
+        num_videos_per_prompt: int | None = None,
+        num_images_per_prompt: int | None = None,
+        eta: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_attention_mask: torch.Tensor | None = None,
+        ip_adapter_image: Any = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        clip_skip: int | None = None,
+        frame_rate: int | None = None,
+        max_sequence_length: int | None = None,
+        clean_caption: bool | None = None,
+        mask_feature: bool | None = None,
+        enable_temporal_attentions: bool | None = None,
+        decode_chunk_size: int | None = None,
+        decode_timestep: float | list[float] | None = None,
+        decode_noise_scale: float | list[float] | None = None,
+        image: Any = None,
+        last_image: Any = None,
+        image_embeds: torch.Tensor | None = None,
+        dual_clock: tuple[float, float] | None = None,
+        reference: Any = None,
+        temporal_weight: float = 0.0,
     ) -> MojitoPipelineOutput | tuple:
         """Sample videos.
 
@@ -200,7 +272,9 @@ class MojitoPipeline(WMPipeline):
             objects: a list of `MotionObject` for all prompts, or one list a prompt. None or empty: nothing is steered.
             motion_intensity: level 0 to 10 (tenths of the training clips with less motion), for all or one a prompt;
                 None: not said.
-            num_frames: of the clip; the base's own default.
+            num_frames: of the clip; None: as many as the objects' paths are for (`trajectory_frames`), up to the next
+                number that the base can make, and where all stand still the base's own. Paths for another number of
+                frames are resampled, and the report says so.
             fps: frames a second that the clip shall have, for a base with an fps embedding; None: its default, 28.
             guidance_eta: step size of DMC. Defaults of this and the next four are those that the checkpoint's record
                 found on its validation prompts, else 30, 5, 0.2, 0.2 and the middle and the second up block (of a
@@ -219,10 +293,25 @@ class MojitoPipeline(WMPipeline):
             detector: (frames (F, 3, H, W) in [0, 1], phrase) -> boxes (F, 4), NaN where nothing is found; the report
                 then says how well boxes were met. It needs objects and decoded frames.
             output_type: as the base takes it: "pil", "np", "pt" or "latent".
-            callback_on_step_end: `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace.
-            base_options: every other argument of the stock pipeline's call: `negative_prompt`, `height`, `width`,
-                `generator`, `latents` ...; `num_inference_steps` and `guidance_scale`, whose default is the record's,
-                else the base's.
+            callback_on_step_end: `f(pipe, step, timestep, tensors)`, returns a dict of tensors to replace; it may set
+                `pipe._interrupt` and `pipe._guidance_scale`.
+            num_inference_steps, guidance_scale: their default is the record's, else the base's.
+            negative_prompt, height, width, timesteps, guidance_scale_2, guidance_rescale, use_dynamic_cfg,
+            num_videos_per_prompt, num_images_per_prompt, eta, generator, latents, prompt_embeds,
+            prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask, ip_adapter_image,
+            ip_adapter_image_embeds, cross_attention_kwargs, attention_kwargs, clip_skip, frame_rate,
+            max_sequence_length, clean_caption, mask_feature, enable_temporal_attentions, decode_chunk_size,
+            decode_timestep, decode_noise_scale, last_image, image_embeds: as the base's stock pipeline takes them;
+                None leaves its default, and what it does not take is refused.
+            image: first picture of the clip, for the image-to-video bases of Wan, LTX and CogVideoX.
+            dual_clock: shares of the steps at which the weak and the strong clock of Time-to-Move (arXiv 2511.08633)
+                end, beside the guidance or, with `guidance_iterations=0`, instead of it: until the weak one all is the
+                reference clip with noise, until the strong one what lies in a box. It needs `image` and `objects`.
+                None: off. (0.06, 0.14) is what its authors take for Wan 2.2, (0.08, 0.18) for CogVideoX.
+            temporal_weight: taken off the logits of attention over time between frames of which one has a cell in a
+                box and the other has not, in all steps, on bases with such attention (UNets, Latte); 0: none.
+            reference: that clip, as many frames of the call's size; None: the picture with what lies in each object's
+                first box dragged along its path.
 
         Guidance needs the denoiser in float32: bfloat16 keeps too few digits of the activations for the gradient to
         point where it should (a cosine of 0.7 on the embedded `diorama-video`; a warning says so). Calls are equal
@@ -239,34 +328,98 @@ class MojitoPipeline(WMPipeline):
         Raises:
             ValueError: on any input that cannot work, before sampling.
         """
-        with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients
-            return self._sample(
-                prompt,
-                objects=objects,
-                motion_intensity=motion_intensity,
-                num_frames=num_frames,
-                fps=fps,
-                settings=self._settings(
-                    guidance_eta,
-                    iterations=guidance_iterations,
-                    fraction=guidance_fraction,
-                    threshold=guidance_threshold,
-                    smooth=smooth_weight,
-                    bias_in=bias_in,
-                    bias_out=bias_out,
-                    bias_fraction=bias_fraction,
-                    style=bias_style,
-                ),
-                taps=guidance_taps if guidance_taps is not None else self._recorded().get("taps"),
-                trailing=trailing_tokens,
-                allow_joint=allow_joint,
-                detector=detector,
-                output_type=output_type,
-                return_dict=return_dict,
+        settings = self._settings(
+            eta=guidance_eta,
+            iterations=guidance_iterations,
+            fraction=guidance_fraction,
+            threshold=guidance_threshold,
+            smooth_weight=smooth_weight,
+            bias_in=bias_in,
+            bias_out=bias_out,
+            bias_fraction=bias_fraction,
+            bias_style=bias_style,
+            temporal_weight=temporal_weight,
+        )
+        call = self._stock_call(
+            negative_prompt=negative_prompt,
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            timesteps=timesteps,
+            guidance_scale=guidance_scale,
+            guidance_scale_2=guidance_scale_2,
+            guidance_rescale=guidance_rescale,
+            use_dynamic_cfg=use_dynamic_cfg,
+            num_videos_per_prompt=num_videos_per_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            eta=eta,
+            generator=generator,
+            latents=latents,
+            prompt_embeds=prompt_embeds,
+            prompt_attention_mask=prompt_attention_mask,
+            negative_prompt_embeds=negative_prompt_embeds,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
+            ip_adapter_image=ip_adapter_image,
+            ip_adapter_image_embeds=ip_adapter_image_embeds,
+            cross_attention_kwargs=cross_attention_kwargs,
+            attention_kwargs=attention_kwargs,
+            clip_skip=clip_skip,
+            frame_rate=frame_rate,
+            max_sequence_length=max_sequence_length,
+            clean_caption=clean_caption,
+            mask_feature=mask_feature,
+            enable_temporal_attentions=enable_temporal_attentions,
+            decode_chunk_size=decode_chunk_size,
+            decode_timestep=decode_timestep,
+            decode_noise_scale=decode_noise_scale,
+            image=image,
+            last_image=last_image,
+            image_embeds=image_embeds,
+        )
+        # 1. Refuse what can't work
+        inputs = self.check_inputs(
+            call,
+            prompt=prompt,
+            objects=objects,
+            motion_intensity=motion_intensity,
+            num_frames=num_frames,
+            fps=fps,
+            allow_joint=allow_joint,
+            trailing_tokens=trailing_tokens,
+            detector=detector,
+            output_type=output_type,
+            dual_clock=dual_clock,
+            reference=reference,
+            temporal_weight=temporal_weight,
+        )
+        with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients, which inference mode forbids
+            # 2. Each object's phrase in the prompt, its boxes on the latent's grid, and what disagrees
+            plans = self.plan(call, inputs, taps=guidance_taps, trailing_tokens=trailing_tokens)
+
+            # 3. What stands around the denoiser: the guide, the dial, the frame rate, the clocks
+            guide = self._guide(call, plans, settings=settings, taps=guidance_taps)
+            clock = self._clock(call, plans, dual_clock, reference)
+            hooks = self._hooks(guide, levels=inputs.levels, per_prompt=inputs.per_prompt, fps=fps)
+
+            # 4. The stock pipeline samples
+            asked = {"prompt": prompt, call.family.frames: inputs.num_frames, "output_type": output_type}
+            if inputs.steered and "clean_caption" in call.takes:
+                asked["clean_caption"] = False  # a rewritten prompt would have other tokens
+            frames = self._sample(
+                call,
+                asked,
+                hooks=hooks,
                 callback=callback_on_step_end,
-                callback_inputs=callback_on_step_end_tensor_inputs,
-                options=base_options,
+                tensor_inputs=callback_on_step_end_tensor_inputs,
+                clock=clock,
             )
+
+            # 5. What was measured while sampling, and what the frames say
+            reports = self._reports(len(inputs.objects) * inputs.per_prompt, plans, guide)
+            if output_type != "latent":
+                _measure_frames(reports, plans, frames, detector)
+        self.maybe_free_model_hooks()
+        return MojitoPipelineOutput(frames, reports, plans or None) if return_dict else (frames, reports)
 
     def conflicts(
         self,
@@ -274,243 +427,88 @@ class MojitoPipeline(WMPipeline):
         objects: Objects,
         num_frames: int | None = None,
         guidance_taps: Sequence[str] | None = None,
-        **base_options: Any,
+        height: int | None = None,
+        width: int | None = None,
+        max_sequence_length: int | None = None,
+        image: Any = None,
     ) -> list[list[str]]:
         """For each prompt what it and its objects' paths disagree about, and which will win; nothing is sampled.
 
         Args:
-            prompt, objects, num_frames, guidance_taps, base_options: as for a call.
+            prompt, objects, num_frames, guidance_taps, height, width, max_sequence_length, image: as for a call.
 
         Raises:
             ValueError: as a call.
         """
-        stock, family = self.stock(), self.family
-        options = self._with_recorded(base_options)
-        num_frames = self._check_frames(stock, num_frames)
-        prompts = self._check_prompts(prompt, options)
-        wanted = _per_prompt(objects, len(prompts))
-        if not any(wanted):
-            return [[] for _ in prompts]
-        reports = [MotionReport() for _ in prompts]
-        self._make_guide(
-            stock,
-            prompts=prompts,
-            wanted=wanted,
-            num_frames=num_frames,
-            settings=Settings(),
-            taps=guidance_taps,
-            trailing=0,
-            allow_joint=family.joint,
-            per_video=1,
-            options=options,
-            reports=reports,
-        )
-        return [report.conflicts for report in reports]
+        call = self._stock_call(image=image, height=height, width=width, max_sequence_length=max_sequence_length)
+        inputs = self.check_inputs(call, prompt=prompt, objects=objects, num_frames=num_frames, allow_joint=True)
+        plans = self.plan(call, inputs, taps=guidance_taps, quiet=True)
+        return [plan.conflicts for plan in plans] or [[] for _ in inputs.objects]
 
-    def _check_frames(self, stock: DiffusionPipeline, num_frames: int | None) -> int:
-        """The number of frames of a call, the base's own where None is given."""
-        if num_frames is None:
-            num_frames = inspect.signature(type(stock).__call__).parameters[self.family.frames].default
-            num_frames = self.transformer.config.sample_frames if num_frames is None else num_frames
-        if (whole(num_frames) or 0) < 1:
-            raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
-        num_frames = frame_count(num_frames)
-        stride = _temporal_stride(stock)
-        if (num_frames - 1) % stride:
-            raise ValueError(
-                f"num_frames={num_frames} does not fit the base's temporal stride of {stride}: use {stride}k+1"
-            )
-        most = self.denoiser.config.get("motion_max_seq_length")
-        if most is not None and num_frames > most:
-            raise ValueError(f"num_frames={num_frames}, but the motion adapter has positions for {most} frames")
-        return num_frames
-
-    def _with_recorded(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The base's options with the steps and the prompt's guidance that the checkpoint's record recommends."""
-        names = ("num_inference_steps", "guidance_scale")
-        found = {name: self.recommended(name, options.get(name), otherwise=None) for name in names}
-        rest = {name: value for name, value in options.items() if name not in names}
-        return {name: value for name, value in found.items() if value is not None} | rest
-
-    def _recorded(self) -> dict[str, Any]:
-        """Guidance defaults that the checkpoint's record found."""
-        found = getattr(self.wm_config.method_config, "guidance", None) if self.wm_config is not None else None
-        return found.model_dump() if found is not None else {}
-
-    def _settings(
-        self, eta, iterations, fraction, threshold, smooth, bias_in, bias_out, bias_fraction, style
-    ) -> Settings:
-        recorded = self._recorded()
-        plain = Settings()
-
-        def either(value: Any, name: str) -> Any:
-            return recorded.get(name, getattr(plain, name)) if value is None else value
-
-        settings = Settings(
-            either(eta, "eta"),
-            iterations=either(iterations, "iterations"),
-            fraction=either(fraction, "fraction"),
-            threshold=either(threshold, "threshold"),
-            smooth_weight=smooth,
-            bias_in=bias_in,
-            bias_out=bias_out,
-            bias_fraction=bias_fraction,
-            bias_style=style,
-        )
-        _check_settings(settings)
-        return settings
-
-    def _sample(
+    def check_inputs(
         self,
-        prompt,
-        objects,
-        motion_intensity,
-        num_frames,
-        fps,
-        settings,
-        taps,
-        trailing,
-        allow_joint,
-        detector,
-        output_type,
-        return_dict,
-        callback,
-        callback_inputs,
-        options,
-    ) -> MojitoPipelineOutput | tuple:
-        stock, family = self.stock(), self.family
-        options = self._with_recorded(options)
-        share = getattr(self.wm_config.method_config, "shared_noise", 0.0) if self.wm_config is not None else 0.0
-        if share:
-            share_noise(stock, share)
-        takes = inspect.signature(type(stock).__call__).parameters
-        # Latte's video_length is num_frames here
-        unknown = [name for name in options if name not in takes or name == family.frames]
-        if unknown:
-            raise ValueError(f"{type(stock).__name__} takes no {', '.join(unknown)}; it takes {', '.join(takes)}")
-        num_frames = self._check_frames(stock, num_frames)
-        prompts = self._check_prompts(prompt, options)
-        per_video = _videos_per_prompt(family, options)
-        videos = prompts if prompts is not None else [""] * len(options["prompt_embeds"])
-        levels = self._check_levels(motion_intensity, len(videos))
+        call: StockCall,
+        prompt: str | list[str] | None,
+        objects: Objects | None = None,
+        motion_intensity: float | Sequence[float | None] | None = None,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        allow_joint: bool = False,
+        trailing_tokens: int = 0,
+        detector: Detector | None = None,
+        output_type: str = "pil",
+        dual_clock: tuple[float, float] | None = None,
+        reference: Any = None,
+        temporal_weight: float = 0.0,
+    ) -> CheckedInputs:
+        """Refuse arguments of a call that can't work; what the objects say is checked as they are planned.
+
+        Raises:
+            ValueError: naming the argument, what came and what is allowed.
+        """
+        call.check_picture()
+        prompts = self._check_prompts(prompt, call)
+        count = len(call.options["prompt_embeds"]) if prompts is None else len(prompts)
+        wanted = _per_prompt(objects, count)
+        lengths = [trajectory_frames(items) for items in wanted if items] if num_frames is None else []
+        frames = call.num_frames(num_frames, max((n for n in lengths if n is not None), default=None))
+        per_prompt = call.videos_per_prompt
+        levels = self._check_levels(motion_intensity, count)
         if fps is not None and self.fps_embedding is None:
             raise ValueError(f"fps={fps!r} given but this base has no fps embedding")
-        wanted = _per_prompt(objects, len(videos))
-        guide = None
-        reports = [MotionReport() for _ in range(len(videos) * per_video)]
-        boxes: list[torch.Tensor] = []
-        if any(wanted):
+        inputs = CheckedInputs(
+            prompts=prompts,
+            objects=wanted,
+            levels=levels,
+            num_frames=frames,
+            per_prompt=per_prompt,
+        )
+        if inputs.steered:
             if prompts is None:
                 raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
-            guide, boxes = self._make_guide(
-                stock,
-                prompts=prompts,
-                wanted=wanted,
-                num_frames=num_frames,
-                settings=settings,
-                taps=taps,
-                trailing=trailing,
-                allow_joint=allow_joint,
-                per_video=per_video,
-                options=options,
-                reports=reports,
-            )
-            for text, report in zip(prompts, reports[::per_video], strict=True):
-                for line in report.conflicts:
-                    logger.warning(f"{text!r}: {line}")
-        if detector is not None and (guide is None or output_type == "latent"):
-            what = "objects to look for" if guide is None else "decoded frames, not output_type='latent'"
+            self._check_steered(call, allow_joint)
+            if temporal_weight:
+                temporal_layers(call.family, self.denoiser)
+                if getattr(call.stock, "free_noise_enabled", False):
+                    raise ValueError(
+                        "temporal_weight can't act in FreeNoise's windows of a clip; disable_free_noise()"
+                    )
+            if not isinstance(trailing_tokens, Integral) or trailing_tokens < 0:
+                raise ValueError(f"trailing_tokens={trailing_tokens!r}; a whole number, 0 or more")
+        if detector is not None and (not inputs.steered or output_type == "latent"):
+            what = "decoded frames, not output_type='latent'" if inputs.steered else "objects to look for"
             raise ValueError(f"detector needs {what}")
-        if self.intensity is not None and self.intensity.config.text_dim and self.text_encoder.dtype == torch.bfloat16:
-            logger.warning(
-                "the intensity model tells motions apart by small differences of the text encoder's state, which "
-                "bfloat16 rounds away in part; keep pipe.text_encoder in float32 or float16"
-            )
+        if dual_clock is None and reference is not None:
+            raise ValueError("reference belongs to dual_clock, which is None")
+        if dual_clock is not None:
+            check_clocks(dual_clock)
+            check_clock_scheduler(self.scheduler)
+            if not (inputs.steered and call.animates):
+                raise ValueError(f"dual_clock needs {'image' if inputs.steered else 'objects'}")
+        return inputs
 
-        if guide is not None and settings.iterations and settings.fraction and settings.eta:
-            if self.denoiser.dtype == torch.bfloat16:
-                logger.warning(
-                    "guidance follows a gradient through the denoiser, whose activations bfloat16 rounds to two or "
-                    "three digits: it points elsewhere than in float32; load the denoiser in float32 to steer"
-                )
-
-        self._interrupt = False
-
-        def step_end(pipe: Any, i: int, t: int, tensors: dict) -> dict:
-            out = callback(self, i, t, tensors) if callback is not None else {}
-            pipe._interrupt = self._interrupt
-            return out
-
-        if family.frames == "video_length" and guide is not None:
-            options.setdefault("clean_caption", False)  # a rewritten prompt would have other tokens
-        with contextlib.ExitStack() as stack:
-            if guide is not None:
-                stack.enter_context(guide.active())
-            if self.intensity is not None:  # a level of None is learned too
-                # behind the guide, whose own passes have other rows: what a call's hooks see last must be the call
-                repeated = [level for level in levels for _ in range(per_video)]
-                stack.enter_context(applied(self.intensity, self.denoiser, repeated))
-            if self.fps_embedding is not None:
-                stack.enter_context(self.fps_embedding.applied(self.denoiser, fps))
-            out = stock(
-                prompt=prompt,
-                **{family.frames: num_frames},
-                output_type=output_type,
-                callback_on_step_end=step_end,
-                callback_on_step_end_tensor_inputs=list(callback_inputs),
-                **options,
-            )
-        self.maybe_free_model_hooks()
-        self._finish(
-            reports,
-            guide=guide,
-            frames=out.frames,
-            output_type=output_type,
-            detector=detector,
-            wanted=wanted,
-            boxes=boxes,
-            per_video=per_video,
-        )
-        return MojitoPipelineOutput(out.frames, reports) if return_dict else (out.frames, reports)
-
-    def _check_prompts(self, prompt: Any, options: dict[str, Any]) -> list[str] | None:
-        embeds = options.get("prompt_embeds")
-        if (prompt is None) == (embeds is None):
-            raise ValueError(
-                f"pass exactly one of prompt, prompt_embeds; got {'neither' if prompt is None else 'both'}"
-            )
-        if prompt is None:
-            return None
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
-            raise ValueError(f"prompt must be a str or a non-empty list of str, got {prompt!r}")
-        negative = options.get("negative_prompt") or []
-        for name, texts in (
-            ("prompt", prompts),
-            ("negative_prompt", [negative] if isinstance(negative, str) else negative),
-        ):
-            if self.wm_config is not None and self.wm_config.vocabulary:
-                known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
-                check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
-            if self.unet is not None:
-                check_length(self.tokenizer, texts, name)
-        return prompts
-
-    def _check_levels(self, motion_intensity: Any, count: int) -> list[float | None]:
-        levels = motion_intensity if isinstance(motion_intensity, Sequence) else [motion_intensity] * count
-        if len(levels) != count:
-            raise ValueError(f"motion_intensity has {len(levels)} values for {count} prompts")
-        for level in levels:
-            whole = isinstance(level, Real) and not isinstance(level, bool) and 0 <= level <= 10
-            if level is not None and not whole:
-                raise ValueError(f"motion_intensity={level!r}; a level from 0 to 10, or None")
-        if self.intensity is None and any(level is not None for level in levels):
-            raise ValueError("motion_intensity given but the checkpoint has no MIM weights")
-        return list(levels)
-
-    def _make_guide(
-        self, stock, prompts, wanted, num_frames, settings, taps, trailing, allow_joint, per_video, options, reports
-    ) -> tuple[MotionGuide, list[torch.Tensor]]:
+    def _check_steered(self, call: StockCall, allow_joint: bool) -> None:
+        """ValueError for a denoiser, scheduler or option under which no object can be steered."""
         family, denoiser = self.family, self.denoiser
         if hasattr(denoiser, "_orig_mod"):
             raise ValueError(
@@ -527,137 +525,249 @@ class MojitoPipeline(WMPipeline):
                 f"this {type(denoiser).__name__} joins {denoiser.config.patch_size_t} latent frames in one token "
                 "(CogVideoX 1.5), which boxes can't be given for; take one with patch_size_t=1"
             )
-        if options.get("clean_caption") and "clean_caption" in inspect.signature(type(stock).__call__).parameters:
+        if call.options.get("clean_caption") and "clean_caption" in call.takes:
             raise ValueError("clean_caption=True rewrites the prompt, so phrases can't be found in it; pass False")
         check_scheduler(self.scheduler)
-        if not isinstance(trailing, Integral) or trailing < 0:
-            raise ValueError(f"trailing_tokens={trailing!r}; a whole number, 0 or more")
-        tapped = family.tapped(denoiser, taps)
-        frames, height, width = self._token_grid(stock, num_frames, options)
-        stride = _temporal_stride(stock)
-        convert = _prompt_converter(stock, family)
-        guides, boxes = [], []
-        grids = family.grids(denoiser, list(tapped), height, width)
-        for v, (prompt, items) in enumerate(zip(prompts, wanted, strict=True)):
-            moving = object_boxes(items, num_frames)
-            latent = latent_boxes(moving, frames, stride, first_alone=stride > 1)
-            limit = self._token_limit(stock, options)
-            guide = make_guide(
-                self.tokenizer,
-                prompt=prompt,
-                objects=items,
-                boxes=latent,
-                trailing=trailing,
-                convert=convert,
-                limit=limit,
+
+    def _check_prompts(self, prompt: Any, call: StockCall) -> list[str] | None:
+        embeds = call.options.get("prompt_embeds")
+        if (prompt is None) == (embeds is None):
+            raise ValueError(
+                f"pass exactly one of prompt, prompt_embeds; got {'neither' if prompt is None else 'both'}"
             )
-            # a single prompt of Latte reaches the denoiser without its padding
-            alone = family.name == "latte" and len(prompts) * per_video == 1 and options.get("mask_feature", True)
-            if alone and len(guide.tokens) and guide.tokens.max() >= guide.length:
+        if prompt is None:
+            return None
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
+            raise ValueError(f"prompt must be a str or a non-empty list of str, got {prompt!r}")
+        negative = call.options.get("negative_prompt") or []
+        for name, texts in (
+            ("prompt", prompts),
+            ("negative_prompt", [negative] if isinstance(negative, str) else negative),
+        ):
+            if self.wm_config is not None and self.wm_config.vocabulary:
+                known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
+                check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
+            if self.unet is not None:
+                check_length(self.tokenizer, texts, name)
+        return prompts
+
+    def _check_levels(self, motion_intensity: Any, count: int) -> list[float | None]:
+        """One level a prompt."""
+        levels = motion_intensity if isinstance(motion_intensity, Sequence) else [motion_intensity] * count
+        if len(levels) != count:
+            raise ValueError(f"motion_intensity has {len(levels)} values for {count} prompts")
+        for level in levels:
+            in_range = isinstance(level, Real) and not isinstance(level, bool) and 0 <= level <= 10
+            if level is not None and not in_range:
+                raise ValueError(f"motion_intensity={level!r}; a level from 0 to 10, or None")
+        if self.intensity is None and any(level is not None for level in levels):
+            raise ValueError("motion_intensity given but the checkpoint has no MIM weights")
+        return list(levels)
+
+    def plan(
+        self,
+        call: StockCall,
+        inputs: CheckedInputs,
+        taps: Sequence[str] | None = None,
+        trailing_tokens: int = 0,
+        quiet: bool = False,
+    ) -> list[MotionPlan]:
+        """One plan a video, in the order of the videos; none where nothing is steered. Conflicts are logged.
+
+        Raises:
+            ValueError: as `plan_motion`.
+        """
+        if not inputs.steered:
+            return []
+        frames, rows, columns = call.token_grid(inputs.num_frames)
+        layers = call.family.grids(self.denoiser, list(self._tapped(taps)), rows, columns)
+        grid = ClipGrid(frames, rows, columns, stride=call.stride, layers=tuple(layers))
+        rules = TextRules(self.tokenizer, convert=call.convert, limit=call.token_limit, trailing=trailing_tokens)
+        alone = call.drops_padding and len(inputs.prompts) * inputs.per_prompt == 1
+        plans = []
+        for prompt, items in zip(inputs.prompts, inputs.objects, strict=True):
+            plan = plan_motion(prompt, items, inputs.num_frames, grid=grid, rules=rules)
+            slots = plan.slots
+            if alone and len(slots.tokens) and slots.tokens.max() >= slots.length:
                 raise ValueError(
-                    f"trailing_tokens={trailing}; LattePipeline drops what follows the {guide.length} tokens of a "
-                    "single prompt: ask for fewer, or pass mask_feature=False"
+                    f"trailing_tokens={trailing_tokens}; LattePipeline drops what follows the {slots.length} tokens "
+                    "of a single prompt: ask for fewer, or pass mask_feature=False"
                 )
-            conflicts = find_conflicts(prompt, items, moving, grids)
-            for copy in range(per_video):
-                guides.append(guide.to(self._execution_device))
-                boxes.append(moving)
-                report = reports[v * per_video + copy]
-                report.boxes, report.conflicts = latent, conflicts
-                report.warnings += hidden_lines(items, num_frames)
-        state = MotionState(guides, frozenset(tapped), renormalise=family.padded)
-        return MotionGuide(family, denoiser=denoiser, scheduler=self.scheduler, state=state, settings=settings), boxes
+            if not quiet:
+                for line in plan.conflicts:
+                    logger.warning(f"{prompt!r}: {line}")
+            plans += [plan] * inputs.per_prompt
+        return plans
 
-    def _token_grid(self, stock: DiffusionPipeline, num_frames: int, options: dict[str, Any]) -> tuple[int, int, int]:
-        """Latent frames, and rows and columns of tokens, of the clip to be."""
-        takes = inspect.signature(type(stock).__call__).parameters
-        spatial = next(
-            getattr(stock, name)
-            for name in ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
-            if hasattr(stock, name)
-        )
-        sides = []
-        for name in ("height", "width"):
-            side = options.get(name) or takes[name].default
-            if side is None:
-                size = self.denoiser.config.get(f"sample_{name}", None) or self.denoiser.config.sample_size
-                side = (size if isinstance(size, int) else size[name == "width"]) * spatial
-            if side % spatial:
-                raise ValueError(f"{name}={side}; it must be a multiple of {spatial}")
-            sides.append(side // spatial)
-        frames = (num_frames - 1) // _temporal_stride(stock) + 1
-        patch = self.denoiser.config.get("patch_size", 1) or 1
-        patch = (1, patch, patch) if isinstance(patch, int) else tuple(patch)
-        for name, side, p in zip(("height", "width"), sides, patch[1:], strict=True):
-            if side % p:
-                raise ValueError(f"{name}={side * spatial}; it must be a multiple of {spatial * p}")
-        return frames, sides[0] // patch[1], sides[1] // patch[2]
+    def _tapped(self, taps: Sequence[str] | None) -> dict[str, nn.Module]:
+        """The layers whose attention is read: of the blocks named, else of the record's, else of the family's own."""
+        return self.family.tapped(self.denoiser, taps if taps is not None else self._recorded().get("taps"))
 
-    def _token_limit(self, stock: DiffusionPipeline, options: dict[str, Any]) -> int:
-        takes = inspect.signature(type(stock).__call__).parameters
-        if "max_sequence_length" in takes:
-            return options.get("max_sequence_length") or takes["max_sequence_length"].default
-        return 120 if self.family.name == "latte" else self.tokenizer.model_max_length
+    def _recorded(self) -> dict[str, Any]:
+        """Guidance defaults that the checkpoint's record found."""
+        found = getattr(self.wm_config.method_config, "guidance", None) if self.wm_config is not None else None
+        return found.model_dump() if found is not None else {}
 
-    def _finish(self, reports, guide, frames, output_type, detector, wanted, boxes, per_video) -> None:
-        """Fill the reports from what the guide and the frames say."""
-        videos = None if output_type == "latent" else [frames_tensor(video) for video in frames]
-        for v, report in enumerate(reports):
+    def _settings(self, **given: Any) -> GuidanceSettings:
+        """What was given; for the rest the record's guidance, else the defaults."""
+        recorded = {name: value for name, value in self._recorded().items() if name != "taps"}
+        return GuidanceSettings(**recorded | {name: value for name, value in given.items() if value is not None})
+
+    def _stock_call(self, **options: Any) -> StockCall:
+        """The call of the stock pipeline with what was given, and steps and guidance that the record recommends."""
+        names = ("num_inference_steps", "guidance_scale")
+        options |= {name: self.recommended(name, options.get(name), otherwise=None) for name in names}
+        given = {name: value for name, value in options.items() if value is not None}
+        return StockCall(self.stock(given.get("image") is not None), self.family, given)
+
+    def _guide(
+        self, call: StockCall, plans: list[MotionPlan], settings: GuidanceSettings, taps: Sequence[str] | None
+    ) -> MotionGuide | None:
+        if not plans:
+            return None
+        if settings.moves and self.denoiser.dtype == torch.bfloat16:
+            logger.warning(
+                "guidance follows a gradient through the denoiser, whose activations bfloat16 rounds to two or "
+                "three digits: it points elsewhere than in float32; load the denoiser in float32 to steer"
+            )
+        slots = [plan.slots.to(self._execution_device) for plan in plans]
+        state = MotionState(slots, frozenset(self._tapped(taps)), renormalise=call.family.padded)
+        form = call.latent_form(plans[0].boxes.shape[1])
+        return MotionGuide(call.family, self.denoiser, self.scheduler, state=state, settings=settings, form=form)
+
+    @contextlib.contextmanager
+    def _hooks(
+        self, guide: MotionGuide | None, levels: list[float | None], per_prompt: int, fps: float | None
+    ) -> Iterator[None]:
+        """In the block the denoiser is steered, knows its level, and its frame rate."""
+        if self.intensity is not None and self.intensity.config.text_dim and self.text_encoder.dtype == torch.bfloat16:
+            logger.warning(
+                "the intensity model tells motions apart by small differences of the text encoder's state, which "
+                "bfloat16 rounds away in part; keep pipe.text_encoder in float32 or float16"
+            )
+        with contextlib.ExitStack() as stack:
             if guide is not None:
-                report.energy, report.in_box = guide.energies[v], guide.in_box[v]
-                report.iterations, report.forwards = guide.updates[v], guide.forwards
-                items = wanted[v // per_video]
-                report.warnings += [
-                    f'no tapped layer attends to "{items[o].phrase}": the model may not know it'
-                    for o in guide.unseen[v]
-                ]
-                if report.iterations > 1 and report.energy[-1][-1] > report.energy[0][0] - 0.01:
-                    report.warnings.append(
-                        f"energy did not fall ({report.energy[0][0]:.2f}->{report.energy[-1][-1]:.2f}) in "
-                        f"{report.iterations} updates: raise guidance_eta or check the phrase"
-                    )
-            if videos is not None:
-                report.flow = measured_flow(videos[v])
-                if detector is not None and guide is not None:
-                    report.iou = measured_iou(videos[v], wanted[v // per_video], boxes[v], detector)
+                stack.enter_context(guide.active())
+            if self.intensity is not None:  # a level of None is learned too
+                # behind the guide, whose own passes have other rows: what a call's hooks see last must be the call
+                repeated = [level for level in levels for _ in range(per_prompt)]
+                stack.enter_context(applied(self.intensity, self.denoiser, repeated))
+            if self.fps_embedding is not None:
+                stack.enter_context(self.fps_embedding.applied(self.denoiser, fps))
+            yield
+
+    def _clock(
+        self, call: StockCall, plans: list[MotionPlan], dual_clock: tuple[float, float] | None, reference: Any
+    ) -> DualClock | None:
+        """The clocks over each video's reference clip, by default its picture with what the boxes hold dragged."""
+        if dual_clock is None:
+            return None
+        form, count = call.latent_form(plans[0].boxes.shape[1]), plans[0].boxes.shape[1]
+        height, width = (side * call.spatial for side in form.shape[1:])
+        if reference is None:
+            pictures = call.stock.video_processor.preprocess(call.options["image"], height=height, width=width)
+            each = len(plans) // len(pictures)
+            clips = [dragged(pictures[v // each].float().cpu(), plan.boxes) for v, plan in enumerate(plans)]
+        else:
+            clip = frames_tensor(reference)
+            if tuple(clip.shape) != (count, 3, height, width):
+                raise ValueError(
+                    f"reference is {tuple(clip.shape)}; it must be the clip's {(count, 3, height, width)}"
+                )
+            clips = [clip * 2 - 1] * len(plans)
+        video = torch.stack(clips).transpose(1, 2)  # (V, 3, F, H, W)
+        return DualClock(
+            self.scheduler,
+            weak=dual_clock[0],
+            strong=dual_clock[1],
+            reference=torch.cat([encode_video(call.stock, call.family, one[None]) for one in video]),
+            inside=torch.stack([moving_region(plan.latent_boxes, form.shape[1:]) for plan in plans]),
+            form=form,
+        )
+
+    def _step_end(self, scale: LiveScale, callback: StepCallback | None, clock: DualClock | None) -> Callable:
+        """What runs after each step: the clocks, then the caller's callback on this pipeline; what it sets here acts
+        on the stock pipeline that runs."""
+
+        def step_end(stock: Any, i: int, t: int, tensors: dict) -> dict:
+            found = {}
+            if clock is not None:
+                tensors["latents"] = found["latents"] = clock.after_step(i, tensors["latents"])
+            self._guidance_scale = before = float(stock.guidance_scale)
+            found |= callback(self, i, t, tensors) if callback is not None else {}
+            if self._guidance_scale != before:
+                scale.value = self._guidance_scale
+                stock._guidance_scale = scale
+            stock._interrupt = self._interrupt
+            return found
+
+        return step_end
+
+    def _sample(
+        self,
+        call: StockCall,
+        asked: dict[str, Any],
+        hooks: contextlib.AbstractContextManager,
+        callback: StepCallback | None,
+        tensor_inputs: Sequence[str],
+        clock: DualClock | None,
+    ) -> Any:
+        """The frames that the stock pipeline makes of what is `asked` and of the call's options, while `hooks` are in
+        place."""
+        stock = call.stock
+        share = getattr(self.wm_config.method_config, "shared_noise", 0.0) if self.wm_config is not None else 0.0
+        if share:
+            share_noise(stock, share)
+        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+            tensor_inputs = callback.tensor_inputs
+        scale = LiveScale(call.value("guidance_scale"))
+        self._guidance_scale, self._interrupt = scale.value, False
+        with hooks, contextlib.nullcontext() if clock is None else clock.watching(self.denoiser):
+            return stock(
+                **call.options | asked | {"guidance_scale": scale},
+                callback_on_step_end=self._step_end(scale, callback, clock),
+                callback_on_step_end_tensor_inputs=list(
+                    dict.fromkeys([*tensor_inputs, *(["latents"] if clock else [])])
+                ),
+            ).frames
+
+    def _reports(self, videos: int, plans: list[MotionPlan], guide: MotionGuide | None) -> list[MotionReport]:
+        """One report a video, of what was found before and while it was sampled."""
+        if guide is None:
+            return [MotionReport() for _ in range(videos)]
+        reports = []
+        for v, plan in enumerate(plans):
+            report = MotionReport(
+                energy=guide.energies[v],
+                in_box=guide.in_box[v],
+                boxes=plan.latent_boxes,
+                iterations=guide.updates[v],
+                forwards=guide.forwards,
+                conflicts=list(plan.conflicts),
+                warnings=list(plan.notes),
+            )
+            report.warnings += [
+                f'no tapped layer attends to "{plan.phrases[o]}": the model may not know it' for o in guide.unseen[v]
+            ]
+            if report.iterations > 1 and report.energy[-1][-1] > report.energy[0][0] - 0.01:
+                report.warnings.append(
+                    f"energy did not fall ({report.energy[0][0]:.2f}->{report.energy[-1][-1]:.2f}) in "
+                    f"{report.iterations} updates: raise guidance_eta or check the phrase"
+                )
+            reports.append(report)
+        return reports
 
 
-def _stock_class(name: str) -> type[DiffusionPipeline]:
-    if name == "TextToVideoPipeline":
-        from wm_pipelines.mojito.text_to_video import TextToVideoPipeline
-
-        return TextToVideoPipeline
-    import diffusers
-
-    return getattr(diffusers, name)
-
-
-def _videos_per_prompt(family: Family, options: dict[str, Any]) -> int:
-    name = family.several or "num_videos_per_prompt"
-    count = options.get(name, 1)
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name}={count!r}; a whole number of at least 1")
-    if family.several is None and count != 1:
-        raise ValueError(f"{name}={count}, but {family.pipeline} makes one video of each prompt; repeat the prompt")
-    return count
-
-
-def _temporal_stride(stock: DiffusionPipeline) -> int:
-    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
-    return next((int(getattr(stock, name)) for name in names if hasattr(stock, name)), 1)
-
-
-def _prompt_converter(stock: DiffusionPipeline, family: Family) -> Callable[[str], str]:
-    """What the stock pipeline makes of a prompt before it is encoded."""
-    if family.name == "wan":
-        from diffusers.pipelines.wan.pipeline_wan import prompt_clean
-
-        return prompt_clean
-    if family.name == "latte":
-        return lambda prompt: prompt.lower().strip()
-    if hasattr(stock, "maybe_convert_prompt"):  # textual inversion
-        return lambda prompt: stock.maybe_convert_prompt(prompt, stock.tokenizer)
-    return str
+def _measure_frames(
+    reports: list[MotionReport], plans: list[MotionPlan], frames: Any, detector: Detector | None
+) -> None:
+    """Adds to each report the flow of its video, and how well a detector finds the boxes met."""
+    for v, (video, report) in enumerate(zip(frames, reports, strict=True)):
+        pictures = frames_tensor(video)
+        report.flow = measured_flow(pictures)
+        if detector is not None:
+            report.iou = measured_iou(pictures, plans[v].objects, plans[v].boxes, detector)
 
 
 def _per_prompt(objects: Objects | None, count: int) -> list[list[MotionObject]]:
@@ -674,26 +784,3 @@ def _per_prompt(objects: Objects | None, count: int) -> list[list[MotionObject]]
     if any(objects) and not all(objects):
         raise ValueError("objects has an empty list for one prompt and objects for another; sample them apart")
     return [list(item) for item in objects]
-
-
-def _check_settings(settings: Settings) -> None:
-    allowed = {
-        "eta": ("guidance_eta", 0, math.inf),
-        "fraction": ("guidance_fraction", 0, 1),
-        "threshold": ("guidance_threshold", 0, 1),
-        "smooth_weight": ("smooth_weight", 0, math.inf),
-        "bias_in": ("bias_in", -math.inf, math.inf),
-        "bias_out": ("bias_out", -math.inf, math.inf),
-        "bias_fraction": ("bias_fraction", 0, 1),
-    }
-    for field, (name, low, high) in allowed.items():
-        value = getattr(settings, field)
-        if not isinstance(value, Real) or not math.isfinite(value) or not low <= value <= high:
-            bounds = "a finite number" if low == -math.inf else f"from {low} to {high:g}"
-            raise ValueError(f"{name}={value!r}; it must be {bounds}")
-    if settings.bias_style not in STYLES:
-        raise ValueError(f"bias_style={settings.bias_style!r}; choose from {', '.join(STYLES)}")
-    if settings.bias_style != "logit" and (settings.bias_in or settings.bias_out):
-        raise ValueError(f"bias_in and bias_out belong to bias_style='logit', not to {settings.bias_style!r}")
-    if not isinstance(settings.iterations, Integral) or settings.iterations < 0:
-        raise ValueError(f"guidance_iterations={settings.iterations!r}; a whole number, 0 or more")

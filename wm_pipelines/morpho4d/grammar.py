@@ -5,21 +5,8 @@ import re
 from wm_pipelines.morpho4d.operations import as_json, read_operations
 from wm_pipelines.record import Record
 from wm_pipelines.runtime.readers import concise
+from wm_pipelines.text.colours import SRGB
 
-COLOURS = {
-    "red": (0.86, 0.10, 0.12),
-    "green": (0.10, 0.58, 0.16),
-    "blue": (0.12, 0.26, 0.88),
-    "yellow": (0.96, 0.86, 0.10),
-    "purple": (0.56, 0.14, 0.66),
-    "cyan": (0.12, 0.80, 0.86),
-    "orange": (0.97, 0.50, 0.06),
-    "white": (0.95, 0.95, 0.95),
-    "black": (0.05, 0.05, 0.05),
-    "grey": (0.50, 0.50, 0.50),
-    "pink": (0.98, 0.55, 0.70),
-    "brown": (0.45, 0.27, 0.12),
-}
 ALIASES = {"gray": "grey", "violet": "purple", "turquoise": "cyan", "teal": "cyan", "magenta": "pink"}
 DEFAULT_METRES, DEFAULT_DEGREES = 0.5, 90.0
 NUMBERS = {
@@ -27,7 +14,7 @@ NUMBERS = {
     **{"nine": 9, "ten": 10, "half": 0.5, "quarter": 0.25, "third": 1 / 3, "once": 1, "twice": 2, "thrice": 3},
     **{"double": 2, "triple": 3, "zero": 0, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30},
 }
-_COLOUR = "|".join([*COLOURS, *ALIASES])
+_COLOUR = "|".join([*SRGB, *ALIASES])
 _NUMBER = r"(?:-?\d+(?:\.\d+)?|" + "|".join(NUMBERS) + ")"
 _VERBS = (
     "remove|delete|erase|hide|drop|take|get|extract|isolate|keep|show|leave|paint|colour|color|recolour|recolor|dye|"
@@ -197,7 +184,7 @@ def _recolor(words: _Words, fps: float) -> dict | None:
     words.take(r"'s colou?r")
     name = ALIASES.get(colour[1], colour[1])
     mode = {"mode": "hue"} if verb[0] == "tint" else {}
-    return _with("recolor", words, rgb=COLOURS[name], **mode)
+    return _with("recolor", words, rgb=SRGB[name], **mode)
 
 
 def _move(words: _Words, fps: float) -> dict | None:

@@ -12,11 +12,24 @@ import triton.language as tl
 from custom_kernels.shared._triton.blocks import dot, modes
 from custom_kernels.shared._triton.chips import padded
 
-from ..rank_one import A_IN, A_OUT, BIAS, MASK, WEIGHT, U, V, X, backward_torch, mask_gradient, masked
+from ..rank_one import (
+    A_IN,
+    A_OUT,
+    BIAS,
+    MASK,
+    WEIGHT,
+    U,
+    V,
+    X,
+    backward_torch,
+    mask_gradient,
+    masked,
+    rank_sized_torch,
+)
 from .samples import add_samples
 from .table import launch, plan, splits
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "rank_sized"]
 
 
 @triton.jit
@@ -222,6 +235,13 @@ def forward(x, weight, bias, factors, scale, slices, mask) -> tuple[torch.Tensor
     hidden = _down(x, q)[0]
     shrunk = masked(hidden, mask)
     return _linear(kernel, x, weight, bias, q, p, shrunk, scale, bounds), hidden
+
+
+def rank_sized(x, factors) -> torch.Tensor:
+    """As `rank_sized_torch`, in fp32 or wider; where `backward` is torch's, so is this."""
+    if factors.index is not None or not x.shape[0]:
+        return rank_sized_torch(x, factors)
+    return _down(_inner_contiguous(x), factors.q().to(x.dtype))[0]
 
 
 def backward(g, x, hidden, weight, factors, scale, slices, mask, needs) -> list[torch.Tensor | None]:

@@ -112,7 +112,7 @@ def saved():
 
 
 def test_only_the_gradients_that_are_asked_for_are_made():
-    """Without a gradient for V and a_in x is not kept; without any for U and a_out the rank-sized sum is not."""
+    """Where only x has a gradient, x is not kept."""
     u, v, slow = factors(SIZES[0], True)
     x, weight, bias, _ = base(SIZES[0])
     for trained in ("x", "u", "v", "a_out", "a_in"):
@@ -123,19 +123,39 @@ def test_only_the_gradients_that_are_asked_for_are_made():
         y.sum().backward()
         assert [name for name, t in leaves.items() if t.grad is not None] == [trained]
         shapes = [tuple(t.shape) for t in kept]
-        assert (tuple(x.shape) in shapes) == (trained in ("v", "a_in"))
-        assert ((6, 8) in shapes) == (trained in ("u", "a_out"))  # 6 tokens, m·r = 8
+        assert (tuple(x.shape) in shapes) == (trained != "x")
+        assert (6, 8) not in shapes  # the rank-sized sum: 6 tokens, m·r = 8
 
 
-def test_saves_x_and_the_rank_sized_sum_only():
-    size = (32, 32, 32, 24, 24, 1)
-    u, v, slow = factors(size, True, torch.float32)
-    x, weight, bias, _ = base(size, torch.float32, batch=(100,))
-    leaves = [t.requires_grad_() for t in (x, u, v, *slow.values())]
-    with saved() as kept:
-        kronecker_linear(x, weight, bias, *positional(slow), u, v)
-    given = {t.data_ptr() for t in (weight, *leaves)}
-    assert [tuple(t.shape) for t in kept if t.data_ptr() not in given] == [(100, 32)]  # 4·T·nr bytes
+def bytes_beyond(kept, *given):
+    known = {t.untyped_storage().data_ptr() for t in given}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    return sum(size for place, size in storages.items() if place not in known)
+
+
+@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("form", ["plain", "bias", "slices", "samples", "gate", "autocast"])
+@pytest.mark.parametrize("tokens", [100, 7])
+def test_saves_nothing_beyond_x(factored, form, tokens):
+    """Not the rank-sized sum, for dense A n²·r times a token, nor a folded weight; only what was given."""
+    lead = {"slices": (2,), "samples": (3, 2)}.get(form, ())
+    given, (u, v), slow, extra = fused(lead, factored, torch.float32, batch=(4, tokens))
+    options = {"slices": SLICES} if lead else {}
+    if form == "samples":
+        options["adapter_index"] = torch.tensor([2, -1, 0, 2])
+    if form == "gate":
+        options["gate"] = torch.rand(4, u.shape[-1])
+    leaves = [t.requires_grad_() for t in (given[0], u, v, *slow.values())]
+    with saved() as kept, torch.autocast("cpu", torch.bfloat16, enabled=form == "autocast"):
+        bias = {} if form != "bias" else {"delta_bias": extra.requires_grad_()}
+        y = kronecker_linear(*given, *positional(slow), u, v, a=slow.get("a"), scale=0.3, **options, **bias)
+    cast = 2 * sum(t.numel() for t in given) if form == "autocast" else 0  # x, W and the bias as autocast reads them
+    cast += 4 * len(given[2]) if form == "bias" else 0  # both biases as one vector
+    cast += 4 * 3 * options["gate"].numel() if form == "gate" else 0  # the gate for each of three terms
+    allowed = [t for t in (*given, *leaves, options.get("gate"), options.get("adapter_index")) if t is not None]
+    assert bytes_beyond(kept, *allowed) <= cast
+    y.float().square().sum().backward()
+    assert all(t.grad.any() for t in leaves)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

@@ -52,9 +52,9 @@ def test_pictures_that_are_none_are_refused(never, image, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"texts": ""}, "a caption must be a non-empty string, got ''"),
-        ({"texts": ["a red cube", None]}, "a caption must be a non-empty string, got None"),
-        ({"texts": []}, "texts must be a caption or a non-empty list"),
+        ({"texts": ""}, "`texts` must hold strings with words in them, got ''"),
+        ({"texts": ["a red cube", None]}, "`texts` must hold strings with words in them, got None"),
+        ({"texts": []}, "`texts` must be a caption or a non-empty list"),
         ({"texts": ["a", "b", "c"], "images": [rgb(4, 4)] * 2, "boxes": None}, "2 images and 3 texts don't pair up"),
         ({"boxes": {"red cube": [(31, 0, 12, 5)]}}, "box (x0=31,x1=12) of 'red cube' is reversed"),
         ({"boxes": {"red cube": [(0.1, 0.2, 0.5, 0.5)]}}, "boxes look normalised"),

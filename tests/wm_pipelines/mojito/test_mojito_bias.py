@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wm_pipelines.mojito.bias import attention_bias, phrase_positions, rows_bias
+from wm_pipelines.mojito.guidance.bias import attention_bias, phrase_positions, rows_bias
 
 TOKENS = [9, 1, 2, 3, 1, 2, 4, 8]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from wm_pipelines.media.video import write_video
-from wm_pipelines.mojito.data import ClipFolder
 from wm_pipelines.mojito.run import run
+from wm_pipelines.mojito.training.folder import ClipFolder
 
 TIMES = [0, 125, 250, 375, 500, *range(533, 1100, 33)]
 

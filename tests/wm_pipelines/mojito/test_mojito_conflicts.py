@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from wm_pipelines.mojito.conflicts import find_conflicts
-from wm_pipelines.mojito.directions import said_directions
-from wm_pipelines.mojito.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
+from wm_pipelines.mojito.trajectories.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.words.directions import said_directions
 
 FRAMES = 8
 GRIDS = [(8, 8), (16, 16)]

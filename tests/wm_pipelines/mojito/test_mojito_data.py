@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from wm_pipelines.config import WMConfig
 from wm_pipelines.media.video import write_video
 from wm_pipelines.methods import methods
-from wm_pipelines.mojito.data import ClipFolder
+from wm_pipelines.mojito.training.folder import ClipFolder
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.training import KeyedNoise, Recipe, build, train
 

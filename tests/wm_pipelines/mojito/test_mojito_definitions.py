@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.mojito.formats.boxes import read_bbox, read_peekaboo
-from wm_pipelines.mojito.formats.points import write_tracks
-from wm_pipelines.mojito.trajectories import read_trajectory
+from wm_pipelines.mojito.trajectories.formats.boxes import read_bbox, read_peekaboo
+from wm_pipelines.mojito.trajectories.formats.points import write_tracks
+from wm_pipelines.mojito.trajectories.reading import read_trajectory
 
 LENGTHS = [8, 16, 49]
 SIZE = (0.02, 0.02)

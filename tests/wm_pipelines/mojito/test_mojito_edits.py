@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from wm_pipelines.mojito.edits import edited_attention
-from wm_pipelines.mojito.state import Guide
+from wm_pipelines.mojito.guidance.edits import edited_attention
+from wm_pipelines.mojito.guidance.state import Slots
 
 GRID = (4, 4)
 BOX = (0.0, 0.0, 0.5, 0.5)  # cells (0,0), (0,1), (1,0), (1,1), wholly
@@ -14,7 +14,7 @@ BOX = (0.0, 0.0, 0.5, 0.5)  # cells (0,0), (0,1), (1,0), (1,1), wholly
 
 def guide():
     boxes = torch.tensor([[BOX]])
-    return Guide(torch.tensor([1, 2]), torch.tensor([0, 0]), boxes, torch.ones(1), 5)
+    return Slots(torch.tensor([1, 2]), torch.tensor([0, 0]), boxes, torch.ones(1), 5)
 
 
 def probabilities(style):
@@ -49,7 +49,7 @@ def test_each_probability_is_as_stated(style):
 
 @pytest.mark.parametrize("style", ["trailblazer", "freetraj"])
 def test_the_pipeline_takes_the_style(bases, style):
-    from wm_pipelines.mojito.objects import MotionObject
+    from wm_pipelines.mojito.trajectories.objects import MotionObject
 
     pipe, size = bases("animatediff")
     cube = [MotionObject("red cube", boxes=BOX)]

@@ -6,9 +6,10 @@ import diffusers
 import pytest
 import torch
 
-from wm_pipelines.mojito.guidance import MotionGuide, Settings, begins_step
-from wm_pipelines.mojito.noise_variance import KNOWN
-from wm_pipelines.mojito.state import MotionState
+from wm_pipelines.mojito.guidance.noise_variance import KNOWN
+from wm_pipelines.mojito.guidance.settings import GuidanceSettings
+from wm_pipelines.mojito.guidance.state import MotionState
+from wm_pipelines.mojito.guidance.steering import MotionGuide, begins_step
 from wm_pipelines.mojito.videocrafter import VideoCrafterDDIMScheduler
 
 CASES = [(name, {}) for name in KNOWN]
@@ -43,7 +44,7 @@ def test_a_move_is_not_lost(bases, name, options):
         more = {key: value for key, value in more.items() if key in takes}
         if "generator" in takes:
             more["generator"] = torch.Generator().manual_seed(0)
-        guide = MotionGuide(pipe.family, pipe.unet, scheduler, MotionState([]), Settings())
+        guide = MotionGuide(pipe.family, pipe.unet, scheduler, MotionState([]), GuidanceSettings())
         x, begun = torch.randn(move.shape, generator=torch.Generator().manual_seed(1)), 0
         with guide.active():
             for t in scheduler.timesteps:
@@ -52,7 +53,7 @@ def test_a_move_is_not_lost(bases, name, options):
                 if begun == 4:
                     return x
                 if begins and begun == 3 and moved:
-                    guide._delta = move
+                    guide.move = move
                 x = scheduler.step(model_output=torch.zeros_like(x), timestep=t, sample=x, return_dict=False, **more)[
                     0
                 ]
@@ -73,14 +74,14 @@ def test_of_two_evaluations_the_first_begins_the_step(name):
 
 
 def test_a_token_that_a_layer_does_not_see_counts_neither_for_the_share_nor_for_smoothness():
-    from wm_pipelines.mojito.energy import in_box, smoothness
-    from wm_pipelines.mojito.state import Guide, Sums
+    from wm_pipelines.mojito.guidance.energy import in_box, smoothness
+    from wm_pipelines.mojito.guidance.state import Slots, Sums
 
     total = torch.tensor([1.0, 1.0, 0.0]).expand(4, 2, 3)  # (F, H, J)
     path = torch.tensor([0.1, 0.4, 0.2, 0.9])[:, None, None] * total
     one = Sums(0.8 * total, total, path, path, 16)
     boxes = torch.tensor([0.2, 0.2, 0.6, 0.6]).expand(1, 4, 4)
-    guides = [Guide(torch.arange(n), torch.zeros(n, dtype=torch.int64), boxes, torch.ones(1), 5) for n in (3, 2)]
+    guides = [Slots(torch.arange(n), torch.zeros(n, dtype=torch.int64), boxes, torch.ones(1), 5) for n in (3, 2)]
     seen = Sums(*(t[..., :2] for t in one[:4]), 16)
     torch.testing.assert_close(in_box([one], guides[0]), torch.full((1, 4), 0.8))
     torch.testing.assert_close(smoothness([one], guides[0]), smoothness([seen], guides[1]))
@@ -89,14 +90,14 @@ def test_a_token_that_a_layer_does_not_see_counts_neither_for_the_share_nor_for_
 
 def test_weights_count_among_the_objects_only():
     """One object of any weight has the same energy; of two, the heavier counts more, and no energy exceeds 1."""
-    from wm_pipelines.mojito.energy import frame_energies
-    from wm_pipelines.mojito.state import Guide, Sums
+    from wm_pipelines.mojito.guidance.energy import frame_energies
+    from wm_pipelines.mojito.guidance.state import Slots, Sums
 
     total = torch.ones(3, 2, 2)
     sums = Sums(torch.tensor([0.2, 0.9]).expand(3, 2, 2) * total, total, total, total, 16)
 
     def energies(tokens, owners, weights):
-        guide = Guide(
+        guide = Slots(
             torch.tensor(tokens), torch.tensor(owners), torch.zeros(len(weights), 3, 4), torch.tensor(weights), 5
         )
         return frame_energies([Sums(*(x[..., : len(tokens)] for x in sums[:4]), 16)], guide)

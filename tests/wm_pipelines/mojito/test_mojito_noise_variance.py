@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from wm_pipelines.mojito.noise_variance import (
+from wm_pipelines.mojito.guidance.noise_variance import (
     FLOW_MATCHING,
     KNOWN,
     MULTISTEP,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.mojito import objects
-from wm_pipelines.mojito.geometry import latent_boxes
-from wm_pipelines.mojito.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.bases.geometry import latent_boxes
+from wm_pipelines.mojito.trajectories import objects
+from wm_pipelines.mojito.trajectories.objects import MotionObject, object_boxes
 
 BOX = (0.1, 0.2, 0.4, 0.6)
 LATER = (0.5, 0.2, 0.8, 0.6)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.mojito.objects import MotionObject
 from wm_pipelines.mojito.pipeline import MojitoPipeline
+from wm_pipelines.mojito.trajectories.objects import MotionObject
 
 PROMPT = "a red cube moving right"
 CUBE = MotionObject("red cube", boxes=(0.0, 0.0, 0.5, 0.5))

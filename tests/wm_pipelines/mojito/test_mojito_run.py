@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wm_pipelines import cli
-from wm_pipelines.mojito.trajectories import load_trajectory, parse_object
+from wm_pipelines.mojito.trajectories.reading import load_trajectory, parse_object
 
 OBJECT = "red cube=0.1,0.3,0.5,0.8>0.5,0.3,0.9,0.8"
 FILES = ["boxes.gif", "frames.png", "report.json", "trajectory.json", "video.gif", "video.mp4"]

@@ -5,7 +5,7 @@ import torch
 
 from wm_pipelines.diorama.motion import stays_clear
 from wm_pipelines.diorama.parser import parse_caption
-from wm_pipelines.mojito.scene_clips import ClipLatents, clip_caption, draw_clip, reversed_words, reversible
+from wm_pipelines.mojito.training.scene_clips import ClipLatents, clip_caption, draw_clip, reversed_words, reversible
 from wm_pipelines.runtime.random import keyed
 
 

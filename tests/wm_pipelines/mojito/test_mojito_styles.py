@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from wm_pipelines.mojito.edits import STYLES, edited_attention
-from wm_pipelines.mojito.objects import MotionObject
-from wm_pipelines.mojito.state import Guide
+from wm_pipelines.mojito.guidance.edits import STYLES, edited_attention
+from wm_pipelines.mojito.guidance.state import Slots
+from wm_pipelines.mojito.trajectories.objects import MotionObject
 
 FAMILIES = ("animatediff", "text-to-video", "latte", "wan", "ltx", "cogvideox")
 CUBE = MotionObject("red cube", boxes=(0.0, 0.0, 0.5, 0.5))
@@ -65,7 +65,7 @@ def test_gradients_of_an_edit_are_those_of_finite_differences(style, whole):
     tokens = torch.tensor([0, 1, 2, 3, 4] if whole else [1, 2, 2, 3, 4])
     keys = 5 if whole else 7
     boxes = torch.tensor([[[0.0, 0.0, 0.6, 0.6]], [[0.3, 0.3, 1.0, 0.9]]])
-    guide = Guide(tokens, owners, boxes, torch.ones(2), keys)
+    guide = Slots(tokens, owners, boxes, torch.ones(2), keys)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(*size, generator=generator) for size in ((1, 2, 9, 4), (2, keys, 4), (2, keys, 4)))
     leaves = [t.clone().requires_grad_() for t in (q, k, v)]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.mojito.formats.ati import read_ati
-from wm_pipelines.mojito.formats.boxes import read_bbox, read_peekaboo, read_trailblazer
-from wm_pipelines.mojito.formats.canonical import write
-from wm_pipelines.mojito.formats.points import read_tracks, write_tracks
-from wm_pipelines.mojito.objects import MotionObject, hidden_lines, object_boxes
-from wm_pipelines.mojito.trajectories import (
+from wm_pipelines.mojito.trajectories.formats.ati import read_ati
+from wm_pipelines.mojito.trajectories.formats.boxes import read_bbox, read_peekaboo, read_trailblazer
+from wm_pipelines.mojito.trajectories.formats.canonical import write
+from wm_pipelines.mojito.trajectories.formats.points import read_tracks, write_tracks
+from wm_pipelines.mojito.trajectories.objects import MotionObject, hidden_lines, object_boxes
+from wm_pipelines.mojito.trajectories.reading import (
     FORMATS,
     load_trajectory,
     objects_from_tracks,

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 
 from wm_pipelines.mojito.convert import SCHEDULER
-from wm_pipelines.mojito.noise_variance import latent_noise_variance
+from wm_pipelines.mojito.guidance.noise_variance import latent_noise_variance
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
 
@@ -138,7 +138,7 @@ def test_a_call_adds_the_frame_rate_and_takes_it_off(with_fps):
 
 
 def test_objects_are_guided_on_such_a_base(with_fps):
-    from wm_pipelines.mojito.objects import MotionObject
+    from wm_pipelines.mojito.trajectories.objects import MotionObject
 
     pipe, size = with_fps
     out = pipe(PROMPT, [MotionObject("red cube", boxes=(0, 0, 0.5, 0.5))], guidance_fraction=0.5, eta=0.5, **size)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wm_pipelines.morpho4d.grammar import COLOURS, instruction_json
+from wm_pipelines.morpho4d.grammar import instruction_json
 from wm_pipelines.morpho4d.prompts import world_words
+from wm_pipelines.text.colours import SRGB
 
 FREE = json.loads(Path(__file__).with_name("free_commands.json").read_text())
 THINGS = ("red cube", "ball", "small yellow cone", "cylinder")
@@ -18,7 +19,7 @@ def templated():
     for thing, verb in itertools.product(THINGS, ("remove", "delete")):
         yield f"{verb} the {thing}", {"op": "remove", "target": {"query": thing}}
     for thing, colour in itertools.product(THINGS, ("green", "blue")):
-        op = {"op": "recolor", "target": {"query": thing}, "rgb": list(COLOURS[colour])}
+        op = {"op": "recolor", "target": {"query": thing}, "rgb": list(SRGB[colour])}
         yield f"paint the {thing} {colour}", op
         yield f"make the {thing} {colour}", op
     ways = itertools.product(("left", "up", "away", "towards"), (0.5, 2))

@@ -1,7 +1,8 @@
 // The trajectory editor: a stage, a timeline, and the pointer and keys that move what they show.
 // It holds no second copy of the truth: every change is handed out as canonical JSON, and comes in through `show`.
 
-import { History } from "./history.js";
+import { enclose, isTyped } from "../shared/elements.js";
+import { History } from "../shared/history.js";
 import * as model from "./model.js";
 import { build } from "./panel.js";
 import * as view from "./view.js";
@@ -31,6 +32,10 @@ export class TrajectoryEditor {
     this.resized = new ResizeObserver(() => this.draw());
     this.resized.observe(this.element);
     this.setTool("move");
+  }
+
+  focus() {
+    this.panel.keys.focus({ preventScroll: true });
   }
 
   get frames() {
@@ -153,6 +158,7 @@ export class TrajectoryEditor {
         this.object.phrase = phrase.trim();
         delete this.object.span;
       });
+      this.say("");
     }
   }
 
@@ -196,6 +202,7 @@ export class TrajectoryEditor {
     };
     view.drawStage(stage, state, this.panel.colours());
     view.drawTimeline(timeline, state, this.panel.colours());
+    this.shownFrames = this.frames;
     this.panel.frame.textContent = `frame ${this.frame} of ${this.frames}`;
   }
 
@@ -211,9 +218,7 @@ export class TrajectoryEditor {
     timeline.addEventListener("pointermove", (event) => this.#timeMove(event));
     root.addEventListener("keydown", (event) => this.#key(event));
     root.addEventListener("paste", (event) => this.#paste(event));
-    for (const kind of ["pointerdown", "mousedown", "dblclick", "contextmenu", "keyup", "copy", "cut"]) {
-      root.addEventListener(kind, (event) => event.stopPropagation());
-    }
+    enclose(root, this.panel.keys);
   }
 
   #place(event) {
@@ -240,8 +245,7 @@ export class TrajectoryEditor {
 
   #down(event) {
     if (event.button) return;
-    event.preventDefault();
-    this.element.focus({ preventScroll: true });
+    this.focus();
     this.panel.stage.setPointerCapture(event.pointerId);
     const at = this.#place(event);
     if (this.tool === "points") {
@@ -313,8 +317,7 @@ export class TrajectoryEditor {
 
   #timeDown(event) {
     if (event.button) return;
-    event.preventDefault();
-    this.element.focus({ preventScroll: true });
+    this.focus();
     this.panel.timeline.setPointerCapture(event.pointerId);
     const at = this.#time(event);
     if (at.index >= 0 && this.objects[at.index]) this.select(at.index);
@@ -335,7 +338,7 @@ export class TrajectoryEditor {
 
   #paste(event) {
     event.stopPropagation();
-    if (event.target instanceof HTMLInputElement) return;
+    if (isTyped(event, this.panel.keys)) return;
     const text = event.clipboardData?.getData("text/plain");
     if (text) this.hooks.paste(text);
     event.preventDefault();
@@ -343,7 +346,7 @@ export class TrajectoryEditor {
 
   #key(event) {
     event.stopPropagation();
-    if (event.target instanceof HTMLInputElement) return;
+    if (isTyped(event, this.panel.keys)) return;
     const act = keyAct(event, this);
     if (!act) return;
     event.preventDefault();
@@ -357,6 +360,11 @@ export class TrajectoryEditor {
       const [x0, y0, x1, y1] = model.boxAt(this.object, this.frame);
       model.setBox(this.object, this.frame, [x0 + dx - grow, y0 + dy - grow, x1 + dx + grow, y1 + dy + grow]);
     });
+  }
+
+  /** The number of frames is a widget's: draw again when it changed. */
+  tick() {
+    if (this.shownFrames !== this.frames) this.goto(this.frame);
   }
 
   close() {

@@ -1,73 +1,7 @@
-// The elements of the editor, without what they do.
+// The elements of the trajectory editor, without what they do.
 
+import { button, coloursOf, keysInput, make, makeStyle, number } from "../shared/elements.js";
 import { EASE_NAMES } from "./model.js";
-
-const STYLE = `
-.wm-editor { box-sizing: border-box; width: 100%; height: 100%; padding: 4px; display: flex; flex-direction: column;
-  gap: 3px; color: var(--input-text, #ddd); background: var(--comfy-menu-bg, #353535); font: 11px sans-serif;
-  border-radius: 4px; outline: none; overflow: hidden; }
-.wm-editor:focus-visible { box-shadow: 0 0 0 2px var(--p-primary-color, #4a90d9); }
-.wm-editor .wm-bar { display: flex; flex-wrap: wrap; gap: 3px; align-items: center; flex: none; }
-.wm-editor button, .wm-editor select, .wm-editor input { font: inherit; color: inherit; padding: 2px 6px;
-  min-height: 22px; background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e);
-  border-radius: 3px; box-sizing: border-box; }
-.wm-editor button { cursor: pointer; }
-.wm-editor button:hover { border-color: var(--input-text, #ddd); }
-.wm-editor button[aria-pressed="true"] { background: var(--input-text, #ddd); color: var(--comfy-input-bg, #222); }
-.wm-editor input[type="number"] { width: 44px; }
-.wm-editor .wm-phrase { flex: 1; min-width: 90px; }
-.wm-editor canvas { display: block; touch-action: none; flex: none; }
-.wm-editor .wm-stage { align-self: center; background: var(--comfy-input-bg, #222); cursor: crosshair;
-  outline: 1px solid var(--border-color, #4e4e4e); }
-.wm-editor .wm-status { flex: 1; min-width: 0; color: var(--descrip-text, #999); overflow-wrap: anywhere; }
-.wm-editor .wm-status.wm-error { color: var(--error-text, #ff4444); }
-`;
-
-export function makeStyle() {
-  if (document.getElementById("wm-editor-style")) return;
-  const style = document.createElement("style");
-  style.id = "wm-editor-style";
-  style.textContent = STYLE;
-  document.head.append(style);
-}
-
-/** An element with attributes and children. */
-export function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-export function button(label, title, act) {
-  return make("button", { type: "button", title, "aria-label": title, onclick: act }, label);
-}
-
-/** A number field that calls `act` with a whole number of at least `least`. */
-export function number(value, title, least, act) {
-  return make("input", {
-    type: "number", value, title, "aria-label": title, min: least,
-    onchange: (event) => {
-      event.target.value = Math.max(least, Math.round(Number(event.target.value)) || least);
-      act(Number(event.target.value));
-    },
-  });
-}
-
-/** What a theme gives a canvas. */
-export function coloursOf(element) {
-  const style = getComputedStyle(element);
-  const of = (name, other) => style.getPropertyValue(name).trim() || other;
-  return {
-    text: of("--input-text", "#ddd"),
-    dim: of("--descrip-text", "#999"),
-    border: of("--border-color", "#4e4e4e"),
-    warning: of("--error-text", "#ff4444"),
-  };
-}
 
 const TOOLS = {
   move: ["Move", "Move and resize boxes; with Shift the whole path"],
@@ -88,7 +22,7 @@ export function build(editor) {
       event.target.value = "";
     },
   }, make("option", { value: "" }, "Ease…"), ...EASE_NAMES.map((name) => make("option", { value: name }, name)));
-  const play = button("▶", "Play (space)", () => editor.play());
+  const play = button("▶", "Play (space)", () => editor.play(), "Play");
   const phrase = make("input", {
     class: "wm-phrase", type: "text", title: "Words of the prompt", "aria-label": "Words of the prompt",
     placeholder: "words of the prompt", onchange: (event) => editor.rename(event.target.value),
@@ -97,9 +31,9 @@ export function build(editor) {
     button("Smooth", "A spline through the keyframes (S)", () => editor.act("smooth")),
     button("Reverse", "Go the path backwards (R)", () => editor.act("reverse")),
     button("Duplicate", "Another object like this (Ctrl+D)", () => editor.act("duplicate")),
-    button("−◆", "Drop the keyframe of this frame (Delete)", () => editor.act("drop")),
-    button("↶", "Undo (Ctrl+Z)", () => editor.undo()),
-    button("↷", "Redo (Ctrl+Y)", () => editor.redo()));
+    button("−◆", "Drop the keyframe of this frame (Delete)", () => editor.act("drop"), "Drop keyframe"),
+    button("↶", "Undo (Ctrl+Z)", () => editor.undo(), "Undo"),
+    button("↷", "Redo (Ctrl+Y)", () => editor.redo(), "Redo"));
   const words = make("div", { class: "wm-bar" }, phrase,
     button("New", "Another object (N)", () => editor.add()),
     button("Remove", "Remove the selected object (Shift+Delete)", () => editor.act("remove")));
@@ -118,10 +52,11 @@ export function build(editor) {
       editor.draw();
     }),
     status);
-  const root = make("div", { class: "wm-editor wm-trajectory", tabindex: "0", "aria-label": "Trajectory editor" },
-    above, words, stage, timeline, below);
+  const keys = keysInput("Keys of the trajectory editor");
+  const root = make("div", { class: "wm-editor wm-trajectory", role: "group", "aria-label": "Trajectory editor" },
+    keys, above, words, stage, timeline, below);
   return {
-    root, tools, play, phrase, stage, timeline, frame, status,
+    root, keys, tools, play, phrase, stage, timeline, frame, status,
     fixed: () => above.offsetHeight + words.offsetHeight + below.offsetHeight + 20,
     colours: () => coloursOf(root),
   };

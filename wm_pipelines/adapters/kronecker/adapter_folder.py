@@ -18,6 +18,7 @@ from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.patterns import check_patterns
 from wm_pipelines.runtime.tensors import read_tensors
 
+from .adapter_card import CARD, with_import
 from .config import KroneckerConfig
 from .layer import AdaptedLinear
 
@@ -32,11 +33,13 @@ def save_adapter(
     folder: str | os.PathLike,
     adapter_name: str = "default",
     dtype: torch.dtype | None = None,
+    card: bool = True,
 ) -> Path:
     """Writes one adapter as `adapter_model.safetensors` and `adapter_config.json`; shared factors once.
 
     Args:
         dtype: of the file; that of the factors when None.
+        card: write into README.md, a new one or the one there, the lines that load the adapter.
 
     Returns:
         The folder, which `load_adapter` and `PeftModel.from_pretrained` read.
@@ -55,6 +58,8 @@ def save_adapter(
     with atomic_folder(folder, last=_CONFIG) as partial:
         save_file(state, partial / _WEIGHTS, metadata={"format": "pt"})
         (partial / _CONFIG).write_text(text, encoding="utf-8")
+        if card:
+            (partial / CARD).write_text(with_import(folder), encoding="utf-8")
     return folder
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.limits import limit
 from wm_pipelines.runtime.patterns import check_pattern, check_patterns
+
+from .adapter_card import CARD, with_import
 
 __all__ = ["KroneckerConfig"]
 
@@ -43,6 +47,8 @@ class KroneckerConfig(PeftConfig):
         fused_targets: the parts to adapt in such a layer.
         target_modules: names (suffixes) or one regex of the linear layers and convolutions; "all-linear" as in PEFT.
         exclude_modules, modules_to_save, layers_to_transform, layers_pattern: as in PEFT's LoRA.
+        target_parameters: names (suffixes) of parameters (out, in) or (experts, out, in), as there; without `bias` and
+            `dropout`. `target_modules` may then be left out.
         trainable_token_indices: rows of an embedding that train, [int] or {name of the embedding: [int]}, as there.
         ensure_weight_tying: modules_to_save and trainable tokens of tied embeddings stay tied, as there.
         rank_pattern, alpha_pattern: {regex of the module name: r} and {…: alpha} that differ.
@@ -67,10 +73,16 @@ class KroneckerConfig(PeftConfig):
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
+    target_parameters: list[str] | None = None
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     ensure_weight_tying: bool = False
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As in PEFT; the folder's README.md gets the lines that load the adapter, this package's import first."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_atomic(Path(save_directory) / CARD, with_import(Path(save_directory)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +104,10 @@ class KroneckerConfig(PeftConfig):
         for name, allowed in (("bias", ("none", "own", "shared")), ("init", ("default", "authors_release"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.target_parameters and (self.bias != "none" or self.dropout):
+            raise ValueError(
+                f"`target_parameters` take no bias and no dropout, got bias={self.bias!r}, dropout={self.dropout!r}"
+            )
         if not self.init_weights and self.init != "default":
             raise ValueError(f"`init_weights` is False, which draws every factor; `init` is {self.init!r}")
         if self.layers_pattern and self.layers_to_transform is None:

@@ -1,0 +1,1 @@
+"""The bases that Mojito steers: families of denoisers, the stock pipelines that sample them, and their grids."""

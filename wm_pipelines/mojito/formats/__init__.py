@@ -1,1 +1,0 @@
-"""Trajectories as other tools write them: readers of text and arrays, none opens a file (mojito.md, section 8)."""

@@ -1,0 +1,1 @@
+"""Directional motion control: attention is measured against boxes, and the latent moved until they agree."""
