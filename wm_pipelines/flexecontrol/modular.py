@@ -5,7 +5,6 @@ overwrite_modular_index=True)` writes a modular repository, `from_pretrained(fol
 folder, and none is run from it: the blocks are the package's own.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from wm_pipelines.flexecontrol.steering.stages import Frame
 from wm_pipelines.flexecontrol.steps import FlexEControlSteps, Run
 from wm_pipelines.hub.checking import check_folder
 from wm_pipelines.hub.stock import load_model, load_part
+from wm_pipelines.runtime.readers import read_json
 
 PARTS = {
     "vae": AutoencoderKL,
@@ -241,6 +241,7 @@ class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin
     """
 
     safety_checker = None
+    interrupt = False
     progress_bar = DiffusionPipeline.progress_bar
     set_progress_bar_config = DiffusionPipeline.set_progress_bar_config
 
@@ -258,7 +259,7 @@ class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin
     def settle(self, guidance_scale: float, guidance_rescale: float, cross_attention_kwargs: dict | None) -> None:
         """What the steps of this call read."""
         self._guidance_scale, self._guidance_rescale = guidance_scale, guidance_rescale
-        self._cross_attention_kwargs, self._interrupt = cross_attention_kwargs, False
+        self._cross_attention_kwargs = cross_attention_kwargs
 
     @classmethod
     def from_parts(cls, blocks: ModularPipelineBlocks | None = None, **parts: Any) -> "FlexEControlModularPipeline":
@@ -293,16 +294,14 @@ class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin
         if not (folder / cls.config_name).is_file():
             raise ValueError(f"{folder} has no {cls.config_name}")
         check_folder(folder)
-        index = json.loads((folder / cls.config_name).read_text(encoding="utf-8"))
+        index = read_json(folder / cls.config_name)
         if "auto_map" in index or (folder / ModularPipelineBlocks.config_name).is_file():
             raise ValueError(f"{folder} names blocks of its own; only the package's blocks are run")
-        parts = {}
-        for name, kind in PARTS.items():
+        kinds, parts = {**PARTS, "scheduler": _scheduler(index)}, {}
+        for name, kind in kinds.items():
             if not (folder / name).is_dir():
                 raise ValueError(f"{folder} has no {name}/")
-            if name == "scheduler":
-                parts[name] = load_part(_scheduler(index), folder, subfolder=name)
-            elif name == "tokenizer":
+            if name in ("scheduler", "tokenizer"):
                 parts[name] = load_part(kind, folder, subfolder=name)
             else:
                 parts[name] = load_model(kind, folder, subfolder=name, **kwargs)

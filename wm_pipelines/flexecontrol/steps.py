@@ -1,7 +1,7 @@
 """The steps of a call, for whatever holds the parts: the pipeline, and its modular twin.
 
 A holder has the components as attributes (`unet`, `control`, `vae`, `text_encoder`, `tokenizer`, `scheduler`,
-`image_encoder`, `feature_extractor`, `safety_checker`), an `image_processor` and a `vae_scale_factor`.
+`image_encoder`, `feature_extractor`, `safety_checker`), an `image_processor`, a `vae_scale_factor` and `interrupt`.
 """
 
 import inspect
@@ -66,7 +66,6 @@ class FlexEControlSteps:
     _cross_attention_kwargs: dict[str, Any] | None = None
     _clip_skip: int | None = None
     _num_timesteps: int = 0
-    _interrupt: bool = False
 
     @property
     def guidance_scale(self) -> float:
@@ -91,11 +90,6 @@ class FlexEControlSteps:
     @property
     def num_timesteps(self) -> int:
         return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """Set `pipe._interrupt = True` in a callback to stop after the step."""
-        return self._interrupt
 
     def check_inputs(
         self,

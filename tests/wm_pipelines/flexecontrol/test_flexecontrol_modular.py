@@ -71,6 +71,24 @@ def test_a_folder_with_blocks_of_its_own_is_refused(modular, tmp_path):
         FlexEControlModularPipeline.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("index", "match"),
+    [
+        ("[]", "a configuration is an object, got list"),
+        ("{", "modular_model_index.json"),
+        ("{}", "the scheduler None; it must be one of diffusers"),
+        ('{"scheduler": ["diffusers", "AutoModel", {}]}', "the scheduler 'AutoModel'"),
+        ('{"scheduler": ["os", "system", {}]}', "the scheduler 'system'"),
+        ('{"scheduler": ["diffusers", ["x"], {}]}', r"the scheduler \['x'\]"),
+    ],
+)
+def test_a_damaged_index_is_refused(modular, tmp_path, index, match):
+    modular.save_pretrained(str(tmp_path / "saved"), overwrite_modular_index=True)
+    (tmp_path / "saved" / "modular_model_index.json").write_text(index)
+    with pytest.raises(ValueError, match=match):
+        FlexEControlModularPipeline.from_pretrained(tmp_path / "saved")
+
+
 def test_a_block_can_be_put_in_between(modular, square):
     from diffusers.modular_pipelines.modular_pipeline_utils import InputParam
 
