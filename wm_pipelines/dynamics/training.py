@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
@@ -176,10 +177,10 @@ def completion_loss(
     return (factor.detach() * functional.cross_entropy(logits, targets, reduction="none")).mean()
 
 
-def save_whole(pipeline: TokenPipeline, folder: Path) -> None:
-    """Writes a pipeline's folder with its models in fp16."""
+def save_whole(pipeline: DiffusionPipeline, folder: Path, parts: Sequence[str] = ("model", "vq")) -> None:
+    """Writes a pipeline's folder with its models, the components `parts`, in fp16."""
     pipeline.save_pretrained(folder)
-    for name in ("model", "vq"):
+    for name in parts:
         module = getattr(pipeline, name)
         if module is not None:
             for file in (Path(folder) / name).glob("*.safetensors"):

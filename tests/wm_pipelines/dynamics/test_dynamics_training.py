@@ -10,7 +10,15 @@ from torch.nn import functional
 from wm_pipelines import DynamicsModelPipeline
 from wm_pipelines.dynamics.coded import CodedPairs, encode_pairs
 from wm_pipelines.dynamics.data import read_aurora, read_folder
-from wm_pipelines.dynamics.labelling import held_out_accuracy, label_pairs, plain, stratified, without_cuts
+from wm_pipelines.dynamics.labelling import (
+    held_out_accuracy,
+    label_pairs,
+    plain,
+    say_actions,
+    stratified,
+    without_cuts,
+    word_chances,
+)
 from wm_pipelines.dynamics.training import completion_loss
 from wm_pipelines.training import Recipe, build, train
 
@@ -115,6 +123,50 @@ def test_a_weak_dynamics_model_labels_nothing(token_models):
     assert found.names == tuple(str(n) for n in order)
     assert [words for (words,) in found.actions] == [out.actions[n] for n in order]
     assert plain("  Move  the Cube. ") == "move the cube"
+
+
+def test_sentences_are_drawn_as_likely_as_they_are(token_models):
+    """The first word's shares over many draws, which its pair, its number and the seed alone decide."""
+    model = DynamicsModelPipeline(**token_models.make_parts("plain"))
+    pairs, count = coded(3, seed=1, actions=""), 600
+    chances = word_chances(pairs.names, count, 4)
+    found = model.infer_tokens(pairs.source, pairs.target, 4, chances=chances)
+    codes = set(model.backend.codes.ids.tolist()) | set(model.backend.marks())
+    assert len(found) == 3 * count and not codes & {token for tokens, _ in found for token in tokens}
+    said = model.backend.sequences
+    for n in range(3):
+        prompt = [*said.inverse_head(pairs.source[n]), *said.inverse_tail(pairs.target[n])]
+        with torch.no_grad():
+            state = model.backend.read([prompt[:-1]])
+            logits = model.backend.logits(model.backend.extend(state, torch.tensor([prompt[-1:]]))[0, -1])
+        wanted = logits.index_fill(0, torch.tensor(sorted(codes)), -torch.inf).softmax(-1)
+        first = [(tokens or [said.stop])[0] for tokens, _ in found[n * count : (n + 1) * count]]
+        shares = torch.bincount(torch.tensor(first), minlength=len(wanted)) / count
+        assert (shares - wanted).abs().max() < 4 * 0.5 / count**0.5
+    few = model.infer_tokens(pairs.source[1:2], pairs.target[1:2], 4, chances=word_chances(["1"], 2, 4))
+    assert [tokens for tokens, _ in few] == [tokens for tokens, _ in found[count : count + 2]]
+    other = say_actions(model, pairs, 4, num_action_samples=5, seed=1)[0]
+    assert other != say_actions(model, pairs, 4, num_action_samples=5)[0]
+
+
+def test_drawn_sentences_are_a_pairs_wordings(token_models):
+    model = DynamicsModelPipeline(**token_models.make_parts("plain"))
+    unlabelled, held_out = coded(8, seed=1, actions=""), coded(4, seed=2)
+    known = model.infer_codes(held_out.source, held_out.target, 4).actions
+    gate = {"held_out": held_out.labelled(known), "max_new_tokens": 4}
+    said, scores = say_actions(model, unlabelled, 4, batch=3, num_action_samples=3)
+    found = label_pairs(model, unlabelled, keep=4, num_action_samples=3, **gate)
+    order = stratified(scores.tolist(), unlabelled.kinds, 4)
+    assert found.names == tuple(str(n) for n in order)
+    assert found.actions == tuple(tuple(filter(None, said[n])) for n in order)
+    assert len({words for actions in found.actions for words in actions}) > 4
+    for n, logprobs in enumerate(scores.tolist()):
+        drawn = word_chances([str(n)], 3, 4)
+        rows = model.infer_tokens(unlabelled.source[n : n + 1], unlabelled.target[n : n + 1], 4, chances=drawn)
+        assert logprobs == pytest.approx(sum(sum(row) / len(row) for _, row in rows) / 3, abs=1e-4)
+    for bad in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=f"`num_action_samples` is {bad}; it must be an integer, 0"):
+            label_pairs(model, unlabelled, keep=4, num_action_samples=bad, **gate)
 
 
 @pytest.fixture
