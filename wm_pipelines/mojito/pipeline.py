@@ -78,7 +78,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
 
     Without objects and intensity it samples what the stock pipeline samples, bit for bit. Takes the components of
     `AnimateDiffPipeline`, `TextToVideoSDPipeline`, `LattePipeline`, `WanPipeline`, `LTXPipeline` or
-    `CogVideoXPipeline`; which one is decided by the class of the denoiser.
+    `CogVideoXPipeline`, or of the last three's image-to-video kin; which one is decided by the class of the denoiser.
 
     Args:
         unet: `UNetMotionModel`, `UNet3DConditionModel`, or `UNet2DConditionModel` together with a `motion_adapter`.
