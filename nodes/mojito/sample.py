@@ -9,6 +9,7 @@ from .._shared.types import ADVANCED, CATEGORY, Pipeline, aliases, lines_of, to_
 from ._sockets import MotionReport, Trajectory, marks_of
 
 OWN = -1.0
+USUAL = 16  # frames to make room for where nothing says how many
 
 
 class WM_MojitoSample(io.ComfyNode):
@@ -57,7 +58,14 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input("width", **size, tooltip="Pixels; 0 takes the model's own."),
                 io.Int.Input("height", **size, tooltip="Pixels; 0 takes the model's own."),
-                io.Int.Input("num_frames", default=16, min=1, max=1024, tooltip="Frames of the video."),
+                io.Int.Input(
+                    "num_frames",
+                    default=16,
+                    min=0,
+                    max=1024,
+                    tooltip="Frames of the video. 0 takes the trajectory's, and without one the model's own. A "
+                    "trajectory of another length is resampled, and the report says so.",
+                ),
                 io.Float.Input(
                     "fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip="Frames a second of the video output."
                 ),
@@ -204,22 +212,25 @@ class WM_MojitoSample(io.ComfyNode):
 
         from wm_pipelines import MojitoPipeline
         from wm_pipelines.mojito.outputs import frames_tensor
+        from wm_pipelines.mojito.trajectories import trajectory_frames
 
         from .._shared.progress import StepReporter
 
         check_pipeline(pipeline, MojitoPipeline, "load a Mojito checkpoint")
         own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
+        items = list(trajectory or ())
+        pictures = num_frames or (items and trajectory_frames(items)) or USUAL
         guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}
         reporter = StepReporter(steps or None)
         with outside_inference_mode(gradients=True):  # towards the boxes
-            loaded = pipeline.load(num_frames, height, width, training=bool(trajectory))
+            loaded = pipeline.load(pictures, height, width, training=bool(items))
             with reporter.watching(loaded):
                 result = loaded(
                     prompt=prompt.strip(),
                     negative_prompt=negative_prompt,
-                    objects=list(trajectory or ()) or None,
+                    objects=items or None,
                     motion_intensity=None if motion_intensity < 0 else motion_intensity,
-                    num_frames=num_frames,
+                    num_frames=num_frames or None,
                     height=height or None,
                     width=width or None,
                     num_inference_steps=steps or None,

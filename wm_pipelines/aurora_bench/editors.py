@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME
-from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.stock import load_pipeline
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
 from wm_pipelines.runtime.devices import on_accelerator
@@ -108,4 +108,4 @@ def _loaded(folder: Path, name: str) -> Any:
     import diffusers
 
     hub.check_weights(folder)
-    return load_model(getattr(diffusers, kind), folder)
+    return load_pipeline(getattr(diffusers, kind), folder)

@@ -30,6 +30,10 @@ def plan(
     cut_ssim: Annotated[float, typer.Option(help="frames in a row that are less alike begin a new shot")] = 0.35,
     resize: Annotated[str, typer.Option(help="to the model's size: pad | crop")] = "pad",
     max_new_tokens: Annotated[int, typer.Option(help="longest sentence")] = 48,
+    num_action_samples: Annotated[
+        int, typer.Option(help="sentences drawn for each pair; 0: its likeliest one alone")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="of sentences that are drawn")] = 0,
     shard_size: Annotated[int, typer.Option(help="videos of a shard")] = 100,
 ) -> None:
     """Write down what is to be annotated, by whom and how."""
@@ -57,6 +61,8 @@ def plan(
         min_hash_distance=min_hash_distance,
         cut_ssim=cut_ssim,
         resize=resize,
+        num_action_samples=num_action_samples,
+        seed=seed,
     )
     typer.echo(f"{found['videos']} videos in {found['shards']} shards; next: wm annotate run {out}")
 

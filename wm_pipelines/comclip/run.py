@@ -141,7 +141,7 @@ def run_benchmark(
         "base": base,
         "parser": parser,
         "settings": settings,
-        **measure(pipeline, benchmark, folder, read, rule, fit=settings.get("fit", "pad")),
+        **measure(pipeline, benchmark, folder, read=read, rule=rule, fit=settings.get("fit", "pad")),
         "seconds": round(time.perf_counter() - began, 3),
         "machine": machine(),
     }

@@ -389,7 +389,9 @@ class CPLPipeline(WMPipeline):
             ValueError: as `check_inputs`, or a prompt that is too long.
         """
         # 1. everything that was given, checked
-        pictures, texts, own = self.check_inputs(images, class_names, candidates, batch_size, max_tokens)
+        pictures, texts, own = self.check_inputs(
+            images, class_names, candidates=candidates, batch_size=batch_size, max_tokens=max_tokens
+        )
         rows = []
         with brought(self.clip):
             # 2. prompts without their context, and where texts are left out, the plain features to choose by

@@ -105,7 +105,7 @@ class DiscffusionPipeline(WMPipeline):
         """
         folder = hub.resolve(folder)
         pipeline = cls.from_pretrained(str(hub.resolve(base)), **kwargs)
-        pipeline._read_adapter(folder)
+        pipeline.load_adapter(folder)
         if (folder / CONFIG_NAME).is_file():
             known = pipeline.wm_config.vocabulary if pipeline.wm_config else None
             pipeline.wm_config = WMConfig.load(folder).model_copy(update={"vocabulary": known})
@@ -131,12 +131,17 @@ class DiscffusionPipeline(WMPipeline):
         pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = pipeline.source_folder
         if folder is not None and (folder / "adapter" / adapter.CONFIG_FILE).is_file():
-            pipeline._read_adapter(folder / "adapter")
+            pipeline.load_adapter(folder / "adapter")
         return pipeline
 
-    def _read_adapter(self, folder: Path) -> None:
+    def load_adapter(self, folder: str | os.PathLike) -> None:
+        """Reads what `save_adapter` wrote, in place of the adapter that is there.
+
+        Raises:
+            ValueError: a file is missing or damaged, or the adapter is of another base.
+        """
         adapter.load(self.denoiser.model, folder)
-        self.head_weights = adapter.load_heads(folder, self.denoiser.sites("all"))
+        self.head_weights = adapter.load_heads(Path(folder), self.denoiser.sites("all"))
 
     def save_components(self, folder: Path, **kwargs: Any) -> None:
         """The base as it was, and the adapter in a folder of its own."""

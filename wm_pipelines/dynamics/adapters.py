@@ -1,6 +1,7 @@
 """LoRA for both directions on one backbone (Hu et al., arXiv 2106.09685, by PEFT): put in, switched, saved apart."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,18 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
+def _heads(model: nn.Module) -> list[nn.Module]:
+    """The output layer, where an adapter has one of its own."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    return [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
+
+
+def _head_name(model: nn.Module) -> str:
+    head = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head)
+
+
 def adapter_names(model: nn.Module) -> list[str]:
     """Names of the adapters in a model."""
     return sorted({name for layer in _layers(model) for name in layer.lora_A})
@@ -36,12 +49,15 @@ def add_adapter(
     alpha: float | None = None,
     dropout: float = 0.0,
     targets: Sequence[str] = ATTENTION,
+    train_lm_head: bool = False,
 ) -> None:
     """Puts a fresh adapter of the decoder's layers into a model; it changes nothing until it is trained.
 
     Args:
         alpha: scale times rank; None is twice the rank. targets: names of the linear layers in each layer of the
             decoder; picture tokenisers inside the model are left alone.
+        train_lm_head: the adapter has an output layer of its own too, whole, which starts as a copy of the model's;
+            where that one is tied to the input embeddings, these stay as they are.
 
     Raises:
         ValueError: a name that is taken, a rank below 1, or targets that the model doesn't have.
@@ -54,7 +70,8 @@ def add_adapter(
         raise ValueError(f"`rank` is {rank}; it must be 1 or more")
     pattern = rf".*layers\.\d+\.(self_attn|mlp)\.({'|'.join(targets)})"
     settings = {"r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": dropout}
-    config = LoraConfig(**settings, target_modules=pattern)
+    own = [_head_name(model)] if train_lm_head else None
+    config = LoraConfig(**settings, target_modules=pattern, modules_to_save=own)
     try:
         _inject(model, config, name)
     except ValueError as error:
@@ -67,7 +84,9 @@ def _inject(model: nn.Module, config: Any, name: str) -> None:
 
     known = model.__dict__.pop("peft_config", {})
     try:
-        inject_adapter_in_model(config, model, name)
+        with warnings.catch_warnings():  # of an output layer that was tied; the adapter's own is not
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            inject_adapter_in_model(config, model, name)
         known = {**known, name: config}
     finally:
         model.peft_config = known
@@ -80,21 +99,22 @@ def active(model: nn.Module, name: str | None) -> Iterator[None]:
     Raises:
         ValueError: the model has no such adapter.
     """
-    layers = _layers(model)
+    layers, heads = _layers(model), _heads(model)
     if name is not None and name not in adapter_names(model):
         raise ValueError(f"`adapter` {name!r} is not in the model; it has {', '.join(adapter_names(model)) or 'none'}")
-    before = [(layer.active_adapters, layer.disable_adapters) for layer in layers]
+    before = [(layer.active_adapters, layer.disable_adapters) for layer in (*layers, *heads)]
     wants = {parameter: parameter.requires_grad for parameter in model.parameters()} if layers else {}
     try:
-        for layer in layers:
-            layer.enable_adapters(name is not None)
-            if name is not None:
+        for layer in (*layers, *heads):
+            acts = name is not None and (layer not in heads or name in layer.modules_to_save)
+            layer.enable_adapters(acts)
+            if acts:
                 layer.set_adapter(name)
         for parameter, wanted in wants.items():
             parameter.requires_grad_(wanted)
         yield
     finally:
-        for layer, (names, disabled) in zip(layers, before, strict=True):
+        for layer, (names, disabled) in zip((*layers, *heads), before, strict=True):
             layer.set_adapter(names)
             layer.enable_adapters(not disabled)
         for parameter, wanted in wants.items():
@@ -104,14 +124,16 @@ def active(model: nn.Module, name: str | None) -> Iterator[None]:
 @contextmanager
 def bare(model: nn.Module) -> Iterator[None]:
     """The model without its adapters' layers inside the block, so that stock code saves it under stock names."""
+    within = {id(layer): layer.get_base_layer() for layer in _layers(model)}
+    within |= {id(head): head.original_module for head in _heads(model)}
     found = []
     for name, layer in list(model.named_modules()):
-        if layer in _layers(layer)[:1]:
+        if id(layer) in within:
             parent, _, key = name.rpartition(".")
             found.append((model.get_submodule(parent), key, layer))
     try:
         for parent, key, layer in found:
-            setattr(parent, key, layer.get_base_layer())
+            setattr(parent, key, within[id(layer)])
         yield
     finally:
         for parent, key, layer in found:
@@ -139,12 +161,18 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
     """Puts a saved LoRA into a model under `name`, PEFT's own files too.
 
     Raises:
-        ValueError: files missing, no LoRA, a name that is taken, or tensors of another model.
+        ValueError: files missing, no LoRA, a name that is taken, tensors of another model, or layers of its own other
+            than the output layer.
     """
     from peft import set_peft_model_state_dict
 
     folder = Path(folder)
     config = _config(folder)
+    if config.modules_to_save not in (None, [], [_head_name(model)]):
+        raise ValueError(
+            f"adapter {str(folder)!r} holds whole layers, modules_to_save {str(config.modules_to_save)[:200]}; of "
+            f"{type(model).__name__}, {_head_name(model)} alone is taken"
+        )
     if name in adapter_names(model):
         raise ValueError(f"`name` {name!r} is taken; the model has {', '.join(adapter_names(model))}")
     try:

@@ -162,8 +162,13 @@ class TokenBackend:
             found.append(logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].cpu())
         return found
 
-    def greedy_words(
-        self, state: State, last: Sequence[Sequence[int]], most: int, leave: bool = True
+    def write_words(
+        self,
+        state: State,
+        last: Sequence[Sequence[int]],
+        most: int,
+        leave: bool = True,
+        chances: torch.Tensor | None = None,
     ) -> list[tuple[list[int], list[float]]]:
         """The likeliest word at each place until the stop, or `most` tokens; `last` is fed behind `state` first.
 
@@ -171,11 +176,12 @@ class TokenBackend:
 
         Args:
             leave: rows that are done leave the batch, so that the others cost less; the state is spent.
+            chances: uniform in [0, 1), float64 `(R, most)` or wider: words are drawn by them at temperature 1.
 
         Returns:
             For each row (tokens without the stop, log-probability of each, the stop's too where it came).
         """
-        barred = torch.cat([self.codes.ids, torch.tensor(self._marks(), dtype=torch.long)]).to(self.device)
+        barred = torch.cat([self.codes.ids, torch.tensor(self.marks(), dtype=torch.long)]).to(self.device)
         rows = [list(row) for row in last]
         longest = max(map(len, rows))
         tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=self.device)
@@ -183,9 +189,13 @@ class TokenBackend:
         found: list[tuple[list[int], list[float]]] = [([], []) for _ in rows]
         done = torch.zeros(len(rows), dtype=torch.bool)
         numbers = list(range(len(rows)))  # of the rows in the batch
-        for _ in range(most):
+        for place in range(most):
             logprobs = self.logits(self.extend(state, tokens, mask)[:, -1]).log_softmax(-1)
-            chosen = logprobs.index_fill(1, barred, -torch.inf).argmax(1)
+            allowed = logprobs.index_fill(1, barred, -torch.inf)
+            if chances is None:
+                chosen = allowed.argmax(1)
+            else:
+                chosen = pick(allowed.double().cpu().softmax(-1), chances[numbers, place]).to(self.device)
             likely = logprobs.gather(1, chosen[:, None])[:, 0]
             for n in (~done).nonzero()[:, 0].tolist():
                 found[numbers[n]][1].append(float(likely[n]))
@@ -202,7 +212,15 @@ class TokenBackend:
             tokens, mask = chosen[:, None], (~done).long()[:, None].to(self.device)
         return found
 
-    def _marks(self) -> list[int]:
+    def marks(self) -> list[int]:
+        """Tokens around words and codes, which no word is; without the stop."""
         pieces = (*self.layout.begin, *self.layout.row_end, *self.layout.end)
-        marks = {self.sequences._token(piece.token) for piece in pieces if piece.token is not None}
+        marks = {self.sequences.token(piece.token) for piece in pieces if piece.token is not None}
         return sorted(marks - {self.sequences.stop})
+
+
+def pick(probabilities: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    """The place at which the summed probabilities `(R, V)` pass `chance` `(R,)`, uniform in [0, 1); both float64."""
+    sums = probabilities.cumsum(-1)
+    found = torch.searchsorted(sums, (chance * sums[:, -1])[:, None], right=True)[:, 0]
+    return found.clamp(max=probabilities.shape[-1] - 1)

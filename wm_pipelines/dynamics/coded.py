@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from wm_pipelines.dynamics.data import Pair
-from wm_pipelines.dynamics.pictures import to_size
+from wm_pipelines.dynamics.pictures import check_pair, to_size
 from wm_pipelines.record import record_of
 from wm_pipelines.runtime.caches import cached_text, read_cache
 from wm_pipelines.runtime.files import atomic
@@ -61,11 +61,38 @@ def joined(first: CodedPairs, second: CodedPairs) -> CodedPairs:
 
 def fingerprint(pictures: Any) -> str:
     """A hash of a tokeniser's weights."""
+    return module_hash(pictures.vq)
+
+
+def module_hash(module: torch.nn.Module) -> str:
+    """A hash of a module's weights."""
     digest = sha256()
-    for name, tensor in sorted(pictures.vq.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def content_of(pairs: Sequence[Pair]) -> str:
+    """What tells a set of pairs from others: their `identity`, or a hash of their names."""
+    known = getattr(pairs, "identity", None)
+    return known or sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
+
+
+def read_batch(
+    pairs: Sequence[Pair], size: tuple[int, int], resize: str | None, colour: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures before and after, `(B, 3, H, W)` each; arguments as `encode_pairs`.
+
+    Raises:
+        ValueError: a picture of another size, or two that would not be resized alike; names the pair.
+    """
+    both = [pair.read() for pair in pairs]
+    for pair, (before, after) in zip(pairs, both, strict=True):
+        with located(f"pair {pair.name}"):
+            check_pair([before], [after], resize)
+    before, after = (to_size([pair[n] for pair in both], size, resize, colour, "data") for n in (0, 1))
+    return before, after
 
 
 def encode_pairs(
@@ -90,20 +117,18 @@ def encode_pairs(
             stages of a training.
 
     Raises:
-        ValueError: no pairs, a picture of another size, or a file made of something else.
+        ValueError: no pairs, what `read_batch` refuses, or a file made of something else.
     """
     if not len(pairs):
         raise ValueError("`pairs` is empty; at least one is needed")
-    made_of = getattr(pairs, "identity", None) or sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
-    identity = repr([identity, made_of, fingerprint(pictures), list(size), resize, len(pairs)])
+    identity = repr([identity, content_of(pairs), fingerprint(pictures), list(size), resize, len(pairs)])
     if cache is not None and Path(cache).exists():
         return _load(Path(cache), identity, recognizer_name)
     found: dict[str, list[torch.Tensor]] = {"source": [], "target": [], "distances": []}
     words: dict[str, list[Any]] = {name: [] for name in WORDS}
     for start in range(0, len(pairs), BATCH):
         some = [pairs[n] for n in range(start, min(start + BATCH, len(pairs)))]
-        both = [pair.read() for pair in some]
-        before, after = (to_size([pair[n] for pair in both], size, resize, colour, "data") for n in (0, 1))
+        before, after = read_batch(some, size, resize, colour)
         codes = [pictures.encode(side.to(pictures.codebook.device)).cpu() for side in (before, after)]
         changed = (codes[0] != codes[1]).float() if recognizer is None else recognizer(before, after).cpu()
         for name, value in zip(found, (*codes, changed), strict=True):

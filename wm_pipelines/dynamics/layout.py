@@ -79,12 +79,17 @@ class Sequences:
 
     def __init__(self, layout: Layout, tokenizer: Any, codes: CodeVocabulary):
         self.layout, self.tokenizer, self.codes = layout, tokenizer, codes
-        self.stop = self._token(layout.stop)
+        self.stop = self.token(layout.stop)
         for piece in (*layout.begin, *layout.row_end, *layout.end, *layout.forward, *layout.inverse):
             if piece.token is not None:
-                self._token(piece.token)
+                self.token(piece.token)
 
-    def _token(self, name: str) -> int:
+    def token(self, name: str) -> int:
+        """The number of a token that the layout names.
+
+        Raises:
+            ValueError: the tokenizer doesn't have it.
+        """
         found = self.tokenizer.get_vocab().get(name)
         if found is None:
             raise ValueError(f"`layout` names the token {name!r}, which the tokenizer doesn't have")
@@ -102,7 +107,7 @@ class Sequences:
             if piece.text is not None:
                 out += self.words(piece.text.format(**fields))
             elif piece.token is not None:
-                out.append(self._token(piece.token))
+                out.append(self.token(piece.token))
             else:
                 codes = pictures[piece.picture]
                 out += [*self.begin(codes.shape), *self.body(codes), *self.end]

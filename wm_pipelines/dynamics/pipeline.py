@@ -93,17 +93,29 @@ class DynamicsModelPipeline(TokenPipeline):
 
     @torch.no_grad()
     def infer_tokens(
-        self, source: torch.Tensor, target: torch.Tensor, max_new_tokens: int = 256, leave: bool = True
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        max_new_tokens: int = 256,
+        leave: bool = True,
+        chances: torch.Tensor | None = None,
     ) -> list[tuple[list[int], list[float]]]:
-        """As `infer_codes`, as tokens: see `TokenBackend.greedy_words`, also for `leave`."""
+        """As `infer_codes`, as tokens: see `TokenBackend.write_words`, also for `leave`.
+
+        Args:
+            chances: `(B, N, max_new_tokens)` draw N sentences for each pair, which is read once; pair by pair.
+        """
         said = self.backend.sequences
         prompts = [[*said.inverse_head(a), *said.inverse_tail(b)] for a, b in zip(source, target, strict=True)]
         room = self.backend.context - max(map(len, prompts))
         self.backend.check_context(max(map(len, prompts)) + 1)
         with self.reading():
-            state = self.backend.read([prompt[:-1] for prompt in prompts])
-            last, most = [prompt[-1:] for prompt in prompts], min(max_new_tokens, room)
-            return self.backend.greedy_words(state, last, most, leave)
+            state, last = self.backend.read([prompt[:-1] for prompt in prompts]), [prompt[-1:] for prompt in prompts]
+            if chances is not None:
+                count = chances.shape[1]
+                state, last = state.repeat(count), [row for row in last for _ in range(count)]
+                chances = chances.flatten(0, 1)
+            return self.backend.write_words(state, last, min(max_new_tokens, room), leave, chances)
 
     @torch.no_grad()
     def score(

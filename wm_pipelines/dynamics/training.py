@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.dynamics.token_pipeline import TokenPipeline
-from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.stock import load_pipeline
 from wm_pipelines.hub.weights import save_half
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
@@ -24,7 +25,7 @@ TARGETS = {"attention": ATTENTION, "linear": LINEAR}
 DIORAMA = "diorama"
 DEFAULTS: dict[str, Any] = {
     "base": "diorama-world", "data": DIORAMA, "length": 8000, "cache": None, "resize": None,
-    "rank": 16, "alpha_lora": None, "dropout": 0.0, "targets": "attention",
+    "rank": 16, "alpha_lora": None, "dropout": 0.0, "targets": "attention", "train_lm_head": False,
 }  # fmt: skip
 
 
@@ -58,7 +59,8 @@ class TokenTask(Task):
             that keeps the pairs' codes between runs, of one direction and of both. resize: for pictures of another
             size, "pad" or "crop".
         rank: of the LoRA; 0 trains all weights. alpha_lora: its scale times rank, twice the rank by default. dropout:
-            in it. targets: "attention" or "linear", which layers have it.
+            in it. targets: "attention" or "linear", which layers have it. train_lm_head: beside the LoRA, an output
+            layer of its own is trained whole and kept in the adapter.
     """
 
     pipeline_class: type[TokenPipeline]
@@ -69,7 +71,9 @@ class TokenTask(Task):
         self.options = {**self.defaults, **recipe.options}
         if self.options["targets"] not in TARGETS:
             raise ValueError(f"options.targets is {self.options['targets']!r}; allowed: {', '.join(TARGETS)}")
-        self.pipeline = load_model(self.pipeline_class, self.options["base"])
+        if self.options["train_lm_head"] and not self.options["rank"]:
+            raise ValueError("options.train_lm_head stands beside a LoRA; options.rank 0 trains all weights already")
+        self.pipeline = load_pipeline(self.pipeline_class, self.options["base"])
         self.backend: TokenBackend = self.pipeline.backend
         self.pairs = self.read()
         self.length = len(self.pairs)
@@ -106,7 +110,7 @@ class TokenTask(Task):
         if rank:
             add_adapter(
                 model, self.pipeline.direction, rank, self.options["alpha_lora"], self.options["dropout"],
-                TARGETS[self.options["targets"]],
+                TARGETS[self.options["targets"]], self.options["train_lm_head"],
             )  # fmt: skip
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(f".{self.pipeline.direction}." in name)
@@ -173,10 +177,10 @@ def completion_loss(
     return (factor.detach() * functional.cross_entropy(logits, targets, reduction="none")).mean()
 
 
-def save_whole(pipeline: TokenPipeline, folder: Path) -> None:
-    """Writes a pipeline's folder with its models in fp16."""
+def save_whole(pipeline: DiffusionPipeline, folder: Path, parts: Sequence[str] = ("model", "vq")) -> None:
+    """Writes a pipeline's folder with its models, the components `parts`, in fp16."""
     pipeline.save_pretrained(folder)
-    for name in ("model", "vq"):
+    for name in parts:
         module = getattr(pipeline, name)
         if module is not None:
             for file in (Path(folder) / name).glob("*.safetensors"):

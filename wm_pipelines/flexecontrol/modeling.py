@@ -69,6 +69,7 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "FeatureResnet"]
+    _repeated_blocks = ["BasicTransformerBlock"]  # what `compile_repeated_blocks` compiles, as in the UNet
     _group_offload_block_modules = ["feature_extractor", "global_projection"]  # they run before `forward` does
     _skip_layerwise_casting_patterns = ["norm", "conv_gamma", "conv_beta", "zero_conv"]
 
@@ -187,8 +188,19 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         model.set_trainable()
         return model.eval()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, slim: bool = False, **kwargs: Any) -> None:
-        """As ModelMixin. `slim=True` leaves the frozen copy out: such a folder loads only with `unet=`."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        slim: bool = False,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+        **kwargs: Any,
+    ) -> None:
+        """As ModelMixin. `slim=True` leaves the frozen copy out: such a folder loads only with `unet=`.
+
+        Args:
+            variant, max_shard_size: as ModelMixin's; named, for a pipeline asks the signature whether to pass them.
+        """
         if self._merged:
             raise ValueError("the adapter is merged; call unmerge() before saving it")
         if slim and self.config.preset == "uni":
@@ -198,7 +210,7 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         try:
             if slim:
                 self.state_dict = lambda *a, **k: {x: t for x, t in full(*a, **k).items() if not is_copy(x)}
-            super().save_pretrained(save_directory, **kwargs)
+            super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size, **kwargs)
         finally:
             self.__dict__.pop("state_dict", None)
             self.register_to_config(slim=False)
@@ -226,6 +238,10 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
                 raise ValueError(f"{path} is a slim checkpoint (no copy of the base's encoder): pass unet=")
             take_copy(model, unet)
             model.register_to_config(slim=False)
+            if isinstance(loaded, tuple):  # what the base gave is not missing
+                loaded[1]["missing_keys"] = type(loaded[1]["missing_keys"])(
+                    name for name in loaded[1]["missing_keys"] if not is_copy(name)
+                )
         missing = [name for name, p in model.named_parameters() if p.is_meta]
         if missing:
             raise ValueError(f"{path} lacks {len(missing)} tensors of its own config, first {missing[0]!r}")

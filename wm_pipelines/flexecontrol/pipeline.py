@@ -8,6 +8,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -40,6 +41,7 @@ from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.network.bases import check_parts, correct_outdated, refuse_index
 from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, Ran, report_prompts
 from wm_pipelines.flexecontrol.steering.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.steering.picture import noised, read_start, size_of, timesteps_from
 from wm_pipelines.flexecontrol.steering.plan import Conditions, Phrases, Request, make_plan
 from wm_pipelines.flexecontrol.steering.stages import Frame, Stage, Stages, attention_state, hooks, residuals
 from wm_pipelines.flexecontrol.steering.text import cut_off, lora_scaled
@@ -134,16 +136,19 @@ class FlexEControlPipeline(
         """The adapter `folder` on the Stable Diffusion base `base`, whose UNet a slim adapter takes.
 
         Args:
-            kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`.
+            kwargs: passed to the pipeline's `from_pretrained`, for example `dtype`; the adapter is read in `variant`
+                where it has one.
         """
         kwargs = safetensors_only(kwargs)
         base, folder = hub.resolve(base), hub.resolve(folder)
         shared = {name: kwargs[name] for name in ("dtype", "torch_dtype", "use_safetensors") if name in kwargs}
         if "control" not in kwargs:
             if "unet" not in kwargs and FlexEControlModel.load_config(folder).get("slim"):
-                kwargs["unet"] = load_model(UNet2DConditionModel, base, subfolder="unet", **shared)
-            fitting = {"unet": kwargs["unet"]} if "unet" in kwargs else {}
-            kwargs["control"] = load_model(FlexEControlModel, folder, **fitting, **shared)
+                of_base = _variant_in(base / "unet", kwargs.get("variant"))
+                kwargs["unet"] = load_model(UNet2DConditionModel, base, subfolder="unet", **of_base, **shared)
+            copied_from = {"unet": kwargs["unet"]} if "unet" in kwargs else {}
+            own = _variant_in(folder, kwargs.get("variant"))
+            kwargs["control"] = load_model(FlexEControlModel, folder, **copied_from, **own, **shared)
         return cls.from_pretrained(str(base), **kwargs)
 
     @classmethod
@@ -347,8 +352,7 @@ class FlexEControlPipeline(
         """Initial noise `(B, C, h, w)` at the scheduler's scale, or the given latents, scaled likewise."""
         factor = self.vae_scale_factor
         shape = (batch, self.unet.config.in_channels, height // factor, width // factor)
-        if isinstance(generator, list) and len(generator) != batch:
-            raise ValueError(f"generator is a list of {len(generator)} for {batch} pictures")
+        checks.check_generators(generator, batch)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
         elif tuple(latents.shape) != shape:
@@ -454,6 +458,9 @@ class FlexEControlPipeline(
         ip_adapter_image: Any = None,
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         truncate: bool = False,
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float | None = None,
     ) -> FlexEControlPipelineOutput | tuple:
         """Sample pictures.
 
@@ -463,7 +470,7 @@ class FlexEControlPipeline(
             scene_graph: one graph, or one per prompt. Its nodes' phrases are bound to their masks, and it gives the
                 `seg` and `depth` maps that the adapter knows and no condition gives: explicit conditions win.
             global_image: picture(s) or projected CLIP vector(s); see `encode_global_image`.
-            height, width: in pixels, the base's own size by default; under conditions, multiples of
+            height, width: in pixels, the size of `image` or the base's own by default; under conditions, multiples of
                 `condition_stride * 2**(levels - 1)`.
             num_inference_steps, guidance_scale: what the checkpoint's record recommends by default, 50 and 7.5 without
                 a record.
@@ -490,6 +497,10 @@ class FlexEControlPipeline(
             ip_adapter_image, ip_adapter_image_embeds: for loaded IP-Adapters, as in `StableDiffusionPipeline`.
             truncate: cut a text that is over the text encoder's limit, with a warning. Without conditions, phrases and
                 graph this is always done; with them it may cut what they speak of, so it is refused if not asked for.
+            image: picture(s) to start from in place of noise, in [0, 1]: one for all, one per prompt or one per
+                picture; the output has their size. Conditions' windows then speak of the steps that run.
+            mask_image: white where `image` is made anew; the rest is kept.
+            strength: share of the steps that run from `image`, above 0 to 1; by default 0.8, with a mask 1.
 
         Returns:
             `FlexEControlPipelineOutput`, or the tuple of its six values with `return_dict=False`.
@@ -499,11 +510,13 @@ class FlexEControlPipeline(
         """
         started = time.perf_counter()
 
-        # 0. What the call leaves open: the record's settings, the base's size, a graph's caption
+        # 0. What the call leaves open: the record's settings, the picture's or the base's size, a graph's caption
         num_inference_steps = self.recommended("num_inference_steps", num_inference_steps, otherwise=50)
         guidance_scale = self.recommended("guidance_scale", guidance_scale, otherwise=7.5)
-        height = _side(self.unet.config.sample_size, 0) * self.vae_scale_factor if height is None else height
-        width = _side(self.unet.config.sample_size, 1) * self.vae_scale_factor if width is None else width
+        own = (_side(self.unet.config.sample_size, axis) * self.vae_scale_factor for axis in (0, 1))
+        base_height, base_width = size_of(image) or own
+        height = base_height if height is None else height
+        width = base_width if width is None else width
         graphs = [scene_graph] if isinstance(scene_graph, SceneGraph) else scene_graph
         compiled = None if graphs is None else checks.compile_graphs(graphs, height, width)
         if compiled is not None and prompt is None and prompt_embeds is None:
@@ -534,17 +547,22 @@ class FlexEControlPipeline(
         )
         checks.check_image_prompt(self.unet, ip_adapter_image, ip_adapter_image_embeds)
         compiled = checks.one_per_prompt(compiled, words.batch)
+        pictures = words.batch * num_images_per_prompt
+        start = read_start(image, mask_image, strength, pictures=pictures, size=(height, width))
+        if start is not None and latents is not None:
+            raise ValueError("latents are the noise of a call without image; got both")
         self._guidance_scale = guidance_scale
         self._guidance_rescale = guidance_rescale
         self._cross_attention_kwargs = cross_attention_kwargs
         self._clip_skip = clip_skip
         self._interrupt = False
-        pictures = words.batch * num_images_per_prompt
 
         # 2. Timesteps
         timesteps, num_inference_steps = retrieve_timesteps(
             self.scheduler, num_inference_steps, self._execution_device, timesteps=timesteps, sigmas=sigmas
         )
+        if start is not None:
+            timesteps, num_inference_steps = timesteps_from(self.scheduler, num_inference_steps, start.strength)
         self._num_timesteps = len(timesteps)
 
         # 3. Conditions at size, phrases in place, what these disagree about
@@ -591,11 +609,18 @@ class FlexEControlPipeline(
                 do_classifier_free_guidance=self.do_classifier_free_guidance,
             )
 
-        # 5. Noise
-        seeds = checks.seeds_of(generator)
-        latents = self.prepare_latents(
-            pictures, height=height, width=width, dtype=prompt_embeds.dtype, generator=generator, latents=latents
-        )
+        # 5. Noise, or the noised picture and what a mask keeps of it
+        seeds, kept = checks.seeds_of(generator), None
+        if start is None:
+            latents = self.prepare_latents(
+                pictures, height=height, width=width, dtype=prompt_embeds.dtype, generator=generator, latents=latents
+            )
+        else:
+            checks.check_generators(generator, pictures)
+            like = {"generator": generator, "device": self._execution_device, "dtype": prompt_embeds.dtype}
+            latents, kept = noised(
+                start, self.vae, self.scheduler, timestep=timesteps[:1], pictures=pictures, like=like
+            )
         step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 6. Denoise: a stage for each step, what it writes into the models, the noise that they predict then
@@ -625,6 +650,9 @@ class FlexEControlPipeline(
                     latents, t, prompt_embeds, stage=stage, scale=scale, image_embeds=image_embeds
                 )
                 latents = self.scheduler.step(noise, t, latents, **step_kwargs, return_dict=False)[0]
+                if kept is not None:
+                    following = timesteps[i + 1] if i + 1 < len(timesteps) else None
+                    latents = kept.put_back(self.scheduler, latents, following)
                 if state is not None and output_attention:
                     recorder.take(state.maps)
                 done = i + 1
@@ -673,3 +701,8 @@ class FlexEControlPipeline(
 
 def _side(sample_size: int | Sequence[int], axis: int) -> int:
     return sample_size if isinstance(sample_size, int) else sample_size[axis]
+
+
+def _variant_in(folder: Path, variant: str | None) -> dict[str, str]:
+    """The keyword of a loader for `variant`, if the folder has weights of that name."""
+    return {"variant": variant} if variant and any(folder.glob(f"*.{variant}*.safetensors*")) else {}

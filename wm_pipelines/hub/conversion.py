@@ -6,6 +6,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+"""Parts of a residual block of a stock UNet, and what latent diffusion calls them."""
+
 
 def vae_source(name: str, blocks: int = 4) -> str:
     """The name that taming-transformers and latent diffusion have for one parameter of `AutoencoderKL` or `VQModel`.

@@ -26,11 +26,20 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
             model are not in it; both libraries would make some up, or leave them without values.
         OSError: there are no safetensors.
     """
-    model, info = _load(kind, folder, subfolder, {**safetensors_only(kwargs), "output_loading_info": True})
+    given = safetensors_only(kwargs)
+    model, info = _load(kind, folder, subfolder, {**given, "output_loading_info": True})
+    if given.get("output_loading_info"):  # the caller looks
+        return model, info
     if lacking := sorted(info["missing_keys"]):
         inner = os.path.join(folder, subfolder or "")
         raise ValueError(f"the weights in {inner} lack {', '.join(lacking[:8])}{', ...' * (len(lacking) > 8)}")
     return model
+
+
+def load_pipeline(kind: type[T], folder: str | os.PathLike, **kwargs: Any) -> T:
+    """A whole pipeline of diffusers, its weights from safetensors only; it says nothing of what its parts lack.
+    Arguments and errors otherwise as `load_model`."""
+    return _load(kind, folder, None, safetensors_only(kwargs))
 
 
 def load_part(kind: type[T], folder: str | os.PathLike, subfolder: str | None = None, **kwargs: Any) -> T:

@@ -31,7 +31,7 @@ def mojito(
     base: Annotated[str | None, typer.Option(help="where to find the base that the model's record names")] = None,
     negative_prompt: Annotated[str | None, typer.Option()] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    frames: Annotated[int, typer.Option(min=1, help="of the video")] = 16,
+    frames: Annotated[int, typer.Option(min=0, help="of the video; 0: those of the keyframes in the files")] = 16,
     fps: Annotated[float, typer.Option(help="frames a second of the files")] = 8.0,
     steps: Annotated[int | None, typer.Option(min=1, help="default: the model's own")] = None,
     guidance: Annotated[float | None, typer.Option(help="classifier-free guidance; default: the model's own")] = None,

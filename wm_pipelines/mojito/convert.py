@@ -17,10 +17,11 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from wm_pipelines.hub.conversion import fill, vae_source
+from wm_pipelines.hub.conversion import RESNET, fill, vae_source
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file, save_half
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
+from wm_pipelines.runtime.claims import check_new_folder
 from wm_pipelines.runtime.files import atomic_folder
 
 # Where the parts differ from the defaults of their classes. OpenCLIP's last layer is left out: the UNet was trained on
@@ -51,14 +52,6 @@ SCHEDULER = {
 }
 UNET_PREFIX, VAE_PREFIX, TEXT_PREFIX = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
 
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
 _ENDS = {
     "conv_in": "input_blocks.0.0",
     "transformer_in": "init_attn.0",
@@ -96,7 +89,7 @@ def unet_source(name: str, layers_per_block: int = 2) -> str:
         block = f"{'input' if part.startswith('down') else 'output'}_blocks.{number}.{_ATTENTIONS.get(kind, 0)}"
     if kind == "resnets":
         module, _, leaf = rest.partition(".")
-        rest = f"{_RESNET[module]}.{leaf}"
+        rest = f"{RESNET[module]}.{leaf}"
     elif kind == "temp_convs":
         rest = f"temopral_conv.{rest}"  # their spelling
     return f"{block}.{rest}"
@@ -182,9 +175,7 @@ def convert(
     """
     from wm_pipelines.mojito.pipeline import MojitoPipeline
 
-    target, configs = Path(folder), configs or {}
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"folder {str(target)!r} exists and is not empty; choose another")
+    target, configs = check_new_folder(folder), configs or {}
     if not (Path(tokenizer) / "tokenizer_config.json").is_file():
         raise ValueError(f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer_config.json")
     state = read_torch_file(checkpoint)

@@ -31,7 +31,8 @@ class MotionReport:
         flow: (frames - 1,) mean optical flow of each pair of frames, px a frame; None where no frames were decoded.
         iou: (O, frames) of the detected and the wanted box; None without a detector.
         conflicts: what text and trajectories disagree about, found before sampling, and which will win.
-        warnings: frames in which a trajectory shows no place for its object, and what went wrong while sampling.
+        warnings: paths that were resampled to the clip's frames, frames in which a trajectory shows no place for its
+            object, and what went wrong while sampling.
     """
 
     energy: list[list[float]] = field(default_factory=list)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from wm_pipelines.kernels import box_masks
-from wm_pipelines.media.drawing import colour_of, draw_boxes
+from wm_pipelines.media.drawing import colour_of, draw_boxes, tint
 from wm_pipelines.media.pictures import Picture, to_pil, to_tensor
 from wm_pipelines.mojito.outputs import MotionReport
 from wm_pipelines.mojito.trajectories.formats.points import write_tracks
@@ -46,7 +46,7 @@ def draw_on_grid(
         for n, share in enumerate(shares[:, t]):
             cover = torch.nn.functional.interpolate(share[None, None], picture.shape[1:], mode="nearest")[0] * 0.5
             colour = torch.tensor(colour_of(n)).view(3, 1, 1) / 255
-            picture = picture * (1 - cover) + colour * cover
+            picture = tint(picture, cover, colour)
         ruled = to_pil(picture)
         pen = ImageDraw.Draw(ruled)
         for i in range(1, columns):

@@ -1,6 +1,5 @@
 """Mojito from the command line: one prompt with its trajectories, to a video, a sheet of frames and a report."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +14,12 @@ from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.trajectories.formats import canonical
 from wm_pipelines.mojito.trajectories.objects import MotionObject
 from wm_pipelines.mojito.trajectories.reading import TIMED_FORMATS, load_trajectory, parse_object
+from wm_pipelines.mojito.trajectories.resampling import trajectory_frames
 from wm_pipelines.mojito.trajectories.values import frame_count, real, whole
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
-from wm_pipelines.runtime.files import atomic_folder
+from wm_pipelines.runtime.devices import on_accelerator
+from wm_pipelines.runtime.reports import report_folder
 
 SHEET = 8
 """Frames in a row of the sheet."""
@@ -51,7 +52,7 @@ def run(
     format: str = "json",
     reading: dict[str, Any] | None = None,
     seed: int = 0,
-    num_frames: int = 16,
+    num_frames: int | None = 16,
     fps: float = 8.0,
     **options: Any,
 ) -> dict[str, Any]:
@@ -61,6 +62,8 @@ def run(
 
     Args:
         objects: `MotionObject`s, or texts as `parse_object` reads them.
+        num_frames: of the video; 0 or None: those that the objects' own keyframes and boxes are for. Files of
+            `TIMED_FORMATS` and texts have none.
         trajectories: files of `format`, whose objects come before these.
         reading: options of `read_trajectory` for these files, besides `num_frames`, which those of
             `TIMED_FORMATS` get.
@@ -78,17 +81,23 @@ def run(
         raise ValueError(f"seed={seed!r}; it must be an integer from 0 to 2**63 - 1")
     if real(fps) is None:
         raise ValueError(f"fps={fps!r}; it must be a number")
-    seed, fps, num_frames = whole(seed), real(fps), frame_count(num_frames)
-    check_gif_rate(fps, num_frames)
+    seed, fps = whole(seed), real(fps)
+    own = num_frames is None or whole(num_frames) == 0
+    if own and (any(isinstance(item, str) for item in objects) or (trajectories and format in TIMED_FORMATS)):
+        raise ValueError(
+            f"num_frames={num_frames!r} takes the frames of objects that say how many, which texts and files of "
+            f"{', '.join(TIMED_FORMATS)} don't; give a number"
+        )
+    num_frames = None if own else frame_count(num_frames)
     reading = {name: value for name, value in (reading or {}).items() if value is not None}
     if format in TIMED_FORMATS:
         reading.setdefault("num_frames", num_frames)
     items = [item for path in trajectories for item in load_trajectory(path, format, **reading)]
     items += [item if isinstance(item, MotionObject) else parse_object(item, num_frames) for item in objects]
     kept = canonical.write(items) if items else None
+    check_gif_rate(fps, num_frames or (items and trajectory_frames(items)) or 1)
     pipeline = load(model, base)
-    if torch.accelerator.is_available():
-        pipeline.to(torch.accelerator.current_accelerator())
+    on_accelerator(pipeline)
     result = pipeline(
         prompt,
         objects=items or None,
@@ -103,11 +112,11 @@ def run(
         "prompt": prompt,
         "phrases": phrases,
         "seed": seed,
-        "num_frames": num_frames,
+        "num_frames": len(frames),
         "summary": describe(measured, phrases),
         **measured.to_dict(),
     }
-    with atomic_folder(out, last="report.json") as folder:
+    with report_folder(out, report) as folder:
         write_video(list(frames), folder / "video.mp4", fps)
         save_gif(list(frames), folder / "video.gif", fps)
         shown = draw_report(list(frames), measured, phrases)
@@ -115,6 +124,4 @@ def run(
         save_image(image_grid(shown, SHEET, gap=2), folder / "frames.png")
         if kept is not None:
             (folder / "trajectory.json").write_text(kept, encoding="utf-8")
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
     return report

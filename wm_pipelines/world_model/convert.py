@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from torch import nn
 
-from wm_pipelines.hub.conversion import fill, vae_source
+from wm_pipelines.hub.conversion import RESNET, fill, vae_source
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file
 from wm_pipelines.runtime.claims import check_new_folder
@@ -31,14 +31,6 @@ _TOP = {
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
-}
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
 }
 
 
@@ -65,7 +57,7 @@ def unet_source(name: str, up_blocks: Sequence[str], layers: int = 2) -> str:
 
 def _inside(rest: str) -> str:
     first = rest.split(".")[1]
-    return rest.replace(f".{first}", f".{_RESNET[first]}", 1) if first in _RESNET else rest
+    return rest.replace(f".{first}", f".{RESNET[first]}", 1) if first in RESNET else rest
 
 
 def averaged(name: str) -> str:

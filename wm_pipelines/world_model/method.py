@@ -10,6 +10,12 @@ from wm_pipelines.methods import Method
 from wm_pipelines.record import Record
 
 PIPELINE = "wm_pipelines.world_model.pipeline.WorldModelPipeline"
+EDITOR_BASE = "diorama-sd"
+EDITOR_USAGE = """\
+from diffusers import StableDiffusionInstructPix2PixPipeline
+
+pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained("<this repository or its folder>")
+after = pipe("move the red cube to the left", image=before).images[0]"""
 
 
 class WorldModelConfig(Record):
@@ -19,6 +25,14 @@ class WorldModelConfig(Record):
     alpha: float = Field(0.8, ge=0, le=1, description="share of the loss's weight that every place gets; 1: plain")
     temperature: float = Field(1.0, ge=0, description="recommended")
     num_candidates: int = Field(4, ge=1, description="recommended, with a dynamics model that picks")
+
+
+class WorldEditorConfig(Record):
+    """What the editor was tuned with, and how it is best asked."""
+
+    alpha: float = Field(0.8, ge=0, le=1, description="share of the loss's weight that every place gets; 1: plain")
+    guidance_scale: float = Field(7.5, ge=1, description="recommended, of the words")
+    image_guidance_scale: float = Field(1.5, ge=1, description="recommended, of the source")
 
 
 class DioramaWorldConfig(Record):
@@ -36,6 +50,13 @@ def _base(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from wm_pipelines.diorama.words import VOCABULARY
 
     return {"method_config": {"image_size": 64}, "vocabulary": list(VOCABULARY)}
+
+
+def _editor(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.diorama.words import VOCABULARY
+
+    closed = {"vocabulary": list(VOCABULARY)} if options.get("base", EDITOR_BASE) == EDITOR_BASE else {}
+    return {"method_config": {"alpha": options.get("alpha", 0.8)}, **closed}
 
 
 METHODS = (
@@ -65,5 +86,21 @@ METHODS = (
         pipeline=PIPELINE,
         tasks={"diorama-world": "wm_pipelines.world_model.base_training.DioramaWorldTask"},
         record=_base,
+    ),
+    Method(
+        name="world-editor",
+        title="World model that edits by diffusion",
+        hub_task="image-to-image",
+        about=(
+            "An editor of InstructPix2Pix's shape, tuned on pairs of pictures with the action between them; what "
+            "changed weighs more. It draws the next picture, and a dynamics model can pick among its candidates."
+        ),
+        settings=WorldEditorConfig,
+        usage=EDITOR_USAGE,
+        library="diffusers",
+        paper="arXiv:2506.06006",
+        pipeline="diffusers.StableDiffusionInstructPix2PixPipeline",
+        tasks={"world-editor": "wm_pipelines.world_model.editor_training.EditorTask"},
+        record=_editor,
     ),
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wm_pipelines.dynamics.backend import State, TokenBackend
+from wm_pipelines.dynamics.backend import State, TokenBackend, pick
 from wm_pipelines.runtime.random import keyed
 
 
@@ -100,7 +100,4 @@ def _chosen(logits: torch.Tensor, chance: torch.Tensor, how: Sampling) -> torch.
         ordered, places = probabilities.sort(-1, descending=True)
         outside = ordered.cumsum(-1) - ordered >= how.top_p
         probabilities = probabilities.scatter(-1, places, ordered.masked_fill(outside, 0.0))
-    sums = probabilities.cumsum(-1)
-    wanted = (chance.cpu() * sums[:, -1])[:, None]
-    chosen = torch.searchsorted(sums, wanted, right=True)[:, 0]
-    return chosen.clamp(max=logits.shape[-1] - 1).to(chance.device)
+    return pick(probabilities, chance.cpu()).to(chance.device)

@@ -8,18 +8,20 @@ import torch
 
 from wm_pipelines.dynamics.annotation.triplets import read_triplets
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, joined
-from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, label_pairs, without_cuts
+from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, check_samples, label_pairs, without_cuts
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.dynamics.training import DEFAULTS, DIORAMA, TokenTask, read_pairs
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.runtime.readers import located
 from wm_pipelines.training import KeyedNoise, Recipe
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
 from wm_pipelines.world_model.weights import ALPHA, RECOGNIZERS, recognition_weights
 
 WORLD_DEFAULTS: dict[str, Any] = {
     **DEFAULTS, "alpha": ALPHA, "recognizer": "vq_l2", "dynamics": None, "unlabelled": None, "unlabelled_length": 8000,
-    "held_out": 200, "keep": 0.6, "least_accuracy": LEAST_ACCURACY, "triplets": None, "below": 0.99,
+    "held_out": 200, "keep": 0.6, "least_accuracy": LEAST_ACCURACY, "num_action_samples": 0, "triplets": None,
+    "below": 0.99,
 }  # fmt: skip
 
 
@@ -33,7 +35,8 @@ class WorldModelTask(TokenTask):
         dynamics: checkpoint that labels `unlabelled`, which is as `data`, without looking at its actions; half of what
             is drawn then comes from there. unlabelled_length: pairs of the miniature world. held_out: so many labelled
             pairs are taken out of training to measure the dynamics model. keep: share of the unlabelled pairs that it
-            is surest of. least_accuracy: below it nothing is labelled.
+            is surest of. least_accuracy: below it nothing is labelled. num_action_samples: 0 takes its likeliest words
+            for each pair; N draws N sentences by `seed` of the recipe, and each step learns from one of them.
         triplets: folder that `wm annotate reduce` wrote; half of what is drawn comes from there.
         below: of the pairs of either, those that changed more than this share of them did are left out as scene cuts;
             1 keeps all.
@@ -54,6 +57,9 @@ class WorldModelTask(TokenTask):
             raise ValueError("options.dynamics and options.unlabelled go together: who labels, and what")
         if given["triplets"] is not None and given["dynamics"] is not None:
             raise ValueError("options.triplets have their labels; leave out options.dynamics and options.unlabelled")
+        with located("options"):
+            check_samples(given["num_action_samples"])
+        self.seed = recipe.seed
         super().__init__(recipe)
         self.weights = recognition_weights(self.pairs.distances, self.options["alpha"])
         self.labelled = self.length
@@ -82,7 +88,10 @@ class WorldModelTask(TokenTask):
         cut = self.length - options["held_out"]
         held_out = self.pairs.part(range(cut, self.length))
         keep = max(1, round(options["keep"] * len(unlabelled)))
-        found = label_pairs(model, unlabelled, held_out, keep, options["least_accuracy"])
+        found = label_pairs(
+            model, unlabelled, held_out, keep, options["least_accuracy"],
+            num_action_samples=options["num_action_samples"], seed=self.seed,
+        )  # fmt: skip
         self.pairs = self.pairs.part(range(cut))
         self._add(found, f"{len(found)} of {options['unlabelled']} labelled by {options['dynamics']}")
 

@@ -56,13 +56,18 @@ def code_change(tokens: PictureTokens) -> Recognizer:
     return recognise
 
 
+def latent_l2(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Squared difference of latents `(B, C, h, w)`, averaged over channels: `(B, h, w)`."""
+    return (before - after).square().mean(1)
+
+
 def vae_l2(vae: torch.nn.Module) -> Recognizer:
     """Squared difference of the latents' means, averaged over channels: the form for editors that diffuse latents."""
 
     @torch.no_grad()
     def recognise(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         first, second = (vae.encode(2 * pictures - 1).latent_dist.mean for pictures in (before, after))
-        return (first - second).square().mean(1)
+        return latent_l2(first, second)
 
     return recognise
 

@@ -8,6 +8,8 @@ import torch
 
 from wm_pipelines.kernels import motion_attention, motion_attention_reference
 
+pytestmark = pytest.mark.slow
+
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: these kernels ran in the interpreter"
 )

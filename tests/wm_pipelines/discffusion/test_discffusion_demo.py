@@ -1,4 +1,8 @@
+import pytest
+
 from wm_pipelines.discffusion.demo import demo
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_demo_ranks_five_captions(tmp_path):

@@ -131,7 +131,7 @@ def test_each_family_scores_ranks_and_is_fitted(bases, pictures, name, tmp_path)
     pipe.fit([(shown[0], TEXTS[0], TEXTS[1])], epochs=1, score="lse")
     pipe.save_adapter(tmp_path / "adapter")
     with pytest.raises(ValueError, match="another denoiser"):
-        DiscffusionPipeline.from_parts(bases["sd3" if name != "sd3" else "flux"])._read_adapter(tmp_path / "adapter")
+        DiscffusionPipeline.from_parts(bases["sd3" if name != "sd3" else "flux"]).load_adapter(tmp_path / "adapter")
     from wm_pipelines.adapters.injected import remove
 
     remove(pipe.denoiser.model)

@@ -23,6 +23,7 @@ def triples(pictures, captions):
 FIT = {"epochs": 3, "learning_rate": 3e-3, "margin": 1.0}
 
 
+@pytest.mark.slow
 def test_a_fit_separates_its_triples_and_repeats_itself(judge, triples, pictures, captions):
     judge.fit(triples, **{**FIT, "epochs": 6})
     assert judge.history[-1]["loss"] < judge.history[0]["loss"]
@@ -51,7 +52,7 @@ def test_heads_are_weighed(judge, triples, pictures, captions, kind, tmp_path):
     judge.save_adapter(tmp_path / "a")
     other = DiscffusionPipeline(**judge.components)
     with without(judge.unet):
-        other._read_adapter(tmp_path / "a")
+        other.load_adapter(tmp_path / "a")
         remove(other.unet)
     torch.testing.assert_close(other.head_weights, judge.head_weights, atol=1e-6, rtol=0)
     assert not torch.equal(before, after)
@@ -63,6 +64,7 @@ def test_importance_is_that_of_the_gates():
     torch.testing.assert_close(heads.final(), torch.tensor([0.5, 1.0, 0.0]) / 1.5)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_no_fit(judge, triples):
     judge.fit(triples, **FIT)
     plain = {k: v.clone() for k, v in adapter.parameters(judge.unet).items()}
@@ -90,6 +92,7 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(judge, triples, pictures, 
     assert torch.equal(judge(pictures(1)[0], captions[0], timesteps=[500]).score, before)
 
 
+@pytest.mark.slow
 def test_the_adapter_of_the_embedded_base_is_small_and_loads_over_it(pictures, tmp_path):
     pipe = DiscffusionPipeline.from_pretrained(embedded("diorama-sd"))
     pipe.set_progress_bar_config(disable=True)
@@ -113,6 +116,7 @@ def test_the_adapter_of_the_embedded_base_is_small_and_loads_over_it(pictures, t
     assert (plain - ours).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_whole_pipeline_keeps_base_and_adapter_apart(judge, triples, pictures, captions, tmp_path):
     judge.fit(triples, **FIT)
     score = judge(pictures(1)[0], captions[0], timesteps=[500]).score
@@ -138,7 +142,7 @@ def test_an_adapter_saved_over_another_leaves_nothing_of_it(judge, triples, pict
         "adapter_config.json", "adapter_model.safetensors", "notes.txt",
     ]  # fmt: skip
     judge.fit(triples, **FIT, head_weights="learned")
-    judge._read_adapter(tmp_path)
+    judge.load_adapter(tmp_path)
     assert judge.head_weights is None
 
 
@@ -208,9 +212,9 @@ def test_adapters_of_other_denoisers_are_refused(judge, triples, tmp_path):
     state = load_file(path)
     save_file({k: v for n, (k, v) in enumerate(state.items()) if n}, path)
     with pytest.raises(ValueError, match="another denoiser"):
-        judge._read_adapter(tmp_path / "a")
+        judge.load_adapter(tmp_path / "a")
     config = tmp_path / "a" / adapter.CONFIG_FILE
     config.write_text(json.dumps({**json.loads(config.read_text()), "peft_type": "LOHA"}))
     with pytest.raises(ValueError, match="no LoRA"):
-        judge._read_adapter(tmp_path / "a")
+        judge.load_adapter(tmp_path / "a")
     assert all(torch.equal(before[k], v) for k, v in adapter.parameters(judge.unet).items())

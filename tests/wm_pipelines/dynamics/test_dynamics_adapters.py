@@ -29,11 +29,16 @@ def read(model):
         return model.model(input_ids=TOKENS)[0]
 
 
+def logits(model):
+    with torch.no_grad():
+        return read(model) @ model.get_output_embeddings().weight.T
+
+
 def stir(model, name, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if f".{name}." in key and "lora_B" in key:
+            if f".{name}." in key and "lora_A" not in key:
                 parameter.normal_(generator=generator)
 
 
@@ -96,6 +101,44 @@ def test_a_file_gives_the_same_again_as_peft_names_it(model, token_models, tmp_p
     load_adapter(fresh, tmp_path / "saved", "other")
     with active(fresh, "other"):
         assert torch.equal(read(fresh), acted)
+
+
+def test_an_output_layer_of_its_own_goes_where_its_adapter_goes(model, token_models, tmp_path, recwarn):
+    """It acts with that adapter alone, is taken out and put in with it, and no input embedding moves with it."""
+    before, names, embedded = logits(model), set(model.state_dict()), model.get_input_embeddings().weight.clone()
+    add_adapter(model, "world", rank=2, train_lm_head=True)
+    add_adapter(model, "dynamics", rank=2)
+    with active(model, "world"):
+        assert torch.equal(logits(model), before)
+    for seed, name in enumerate(("world", "dynamics")):
+        stir(model, name, seed)
+    plain = model.get_output_embeddings().original_module.weight
+    with active(model, "dynamics"):
+        assert model.get_output_embeddings().weight is plain and not torch.equal(logits(model), before)
+        with active(model, "world"):
+            assert model.get_output_embeddings().weight.shape == plain.shape
+            assert not torch.equal(model.get_output_embeddings().weight, plain)
+            acted = logits(model)
+        assert model.get_output_embeddings().weight is plain
+    with active(model, None):
+        assert torch.equal(logits(model), before)
+    assert torch.equal(model.get_input_embeddings().weight, embedded)
+    with bare(model):
+        assert set(model.state_dict()) == names
+        fresh = type(model)(model.config).eval()
+        fresh.load_state_dict(model.state_dict())
+    save_adapter(model, "world", tmp_path / "saved")
+    load_adapter(fresh, tmp_path / "saved", "other")
+    with active(fresh, "other"):
+        assert torch.equal(logits(fresh), acted)
+    with active(fresh, None):
+        assert torch.equal(logits(fresh), before)
+    assert not [warning for warning in recwarn if "tie_word_embeddings" in str(warning.message)]
+    config = tmp_path / "saved" / "adapter_config.json"
+    for layers in (["embed_tokens"], ["lm_head", "model"], "lm_head"):
+        config.write_text(json.dumps({**json.loads(config.read_text()), "modules_to_save": layers}))
+        with pytest.raises(ValueError, match="holds whole layers.*lm_head alone is taken"):
+            load_adapter(fresh, tmp_path / "saved", "third")
 
 
 def test_what_is_refused(model, tmp_path):

@@ -19,9 +19,12 @@ from wm_pipelines.dynamics.annotation.annotate import plan_annotation, reduce_an
 from wm_pipelines.dynamics.annotation.labels import COLUMNS, label_codes
 from wm_pipelines.dynamics.annotation.triplets import read_triplets
 from wm_pipelines.dynamics.data import Pair
+from wm_pipelines.dynamics.labelling import word_chances
 from wm_pipelines.media.video import iter_video, write_video
 from wm_pipelines.runtime.shards import dead_letters, read_plan, read_rows, run_stage
 from wm_pipelines.training import Recipe, build
+
+pytestmark = pytest.mark.slow
 
 pyarrow = pytest.importorskip("pyarrow")
 SIDE, SEED = 32, 39  # by this seed some sentences of the random model end
@@ -173,7 +176,10 @@ FORKS = pytest.mark.skipif(
 def test_what_forks_is_tested_where_no_threads_are():
     """Threads and locks of earlier tests would be missing in the children of this process."""
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "two_ranks or killed"],
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "two_ranks or killed",
+            "-m", "slow",
+        ],
         env={**os.environ, "WM_TEST_FORKS": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert told.returncode == 0 and " passed" in told.stdout, told.stdout[-3000:]
@@ -297,7 +303,8 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(done, videos, model, tmp_
     assert contents(out) == contents(done)
 
 
-CHANGES = {"spacing": 5, "max_ssim": 0.9, "frames": 3, "max_new_tokens": 9, "batch": 7, "resize": "crop"}
+CHANGES = {"spacing": 5, "max_ssim": 0.9, "frames": 3, "max_new_tokens": 9, "batch": 7, "resize": "crop",
+           "num_action_samples": 2}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -332,6 +339,36 @@ def test_buckets_change_no_label(token_models):
             assert mine.margin == pytest.approx(yours.margin, abs=1e-4)
     same = label_codes(pipeline, source, source, 16)
     assert [label.margin for label in same] == pytest.approx([0.0] * 14, abs=1e-5)
+
+
+def test_drawn_sentences_are_triplets_of_their_own(done, videos, model, token_models, tmp_path):
+    """The pairs are those of the likeliest words; each has as many rows as were asked for, whatever the batch."""
+    out = tmp_path / "out"
+    planned(videos, out, model, num_action_samples=3, seed=5)
+    run_annotation(out)
+    single = [row for row in rows_of(done, "labels") if row["action"] is not None]
+    rows = [row for row in rows_of(out, "labels") if row["action"] is not None]
+    assert [row["id"] for row in rows] == [f"{row['id']}#{n}" for row in single for n in range(3)]
+    assert len({row["action"] for row in rows}) > len({row["action"] for row in single})
+    pipeline = DynamicsModelPipeline(**token_models.make_parts("plain", seed=SEED))
+    for n, row in enumerate(rows):
+        pair = single[n // 3]
+        source, target = (torch.tensor(pair[name]).reshape(1, 4, 4) for name in ("source_codes", "target_codes"))
+        assert (row["source_codes"], row["target_codes"]) == (pair["source_codes"], pair["target_codes"])
+        assert row["twin"] == f"{pair['twin']} {row['action']}"
+        chances = word_chances([pair["id"]], 3, SETTINGS["max_new_tokens"], 5)
+        tokens, logprobs = pipeline.infer_tokens(source, target, 8, chances=chances)[n % 3]
+        assert row["action"] == pipeline.words_of(tokens)
+        assert row["token_logprobs"] == pytest.approx(logprobs, abs=1e-4)
+        copy = pipeline.score_tokens(
+            source, source[:, None], [[*tokens, pipeline.backend.sequences.stop][: len(logprobs)]]
+        )
+        assert row["copy_margin"] == pytest.approx(row["score"] - float(copy[0].mean()), abs=2e-4)
+    manifest = reduce_annotation(out, 1000)
+    good = {(row["twin"], row["class"]) for row in rows if not row["dropped"]}
+    assert manifest["rows"] == len(good) and manifest["num_action_samples"] == 3
+    found = read_triplets(out / "triplets", pipeline.backend.pictures)
+    assert len(found) == len(good) and all("#" in name for name in found.names)
 
 
 def test_training_reads_triplets(done, token_models, tmp_path):
@@ -391,6 +428,7 @@ def test_the_gate_on_accuracy(videos, model, token_models, tmp_path):
         ({"max_gap_s": -1.0}, "`max_gap_s` is -1.0"),
         ({"resize": "stretch"}, "`resize` is 'stretch'; allowed: pad, crop or None"),
         ({"max_new_tokens": 0}, "`max_new_tokens` is 0"),
+        ({"num_action_samples": -2}, "`num_action_samples` is -2; it must be an integer, 0"),
         ({"shard_size": 0}, "`size` must be"),
         ({"colour": 3}, "unknown setting `colour`"),
         ({"videos": "none"}, "`videos` is no folder"),

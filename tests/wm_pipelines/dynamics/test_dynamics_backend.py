@@ -45,9 +45,9 @@ def test_scores_are_those_of_whole_sequences_one_by_one(backend):
 
 
 @torch.no_grad()
-def test_greedy_words_are_those_of_stock_logits_and_never_codes(backend):
-    barred = {*backend.codes.ids.tolist(), *backend._marks()}
-    found = backend.greedy_words(backend.read([row[:-1] for row in ROWS]), [row[-1:] for row in ROWS], 5)
+def test_write_words_are_those_of_stock_logits_and_never_codes(backend):
+    barred = {*backend.codes.ids.tolist(), *backend.marks()}
+    found = backend.write_words(backend.read([row[:-1] for row in ROWS]), [row[-1:] for row in ROWS], 5)
     for row, (tokens, logprobs) in zip(ROWS, found, strict=True):
         so_far = list(row)
         for logprob, token in zip(logprobs, [*tokens, backend.sequences.stop], strict=False):
@@ -96,13 +96,13 @@ def test_context_is_checked(backend):
 def test_liquid_greedy_equals_stock_generate(token_models):
     """`generate` with a mask over logits is what Liquid's authors sample with."""
     made = token_models.make("liquid")
-    text = [n for n in range(made.model.config.vocab_size) if n not in {*made.codes.ids.tolist(), *made._marks()}]
+    text = [n for n in range(made.model.config.vocab_size) if n not in {*made.codes.ids.tolist(), *made.marks()}]
     for row in ROWS:
         out = made.model.generate(
             torch.tensor([row]), max_new_tokens=4, do_sample=False, eos_token_id=made.sequences.stop, pad_token_id=0,
             prefix_allowed_tokens_fn=lambda batch, ids: text,
         )[0, len(row) :].tolist()  # fmt: skip
-        ((tokens, _),) = made.greedy_words(made.read([row[:-1]]), [row[-1:]], 4)
+        ((tokens, _),) = made.write_words(made.read([row[:-1]]), [row[-1:]], 4)
         assert tokens == out[: len(tokens)] and len(tokens) == len([t for t in out if t != made.sequences.stop])
 
 

@@ -14,28 +14,29 @@ def meta():
         yield
 
 
-def lora(model, rank, targets):
+def lora(model, rank, targets, head):
     from wm_pipelines.dynamics.adapters import add_adapter
 
-    add_adapter(model, "world", rank=rank, targets=targets)
+    add_adapter(model, "world", rank=rank, targets=targets, train_lm_head=head)
     return sum(p.numel() for name, p in model.named_parameters() if ".world." in name)
 
 
 @pytest.mark.parametrize(
-    ("targets", "wanted"),
+    ("rank", "targets", "head", "wanted"),
     [
-        (("q_proj", "v_proj"), 8_388_608),
-        (("q_proj", "k_proj", "v_proj", "o_proj"), 16_777_216),
-        (("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), 39_976_960),
+        (16, ("q_proj", "v_proj"), False, 8_388_608),
+        (16, ("q_proj", "k_proj", "v_proj", "o_proj"), False, 16_777_216),
+        (16, ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), False, 39_976_960),
+        (8, ("q_proj", "k_proj", "v_proj", "o_proj"), True, 276_824_064),  # MVoT's choice
     ],
 )
-def test_chameleon_and_its_adapters(meta, targets, wanted):
+def test_chameleon_and_its_adapters(meta, rank, targets, head, wanted):
     from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
     model = ChameleonForConditionalGeneration(ChameleonConfig(vocabulary_map={"<image>": 8711}))
     tokeniser = count(model.model.vqmodel)
     assert count(model) == 7_043_090_432 and tokeniser == 29_423_616 and count(model) - tokeniser == 7_013_666_816
-    assert lora(model, 16, targets) == wanted
+    assert lora(model, rank, targets, head) == wanted
     assert 32 * 2 * 4096 * 2 == 2**19  # bytes of cache a token in bf16
 
 

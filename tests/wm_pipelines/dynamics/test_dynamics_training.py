@@ -10,7 +10,15 @@ from torch.nn import functional
 from wm_pipelines import DynamicsModelPipeline
 from wm_pipelines.dynamics.coded import CodedPairs, encode_pairs
 from wm_pipelines.dynamics.data import read_aurora, read_folder
-from wm_pipelines.dynamics.labelling import held_out_accuracy, label_pairs, plain, stratified, without_cuts
+from wm_pipelines.dynamics.labelling import (
+    held_out_accuracy,
+    label_pairs,
+    plain,
+    say_actions,
+    stratified,
+    without_cuts,
+    word_chances,
+)
 from wm_pipelines.dynamics.training import completion_loss
 from wm_pipelines.training import Recipe, build, train
 
@@ -117,6 +125,50 @@ def test_a_weak_dynamics_model_labels_nothing(token_models):
     assert plain("  Move  the Cube. ") == "move the cube"
 
 
+def test_sentences_are_drawn_as_likely_as_they_are(token_models):
+    """The first word's shares over many draws, which its pair, its number and the seed alone decide."""
+    model = DynamicsModelPipeline(**token_models.make_parts("plain"))
+    pairs, count = coded(3, seed=1, actions=""), 600
+    chances = word_chances(pairs.names, count, 4)
+    found = model.infer_tokens(pairs.source, pairs.target, 4, chances=chances)
+    codes = set(model.backend.codes.ids.tolist()) | set(model.backend.marks())
+    assert len(found) == 3 * count and not codes & {token for tokens, _ in found for token in tokens}
+    said = model.backend.sequences
+    for n in range(3):
+        prompt = [*said.inverse_head(pairs.source[n]), *said.inverse_tail(pairs.target[n])]
+        with torch.no_grad():
+            state = model.backend.read([prompt[:-1]])
+            logits = model.backend.logits(model.backend.extend(state, torch.tensor([prompt[-1:]]))[0, -1])
+        wanted = logits.index_fill(0, torch.tensor(sorted(codes)), -torch.inf).softmax(-1)
+        first = [(tokens or [said.stop])[0] for tokens, _ in found[n * count : (n + 1) * count]]
+        shares = torch.bincount(torch.tensor(first), minlength=len(wanted)) / count
+        assert (shares - wanted).abs().max() < 4 * 0.5 / count**0.5
+    few = model.infer_tokens(pairs.source[1:2], pairs.target[1:2], 4, chances=word_chances(["1"], 2, 4))
+    assert [tokens for tokens, _ in few] == [tokens for tokens, _ in found[count : count + 2]]
+    other = say_actions(model, pairs, 4, num_action_samples=5, seed=1)[0]
+    assert other != say_actions(model, pairs, 4, num_action_samples=5)[0]
+
+
+def test_drawn_sentences_are_a_pairs_wordings(token_models):
+    model = DynamicsModelPipeline(**token_models.make_parts("plain"))
+    unlabelled, held_out = coded(8, seed=1, actions=""), coded(4, seed=2)
+    known = model.infer_codes(held_out.source, held_out.target, 4).actions
+    gate = {"held_out": held_out.labelled(known), "max_new_tokens": 4}
+    said, scores = say_actions(model, unlabelled, 4, batch=3, num_action_samples=3)
+    found = label_pairs(model, unlabelled, keep=4, num_action_samples=3, **gate)
+    order = stratified(scores.tolist(), unlabelled.kinds, 4)
+    assert found.names == tuple(str(n) for n in order)
+    assert found.actions == tuple(tuple(filter(None, said[n])) for n in order)
+    assert len({words for actions in found.actions for words in actions}) > 4
+    for n, logprobs in enumerate(scores.tolist()):
+        drawn = word_chances([str(n)], 3, 4)
+        rows = model.infer_tokens(unlabelled.source[n : n + 1], unlabelled.target[n : n + 1], 4, chances=drawn)
+        assert logprobs == pytest.approx(sum(sum(row) / len(row) for _, row in rows) / 3, abs=1e-4)
+    for bad in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=f"`num_action_samples` is {bad}; it must be an integer, 0"):
+            label_pairs(model, unlabelled, keep=4, num_action_samples=bad, **gate)
+
+
 @pytest.fixture
 def folder(tmp_path):
     for n in range(3):
@@ -201,18 +253,20 @@ def test_codes_are_kept_with_what_they_were_made_of(folder, token_models, tmp_pa
         encode_pairs(pairs, tokens, (16, 16))
 
 
-@pytest.mark.parametrize("rank", [2, 0])
-def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_models, tmp_path, rank):
+@pytest.mark.parametrize(("rank", "head"), [(2, False), (2, True), (0, False)])
+def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_models, tmp_path, rank, head):
     DynamicsModelPipeline(**token_models.make_parts("plain")).save_pretrained(tmp_path / "base")
     rows = [{"source": f"{n % 3}.png", "target": f"{(n + 1) % 3}.png", "action": "move the cube"} for n in range(4)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = {"base": str(tmp_path / "base"), "data": str(folder), "resize": "pad", "rank": rank}
+    options["train_lm_head"] = head
     recipe = Recipe(task="dynamics", steps=3, batch_size=2, lr=1e-2, options=options)
     task = build(recipe)
     before = {name: p.detach().clone() for name, p in task.backend.model.named_parameters()}
     train(task, recipe, tmp_path / "run")
     moved = {name for name, p in task.backend.model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved and all(("lora" in name) == bool(rank) for name in moved)
+    assert moved and all((".dynamics." in name) == bool(rank) for name in moved)
+    assert any("lm_head" in name for name in moved) == head
     export = tmp_path / "run" / "export"
     if rank:
         assert sorted(path.name for path in export.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
@@ -230,6 +284,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path):
     for options, message in (
         ({"targets": "all"}, "options.targets is 'all'; allowed: attention, linear"),
         ({"rnak": 3}, "unknown 'rnak', did you mean 'rank'"),
+        ({"rank": 0, "train_lm_head": True}, "options.train_lm_head stands beside a LoRA; options.rank 0 trains all"),
     ):
         with pytest.raises(ValueError, match=message):
             build(Recipe(task="dynamics", steps=1, batch_size=1, options=options))

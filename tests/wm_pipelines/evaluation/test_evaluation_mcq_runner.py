@@ -156,6 +156,7 @@ def test_loglik_ties_and_format_failures_and_truncation_are_told_apart(toy):
     assert full["n"] == 3 and "1 format failures; 1 cut off; 1 not answered" in found.headline
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_killed_and_asks_nothing_twice(tmp_path):
     """kill -9; each question leaves a mark in a log before it is answered."""
     script = textwrap.dedent(f"""

@@ -12,6 +12,8 @@ from wm_pipelines.evaluation.mcq.rows import read_rows
 from wm_pipelines.evaluation.mcq.runner import evaluate
 from wm_pipelines.evaluation.mcq.scaling import evaluate_in_shards
 
+pytestmark = pytest.mark.slow
+
 CONTROLS = ("shuffle", "circular")
 NAME = "shards_model"
 ITEMS = Call(f"{NAME}.items", {"count": 5})

@@ -8,6 +8,8 @@ import torch
 
 from wm_pipelines.flexecontrol import demo as module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(tiny_sd, tiny_control, tmp_path, monkeypatch):

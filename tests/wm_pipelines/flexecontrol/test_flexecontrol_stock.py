@@ -257,3 +257,34 @@ def test_an_ip_adapter_that_is_no_safetensors_is_refused(pair, tmp_path):
     (tmp_path / "ip-adapter.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ValueError, match="read from a .safetensors file alone"):
         ours.load_ip_adapter(str(tmp_path), subfolder="", weight_name="ip-adapter.bin")
+
+
+# ---- variants and shards ----
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.safetensors*"))
+
+
+def same(a, b):
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("shards", [None, "100KB"])
+def test_the_adapter_obeys_variant_and_shard_size(flex_pipe, tmp_path, variant, shards):
+    flex_pipe.save_pretrained(tmp_path / "whole", variant=variant, max_shard_size=shards)
+    written = names(tmp_path / "whole" / "control")
+    assert all((variant is None) != (f".{variant}" in name) for name in written)
+    assert (len(written) == 1) == (shards is None)
+    loaded = FlexEControlPipeline.from_pretrained(tmp_path / "whole", variant=variant)
+    assert same(flex_pipe.control, loaded.control) and same(flex_pipe.unet, loaded.unet)
+
+
+def test_a_slim_adapter_in_a_variant_is_read_onto_a_base(flex_pipe, tiny_sd, tmp_path):
+    stock = StableDiffusionPipeline(**{**tiny_sd, **NO_CHECKER})
+    stock.save_pretrained(tmp_path / "base", variant="fp16")
+    flex_pipe.control.save_pretrained(tmp_path / "adapter", slim=True, variant="fp16", max_shard_size="50KB")
+    assert len(names(tmp_path / "adapter")) > 2 and all("fp16" in name for name in names(tmp_path / "adapter"))
+    loaded = FlexEControlPipeline.from_base(tmp_path / "base", tmp_path / "adapter", variant="fp16")
+    assert same(flex_pipe.control, loaded.control)

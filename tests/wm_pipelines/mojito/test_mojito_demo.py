@@ -8,6 +8,8 @@ from PIL import Image
 
 from wm_pipelines.mojito import demo as module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(bases, tmp_path, monkeypatch):

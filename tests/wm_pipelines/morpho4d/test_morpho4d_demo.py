@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from PIL import Image
 
@@ -12,6 +13,8 @@ from wm_pipelines.morpho4d.demo import EDITS, compare, demo
 from wm_pipelines.morpho4d.selection import TextQuery
 from wm_pipelines.morpho4d.teacher import ClipTeacher
 from wm_pipelines.morpho4d.worlds import embedded_cameras, embedded_world, object_names
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_embedded_scene_is_that_of_the_world_with_its_true_cameras():

@@ -9,6 +9,8 @@ import pytest
 
 from wm_pipelines.runtime.shards import TooManyFailures, dead_letters, run_stage
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray.data")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from wm_pipelines.runtime.shards import run_stage
 
+pytestmark = pytest.mark.slow
+
 
 def test_kill_before_every_change_of_the_disk(tmp_path, plan, stages, driver, contents, lines):
     texts = [[1, 2], ["x"], [5]]

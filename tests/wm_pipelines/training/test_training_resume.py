@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def contents(folder):
     """All bytes that a run leaves which must not depend on interruptions."""

@@ -8,6 +8,8 @@ from wm_pipelines import hub
 from wm_pipelines.video_quiz import demo as demonstration
 from wm_pipelines.video_quiz.scenes import CLIPS
 
+pytestmark = pytest.mark.slow
+
 
 def test_clips_twins_and_failures_are_shown(quiz_task, tmp_path, monkeypatch):
     quiz_task().export(tmp_path / "model")

@@ -55,6 +55,7 @@ def test_the_shipped_size_is_within_its_bounds():
     assert all(type(part).__module__.startswith("transformers.") for part in (model, processor))
 
 
+@pytest.mark.slow
 def test_stock_classes_load_it_in_a_process_without_us(exported, tmp_path):
     code = LOADED.format(folder=str(exported[1]))
     bare = {**os.environ, "PYTHONPATH": ""}

@@ -9,6 +9,8 @@ from PIL import Image
 from wm_pipelines import DynamicsModelPipeline, WMConfig, WorldModelPipeline, hub
 from wm_pipelines.world_model.demo import demo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(token_models, tmp_path_factory):

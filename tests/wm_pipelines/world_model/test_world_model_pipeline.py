@@ -331,6 +331,7 @@ def test_bad_gates(values):
         Gate(**values)
 
 
+@pytest.mark.slow
 def test_one_backbone_two_adapters_and_a_save_that_loads_bit_equal(token_models, pictures, tmp_path):
     from wm_pipelines.dynamics.adapters import add_adapter
 

@@ -130,6 +130,11 @@ def test_labels_come_through_the_gate_only(folder, monkeypatch):
     assert task.labelled == 6 and len(task.pairs) == 9 and task.length is None
     said = [words for (words,) in task.pairs.actions[6:]]
     assert all(said) and said != ["move the red cube"] * 3
+    several = build(recipe(folder, **options, least_accuracy=0.0, keep=0.5, num_action_samples=4))
+    assert all(1 <= len(words) <= 4 for words in several.pairs.actions[6:]) and len(several.pairs) == 9
+    assert max(len(set(words)) for words in several.pairs.actions[6:]) > 1
+    with pytest.raises(ValueError, match="`num_action_samples` is -1"):
+        build(recipe(folder, **options, num_action_samples=-1))
     drawn = [task.index_of(n, KeyedNoise(0, 0)) for n in range(400)]
     assert set(drawn) == set(range(9)) and 0.4 < sum(n < 6 for n in drawn) / 400 < 0.6
     assert torch.isfinite(task.loss([0, 1], 0, KeyedNoise(0, 0))["loss"])

@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["CARD", "with_import"]
 
 CARD = "README.md"
-_IMPORT = "import wm_pipelines.adapters.kronecker"
+_IMPORT = f"import {__package__}"
 _USE = f"""
 ## Use
 

@@ -47,6 +47,8 @@ class KroneckerConfig(PeftConfig):
         fused_targets: the parts to adapt in such a layer.
         target_modules: names (suffixes) or one regex of the linear layers and convolutions; "all-linear" as in PEFT.
         exclude_modules, modules_to_save, layers_to_transform, layers_pattern: as in PEFT's LoRA.
+        target_parameters: names (suffixes) of parameters (out, in) or (experts, out, in), as there; without `bias` and
+            `dropout`. `target_modules` may then be left out.
         trainable_token_indices: rows of an embedding that train, [int] or {name of the embedding: [int]}, as there.
         ensure_weight_tying: modules_to_save and trainable tokens of tied embeddings stay tied, as there.
         rank_pattern, alpha_pattern: {regex of the module name: r} and {…: alpha} that differ.
@@ -71,6 +73,7 @@ class KroneckerConfig(PeftConfig):
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
+    target_parameters: list[str] | None = None
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     ensure_weight_tying: bool = False
     rank_pattern: dict[str, int] = field(default_factory=dict)
@@ -101,6 +104,10 @@ class KroneckerConfig(PeftConfig):
         for name, allowed in (("bias", ("none", "own", "shared")), ("init", ("default", "authors_release"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.target_parameters and (self.bias != "none" or self.dropout):
+            raise ValueError(
+                f"`target_parameters` take no bias and no dropout, got bias={self.bias!r}, dropout={self.dropout!r}"
+            )
         if not self.init_weights and self.init != "default":
             raise ValueError(f"`init_weights` is False, which draws every factor; `init` is {self.init!r}")
         if self.layers_pattern and self.layers_to_transform is None:

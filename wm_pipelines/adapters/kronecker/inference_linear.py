@@ -16,6 +16,7 @@ from torch import nn
 from .base_layers import as_matrix
 from .layer import AdaptedLinear
 from .merging import check_mergeable
+from .param_layer import ParamWrapper
 
 __all__ = ["AugmentedLinear", "unload_augmented"]
 
@@ -86,6 +87,8 @@ def unload_augmented(model: nn.Module, adapter_name: str = "default") -> tuple[n
         known = sorted({key for layer in layers.values() for key in layer.kronecker_u})
         raise ValueError(f"no Kronecker adapter {adapter_name!r} in the model; it has {known}")
     for name, layer in having.items():
+        if isinstance(layer, ParamWrapper):
+            raise ValueError(f"`{name}.{layer.parameter_name}` is a parameter, not a layer; use merge_and_unload()")
         if not layer.spec[adapter_name].factored:
             raise ValueError(f"`{name}`: dense A has no form of low rank; use merge_and_unload()")
         if layer.merged:

@@ -79,7 +79,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         super().__init__()
         self._active_adapter = adapter_name
         self.base_layer = base_layer
-        self.in_features, self.out_features = sizes(self.get_base_layer())
+        self.in_features, self.out_features = self._sizes()
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self.spec: dict[str, AdapterSpec] = {}
@@ -101,20 +101,9 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         inference_mode: bool = False,
     ) -> None:
         """Adds an adapter; with owners given, its A or bias is borrowed from them instead of created."""
-        lead = () if spec.slices is None else (len(spec.slices),)
-        rows = self.out_features if spec.slices is None else spec.slices[0][1] - spec.slices[0][0]
-        shapes = {
-            "kronecker_u": (*lead, spec.terms, rows // spec.n_out, spec.r),
-            "kronecker_v": (*lead, spec.terms, self.in_features // spec.n_in, spec.r),
-        }
-        if slow_owner is None:
-            if spec.factored:
-                shapes["kronecker_a_out"] = (*lead, spec.terms, spec.n_out)
-                shapes["kronecker_a_in"] = (*lead, spec.terms, spec.n_in)
-            else:
-                shapes["kronecker_a"] = (*lead, spec.terms, spec.n_out, spec.n_in)
-        if spec.bias != "none" and bias_owner is None:
-            shapes["kronecker_bias"] = (*lead, rows)
+        shapes = self._shapes(spec)
+        for borrowed, owner in (("kronecker_a", slow_owner), ("kronecker_bias", bias_owner)):
+            shapes = {key: shape for key, shape in shapes.items() if owner is None or not key.startswith(borrowed)}
         self.spec[adapter_name], self.scaling[adapter_name] = spec, spec.scale
         self.slow_owner[adapter_name] = slow_owner or self
         self.bias_owner[adapter_name] = bias_owner or self
@@ -123,6 +112,34 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         self._init_adapter(adapter_name)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _sizes(self) -> tuple[int, int]:
+        return sizes(self.get_base_layer())
+
+    def _shapes(self, spec: AdapterSpec) -> dict[str, tuple[int, ...]]:
+        lead = () if spec.slices is None else (len(spec.slices),)
+        rows = self.out_features if spec.slices is None else spec.slices[0][1] - spec.slices[0][0]
+        shapes = {
+            "kronecker_u": (*lead, spec.terms, rows // spec.n_out, spec.r),
+            "kronecker_v": (*lead, spec.terms, self.in_features // spec.n_in, spec.r),
+        }
+        if spec.factored:
+            shapes["kronecker_a_out"] = (*lead, spec.terms, spec.n_out)
+            shapes["kronecker_a_in"] = (*lead, spec.terms, spec.n_in)
+        else:
+            shapes["kronecker_a"] = (*lead, spec.terms, spec.n_out, spec.n_in)
+        if spec.bias != "none":
+            shapes["kronecker_bias"] = (*lead, rows)
+        return shapes
+
+    def _parameter(self) -> nn.Parameter:
+        return self.get_base_layer().weight
+
+    def _device(self) -> torch.device:
+        return self._get_base_layer_device_and_dtype(self.get_base_layer())[0]
+
+    def _as_weight(self, delta: torch.Tensor) -> torch.Tensor:
+        return as_weight(delta, self.get_base_layer())
 
     def _init_adapter(self, name: str) -> None:
         owned = {key: getattr(self, f"kronecker_{key}") for key in ("a", "a_out", "a_in")}
@@ -137,7 +154,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # only the device: factors stay fp32 beside a half-precision or quantised base
-        device = device or self._get_base_layer_device_and_dtype(self.get_base_layer())[0]
+        device = device or self._device()
         for layer_name in self.adapter_layer_names:
             factors = getattr(self, layer_name)
             if adapter_name in factors and not factors[adapter_name].is_meta and device.type != "meta":
@@ -279,9 +296,10 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             adapter_index=torch.tensor([present.index(n) if n in present else -1 for n in names], device=x.device),
         )
 
+    @torch.no_grad()
     def get_delta_weight(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
         """`full_delta` in the order and shape of the layer's weight and in the factors' dtype, as PEFT has it."""
-        return as_weight(self.full_delta(adapter, device), self.get_base_layer()).to(self.kronecker_u[adapter].dtype)
+        return self._as_weight(self.full_delta(adapter, device)).to(self.kronecker_u[adapter].dtype)
 
     @torch.no_grad()
     def full_delta(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
@@ -330,10 +348,10 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.kronecker_u]
         if not names:
             return
-        base = self.get_base_layer()
-        check_mergeable(base.weight)
+        base, parameter = self.get_base_layer(), self._parameter()
+        check_mergeable(parameter)
         deltas = {name: self.full_delta(name) for name in names}
-        merged, lost = merge_weight(base.weight.data, as_weight(sum(deltas.values()), base))
+        merged, lost = merge_weight(parameter.data, self._as_weight(sum(deltas.values())))
         biases = {name: bias for name in names if (bias := self.full_bias(name)) is not None}
         if safe_merge and not all(torch.isfinite(t).all() for t in (merged, *biases.values())):
             parts = ((name, part) for name in names for part in (deltas[name], biases.get(name)) if part is not None)
@@ -344,16 +362,17 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             )
         if lost > 0.1:
             warnings.warn(
-                f"rounding to {base.weight.dtype} loses more than 10% of the adapter's update when merged; keep it "
+                f"rounding to {parameter.dtype} loses more than 10% of the adapter's update when merged; keep it "
                 "unmerged, or merge into a float32 base",
                 stacklevel=2,
             )
         if self._unmerged is None:
-            original, bias = base.weight.data, None if base.bias is None else base.bias.data
+            given = getattr(base, "bias", None)
+            original, bias = parameter.data, None if given is None else given.data
         else:
-            original, bias = self._unmerged[0].restore(base.weight.data), self._unmerged[1]
+            original, bias = self._unmerged[0].restore(parameter.data), self._unmerged[1]
         self._unmerged = (Undo(original, merged), bias)
-        base.weight.data = merged
+        parameter.data = merged
         if biases:
             if base.bias is None:
                 base.bias = nn.Parameter(sum(biases.values()).to(base.weight), requires_grad=False)
@@ -366,13 +385,13 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         if self._unmerged is None:
             warnings.warn("already unmerged, nothing to do", stacklevel=2)
             return
-        base = self.get_base_layer()
+        base, parameter = self.get_base_layer(), self._parameter()
         weight, bias = self._unmerged
-        base.weight.data = weight.restore(base.weight.data)
-        if bias is None:
-            base.bias = None
-        else:
+        parameter.data = weight.restore(parameter.data)
+        if bias is not None:
             base.bias.data = bias.to(base.bias)
+        elif getattr(base, "bias", None) is not None:
+            base.bias = None
         self._unmerged, self.merged_adapters = None, []
 
     def set_scale(self, adapter: str, scale: float) -> None:

@@ -32,6 +32,8 @@ def read_layers(folder: str | os.PathLike) -> dict[str, AdaptedLinear]:
         raise ValueError(
             f"{folder} also replaces whole modules {config.modules_to_save}; only updates can be read alone"
         )
+    if config.target_parameters:
+        raise ValueError(f"{folder} also adapts parameters {config.target_parameters}; only layers can be read alone")
     state = {key.removeprefix("base_model.model."): tensor for key, tensor in state.items()}
     skeleton = nn.Module()
     for key, u in state.items():

@@ -19,6 +19,7 @@ from wm_pipelines.runtime.files import atomic
 
 from .base_layers import CONVOLUTIONS
 from .layer import AdaptedLinear
+from .param_layer import ParamWrapper
 from .text_encoder_names import in_files, is_text_encoder
 
 __all__ = ["LoraFactors", "save_lora", "to_lora"]
@@ -62,6 +63,8 @@ def to_lora(model: nn.Module, adapter_name: str = "default") -> dict[str, LoraFa
         )
     factors = {}
     for name, layer in layers.items():
+        if isinstance(layer, ParamWrapper):
+            raise ValueError(f"`{name}.{layer.parameter_name}` is a parameter, which is no LoRA layer; merge it")
         up, down, bias = layer.get_lora_factors(adapter_name)
         base = layer.get_base_layer()
         if isinstance(base, CONVOLUTIONS):

@@ -13,8 +13,8 @@ from .config import KroneckerConfig
 __all__ = ["guard_lora_writers"]
 
 _INSTEAD = (
-    "no reader of LoRA files knows them; wm_pipelines.adapters.kronecker.save_lora(model, folder, format='diffusers') "
-    "writes the exact LoRA form, save_adapter the factors themselves"
+    f"no reader of LoRA files knows them; {__package__}.save_lora(model, folder, format='diffusers') writes the exact "
+    "LoRA form, save_adapter the factors themselves"
 )
 
 

@@ -22,13 +22,31 @@ from .factors import check_divides
 from .layer import AdaptedLinear, AdapterSpec
 from .lora_writers import guard_lora_writers
 from .merging import check_mergeable
-from .targets import check_saved, check_targets, row_slices, set_name, supported_base
+from .param_layer import ParamWrapper
+from .targets import check_parameters, check_saved, check_targets, row_slices, set_name, supported_base
 
 __all__ = ["KroneckerModel"]
 
 
 def _pass_adapter_names(module: nn.Module, args: tuple, kwargs: dict, adapter_names: list[str]) -> tuple:
     return args, {**kwargs, "adapter_names": adapter_names}
+
+
+def _spec(config: KroneckerConfig, key: str, slices: tuple[tuple[int, int], ...] | None = None) -> AdapterSpec:
+    """The adapter of the layer or parameter `key`."""
+    ranks, alphas = config.rank_pattern, config.alpha_pattern
+    return AdapterSpec(
+        terms=config.terms,
+        r=ranks.get(get_pattern_key(ranks, key), config.r),
+        n_out=config.n_out,
+        n_in=config.n_in,
+        factored=config.factored,
+        alpha=alphas.get(get_pattern_key(alphas, key), config.alpha),
+        dropout=config.dropout,
+        bias=config.bias,
+        init=config.init if config.init_weights else "random",
+        slices=slices,
+    )
 
 
 def _ends_one_of(key: str, names: Iterable[str]) -> bool:
@@ -80,6 +98,8 @@ class KroneckerModel(BaseTuner):
         """Nothing: unlike PEFT's, our biases belong to an adapter, so any number of adapters may have one."""
 
     def _prepare_adapter_config(self, peft_config: KroneckerConfig, model_config: dict) -> KroneckerConfig:
+        if peft_config.target_modules is None and peft_config.target_parameters:
+            peft_config.target_modules = set()
         if peft_config.target_modules is None:
             kind = model_config.get("model_type")
             if kind not in self.target_module_mapping:
@@ -92,7 +112,10 @@ class KroneckerModel(BaseTuner):
         if self._named_by_file or peft_config.target_modules == DUMMY_TARGET_MODULES:
             return
         _maybe_include_all_linear_layers(peft_config, model)
-        check_targets(peft_config, model, self._check_target_module_exists)
+        if peft_config.target_parameters:
+            check_parameters(peft_config, model, [c for c in self.peft_config.values() if c is not peft_config])
+        if peft_config.target_modules or not peft_config.target_parameters:
+            check_targets(peft_config, model, self._check_target_module_exists)
 
     def _create_and_replace(
         self,
@@ -102,25 +125,16 @@ class KroneckerModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **_: Any,
+        parameter_name: str | None = None,
     ) -> None:
+        if parameter_name is not None:
+            self._wrap_parameter(peft_config, adapter_name, target, target_name, parent, current_key, parameter_name)
+            return
         base = supported_base(self.model, current_key)
         slices = row_slices(peft_config, current_key, base)
         rows = sizes(base)[1] if slices is None else slices[0][1] - slices[0][0]
         check_divides(peft_config.n_in, peft_config.n_out, channels(base), rows, current_key)
-        ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
-        spec = AdapterSpec(
-            terms=peft_config.terms,
-            r=ranks.get(get_pattern_key(ranks, current_key), peft_config.r),
-            n_out=peft_config.n_out,
-            n_in=peft_config.n_in,
-            factored=peft_config.factored,
-            alpha=alphas.get(get_pattern_key(alphas, current_key), peft_config.alpha),
-            dropout=peft_config.dropout,
-            bias=peft_config.bias,
-            init=peft_config.init if peft_config.init_weights else "random",
-            slices=slices,
-        )
+        spec = _spec(peft_config, current_key, slices)
         kind = AdaptedConv if isinstance(base, CONVOLUTIONS) else AdaptedLinear
         layer = target if isinstance(target, AdaptedLinear) else kind(target, adapter_name)
         # parts of a fused layer are stacked, so only layers of equally many parts can share a set or a bias
@@ -139,6 +153,26 @@ class KroneckerModel(BaseTuner):
         if layer is not target:
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
+            self._replace_module(parent, target_name, layer, target)
+
+    def _wrap_parameter(
+        self,
+        config: KroneckerConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        key: str,
+        parameter_name: str,
+    ) -> None:
+        wrapped = isinstance(target, ParamWrapper) and target.parameter_name == parameter_name
+        layer = target if wrapped else ParamWrapper(target, adapter_name, parameter_name)
+        check_divides(config.n_in, config.n_out, layer.in_features, layer.out_features, key)
+        slow_key = (set_name(config, key), "parameter")
+        owner = self._slow_owners.get(slow_key)
+        layer.update_layer(adapter_name, _spec(config, key), slow_owner=owner, inference_mode=config.inference_mode)
+        self._slow_owners.setdefault(slow_key, layer)
+        if not wrapped:
             self._replace_module(parent, target_name, layer, target)
 
     def _add_modules_to_save_to_tie(self, peft_config: KroneckerConfig, tied_weight_keys: list[str]) -> None:
@@ -183,7 +217,7 @@ class KroneckerModel(BaseTuner):
         super()._check_merge_allowed()
         for name, layer in self.model.named_modules():
             if isinstance(layer, AdaptedLinear):
-                check_mergeable(layer.weight, name)
+                check_mergeable(layer._parameter(), name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
@@ -191,7 +225,7 @@ class KroneckerModel(BaseTuner):
             super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
             return
         for layer in self.model.modules():
-            dtype = layer.get_base_layer().weight.dtype if isinstance(layer, AdaptedLinear) else None
+            dtype = layer._parameter().dtype if isinstance(layer, AdaptedLinear) else None
             for kind in layer.adapter_layer_names if dtype is not None and dtype.is_floating_point else ():
                 factors = getattr(layer, kind)
                 if adapter_name in factors:

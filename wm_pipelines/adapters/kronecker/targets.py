@@ -16,8 +16,9 @@ from .base_layers import CONVOLUTIONS, channels, is_adaptable, is_linear, sizes
 from .config import KroneckerConfig
 from .factors import check_divides, divisors
 from .layer import AdaptedLinear
+from .param_layer import matrix_sizes
 
-__all__ = ["check_saved", "check_targets", "row_slices", "set_name", "supported_base"]
+__all__ = ["check_parameters", "check_saved", "check_targets", "row_slices", "set_name", "supported_base"]
 
 CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.ParameterDict, nn.ParameterList)
 
@@ -98,7 +99,8 @@ def set_name(config: KroneckerConfig, name: str) -> str:
     if config.shared_sets == "all" or isinstance(config.target_modules, str):
         return "all"
     # the longest entry that matches, so that overlapping entries give one answer whatever the order of the set
-    entries = [e for e in config.target_modules if name == e or name.endswith(f".{e}")]
+    given = (*config.target_modules, *(config.target_parameters or ()))
+    entries = [e for e in given if name == e or name.endswith(f".{e}")]
     return max(entries, key=lambda entry: (len(entry), entry), default=name)
 
 
@@ -142,6 +144,30 @@ def check_targets(
         except ValueError as error:
             common = divisors(*(size for pair in found.values() for size in pair))
             raise ValueError(f"{error}; common divisors of all {len(found)} targets: {common}") from None
+
+
+def check_parameters(config: KroneckerConfig, model: nn.Module, others: list[KroneckerConfig]) -> None:
+    """ValueError for anything about `target_parameters` that would stop the injection half way."""
+    different = [c.target_parameters for c in others if c.target_parameters]
+    if any(set(theirs) != set(config.target_parameters) for theirs in different):
+        raise ValueError(
+            "When using multiple adapters with `target_parameters`, all adapters must target the same set of "
+            f"parameters, but got {sorted(config.target_parameters)} beside {sorted(different[0])}"
+        )
+    found = 0
+    for name, module in model.named_modules():
+        plain = name.replace(".base_layer", "")
+        for parameter, _ in module.named_parameters(recurse=False):
+            key = f"{plain}.{parameter}"
+            if any(key == target or key.endswith(f".{target}") for target in config.target_parameters):
+                if not name:
+                    raise ValueError(f"`target_parameters`: {parameter} is of the model itself; that can't be wrapped")
+                _, columns, rows = matrix_sizes(module, parameter)
+                check_divides(config.n_in, config.n_out, columns, rows, key)
+                set_name(config, key)
+                found += 1
+    if not found and not config.target_modules:
+        raise ValueError(f"target_parameters {sorted(config.target_parameters)} matched 0 parameters of the model")
 
 
 def _raise_no_match(config: KroneckerConfig, model: nn.Module, names: list[str]) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from .config import KroneckerConfig
 from .layer import AdaptedLinear
+from .param_layer import ParamWrapper
 from .targets import set_name
 
 __all__ = ["add_weighted_adapter"]
@@ -82,6 +83,8 @@ def add_weighted_adapter(
         raise ValueError(f"adapter {adapter_name!r} exists already; delete it or choose another name")
     saved = _saved_modules(model, [a for a, w in zip(adapters, weights, strict=True) if w != 0] or adapters)
     for name, layer in layers.items():
+        if isinstance(layer, ParamWrapper):
+            raise ValueError(f"`{name}.{layer.parameter_name}` is a parameter; these can't be combined")
         slices = {layer.spec[a].slices for a in adapters if a in layer.spec}
         if len(slices) > 1:
             raise ValueError(f"`{name}`: the adapters adapt different parts of this fused layer: {sorted(slices)}")

@@ -15,7 +15,7 @@ from wm_pipelines.dynamics.annotation.best import Best, Candidate
 from wm_pipelines.dynamics.annotation.labels import CHANGED, Labeller, load_labeller, prompt_hash, weights_hash
 from wm_pipelines.dynamics.annotation.triplets import FORMAT, MANIFEST, TRIPLETS
 from wm_pipelines.dynamics.coded import encode_pairs, fingerprint
-from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, held_out_accuracy
+from wm_pipelines.dynamics.labelling import LEAST_ACCURACY, check_samples, held_out_accuracy
 from wm_pipelines.dynamics.pictures import RESIZES
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.media.video import VIDEO_SUFFIXES
@@ -49,6 +49,8 @@ def plan_annotation(
     batch: int = labels.BATCH,
     held_out: Any = None,
     least_accuracy: float = LEAST_ACCURACY,
+    num_action_samples: int = 0,
+    seed: int = 0,
     **settings: Any,
 ) -> dict[str, Any]:
     """Write down what is to be annotated, by whom and how; nothing is decoded yet.
@@ -61,6 +63,8 @@ def plan_annotation(
         shard_size: videos of a shard, which is done whole or not at all.
         max_new_tokens: of a sentence; a pair whose sentence is longer is dropped. batch: pairs read at once.
         held_out: labelled pairs (`Pair`s) that the model has not seen; below `least_accuracy` there it labels nothing.
+        num_action_samples: 0 takes the likeliest words for each pair; N draws N sentences at temperature 1 (equation 1
+            of arXiv 2506.06006), each a triplet with its own score; `seed` decides which.
         settings: of the first stage, see `FRAMES`.
 
     Returns:
@@ -71,6 +75,7 @@ def plan_annotation(
     """
     videos, out = Path(videos), Path(out)
     _check(licence, max_new_tokens, batch, settings)
+    check_samples(num_action_samples)
     if not videos.is_dir():
         raise ValueError(f"`videos` is no folder: {videos}")
     found = [path for path in sorted(videos.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
@@ -87,6 +92,7 @@ def plan_annotation(
         "weights": weights_hash(labeller), "prompt": prompt_hash(labeller.layout),
         "tokens": fingerprint(labeller.backend.pictures), "licence": licence, "max_new_tokens": max_new_tokens,
         "batch": batch, "accuracy": accuracy,
+        **({"num_action_samples": num_action_samples, "seed": seed} if num_action_samples else {}),
     }  # fmt: skip
     whole = {"format": FORMAT, "videos": str(videos.absolute()), "frames": look, "labels": say}
     out.mkdir(parents=True, exist_ok=True)
@@ -174,7 +180,7 @@ def reduce_annotation(
         "format": FORMAT, "rows": len(chosen), "keep": keep, "least_margin": least_margin,
         "classes": dict(sorted(Counter(c.kind for c in chosen).items())), "dropped": dict(sorted(dropped.items())),
         "plan": plan.identity, **{name: settings["labels"][name] for name in ("model", "revision", "weights", "prompt",
-        "tokens", "licence", "accuracy")},
+        "tokens", "licence", "accuracy")}, "num_action_samples": settings["labels"].get("num_action_samples", 0),
     }  # fmt: skip
     with atomic_folder(out / "triplets", last=MANIFEST) as folder:
         _write(plan, chosen, folder / TRIPLETS)
@@ -253,6 +259,8 @@ class _Labels(BaseModel):
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
     accuracy: float | None
+    num_action_samples: int = Field(0, ge=0)
+    seed: int = 0
 
 
 class _Noted(BaseModel):

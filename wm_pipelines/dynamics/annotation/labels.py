@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from wm_pipelines.dynamics.annotation.frames import read_picture
+from wm_pipelines.dynamics.labelling import word_chances
 from wm_pipelines.dynamics.layout import Layout
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.dynamics.run import load
@@ -26,8 +27,10 @@ COLUMNS = {
     "copy_margin": "float32", "dropped": "string", "model": "string", "revision": "string", "weights": "string",
     "prompt": "string",
 }  # fmt: skip
-"""Of a pair. twin: both pictures' perceptual hashes. rows: of the grid of codes. distances: squared L2 of the features
-before the nearest code is looked up, as the world model's `vq_l2`. token_logprobs: the stop's last. score: their mean.
+"""Of a pair, or of one of the sentences drawn for it, whose id ends with `#` and its number. twin: both pictures'
+perceptual hashes, and the words where they were drawn. rows: of the grid of codes. distances: squared L2 of the
+features before the nearest code is looked up, as the world model's `vq_l2`. token_logprobs: the stop's last. score:
+their mean.
 copy_margin: score minus that of the same words between the source and itself. dropped: why the pair or its label is
 not to be used; codes and label are null where the pair was dropped. weights, prompt: SHA-256 of the model's weights
 and of its layout, which holds the prompt."""
@@ -54,6 +57,7 @@ def label_codes(
     max_new_tokens: int,
     batch: int = BATCH,
     buckets: bool = True,
+    chances: torch.Tensor | None = None,
 ) -> list[Label]:
     """The likeliest action of each pair, and by how much its score lies above that of the unchanged source.
 
@@ -61,18 +65,22 @@ def label_codes(
         source, target: codes `(N, h, w)`.
         buckets: pairs leave their batch where their sentence ends, and the copies are read in the order of their
             sentences' lengths, so that little padding is read.
+        chances: `(N, M, max_new_tokens)` of `labelling.word_chances`: M sentences are drawn for each pair, and its M
+            labels follow one another.
     """
+    count = 1 if chances is None else chances.shape[1]
     said: list[tuple[list[int], list[float]]] = []
     for start in range(0, len(source), batch):
         rows = slice(start, start + batch)
-        said += model.infer_tokens(source[rows], target[rows], max_new_tokens, leave=buckets)
+        drawn = None if chances is None else chances[rows]
+        said += model.infer_tokens(source[rows], target[rows], max_new_tokens, leave=buckets, chances=drawn)
     stop = model.backend.sequences.stop
     whole = [[*tokens, stop][: len(logprobs)] for tokens, logprobs in said]
     order = sorted(range(len(whole)), key=lambda n: len(whole[n])) if buckets else list(range(len(whole)))
     copies: list[float] = [0.0] * len(whole)
     for start in range(0, len(order), batch):
         some = order[start : start + batch]
-        here = source[some]
+        here = source[[n // count for n in some]]
         for n, values in zip(some, model.score_tokens(here, here[:, None], [whole[n] for n in some]), strict=True):
             copies[n] = float(values.mean())
     return [
@@ -134,15 +142,24 @@ class Labeller:
         codes, features = self._encoded(frames, sorted({m for n in good for m in (n - 1, n)}))
         source, target = ([codes[n - back] for n in good] for back in (1, 0))
         labels = iter(())
+        samples = self.config.get("num_action_samples", 0)
+        pairs = {n: self._pair(frames[n - 1], frames[n]) for n in follow}
         if good:
             most, batch = self.config["max_new_tokens"], self.config["batch"]
-            labels = iter(label_codes(self.model, torch.stack(source), torch.stack(target), most, batch))
-        for n in follow:
-            row = self._pair(frames[n - 1], frames[n])
-            if not row["dropped"]:
-                distances = (features[n - 1] - features[n]).square().sum(-1)
-                row |= _coded(codes[n - 1], codes[n], distances) | self._said(next(labels))
-            yield row
+            chances = word_chances([pairs[n]["id"] for n in good], samples, most, self.config.get("seed", 0))
+            labels = iter(
+                label_codes(self.model, torch.stack(source), torch.stack(target), most, batch, True, chances)
+            )
+        for n, row in pairs.items():
+            if row["dropped"]:
+                yield row
+                continue
+            distances = (features[n - 1] - features[n]).square().sum(-1)
+            row = row | _coded(codes[n - 1], codes[n], distances)
+            for sample in range(samples or 1):
+                said = self._said(next(labels))
+                known = {"id": f"{row['id']}#{sample}", "twin": f"{row['twin']} {said['action']}"} if samples else {}
+                yield row | said | known
 
     def _encoded(
         self, frames: Sequence[dict[str, Any]], wanted: Sequence[int]

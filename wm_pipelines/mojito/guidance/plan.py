@@ -9,6 +9,7 @@ from wm_pipelines.mojito.bases.geometry import latent_boxes
 from wm_pipelines.mojito.guidance.state import Slots, TextRules, find_slots
 from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
 from wm_pipelines.mojito.trajectories.objects import MotionObject, hidden_lines, object_boxes
+from wm_pipelines.mojito.trajectories.resampling import to_clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +29,12 @@ class MotionPlan:
     """One video's objects, prepared.
 
     Attributes:
-        objects: O of them, as given.
+        objects: O of them, with a place for each frame of the clip or keyframes within it.
         boxes: (O, F, 4) at the clip's frames, xyxy in [0, 1]. latent_boxes: (O, f, 4) at latent frames.
         slots: their tokens in the prompt.
         grid: of the clip.
-        conflicts: what text and trajectories disagree about, and which will win. hidden: objects without a target.
+        conflicts: what text and trajectories disagree about, and which will win.
+        notes: paths that were resampled, and frames in which an object has no target.
     """
 
     objects: tuple[MotionObject, ...]
@@ -41,7 +43,7 @@ class MotionPlan:
     slots: Slots
     grid: ClipGrid
     conflicts: list[str]
-    hidden: list[str]
+    notes: list[str]
 
     @property
     def phrases(self) -> list[str]:
@@ -57,6 +59,7 @@ def plan_motion(
         ValueError: an object that `MotionObject` refuses, a number of frames that does not fit the grid, a phrase
             that can't be located, or as `find_slots`.
     """
+    objects, resampled = to_clip(objects, num_frames)
     boxes = object_boxes(objects, num_frames)
     at_latents = latent_boxes(boxes, grid.frames, grid.stride, first_alone=grid.stride > 1)
     return MotionPlan(
@@ -66,5 +69,5 @@ def plan_motion(
         slots=find_slots(prompt, objects, at_latents, rules),
         grid=grid,
         conflicts=find_conflicts(prompt, objects, boxes, grid.layers),
-        hidden=hidden_lines(objects, num_frames),
+        notes=resampled + hidden_lines(objects, num_frames),
     )

@@ -10,8 +10,10 @@ from wm_pipelines.mojito.trajectories.reading import (
     read_trajectory,
     save_trajectory,
 )
+from wm_pipelines.mojito.trajectories.resampling import EASINGS, resample, trajectory_frames
 
 __all__ = [
+    "EASINGS",
     "FORMATS",
     "TIMED_FORMATS",
     "MotionObject",
@@ -20,5 +22,7 @@ __all__ = [
     "objects_from_tracks",
     "parse_object",
     "read_trajectory",
+    "resample",
     "save_trajectory",
+    "trajectory_frames",
 ]

@@ -143,6 +143,12 @@ def object_boxes(objects: Sequence[MotionObject], num_frames: int) -> torch.Tens
     Raises:
         ValueError: no object, something that is no `MotionObject`, or as `MotionObject.frame_boxes`.
     """
+    checked = check_objects(objects)
+    return torch.stack([item.frame_boxes(num_frames, index) for index, item in enumerate(checked)])
+
+
+def check_objects(objects: Sequence[MotionObject]) -> Sequence[MotionObject]:
+    """`objects`; ValueError where they are no list of one `MotionObject` or more."""
     if isinstance(objects, MotionObject) or not isinstance(objects, Sequence) or isinstance(objects, str):
         raise ValueError(f"objects must be a list of MotionObject, got {type(objects).__name__}")
     if not objects:
@@ -150,7 +156,7 @@ def object_boxes(objects: Sequence[MotionObject], num_frames: int) -> torch.Tens
     for index, item in enumerate(objects):
         if not isinstance(item, MotionObject):
             raise ValueError(f"objects[{index}] is a {type(item).__name__}; it must be a MotionObject")
-    return torch.stack([item.frame_boxes(num_frames, index) for index, item in enumerate(objects)])
+    return objects
 
 
 def hidden_lines(objects: Sequence[MotionObject], num_frames: int) -> list[str]:
