@@ -9,6 +9,10 @@ from .._shared.types import ADVANCED, CATEGORY, Pipeline, aliases, lines_of, to_
 from ._sockets import MotionReport, Trajectory, marks_of
 
 OWN = -1.0
+FRAMES = (
+    "Frames of the video. 0 takes the trajectory's, and without one the model's own. A trajectory of another length "
+    "is resampled, and the report says so."
+)
 USUAL = 16  # frames to make room for where nothing says how many
 
 
@@ -58,14 +62,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input("width", **size, tooltip="Pixels; 0 takes the model's own."),
                 io.Int.Input("height", **size, tooltip="Pixels; 0 takes the model's own."),
-                io.Int.Input(
-                    "num_frames",
-                    default=16,
-                    min=0,
-                    max=1024,
-                    tooltip="Frames of the video. 0 takes the trajectory's, and without one the model's own. A "
-                    "trajectory of another length is resampled, and the report says so.",
-                ),
+                io.Int.Input("num_frames", default=16, min=0, max=1024, tooltip=FRAMES),
                 io.Float.Input(
                     "fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip="Frames a second of the video output."
                 ),

@@ -12,6 +12,17 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization", "--disa
 """Without them a processor draws every frame as a graphics card would."""
 READY = "() => !!(window.app?.graph && window.LiteGraph?.registered_node_types?.['WM_Trajectory'])"
 
+SETTLED = """async () => {
+  let last = -1;
+  for (let quiet = 0; quiet < 6; ) {
+    await new Promise((done) => setTimeout(done, 300));
+    const now = app.graph._nodes.length;
+    const opened = app.extensionManager?.workflow?.activeWorkflow;
+    quiet = now === last && opened ? quiet + 1 : 0;
+    last = now;
+  }
+}"""
+
 
 def missing() -> str | None:
     """Why no browser can be driven here, or None."""
@@ -46,6 +57,7 @@ class Browser:
         """Load the front end, or load it again."""
         self.page.goto(f"http://127.0.0.1:{self.server.port}/")
         self.page.wait_for_function(READY)
+        self.ask(SETTLED)  # a front end that was here before opens what was open
         self.page.keyboard.press("Escape")  # a first visit is shown templates
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.comfyui
+
 HERE = Path(__file__).parent
 
 
@@ -192,6 +194,50 @@ def test_text_of_another_tool_is_read_by_python_and_what_can_not_be_is_said(brow
     assert middles(cone)[8][1] == pytest.approx(0.5, abs=0.02)
 
 
+def test_buttons_and_a_pasted_text_change_the_selected_object(browser, drawn):
+    node, editor = drawn
+    tool(editor, "Reverse")
+    ((back,),) = saw(browser.queue())
+    assert middles(back)[0][0] > 0.7 and middles(back)[-1][0] < 0.3
+    tool(editor, "Duplicate")
+    editor.get_by_label("Speed along the path").select_option("in")
+    (both,) = saw(browser.queue())
+    assert [item.phrase for item in both] == ["red cube", "red cube"]
+    steps = [abs(b[0] - a[0]) for a, b in zip(middles(both[1]), middles(both[1])[1:], strict=False)]
+    assert steps[0] < 0.3 * steps[-1]  # slow, then fast
+    keys(editor)
+    for key in ("]", "Shift+Delete"):
+        browser.page.keyboard.press(key)
+    assert len(json.loads(browser.widget(node, "text"))["objects"]) == 1
+    text = browser.widget(node, "text").replace("red cube", "grey cone")
+    browser.ask(
+        """(text) => {
+          const data = new DataTransfer();
+          data.setData("text/plain", text);
+          const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true });
+          document.activeElement.dispatchEvent(event);
+        }""",
+        text,
+    )
+    ready(browser, "grey cone")
+    assert browser.widget(node, "text") == text and browser.ask("() => app.graph._nodes.length") == 2
+
+
+def test_a_video_lies_behind_the_paths_frame_for_frame(browser, drawn):
+    node, editor = drawn
+    picture, video = browser.ask(
+        """() => ["SolidMask", "MaskToImage", "CreateVideo"].map((kind) => {
+          const made = LiteGraph.createNode(kind); app.graph.add(made); made.pos = [900, 500]; return made.id; })"""
+    )[1:]
+    mask = browser.ask("() => app.graph._nodes.find((one) => one.type === 'SolidMask').id")
+    browser.connect(mask, 0, picture, "mask")
+    browser.connect(picture, 0, video, "images")
+    browser.connect(video, 0, node, "video")
+    saw(browser.queue())
+    browser.wait("""() => { const stage = document.querySelector('.wm-stage');
+      return stage.getContext('2d').getImageData(stage.width - 3, 3, 1, 1).data[0] > 240; }""")
+
+
 def test_a_picture_lies_behind_the_paths(browser, drawn):
     node, editor = drawn
     (picture,) = browser.ask(
@@ -297,6 +343,18 @@ def test_a_graph_is_made_by_hand_and_laid_out_at_once(browser):
     assert moved == pytest.approx([place[0], place[1] + 0.1, place[2], place[3] + 0.1], abs=0.02)
 
 
+def test_ready_subgraphs_open_and_unfold_into_their_nodes(browser, repo):
+    for path in sorted((repo / "subgraphs").glob("*.json")):
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        browser.load(saved)
+        now = browser.prompt()
+        (inner,) = saved["definitions"]["subgraphs"]
+        assert sorted(node["class_type"] for node in now.values()) == sorted(node["type"] for node in inner["nodes"])
+        (sampler,) = (node for node in now.values() if node["class_type"].endswith("Sample"))
+        pipeline, slot = sampler["inputs"]["pipeline"]
+        assert now[pipeline]["class_type"] == "WM_LoadPipeline" and slot == 0
+
+
 def test_in_the_templates_no_node_hides_another(browser, workflows):
     """With the sizes that nodes have here, whatever sizes were saved."""
     hidden = {}
@@ -325,11 +383,21 @@ def test_a_warning_is_on_the_node(browser):
     browser.wait("() => !document.querySelector('.wm-notes')")
 
 
+def keep(browser, editor, stage, name, tmp_path):
+    """A picture of an editor; in docs/ where WM_SCREENSHOTS says so."""
+    kept = os.environ.get("WM_SCREENSHOTS") and not stage[1]
+    path = (HERE.parents[1] / "docs" / "comfyui" if kept else tmp_path) / f"{name}.png"
+    browser.shoot(editor, path)
+    assert 4_000 < path.stat().st_size < 150_000
+    assert not browser.errors
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_pictures_of_the_editor_in_both_themes(browser, drawn, stage, theme, tmp_path):
-    """Kept in docs/ where WM_SCREENSHOTS says so."""
-    node, editor = drawn
-    browser.ask("""async (theme) => { await app.extensionManager.setting.set("Comfy.ColorPalette", theme); }""", theme)
+def test_pictures_of_the_editors_in_both_themes(browser, stage, theme, tmp_path):
+    browser.ask("async (theme) => { await app.extensionManager.setting.set('Comfy.ColorPalette', theme); }", theme)
+    browser.graph("WM_Trajectory")
+    ready(browser, "red cube")
+    editor = browser.editor()
     tool(editor, "Path")
     browser.drag(editor, (0.2, 0.6), (0.35, 0.3), (0.6, 0.3), (0.8, 0.7))
     tool(editor, "Box")
@@ -341,8 +409,15 @@ def test_pictures_of_the_editor_in_both_themes(browser, drawn, stage, theme, tmp
     keys(editor)
     for _ in range(6):
         browser.page.keyboard.press(".")
-    kept = os.environ.get("WM_SCREENSHOTS") and not stage[1]
-    path = (HERE.parents[1] / "docs" / "comfyui" if kept else tmp_path) / f"trajectory_{theme}.png"
-    browser.shoot(editor, path)
-    assert 5_000 < path.stat().st_size < 150_000
-    assert not browser.errors
+    keep(browser, editor, stage, f"trajectory_{theme}", tmp_path)
+
+    browser.graph("WM_Condition")
+    editor = browser.editor(kind="wm-region")
+    browser.drag(editor, (0.1, 0.2), (0.4, 0.5))
+    tool(editor, "Free")
+    browser.drag(editor, (0.5, 0.8), (0.65, 0.35), (0.9, 0.5), (0.8, 0.85))
+    keep(browser, editor, stage, f"region_{theme}", tmp_path)
+
+    browser.graph("WM_SceneGraph")
+    browser.wait("() => document.querySelector('.wm-graph .wm-status').textContent.includes('left of')")
+    keep(browser, browser.editor(kind="wm-graph"), stage, f"graph_{theme}", tmp_path)

@@ -135,7 +135,8 @@ def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
 
 def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
     info = comfy.get("/object_info")
-    sockets = {"IMAGE", "MASK", "VIDEO", "*"}
+    growing = "COMFY_AUTOGROW_V3"  # one input of the description stands for as many sockets as are linked
+    sockets = {"IMAGE", "MASK", "VIDEO", "*", growing}
     for saved, _ in workflows.values():
         for node in saved["nodes"]:
             if node["type"].startswith("WM_") or node["type"] == "MarkdownNote":
@@ -143,13 +144,63 @@ def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
             declared = {**info[node["type"]]["input"]["required"], **info[node["type"]]["input"].get("optional", {})}
             widgets = [name for name, spec in declared.items() if spec[0] not in sockets]
             assert len(node["widgets_values"]) == len(widgets), node["type"]
-            assert [socket["name"] for socket in node["inputs"]] == [n for n in declared if n not in widgets]
+            names = [socket["name"].partition(".")[0] for socket in node["inputs"]]
+            assert list(dict.fromkeys(names)) == [n for n in declared if n not in widgets]
+            assert len(names) == len(set(names)) or growing in {spec[0] for spec in declared.values()}
 
 
 def test_no_example_uses_a_node_that_is_deprecated(comfy, workflows):
     info = comfy.get("/object_info")
     used = {node["class_type"] for _, api in workflows.values() for node in api.values()}
     assert not [kind for kind in used if info[kind].get("deprecated")]
+
+
+def test_ready_subgraphs_are_offered_where_the_core_knows_them(comfy, server_module, repo):
+    names = {path.stem for path in (repo / "subgraphs").glob("*.json")}
+    try:
+        offered = comfy.get("/global_subgraphs").values()
+    except (server_module.Refused, ValueError):
+        pytest.skip("this core has no subgraphs of node packs")
+    ours = {one["name"] for one in offered if server_module.PACK in one["info"]["node_pack"]}
+    assert names == ours and len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "status", "words"),
+    [
+        ("trajectory", {"text": "[1", "format": "json"}, 400, "the trajectory is not JSON"),
+        ("trajectory", {"text": 5, "format": "json"}, 400, "`text` must be a text, got int"),
+        ("trajectory", {"text": "{}", "format": "yaml"}, 400, "format 'yaml' is unknown"),
+        ("trajectory", {"format": "json"}, 400, "`text` must be a text"),
+        ("trajectory", {"text": "a", "format": "kjnodes", "num_frames": "2"}, 400, "`num_frames` must be a number"),
+        ("trajectory", {"text": " " * 2**20, "format": "json"}, 413, "larger than 1 MiB"),
+        ("region", {"shapes": "{}"}, 400, "version and shapes"),
+        ("scene_graph", {"graph": '{"nodes": 1}'}, 400, "`nodes` is a int; a list"),
+        ("scene_graph", [], 400, "must be a JSON object"),
+        ("pickle", {}, 404, "there is no /wm_pipelines/pickle"),
+    ],
+)
+def test_what_an_editor_can_not_ask_is_one_clear_error(comfy, server_module, name, asked, status, words):
+    with pytest.raises(server_module.Refused) as refused:
+        comfy.request(f"/wm_pipelines/{name}", asked)
+    assert refused.value.status == status and list(refused.value.body) == ["error"]
+    assert words in refused.value.body["error"]
+
+
+def test_what_an_editor_asks_is_read_by_the_library(comfy):
+    points = {"text": "0, 0\n128, 192", "format": "motionctrl", "phrases": "red cube", "num_frames": 4}
+    found = json.loads(comfy.request("/wm_pipelines/trajectory", {**points, "outside": "clip"}))
+    (cube,) = found["objects"]
+    assert cube["phrase"] == "red cube" and [key["frame"] for key in cube["keyframes"]] == [0, 1, 2, 3]
+    assert cube["keyframes"][-1]["box"] == pytest.approx([0.35, 0.6, 0.65, 0.9])
+    edges = [{"subject": "a", "predicate": "left of", "object": "b"}]
+    nodes = [
+        {"id": "a", "name": "cube", "box": [0.6, 0.1, 0.9, 0.4]},
+        {"id": "b", "name": "ball", "box": [0.0, 0.0, 0.2, 0.2]},
+    ]
+    graph = json.dumps({"nodes": nodes, "edges": edges})
+    found = json.loads(comfy.request("/wm_pipelines/scene_graph", {"graph": graph}))
+    assert found["nodes"] == nodes and found["boxes"] == [] and "cannot hold together" in found["problem"]
 
 
 def test_help_texts_and_templates_are_served(comfy, server_module, snapshot, workflows):

@@ -1,5 +1,6 @@
 """Example workflows: known nodes, sound links, values in range, and the same run as their API twins."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ CORE_WIDGETS = {
     "MaskComposite": ["x", "y", "operation"],
     "MaskToImage": [],
     "EmptyImage": ["width", "height", "batch_size", "color"],
-    "ImageBatch": [],
+    "BatchImagesNode": [],
     "SaveImage": ["filename_prefix"],
     "PreviewImage": [],
     "PreviewAny": [],
@@ -107,6 +108,23 @@ def test_values_are_within_the_schemas(workflows, snapshot, name):
                 assert value in options["options"]
             elif io_type in ("INT", "FLOAT"):
                 assert options["min"] <= value <= options["max"]
+
+
+@pytest.mark.parametrize("path", sorted((HERE.parents[1] / "subgraphs").glob("*.json")), ids=lambda path: path.stem)
+def test_ready_subgraphs_hold_our_nodes_with_their_widgets(snapshot, path):
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    (outer,), (inner,) = saved["nodes"], saved["definitions"]["subgraphs"]
+    assert outer["type"] == inner["id"] and outer["title"] == inner["name"] == path.stem and not saved["links"]
+    nodes = {str(node["id"]): node for node in inner["nodes"]}
+    for node in nodes.values():
+        assert node["type"] in snapshot
+        names = widget_names(node["type"], snapshot)
+        assert len(node.get("widgets_values", [])) == len(names), node["type"]
+    for node_id, name in outer["properties"]["proxyWidgets"]:
+        assert name in schema_inputs(snapshot[nodes[node_id]["type"]])
+    for link in inner["links"]:
+        ends = {str(link["origin_id"]), str(link["target_id"])} - {"-10", "-20"}
+        assert ends <= set(nodes)
 
 
 def test_examples_together_use_every_node(workflows, snapshot):

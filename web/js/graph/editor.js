@@ -97,7 +97,8 @@ export class GraphEditor {
       const node = this.graph.nodes[n];
       if (!box || !node) continue;
       const [x, y, w, h] = [box[0] * side, box[1] * side, (box[2] - box[0]) * side, (box[3] - box[1]) * side];
-      const colour = `hsl(${(205 + n * 137.5) % 360} 65% 48%)`;
+      const said = (node.attributes ?? []).find((word) => CSS.supports("color", word));
+      const colour = said ?? `hsl(${(205 + n * 137.5) % 360} 65% 48%)`;
       c.globalAlpha = 0.75;
       c.fillStyle = colour;
       c.fillRect(x, y, w, h);
@@ -107,7 +108,10 @@ export class GraphEditor {
       c.strokeRect(x, y, w, h);
       c.setLineDash([]);
       c.fillStyle = "#fff";
+      c.shadowColor = "#000";
+      c.shadowBlur = 3;
       c.fillText([...(node.attributes ?? []), node.name].join(" "), x + 4, y + 14, Math.max(10, w - 8));
+      c.shadowBlur = 0;
     }
   }
 
