@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
-from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, add_adapter, save_adapter
+from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, adapter_names, add_adapter, save_adapter
 from wm_pipelines.dynamics.backend import TokenBackend
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
 from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
@@ -116,6 +116,11 @@ class TokenTask(Task):
                 parameter.requires_grad_(f".{self.pipeline.direction}." in name)
             model.train(self.options["dropout"] > 0)
         else:
+            if names := adapter_names(model):
+                raise ValueError(
+                    f"options.base has the adapters {', '.join(names)}; options.rank 0 trains all weights of a base "
+                    "without any"
+                )
             inside = {id(parameter) for parameter in getattr(model.base_model, "vqmodel", nn.Module()).parameters()}
             for parameter in model.parameters():
                 parameter.requires_grad_(id(parameter) not in inside)  # tokenisers of pictures stay as they are
