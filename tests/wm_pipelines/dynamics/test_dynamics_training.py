@@ -19,7 +19,7 @@ from wm_pipelines.dynamics.labelling import (
     without_cuts,
     word_chances,
 )
-from wm_pipelines.dynamics.training import completion_loss
+from wm_pipelines.dynamics.training import completion_loss, read_pairs
 from wm_pipelines.training import Recipe, build, train
 
 
@@ -187,6 +187,18 @@ def test_auroras_layout(folder):
     assert [pair.actions for pair in pairs] == [("make it red",), ("move it",)] and pairs[1].kind == "kubric"
     before, after = pairs[0].read()
     assert before.shape == after.shape == (3, 64, 64) and after[0, 0, 0] > before[0, 0, 0]
+
+
+def test_several_files_and_folders_follow_one_another(folder, tmp_path):
+    """As AURORA comes in four files."""
+    (folder / "train.json").write_text(json.dumps(AURORA))
+    (folder / "pairs.jsonl").write_text(json.dumps({"source": "2.png", "target": "0.png", "action": "turn it"}))
+    pairs = read_pairs({"data": [str(folder / "train.json"), str(folder), str(folder / "train.json")]}, (16, 16))
+    assert [pair.actions[0] for pair in pairs] == ["make it red", "move it", "turn it", "make it red", "move it"]
+    assert len({pair.name for pair in pairs}) == 5 and pairs[1].kind == "kubric"
+    for bad in ([], ["diorama", str(folder)], 3, [str(folder), "nowhere"], [[str(folder)], 3]):
+        with pytest.raises(ValueError, match=r"options.data is .*a list of such files and folders"):
+            read_pairs({"data": bad}, (16, 16))
 
 
 @pytest.mark.parametrize(
