@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
 from ._shared.types import CATEGORY, Pipeline, aliases, one_picture, to_image
+from ._shared.wording import reworded
 
 FUSIONS = ("released", "gclip", "late", "equal")
 MISSING = ("full", "blank")
@@ -81,7 +82,7 @@ class WM_ComCLIPMatch(io.ComfyNode):
             out = pipeline.load(1, 0, 0)(picture, text, _read(boxes), fusion=fusion, missing=missing)
         subimages, lines = stack_subimages(picture, out)
         score, baseline = float(out.score[0]), float(out.baseline[0])
-        notes = [failure.message for failure in out.failures] + _unused(_read(boxes), out.components[0])
+        notes = [reworded(failure.message) for failure in out.failures] + _unused(_read(boxes), out.components[0])
         lines += [note for note in notes if note not in "\n".join(lines)]
         return io.NodeOutput(score, baseline, to_image(subimages), "\n".join(lines), ui={"wm_notes": notes})
 

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Conditions, Pipeline, SceneGraph, aliases, one_picture, to_image
+from ._shared.types import ADVANCED, CATEGORY, Conditions, Pipeline, SceneGraph, aliases, one_picture, to_image
 
 BINDINGS = ("attention", "none")
 ON_CONFLICT = ("warn", "error", "ignore")
@@ -55,11 +55,14 @@ class WM_FlexEControlSample(io.ComfyNode):
                     step=0.1,
                     tooltip="How strongly the prompt pulls; 1 and below turn guidance off. -1 takes the checkpoint's.",
                 ),
-                io.Int.Input("width", default=0, min=0, max=4096, step=8, tooltip="Pixels; 0 takes the model's own."),
-                io.Int.Input("height", default=0, min=0, max=4096, step=8, tooltip="Pixels; 0 takes the model's own."),
+                io.Int.Input("width", default=0, min=0, max=4096, step=64, tooltip="Pixels; 0 takes the model's own."),
+                io.Int.Input(
+                    "height", default=0, min=0, max=4096, step=64, tooltip="Pixels; 0 takes the model's own."
+                ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures to make at once."),
                 io.Float.Input(
                     "control_scale",
+                    **ADVANCED,
                     default=1.0,
                     min=0.0,
                     max=2.0,
@@ -68,12 +71,14 @@ class WM_FlexEControlSample(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "binding",
+                    **ADVANCED,
                     options=list(BINDINGS),
                     default="attention",
                     tooltip="'attention' keeps each phrase inside its region; 'none' leaves the phrases free.",
                 ),
                 io.Combo.Input(
                     "on_conflict",
+                    **ADVANCED,
                     options=list(ON_CONFLICT),
                     default="warn",
                     tooltip="What to do when conditions, phrases or graph disagree: report it, stop, or don't look.",

@@ -1,6 +1,7 @@
 """`composite_gaussians` as one registered operation. Saved for the backward pass: the inputs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ _composite = differentiable(
 )
 
 
-def composite(*inputs) -> Tensor:
+def composite(*inputs: Any) -> Tensor:
     """out (n, tile², C + 1).
 
     Args:

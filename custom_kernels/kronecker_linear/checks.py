@@ -1,5 +1,7 @@
 """What `kronecker_linear` and its forms refuse, and what only its kernels refuse."""
 
+from collections.abc import Sequence
+
 import torch
 
 __all__ = ["check", "check_factors", "limits"]
@@ -7,7 +9,15 @@ __all__ = ["check", "check_factors", "limits"]
 MAX_RANK = 128  # columns of the rank-sized sum, all slices together; more would not stay in registers
 
 
-def check_factors(x_dim: int | None, u, v, a, a_out, a_in, lead: tuple[int, ...] = ()) -> tuple[int, int]:
+def check_factors(
+    x_dim: int | None,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor | None,
+    a_out: torch.Tensor | None,
+    a_in: torch.Tensor | None,
+    lead: tuple[int, ...] = (),
+) -> tuple[int, int]:
     """Returns (n_out, n_in); ValueError naming the argument that does not fit. All factors begin with `lead`."""
     if (a is None) == (a_out is None or a_in is None) or (a_out is None) != (a_in is None):
         raise ValueError("give either `a` (m, n_out, n_in), or both `a_out` (m, n_out) and `a_in` (m, n_in)")
@@ -27,7 +37,21 @@ def check_factors(x_dim: int | None, u, v, a, a_out, a_in, lead: tuple[int, ...]
     return n_out, n_in
 
 
-def check(x, weight, bias, a_out, a_in, u, v, a, delta_bias, slices, index, gate, dropout) -> None:
+def check(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    a_out: torch.Tensor | None,
+    a_in: torch.Tensor | None,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor | None,
+    delta_bias: torch.Tensor | None,
+    slices: Sequence[tuple[int, int]] | None,
+    index: torch.Tensor | None,
+    gate: torch.Tensor | None,
+    dropout: float,
+) -> None:
     """ValueError naming the argument that does not fit."""
     out_dim, in_dim = weight.shape
     if x.shape[-1] != in_dim:

@@ -40,7 +40,16 @@ X, WEIGHT, BIAS, A_OUT, A_IN, U, V, MASK = 0, 1, 2, 3, 4, 5, 6, 7
 class Factors:
     """Factors of one call, per sample (N = B) where an index says so, else N = 1."""
 
-    def __init__(self, a_out, a_in, u, v, slices: Sequence[int], index: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        a_out: Tensor,
+        a_in: Tensor,
+        u: Tensor,
+        v: Tensor,
+        slices: Sequence[int],
+        index: Tensor | None,
+        dtype: torch.dtype,
+    ) -> None:
         self.given, self.dtype, self.index = (a_out, a_in, u, v), dtype, index
         self.parts, self.count, self.valid = max(len(slices) // 2, 1), 1, None
         if index is not None:
@@ -161,7 +170,15 @@ def rank_sized_torch(x: Tensor, factors: Factors) -> Tensor:
     return _drop_unadapted(_product(x.to(factors.dtype), factors.q().transpose(-1, -2)), factors)
 
 
-def forward_torch(x, weight, bias, factors: Factors, scale, slices, mask) -> tuple[Tensor, Tensor]:
+def forward_torch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    factors: Factors,
+    scale: float,
+    slices: Sequence[int],
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """(y (T, do), hidden (T, parts·k)) of x (T, di); hidden before the mask."""
     y = F.linear(x, weight, bias)
     hidden = rank_sized_torch(x, factors)
@@ -171,7 +188,17 @@ def forward_torch(x, weight, bias, factors: Factors, scale, slices, mask) -> tup
     return y, hidden
 
 
-def backward_torch(g, x, hidden, weight, factors: Factors, scale, slices, mask, needs) -> list[Tensor | None]:
+def backward_torch(
+    g: Tensor,
+    x: Tensor | None,
+    hidden: Tensor | None,
+    weight: Tensor,
+    factors: Factors,
+    scale: float,
+    slices: Sequence[int],
+    mask: Tensor | None,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
     """Gradients by position, of what `needs` names; g (T, do), x (T, di)."""
     grads: list[Tensor | None] = [None] * 8
     adapted = columns(g.to(factors.dtype), slices)

@@ -130,7 +130,21 @@ _rank_one = differentiable(
 )
 
 
-def rank_one(x, weight, bias, a_out, a_in, u, v, mask, index, scale, slices, narrow, triton) -> Tensor:
+def rank_one(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a_out: Tensor,
+    a_in: Tensor,
+    u: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    index: Tensor | None,
+    scale: float,
+    slices: Sequence[int],
+    narrow: bool,
+    triton: bool,
+) -> Tensor:
     """y (..., do) for x (..., di); arguments are taken as `kronecker_linear` checked them.
 
     Args:

@@ -1,5 +1,7 @@
 """What `motion_attention` refuses, and what only its kernels refuse."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,19 @@ __all__ = ["check", "limits"]
 MAX_SLOTS, MAX_WIDTH = 16, 256  # of the kernels
 
 
-def check(q, k, v, boxes, slot_token, slot_object, grid, key_bias, bias_in, bias_out, memory) -> None:
+def check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    boxes: Tensor,
+    slot_token: Tensor,
+    slot_object: Tensor,
+    grid: Sequence[int],
+    key_bias: Tensor | None,
+    bias_in: Tensor | float | None,
+    bias_out: Tensor | float | None,
+    memory: str,
+) -> None:
     """ValueError naming the argument that does not fit."""
     if q.dim() != 5 or not q.is_floating_point():
         raise ValueError(f"`q` must be (B, F, H, L, d) of floats, got {tuple(q.shape)} of {q.dtype}")

@@ -85,7 +85,14 @@ def _softmax(s: Tensor) -> tuple[Tensor, Tensor]:
     return torch.softmax(s, -1).masked_fill(masked, 0.0), lse.masked_fill(masked.squeeze(-1), -torch.inf)
 
 
-def complete(q, boxes, slot_token, slot_object, bias_in, bias_out) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def complete(
+    q: Tensor,
+    boxes: Tensor,
+    slot_token: Tensor,
+    slot_object: Tensor,
+    bias_in: Tensor | float | None,
+    bias_out: Tensor | float | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """slot_token (B, J), and both biases (B, O), or None where there is neither."""
     batch, objects, dtype = q.shape[0], boxes.shape[1], sum_dtype(q)
     token = slot_token.expand(batch, -1)

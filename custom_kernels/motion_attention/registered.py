@@ -4,6 +4,7 @@ Saved for the backward pass: the inputs, for the kernels also out and lse, and f
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +151,7 @@ _attend = differentiable(
 )
 
 
-def attend(*inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def attend(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(out, lse, sums, maps) as `motion_attention` checked and completed the arguments.
 
     Args:

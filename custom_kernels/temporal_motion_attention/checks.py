@@ -1,5 +1,7 @@
 """What `temporal_motion_attention` refuses, and what only its kernels refuse."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from custom_kernels.shared.boxes import check_boxes
@@ -9,7 +11,16 @@ __all__ = ["check", "limits"]
 MAX_FRAMES, MAX_WIDTH = 32, 256  # of the kernels
 
 
-def check(q, k, v, boxes, grid, tau, gamma, rho) -> None:
+def check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    boxes: Tensor,
+    grid: Sequence[int],
+    tau: Tensor | float,
+    gamma: Tensor | float,
+    rho: Tensor | None,
+) -> None:
     """ValueError naming the argument that does not fit."""
     if q.dim() != 5 or not q.is_floating_point():
         raise ValueError(f"`q` must be (B, L, F, H, d) of floats, got {tuple(q.shape)} of {q.dtype}")

@@ -6,7 +6,7 @@
 A batch row of queries, keys or values (B, L, F, H, d) is (L, H, F, d) here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -59,7 +59,9 @@ class _Chunks:
         return p.masked_fill_(s.amax(-1, keepdim=True) == -torch.inf, 0.0)  # a row that is wholly masked
 
 
-def forward_torch(q, k, v, boxes, tau, gamma, rho, grid) -> Tensor:
+def forward_torch(
+    q: Tensor, k: Tensor, v: Tensor, boxes: Tensor, tau: Tensor, gamma: Tensor, rho: Tensor | None, grid: Sequence[int]
+) -> Tensor:
     chunks, out = (
         _Chunks(q, k, boxes, tau, gamma, rho, grid),
         torch.empty_like(q, memory_format=torch.contiguous_format),
@@ -71,7 +73,18 @@ def forward_torch(q, k, v, boxes, tau, gamma, rho, grid) -> Tensor:
     return out
 
 
-def backward_torch(g, q, k, v, boxes, tau, gamma, rho, grid, needs) -> list[Tensor | None]:
+def backward_torch(
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    boxes: Tensor,
+    tau: Tensor,
+    gamma: Tensor,
+    rho: Tensor | None,
+    grid: Sequence[int],
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
     """Gradients by position in TRAINABLE, of what `needs` names."""
     chunks, values, g = _Chunks(q, k, boxes, tau, gamma, rho, grid), v.transpose(2, 3), g.transpose(2, 3)
     d_q, d_k, d_v = (

@@ -5,8 +5,7 @@
 m_oi is the share of the cell that object o's box covers in frame i, so that frames in which the pixel belongs to an
 object look at each other. The temperature τ and the table ρ carry the motion intensity; at τ = 1, ρ = 0 and γ = 0 this
 is plain attention. A row that ρ masks wholly, by −inf, attends to nothing: its output is 0, and no gradient comes from
-it; at the least finite number it is as any other. The reference below is the definition. No pipeline of this package
-calls the operation: it is for those who train a temporal layer with it.
+it; at the least finite number it is as any other. The reference below is the definition.
 """
 
 import torch
@@ -41,7 +40,9 @@ def temporal_motion_attention_reference(
     return torch.einsum("blhij,bljhd->blihd", p.to(v.dtype), v)
 
 
-def complete(q, boxes, tau, gamma, rho) -> tuple[Tensor, Tensor, Tensor | None]:
+def complete(
+    q: Tensor, boxes: Tensor, tau: Tensor | float, gamma: Tensor | float, rho: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """tau (B,), gamma (B, O), rho (B, H, 2F−1), in the sums' dtype."""
     dtype = sum_dtype(q)
     tau, gamma = (

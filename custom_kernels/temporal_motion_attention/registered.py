@@ -1,6 +1,7 @@
 """`temporal_motion_attention` as one registered operation. Saved for the backward pass: the inputs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ _attend = differentiable(
 )
 
 
-def attend(*inputs) -> Tensor:
+def attend(*inputs: Any) -> Tensor:
     """out (B, L, F, H, d) as `temporal_motion_attention` checked and completed the arguments.
 
     Args:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .wording import reworded
+
 REPORT = "report"
 """The output that takes them too, by its id or its name."""
 
@@ -27,7 +29,12 @@ def with_notes(node: type) -> type:
 
     @functools.wraps(execute)
     def noting(cls: type, *args: Any, **kwargs: Any) -> Any:
-        out, notes = noted(lambda: execute(cls, *args, **kwargs))
+        try:
+            out, notes = noted(lambda: execute(cls, *args, **kwargs))
+        except ValueError as error:
+            if reworded(str(error)) != str(error):
+                raise ValueError(reworded(str(error))) from error
+            raise
         if not notes or not isinstance(out, io.NodeOutput):
             return out
         for note in notes:
@@ -57,7 +64,7 @@ def noted(run: Callable[[], Any]) -> tuple[Any, list[str]]:
             while frame is not None and frame.f_globals.get("__name__") == "warnings":
                 frame = frame.f_back
             if issubclass(category, UserWarning) and frame and frame.f_code.co_filename.startswith(ours):
-                notes[str(message)] = None
+                notes[reworded(str(message))] = None
             else:
                 show(message, category, *where, **more)
 

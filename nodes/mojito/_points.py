@@ -11,8 +11,12 @@ OUTSIDE = ("error", "clip")
 BOXES = ("named", "xywh", "xyxy")
 
 
-def point_inputs() -> list[Any]:
-    """The widgets, in the order that saved workflows rely on."""
+def point_inputs(**folded: bool) -> list[Any]:
+    """The widgets, in the order that saved workflows rely on.
+
+    Args:
+        folded: `ADVANCED` where few need any but the first.
+    """
     side = {"default": 0.3, "min": 0.01, "max": 1.0, "step": 0.01}
     canvas = {"default": 0, "min": 0, "max": 16384}
     return [
@@ -23,18 +27,28 @@ def point_inputs() -> list[Any]:
             max=4096,
             tooltip="Frames of the clip. Where a path is at each of them says the tool that the format is from.",
         ),
-        io.Float.Input("box_width", **side, tooltip="Width of the box around a point, in fractions of the picture."),
-        io.Float.Input("box_height", **side, tooltip="Height of the box around a point, in fractions of the picture."),
-        io.Int.Input("canvas_width", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
-        io.Int.Input("canvas_height", **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."),
+        io.Float.Input(
+            "box_width", **folded, **side, tooltip="Width of the box around a point, in fractions of the picture."
+        ),
+        io.Float.Input(
+            "box_height", **folded, **side, tooltip="Height of the box around a point, in fractions of the picture."
+        ),
+        io.Int.Input(
+            "canvas_width", **folded, **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."
+        ),
+        io.Int.Input(
+            "canvas_height", **folded, **canvas, tooltip="Pixels of the canvas the points were drawn on; 0: its own."
+        ),
         io.Combo.Input(
             "speed",
+            **folded,
             options=list(SPEEDS),
             default="points",
             tooltip="'points' times the points as the format's own tool does, 'constant' goes along the path evenly.",
         ),
         io.Combo.Input(
             "outside",
+            **folded,
             options=list(OUTSIDE),
             default="error",
             tooltip="What to do when a point or its box leaves the picture: refuse, or cut at the border.",

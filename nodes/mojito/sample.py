@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
-from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, to_image
+from .._shared.types import ADVANCED, CATEGORY, Pipeline, aliases, lines_of, to_image
 from ._sockets import MotionReport, Trajectory, marks_of
 
 OWN = -1.0
@@ -17,7 +17,7 @@ class WM_MojitoSample(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": 4096, "step": 8}
+        size = {"default": 0, "min": 0, "max": 4096, "step": 32}
         return io.Schema(
             node_id="WM_MojitoSample",
             display_name="WM Mojito Sample",
@@ -79,6 +79,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_eta",
+                    **ADVANCED,
                     default=OWN,
                     min=OWN,
                     max=10000.0,
@@ -87,6 +88,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "guidance_iterations",
+                    **ADVANCED,
                     default=-1,
                     min=-1,
                     max=50,
@@ -94,6 +96,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_fraction",
+                    **ADVANCED,
                     default=OWN,
                     min=OWN,
                     max=1.0,
@@ -102,6 +105,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_threshold",
+                    **ADVANCED,
                     default=OWN,
                     min=OWN,
                     max=1.0,
@@ -110,6 +114,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "smooth_weight",
+                    **ADVANCED,
                     default=0.0,
                     min=0.0,
                     max=20.0,
@@ -118,6 +123,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "trailing_tokens",
+                    **ADVANCED,
                     default=0,
                     min=0,
                     max=64,
@@ -141,6 +147,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "bias_fraction",
+                    **ADVANCED,
                     default=0.1,
                     min=0.0,
                     max=1.0,
@@ -149,6 +156,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "allow_joint",
+                    **ADVANCED,
                     default=False,
                     tooltip="Guide models whose text and video share one attention, which costs much more.",
                 ),
@@ -157,6 +165,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.String.Input(
                     "guidance_taps",
+                    **ADVANCED,
                     default="",
                     multiline=True,
                     optional=True,
@@ -164,6 +173,7 @@ class WM_MojitoSample(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "bias_style",
+                    **ADVANCED,
                     options=["logit", "trailblazer", "freetraj"],
                     default="logit",
                     optional=True,

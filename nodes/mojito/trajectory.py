@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.background import background_ui
-from .._shared.types import CATEGORY, aliases, lines_of, to_image
+from .._shared.types import ADVANCED, CATEGORY, aliases, lines_of, to_image
 from ._points import box_input, naming_outside, point_inputs, point_options
 from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
@@ -51,7 +51,7 @@ class WM_Trajectory(io.ComfyNode):
                     multiline=True,
                     tooltip="Words of the prompt, one object a line, in the order of the paths. Empty for 'json'.",
                 ),
-                *point_inputs(),
+                *point_inputs(**ADVANCED),
                 Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
                 io.Image.Input(
                     "images", optional=True, tooltip="A picture or a clip to draw on. Shown in the editor alone."

@@ -25,8 +25,9 @@ class Home(NamedTuple):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its processes see: itself alone."""
-        return {**os.environ, "COMFYUI_PATH": str(self.path), "COMFYUI_PYTHON": self.python}
+        """What its processes see: itself alone, and our library only as ComfyUI finds it."""
+        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return {**outside, "COMFYUI_PATH": str(self.path), "COMFYUI_PYTHON": self.python}
 
     def answer(self, *command: str | Path, cwd: Path | None = None) -> Any:
         """The JSON that a script prints there: all of its standard output, see `comfy_start.py`."""

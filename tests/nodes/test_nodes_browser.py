@@ -3,6 +3,7 @@
 Runs for each ComfyUI and front end that `comfy_homes.py` finds, where Playwright and a Chromium are.
 """
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -161,7 +162,10 @@ def test_it_is_found_again_after_a_reload_and_in_a_copy(browser, drawn):
 
 
 def test_a_workflow_saved_before_there_was_an_editor_is_the_same_run(browser, workflows):
-    saved, api = workflows["wm_mojito"]
+    saved, api = copy.deepcopy(workflows["wm_mojito"])
+    for node in saved["nodes"]:
+        node["size"] = [210, 60]
+        node["inputs"] = [socket for socket in node["inputs"] if socket["name"] not in ("images", "video")]
     browser.load(saved)
     ready(browser, "red cube")
     now = browser.prompt()
@@ -291,6 +295,26 @@ def test_a_graph_is_made_by_hand_and_laid_out_at_once(browser):
     browser.drag(editor, (x, y), (x, y + 0.1))
     moved = json.loads(browser.widget(node, "graph"))["nodes"][0]["box"]
     assert moved == pytest.approx([place[0], place[1] + 0.1, place[2], place[3] + 0.1], abs=0.02)
+
+
+def test_in_the_templates_no_node_hides_another(browser, workflows):
+    """With the sizes that nodes have here, whatever sizes were saved."""
+    hidden = {}
+    for name, (saved, _) in workflows.items():
+        browser.load(saved)
+        hidden[name] = browser.ask(
+            """() => {
+              const title = 30;
+              const places = app.graph._nodes.map((node) => {
+                const least = node.computeSize();
+                return [node.pos[0], node.pos[1] - title, node.pos[0] + Math.max(node.size[0], least[0]),
+                        node.pos[1] + Math.max(node.size[1], least[1]), node.type];
+              });
+              return places.flatMap((a, n) => places.slice(n + 1).filter(
+                (b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]).map((b) => [a[4], b[4]]));
+            }"""
+        )
+    assert not {name: pairs for name, pairs in hidden.items() if pairs}
 
 
 def test_a_warning_is_on_the_node(browser):

@@ -62,6 +62,18 @@ def test_help_page_names_every_input_and_output(repo, snapshot, node_id):
     assert not missing
 
 
+def test_the_table_of_nodes_is_that_of_the_nodes(repo, snapshot):
+    done = subprocess.run(
+        [sys.executable, repo / "tests" / "nodes" / "comfy_table.py"], capture_output=True, text=True
+    )
+    kept = (repo / "docs" / "comfyui" / "nodes.md").read_text(encoding="utf-8")
+    assert done.stdout == kept, "run python tests/nodes/comfy_table.py --write"
+    rows = [line.split(" | ") for line in kept.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(snapshot)
+    for name, tooltips, _, alias, *_ in rows:
+        assert len(set(tooltips.split(" of "))) == 1 and alias, name
+
+
 def test_no_help_page_without_a_node(repo):
     assert {path.stem for path in (repo / "web" / "docs").iterdir()} == set(IDS)
 
@@ -222,6 +234,25 @@ def test_no_call_passes_more_than_four_arguments_by_position():
         if isinstance(call, ast.Call) and len(call.args) > 4
     ]
     assert not long
+
+
+def test_advice_that_no_node_can_follow_is_reworded(wm_nodes):
+    from importlib import import_module
+
+    from wm_pipelines.media.boxes import inside_crop, read_boxes
+    from wm_pipelines.mojito.trajectories.objects import MotionObject
+
+    reworded = import_module(f"{wm_nodes.__name__}._shared.wording").reworded
+    for call, words in (
+        (lambda: read_boxes({"cube": [[0, 0, 0.5, 1]]}, (64, 64)), "here boxes are in pixels of the picture"),
+        (lambda: inside_crop((60, 0, 64, 9), (32, 64)), "that fit='crop' keeps; crop the picture to a square"),
+        (lambda: MotionObject("a", [(0, 0, 1, 1)] * 16).frame_boxes(3), "set num_frames to their number"),
+    ):
+        with pytest.raises(ValueError) as refused:
+            call()
+        said = reworded(str(refused.value))
+        assert words in said and "pass " not in said
+    assert reworded("phrase 'a' occurs 2 times; pass span=(start,end)").endswith("pass span=(start,end)")
 
 
 def test_requirements_are_ours_and_leave_torch_alone(repo):

@@ -101,3 +101,54 @@ def test_fingerprint_follows_the_files(folders, root):
 
 def test_missing_root_is_empty(folders, tmp_path):
     assert [name for name in folders.list_models([tmp_path / "none"]) if not name.startswith("embedded/")] == []
+
+
+@pytest.fixture
+def comfy_paths(monkeypatch, tmp_path):
+    """A stand-in for ComfyUI's own list of folders, with two files in `loras`."""
+    import sys
+    import types
+
+    (tmp_path / "loras").mkdir()
+    for name in ("style.safetensors", "old.pt"):
+        (tmp_path / "loras" / name).write_bytes(b"")
+    known = {"loras": ([str(tmp_path / "loras")], {".safetensors", ".pt"})}
+    module = types.SimpleNamespace(
+        folder_names_and_paths=known,
+        models_dir=str(tmp_path / "models"),
+        get_output_directory=lambda: str(tmp_path / "output"),
+        get_filename_list=lambda kind: sorted(path.name for path in (tmp_path / kind).iterdir()),
+        get_full_path_or_raise=lambda kind, name: str(tmp_path / kind / name),
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", module)
+    return module
+
+
+def test_what_a_graph_saves_is_offered_last(folders, comfy_paths, tmp_path):
+    folders.register()
+    folders.register()
+    paths, _ = comfy_paths.folder_names_and_paths["wm_pipelines"]
+    assert paths == [str(tmp_path / "models" / "wm_pipelines"), str(tmp_path / "output" / "wm_pipelines")]
+
+
+def test_files_of_the_user_are_safetensors_from_comfyuis_own_folders(folders, comfy_paths, tmp_path):
+    assert folders.list_files("loras") == ["style.safetensors"] and folders.list_files("animatediff_models") == []
+    assert folders.resolve_file("lora", "loras", "style.safetensors") == tmp_path / "loras" / "style.safetensors"
+    for name in ("old.pt", "../loras/style.safetensors", "/etc/passwd", ""):
+        with pytest.raises(ValueError, match="is not there; found: style.safetensors"):
+            folders.resolve_file("lora", "loras", name)
+
+
+def test_motion_adapters_are_folders_of_diffusers(folders, comfy_paths, root):
+    (root / "motion").mkdir()
+    (root / "motion" / "config.json").write_text('{"_class_name": "MotionAdapter"}')
+    assert folders.list_motion_adapters([root]) == ["embedded/diorama-video", "motion"]
+    assert folders.resolve_motion_adapter("motion", [root]) == root / "motion"
+    assert (folders.resolve_motion_adapter("embedded/diorama-video", [root]) / "config.json").is_file()
+    with pytest.raises(ValueError, match="refused"):
+        folders.resolve_motion_adapter("../motion", [root])
+
+
+def test_kronecker_adapters_to_export_are_embedded_ones_too(folders, root):
+    assert folders.list_kronecker([root]) == ["embedded/kadaptation"]
+    assert (folders.resolve_kronecker("embedded/kadaptation", [root]) / "adapter_config.json").is_file()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 HERE = Path(__file__).parent
 # Widgets of the core nodes in use, in order; the live test compares them with ComfyUI's own description.
@@ -59,6 +60,14 @@ def as_api(workflow, snapshot):
 
 def test_every_example_has_its_twin_and_every_twin_its_example(workflows):
     assert list(workflows) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_example_has_a_small_picture(repo, name):
+    picture = repo / "example_workflows" / f"{name}.jpg"
+    with Image.open(picture) as opened:
+        assert opened.format == "JPEG" and min(opened.size) >= 256
+    assert picture.stat().st_size < 60_000
 
 
 @pytest.mark.parametrize("name", NAMES)

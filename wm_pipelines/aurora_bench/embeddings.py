@@ -39,7 +39,14 @@ class Embedders:
         clip, tokenizer, image_processor: CLIP, or None. dino, dino_processor: likewise.
     """
 
-    def __init__(self, clip=None, tokenizer=None, image_processor=None, dino=None, dino_processor=None):
+    def __init__(
+        self,
+        clip: Any = None,
+        tokenizer: Any = None,
+        image_processor: Any = None,
+        dino: Any = None,
+        dino_processor: Any = None,
+    ):
         for name, parts in (("clip", (clip, tokenizer, image_processor)), ("dino", (dino, dino_processor))):
             if any(part is None for part in parts) and any(part is not None for part in parts):
                 raise ValueError(f"`{name}` needs its model and its processors; some of these are None")

@@ -8,6 +8,7 @@ from importlib import import_module
 from inspect import isfunction
 
 import typer
+from click import Command
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -19,7 +20,7 @@ PACKAGE = __package__.partition(".")[0]
 class MethodCommands(TyperGroup):
     """The commands of all folders that have a `command.py`."""
 
-    def list_commands(self, ctx) -> list[str]:
+    def list_commands(self, ctx: typer.Context | None) -> list[str]:
         found = []
         for folder in folders("command.py"):
             try:
@@ -28,7 +29,7 @@ class MethodCommands(TyperGroup):
                 typer.echo(f"{folder}: not available: {type(error).__name__}: {error}", err=True)
         return sorted(found)
 
-    def get_command(self, ctx, cmd_name: str):
+    def get_command(self, ctx: typer.Context | None, cmd_name: str) -> Command | None:
         own = cmd_name.replace("-", "_")
         for folder in sorted(folders("command.py"), key=lambda folder: folder != own):
             try:

@@ -12,7 +12,6 @@ read as text is read (`runtime.pickles`): nothing that it names is looked up or 
 
 import argparse
 import io
-import json
 import os
 import pickle
 import sys
@@ -24,9 +23,10 @@ import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.runtime.claims import check_new_folder
-from wm_pipelines.runtime.files import atomic, atomic_folder
+from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.pickles import ARRAY_NAMES, read_pickle, to_array
 from wm_pipelines.runtime.readers import read_array_header, read_json
+from wm_pipelines.runtime.reports import write_json
 
 KEPT = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 DROPPED = ("token_prefix", "token_suffix", "u")
@@ -154,8 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{args.folder}: {sum(p.numel() for p in learner.parameters()):,} parameters")
             return
         table = read_negatives(args.table, args.trust)
-        with atomic(args.json) as partial:
-            partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.json, table)
         print(f"{args.json}: {len(table)} negatives")
     except ValueError as error:
         sys.exit(f"error: {error}")

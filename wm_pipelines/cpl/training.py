@@ -177,7 +177,15 @@ def rate_of(epoch: int, settings: CPLSettings) -> float:
 class Run:
     """What stays the same through a fit: frozen features, prompts and negatives, computed once."""
 
-    def __init__(self, clip, tokenizer, learner, preprocess, examples: Examples, settings: CPLSettings):
+    def __init__(
+        self,
+        clip: "CLIPModel",
+        tokenizer: "CLIPTokenizer",
+        learner: "CPLPromptLearner",
+        preprocess: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+        examples: Examples,
+        settings: CPLSettings,
+    ):
         self.clip, self.learner, self.preprocess = clip, learner, preprocess
         self.examples, self.settings = examples, settings
         texts = list(examples.texts)

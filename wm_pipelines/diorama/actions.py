@@ -96,7 +96,7 @@ class Action:
     other: int | None = None
     new: SceneObject | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check("kind", self.kind, _ALLOWED["kind"])
         for name in self.__dataclass_fields__:
             value, needed = getattr(self, name), name in ("kind", "object", *FIELDS[self.kind])

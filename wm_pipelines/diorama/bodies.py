@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from itertools import combinations
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def _depth(z: float) -> float:
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
-def build_model(scene: Scene, step: float, gravity: float, damping: float):
+def build_model(scene: Scene, step: float, gravity: float, damping: float) -> Any:
     """The MuJoCo model of the floor and the objects: body and geom i + 1 are object i, geom 0 is the floor."""
     mujoco = load_mujoco()
     kinds = mujoco.mjtGeom

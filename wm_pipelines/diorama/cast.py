@@ -5,6 +5,7 @@ kind and about one box width are tried together, row by row: patches are (R, S, 
 a pixel, and a number per row broadcasts over them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -237,7 +238,7 @@ def floor_shadows(view: View, boxes: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def shadowed(world: World, solid: torch.Tensor, start, facing: torch.Tensor) -> torch.Tensor:
+def shadowed(world: World, solid: torch.Tensor, start: Sequence[torch.Tensor], facing: torch.Tensor) -> torch.Tensor:
     """Whether something stands between points and the light, where it matters.
 
     Args:
@@ -305,7 +306,9 @@ def _from(world: World, kind: int, solid: torch.Tensor, origin, local_direction)
 
 
 @torch.no_grad()
-def hidden(world: World, boxes: torch.Tensor, point, xy, z: torch.Tensor) -> torch.Tensor:
+def hidden(
+    world: World, boxes: torch.Tensor, point: Sequence[torch.Tensor], xy: Sequence[torch.Tensor], z: torch.Tensor
+) -> torch.Tensor:
     """(F, P) bool: points the camera does not see, because they are behind it or something is nearer on the way.
 
     Args:

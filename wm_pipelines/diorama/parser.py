@@ -1,12 +1,12 @@
 """Reads what `wm_pipelines.diorama.language` says back into attributes, relations and motions (our design)."""
 
 import difflib
-import re
 from dataclasses import dataclass
 
 from wm_pipelines.diorama.primitives import MOTION_KINDS
 from wm_pipelines.diorama.words import ATTRIBUTES, CAMERA_PARTICIPLES, FORMS, PARTICIPLES, VOCABULARY, words_of
 from wm_pipelines.text.phrasing import EMPTY, ORDINALS
+from wm_pipelines.text.reading import WordReader
 from wm_pipelines.text.scene_graph import PREDICATES
 
 _KIND_OF = {word: kind for kind, words in ATTRIBUTES.items() for word in words}
@@ -106,30 +106,16 @@ def unknown_word(word: str) -> ValueError:
     return ValueError(f"{word!r} is not a word of this language; the nearest is {near!r}")
 
 
-class _Reader:
+class _Reader(WordReader):
     """Reads a caption word by word; collects the objects that it mentions and the characters they cover."""
 
     def __init__(self, text: str):
-        self.tokens = [(m.group().lower(), m.start(), m.end()) for m in re.finditer(r"[^\s,.]+|[,.]", text)]
-        self.at = 0
+        super().__init__(text)
         self.objects: list[dict[str, str]] = []
         self.spans: list[tuple[int, int]] = []
         for word, _, _ in self.tokens:
             if word not in ",." and word not in VOCABULARY:
                 raise unknown_word(word)
-
-    def word(self, ahead: int = 0) -> str:
-        at = self.at + ahead
-        return self.tokens[at][0] if at < len(self.tokens) else ""
-
-    def at_end(self) -> bool:
-        return self.word() == "" or (self.word() == "." and self.word(1) == "")
-
-    def accept(self, *words: str) -> bool:
-        if all(self.word(i) == w for i, w in enumerate(words)):
-            self.at += len(words)
-            return True
-        return False
 
     def fail(self, wanted: str) -> ValueError:
         where = f"before {self.word()!r}" if self.word() else "at the end"

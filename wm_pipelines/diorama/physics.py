@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class PhysicsSetup:
     world: Mapping[str, float]
     simulated: Simulated
 
-    def simulate(self, **changes) -> Simulated:
+    def simulate(self, **changes: Any) -> Simulated:
         """What happens in another world: `changes` are arguments of `simulate` by keyword, `gravity=-1.5` say."""
         return simulate(self.scene, self.starts, **{**self.world, **changes})
 

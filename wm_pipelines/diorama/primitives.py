@@ -1,6 +1,7 @@
 """The primitives that a motion is a list of: plain values, checked as they are made. `motion` says where they lead."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,7 +63,7 @@ class Motion:
     positions: tuple[tuple[float, float, float], ...] = ()
     quaternions: tuple[tuple[float, float, float, float], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in MOTION_KINDS:
             raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(MOTION_KINDS)}")
         if not (math.isfinite(self.start) and math.isfinite(self.end) and 0 <= self.start < self.end):
@@ -108,7 +109,9 @@ class Motion:
             raise ValueError(f"`quaternions` has {wrong[0]}; each must have the length 1")
 
 
-def sampled_motion(times, positions, quaternions) -> Motion:
+def sampled_motion(
+    times: Sequence[float], positions: Sequence[Sequence[float]], quaternions: Sequence[Sequence[float]]
+) -> Motion:
     """A motion of kind "sampled": linear between the positions, on the shorter arc between the rotations, held before
     and after.
 

@@ -8,7 +8,7 @@ the background it mostly is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,14 +117,14 @@ def render(
     return RenderOutput(object_ids=ids, **out)
 
 
-def check_size(size) -> tuple[int, int]:
+def check_size(size: int | Sequence[int]) -> tuple[int, int]:
     sides = (size, size) if isinstance(size, int) else size
     if not isinstance(sides, Sequence) or len(sides) != 2 or not all(isinstance(s, int) and s >= 1 for s in sides):
         raise ValueError(f"`size` is {size!r}; a side or (height, width), whole pixels, 1 or more")
     return sides
 
 
-def check_times(times) -> list[float]:
+def check_times(times: Iterable[float]) -> list[float]:
     times = [float(t) for t in times]
     if not times or not all(math.isfinite(t) for t in times):
         raise ValueError(f"`times` is {times}; give one finite time or more")

@@ -4,13 +4,15 @@ Everything is elementwise, for numbers, arrays and tensors alike.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 
 
-def product(a, b) -> tuple:
+def product(a: Sequence[Any], b: Sequence[Any]) -> tuple:
     """The quaternion that turns by b, then by a; each is four numbers, arrays or tensors."""
     aw, ax, ay, az = a
     bw, bx, by, bz = b
@@ -22,7 +24,7 @@ def product(a, b) -> tuple:
     )
 
 
-def rows(w, x, y, z) -> tuple:
+def rows(w: Any, x: Any, y: Any, z: Any) -> tuple:
     """The rows of the rotation matrix of a unit quaternion."""
     return (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

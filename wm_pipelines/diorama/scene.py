@@ -7,8 +7,10 @@ these values.
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import permutations
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from wm_pipelines.record import check_values
 from wm_pipelines.runtime.random import keyed
 from wm_pipelines.runtime.readers import concise, parse_json
 from wm_pipelines.text.colours import SRGB
+
+R = TypeVar("R")
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 # sRGB; every pair is at least 25 apart in CIELAB (a test holds this)
@@ -91,7 +95,7 @@ class SceneObject:
     motion: tuple = ()
     tilt: tuple[float, float, float, float] = UPRIGHT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id < 1:
             raise ValueError(f"`id` is {self.id!r}; it must be an integer of 1 or more (0 is the background)")
         _one_of("shape", self.shape, SHAPES)
@@ -151,7 +155,7 @@ class Camera:
     fov_deg: float = 42.0
     motion: tuple = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1.0 <= self.fov_deg <= 150.0:
             raise ValueError(f"`fov_deg` is {self.fov_deg!r}; allowed: 1 to 150 degrees")
         if len(self.eye) != 3 or len(self.target) != 3 or not all(map(math.isfinite, (*self.eye, *self.target))):
@@ -167,7 +171,7 @@ class Light:
     direction: tuple[float, float, float] = (-0.45, -0.55, 1.0)
     ambient: float = 0.45
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.direction) != 3 or not 0 < math.hypot(*self.direction) < math.inf:
             raise ValueError(f"`direction` is {self.direction!r}; three finite numbers, not all zero")
         if not 0 <= self.ambient <= 1:
@@ -188,7 +192,7 @@ class Scene:
     floor_pattern: str = "plain"
     floor_square: float = FLOOR_SQUARE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ids = [o.id for o in self.objects]
         if len(set(ids)) != len(ids):
             raise ValueError(f"`objects` have ids {ids}; each id must be unique")
@@ -243,7 +247,7 @@ def _motion(primitives) -> tuple:
     return tuple(motion_from_dict(p) for p in primitives or ())
 
 
-def build_record(cls, data: dict, **convert):
+def build_record(cls: type[R], data: dict, **convert: Callable[[Any], Any]) -> R:
     """A `cls`, which is a dataclass, of JSON's `data`; strict. `convert` has a function for each nested field."""
     if not isinstance(data, dict):
         raise ValueError(f"a {cls.__name__} is {data!r}; it must be a JSON object")
@@ -260,7 +264,7 @@ def build_record(cls, data: dict, **convert):
     return cls(**{k: convert[k](v) if k in convert else v for k, v in values.items()})
 
 
-def look_at(eye, target) -> np.ndarray:
+def look_at(eye: Sequence[float], target: Sequence[float]) -> np.ndarray:
     """World-to-camera rotation, float64 (3, 3): rows are the camera's x (right), y (down) and z (forward) axes."""
     forward = np.subtract(target, eye).astype(np.float64)
     forward /= np.linalg.norm(forward)
@@ -293,7 +297,9 @@ def intrinsics(camera: Camera, height: int, width: int) -> np.ndarray:
     return np.array([[f, 0.0, width / 2], [0.0, f, height / 2], [0.0, 0.0, 1.0]])
 
 
-def project(points, camera: Camera, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def project(
+    points: np.ndarray | Sequence[Sequence[float]], camera: Camera, aspect: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Projects world points (N, 3) of a camera at rest to frame coordinates in [0, 1].
 
     Returns:

@@ -32,7 +32,7 @@ class Start:
     velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
     spin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, most, unit in (("velocity", FASTEST, "m/s"), ("spin", FASTEST_SPIN, "rad/s")):
             value = tuple(float(v) for v in getattr(self, name))
             object.__setattr__(self, name, value)

@@ -5,6 +5,8 @@ Vectors are triples of tensors that broadcast against one another. Elementwise a
 where a ray misses.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 EPS = 1e-4
@@ -120,7 +122,9 @@ def _radial(x, y):
 NORMAL = (_normal_sphere, _normal_cube, _normal_cylinder, _normal_cone)
 
 
-def outline(kind: int, to_eye, half: torch.Tensor, height: torch.Tensor, sides: int = 96) -> tuple:
+def outline(
+    kind: int, to_eye: Sequence[torch.Tensor], half: torch.Tensor, height: torch.Tensor, sides: int = 96
+) -> tuple:
     """Points (3 x (K, M)) whose hull holds the silhouette as seen from `to_eye` (local axes), for K solids."""
     angle = torch.arange(sides, device=half.device) * (2 * torch.pi / sides)
     wide = 1.0 / torch.cos(torch.tensor(torch.pi / sides))

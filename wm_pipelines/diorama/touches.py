@@ -3,6 +3,7 @@ design)."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Touches:
         bounce: how bodies touch at first. friction: Coulomb's coefficient. steps: of a frame. step: seconds.
     """
 
-    def __init__(self, model, bounce: Touch, friction: float, scene: Scene, steps: int, step: float):
+    def __init__(self, model: Any, bounce: Touch, friction: float, scene: Scene, steps: int, step: float):
         self.model, self.bounce, self.friction, self.steps, self.step = model, bounce, friction, steps, step
         self.mujoco = load_mujoco()
         each = np.hstack([np.repeat(model.body_mass[1:, None], 3, axis=1), model.body_inertia[1:]])
@@ -61,13 +62,13 @@ class Touches:
         self.waiting: dict[int, int] = {}  # pairs that still bounce, and the step in which they come to rest
         self.steps_seen: list[tuple] = []
 
-    def start(self, data) -> None:
+    def start(self, data: Any) -> None:
         """Sets what lies on something at rest."""
         self.near = self._pattern(data.contact.geom)[1]
         for pair in range(self.model.npair):
             self._set(pair, RESTING if pair in self.near else self.bounce)
 
-    def add(self, number: int, data) -> None:
+    def add(self, number: int, data: Any) -> None:
         """What touched in step `number`, after it."""
         contact = data.contact
         geom, near = self._pattern(contact.geom) if data.ncon else (None, frozenset())

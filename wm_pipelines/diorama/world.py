@@ -13,27 +13,30 @@ import torch
 from wm_pipelines.diorama.rotations import rows
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Camera, Scene, SceneObject, focal, look_at
 
+Triple = Sequence[torch.Tensor]
+"""Three tensors of one shape: x, y, z."""
 
-def dot(a, b) -> torch.Tensor:
+
+def dot(a: Triple, b: Triple) -> torch.Tensor:
     """Scalar product of two triples of tensors."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def turn(matrix, v) -> tuple:
+def turn(matrix: Sequence[Triple], v: Triple) -> tuple:
     """matrix (3 x 3 tensors) applied to the triple v, elementwise: the same bits in every batch."""
     return tuple(dot(matrix[i], v) for i in range(3))
 
 
-def turn_back(matrix, v) -> tuple:
+def turn_back(matrix: Sequence[Triple], v: Triple) -> tuple:
     """The transposed matrix applied to v."""
     return tuple(dot((matrix[0][i], matrix[1][i], matrix[2][i]), v) for i in range(3))
 
 
-def minus(a, b) -> tuple:
+def minus(a: Triple, b: Triple) -> tuple:
     return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
-def unit(v) -> tuple:
+def unit(v: Triple) -> tuple:
     v = tuple(v)
     length = dot(v, v).sqrt()
     return tuple(x / length for x in v)

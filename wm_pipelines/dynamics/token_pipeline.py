@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class TokenPipeline(WMPipeline):
         """The adapter that this direction reads with; None where the model has none of its name."""
         return self.direction if self.direction in adapter_names(self.model) else None
 
-    def reading(self):
+    def reading(self) -> AbstractContextManager[None]:
         """Context in which this direction's adapter acts; what acted before acts again after it."""
         return active(self.model, self.adapter)
 

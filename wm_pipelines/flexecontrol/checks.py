@@ -160,6 +160,12 @@ def per_prompt(items: Sequence[Any] | None, batch: int, name: str, kind: type | 
     return [list(item) for item in items]
 
 
+def check_generators(generator: torch.Generator | list[torch.Generator] | None, pictures: int) -> None:
+    """ValueError for a list of generators that has not one for each picture."""
+    if isinstance(generator, list) and len(generator) != pictures:
+        raise ValueError(f"generator is a list of {len(generator)} for {pictures} pictures")
+
+
 def seeds_of(generator: torch.Generator | list[torch.Generator] | None) -> list[int] | None:
     """The seeds that generators were made with; None without a generator."""
     if generator is None:

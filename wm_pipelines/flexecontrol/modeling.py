@@ -69,6 +69,7 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "FeatureResnet"]
+    _repeated_blocks = ["BasicTransformerBlock"]  # what `compile_repeated_blocks` compiles, as in the UNet
     _group_offload_block_modules = ["feature_extractor", "global_projection"]  # they run before `forward` does
     _skip_layerwise_casting_patterns = ["norm", "conv_gamma", "conv_beta", "zero_conv"]
 

@@ -1,6 +1,5 @@
 """`make demo`, the part that moves: three trajectories and five intensities of one prompt, with what was measured."""
 
-import json
 import math
 import os
 import time
@@ -24,7 +23,7 @@ from wm_pipelines.mojito.metrics import diorama_detector, object_flow, track_col
 from wm_pipelines.mojito.pipeline import MojitoPipeline
 from wm_pipelines.mojito.run import load
 from wm_pipelines.mojito.trajectories.objects import MotionObject
-from wm_pipelines.runtime.files import atomic
+from wm_pipelines.runtime.reports import write_json
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
 SHOWN = range(0, FRAMES, 3)  # frames in a row of the grids
@@ -71,8 +70,7 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
         "trajectories": [{k: v for k, v in clip.items() if k not in ("pictures", "label")} for clip in paths],
         "intensities": [{k: v for k, v in clip.items() if k not in ("pictures", "label")} for clip in levels],
     }
-    with atomic(folder / "motion.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "motion.json", report)
     write_page(__package__, "motion.html", folder, report)
     return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
 

@@ -134,7 +134,9 @@ class MotionIntensityModel(WMModel, ConfigMixin):
         return cls(inject=inject, targets=names, widths=widths, **config)
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike, subfolder: str | None = None, **kwargs: Any):
+    def from_pretrained(
+        cls, source: str | os.PathLike, subfolder: str | None = None, **kwargs: Any
+    ) -> "MotionIntensityModel":
         """As of any diffusers model.
 
         In a local folder diffusers would take weights that lie beside `subfolder`, which are the motion adapter's.

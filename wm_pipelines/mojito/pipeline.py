@@ -21,12 +21,22 @@ from wm_pipelines import hub
 from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.mojito.bases.calls import LiveScale, StockCall, stock_pipeline
 from wm_pipelines.mojito.bases.families import Family, family_of
+from wm_pipelines.mojito.bases.latents import encode_video
+from wm_pipelines.mojito.bases.loading import StockLoading
 from wm_pipelines.mojito.bases.shared_noise import share_noise
+from wm_pipelines.mojito.guidance.dual_clock import (
+    DualClock,
+    check_clock_scheduler,
+    check_clocks,
+    dragged,
+    moving_region,
+)
 from wm_pipelines.mojito.guidance.noise_variance import check_scheduler
 from wm_pipelines.mojito.guidance.plan import ClipGrid, MotionPlan, plan_motion
 from wm_pipelines.mojito.guidance.settings import GuidanceSettings
 from wm_pipelines.mojito.guidance.state import MotionState, TextRules
 from wm_pipelines.mojito.guidance.steering import MotionGuide
+from wm_pipelines.mojito.guidance.temporal import temporal_layers
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.mojito.outputs import (
@@ -65,7 +75,7 @@ class CheckedInputs:
         return any(self.objects)
 
 
-class MojitoPipeline(WMPipeline):
+class MojitoPipeline(StockLoading, WMPipeline):
     """A stock text-to-video base whose objects can be steered.
 
     Without objects and intensity it samples what the stock pipeline samples, bit for bit. Takes the components of
@@ -187,9 +197,10 @@ class MojitoPipeline(WMPipeline):
         """Set `pipe._interrupt = True` in a callback to stop after the step."""
         return self._interrupt
 
-    def stock(self) -> DiffusionPipeline:
-        """The diffusers pipeline that samples, over this pipeline's own components."""
-        return stock_pipeline(self, self.family)
+    def stock(self, animate: bool = False) -> DiffusionPipeline:
+        """The diffusers pipeline that samples, over this pipeline's own components; with `animate` that which begins
+        with a picture."""
+        return stock_pipeline(self, self.family, animate)
 
     @torch.no_grad()
     def __call__(
@@ -247,6 +258,12 @@ class MojitoPipeline(WMPipeline):
         decode_chunk_size: int | None = None,
         decode_timestep: float | list[float] | None = None,
         decode_noise_scale: float | list[float] | None = None,
+        image: Any = None,
+        last_image: Any = None,
+        image_embeds: torch.Tensor | None = None,
+        dual_clock: tuple[float, float] | None = None,
+        reference: Any = None,
+        temporal_weight: float = 0.0,
     ) -> MojitoPipelineOutput | tuple:
         """Sample videos.
 
@@ -284,8 +301,17 @@ class MojitoPipeline(WMPipeline):
             prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask, ip_adapter_image,
             ip_adapter_image_embeds, cross_attention_kwargs, attention_kwargs, clip_skip, frame_rate,
             max_sequence_length, clean_caption, mask_feature, enable_temporal_attentions, decode_chunk_size,
-            decode_timestep, decode_noise_scale: as the base's stock pipeline takes them; None leaves its default, and
-                what it does not take is refused.
+            decode_timestep, decode_noise_scale, last_image, image_embeds: as the base's stock pipeline takes them;
+                None leaves its default, and what it does not take is refused.
+            image: first picture of the clip, for the image-to-video bases of Wan, LTX and CogVideoX.
+            dual_clock: shares of the steps at which the weak and the strong clock of Time-to-Move (arXiv 2511.08633)
+                end, beside the guidance or, with `guidance_iterations=0`, instead of it: until the weak one all is the
+                reference clip with noise, until the strong one what lies in a box. It needs `image` and `objects`.
+                None: off. (0.06, 0.14) is what its authors take for Wan 2.2, (0.08, 0.18) for CogVideoX.
+            temporal_weight: taken off the logits of attention over time between frames of which one has a cell in a
+                box and the other has not, in all steps, on bases with such attention (UNets, Latte); 0: none.
+            reference: that clip, as many frames of the call's size; None: the picture with what lies in each object's
+                first box dragged along its path.
 
         Guidance needs the denoiser in float32: bfloat16 keeps too few digits of the activations for the gradient to
         point where it should (a cosine of 0.7 on the embedded `diorama-video`; a warning says so). Calls are equal
@@ -312,6 +338,7 @@ class MojitoPipeline(WMPipeline):
             bias_out=bias_out,
             bias_fraction=bias_fraction,
             bias_style=bias_style,
+            temporal_weight=temporal_weight,
         )
         call = self._stock_call(
             negative_prompt=negative_prompt,
@@ -345,6 +372,9 @@ class MojitoPipeline(WMPipeline):
             decode_chunk_size=decode_chunk_size,
             decode_timestep=decode_timestep,
             decode_noise_scale=decode_noise_scale,
+            image=image,
+            last_image=last_image,
+            image_embeds=image_embeds,
         )
         # 1. Refuse what can't work
         inputs = self.check_inputs(
@@ -358,25 +388,30 @@ class MojitoPipeline(WMPipeline):
             trailing_tokens=trailing_tokens,
             detector=detector,
             output_type=output_type,
+            dual_clock=dual_clock,
+            reference=reference,
+            temporal_weight=temporal_weight,
         )
         with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients, which inference mode forbids
             # 2. Each object's phrase in the prompt, its boxes on the latent's grid, and what disagrees
             plans = self.plan(call, inputs, taps=guidance_taps, trailing_tokens=trailing_tokens)
 
-            # 3. What stands around the denoiser: the guide, the dial, the frame rate
+            # 3. What stands around the denoiser: the guide, the dial, the frame rate, the clocks
             guide = self._guide(call, plans, settings=settings, taps=guidance_taps)
+            clock = self._clock(call, plans, dual_clock, reference)
             hooks = self._hooks(guide, levels=inputs.levels, per_prompt=inputs.per_prompt, fps=fps)
 
             # 4. The stock pipeline samples
+            asked = {"prompt": prompt, call.family.frames: inputs.num_frames, "output_type": output_type}
+            if inputs.steered and "clean_caption" in call.takes:
+                asked["clean_caption"] = False  # a rewritten prompt would have other tokens
             frames = self._sample(
                 call,
-                prompt=prompt,
-                num_frames=inputs.num_frames,
-                steered=inputs.steered,
+                asked,
                 hooks=hooks,
-                output_type=output_type,
                 callback=callback_on_step_end,
                 tensor_inputs=callback_on_step_end_tensor_inputs,
+                clock=clock,
             )
 
             # 5. What was measured while sampling, and what the frames say
@@ -395,16 +430,17 @@ class MojitoPipeline(WMPipeline):
         height: int | None = None,
         width: int | None = None,
         max_sequence_length: int | None = None,
+        image: Any = None,
     ) -> list[list[str]]:
         """For each prompt what it and its objects' paths disagree about, and which will win; nothing is sampled.
 
         Args:
-            prompt, objects, num_frames, guidance_taps, height, width, max_sequence_length: as for a call.
+            prompt, objects, num_frames, guidance_taps, height, width, max_sequence_length, image: as for a call.
 
         Raises:
             ValueError: as a call.
         """
-        call = self._stock_call(height=height, width=width, max_sequence_length=max_sequence_length)
+        call = self._stock_call(image=image, height=height, width=width, max_sequence_length=max_sequence_length)
         inputs = self.check_inputs(call, prompt=prompt, objects=objects, num_frames=num_frames, allow_joint=True)
         plans = self.plan(call, inputs, taps=guidance_taps, quiet=True)
         return [plan.conflicts for plan in plans] or [[] for _ in inputs.objects]
@@ -421,12 +457,16 @@ class MojitoPipeline(WMPipeline):
         trailing_tokens: int = 0,
         detector: Detector | None = None,
         output_type: str = "pil",
+        dual_clock: tuple[float, float] | None = None,
+        reference: Any = None,
+        temporal_weight: float = 0.0,
     ) -> CheckedInputs:
         """Refuse arguments of a call that can't work; what the objects say is checked as they are planned.
 
         Raises:
             ValueError: naming the argument, what came and what is allowed.
         """
+        call.check_picture()
         prompts = self._check_prompts(prompt, call)
         count = len(call.options["prompt_embeds"]) if prompts is None else len(prompts)
         wanted = _per_prompt(objects, count)
@@ -447,11 +487,24 @@ class MojitoPipeline(WMPipeline):
             if prompts is None:
                 raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
             self._check_steered(call, allow_joint)
+            if temporal_weight:
+                temporal_layers(call.family, self.denoiser)
+                if getattr(call.stock, "free_noise_enabled", False):
+                    raise ValueError(
+                        "temporal_weight can't act in FreeNoise's windows of a clip; disable_free_noise()"
+                    )
             if not isinstance(trailing_tokens, Integral) or trailing_tokens < 0:
                 raise ValueError(f"trailing_tokens={trailing_tokens!r}; a whole number, 0 or more")
         if detector is not None and (not inputs.steered or output_type == "latent"):
             what = "decoded frames, not output_type='latent'" if inputs.steered else "objects to look for"
             raise ValueError(f"detector needs {what}")
+        if dual_clock is None and reference is not None:
+            raise ValueError("reference belongs to dual_clock, which is None")
+        if dual_clock is not None:
+            check_clocks(dual_clock)
+            check_clock_scheduler(self.scheduler)
+            if not (inputs.steered and call.animates):
+                raise ValueError(f"dual_clock needs {'image' if inputs.steered else 'objects'}")
         return inputs
 
     def _check_steered(self, call: StockCall, allow_joint: bool) -> None:
@@ -566,7 +619,7 @@ class MojitoPipeline(WMPipeline):
         names = ("num_inference_steps", "guidance_scale")
         options |= {name: self.recommended(name, options.get(name), otherwise=None) for name in names}
         given = {name: value for name, value in options.items() if value is not None}
-        return StockCall(self.stock(), self.family, given)
+        return StockCall(self.stock(given.get("image") is not None), self.family, given)
 
     def _guide(
         self, call: StockCall, plans: list[MotionPlan], settings: GuidanceSettings, taps: Sequence[str] | None
@@ -580,7 +633,8 @@ class MojitoPipeline(WMPipeline):
             )
         slots = [plan.slots.to(self._execution_device) for plan in plans]
         state = MotionState(slots, frozenset(self._tapped(taps)), renormalise=call.family.padded)
-        return MotionGuide(call.family, self.denoiser, self.scheduler, state=state, settings=settings)
+        form = call.latent_form(plans[0].boxes.shape[1])
+        return MotionGuide(call.family, self.denoiser, self.scheduler, state=state, settings=settings, form=form)
 
     @contextlib.contextmanager
     def _hooks(
@@ -603,21 +657,65 @@ class MojitoPipeline(WMPipeline):
                 stack.enter_context(self.fps_embedding.applied(self.denoiser, fps))
             yield
 
+    def _clock(
+        self, call: StockCall, plans: list[MotionPlan], dual_clock: tuple[float, float] | None, reference: Any
+    ) -> DualClock | None:
+        """The clocks over each video's reference clip, by default its picture with what the boxes hold dragged."""
+        if dual_clock is None:
+            return None
+        form, count = call.latent_form(plans[0].boxes.shape[1]), plans[0].boxes.shape[1]
+        height, width = (side * call.spatial for side in form.shape[1:])
+        if reference is None:
+            pictures = call.stock.video_processor.preprocess(call.options["image"], height=height, width=width)
+            each = len(plans) // len(pictures)
+            clips = [dragged(pictures[v // each].float().cpu(), plan.boxes) for v, plan in enumerate(plans)]
+        else:
+            clip = frames_tensor(reference)
+            if tuple(clip.shape) != (count, 3, height, width):
+                raise ValueError(
+                    f"reference is {tuple(clip.shape)}; it must be the clip's {(count, 3, height, width)}"
+                )
+            clips = [clip * 2 - 1] * len(plans)
+        video = torch.stack(clips).transpose(1, 2)  # (V, 3, F, H, W)
+        return DualClock(
+            self.scheduler,
+            weak=dual_clock[0],
+            strong=dual_clock[1],
+            reference=torch.cat([encode_video(call.stock, call.family, one[None]) for one in video]),
+            inside=torch.stack([moving_region(plan.latent_boxes, form.shape[1:]) for plan in plans]),
+            form=form,
+        )
+
+    def _step_end(self, scale: LiveScale, callback: StepCallback | None, clock: DualClock | None) -> Callable:
+        """What runs after each step: the clocks, then the caller's callback on this pipeline; what it sets here acts
+        on the stock pipeline that runs."""
+
+        def step_end(stock: Any, i: int, t: int, tensors: dict) -> dict:
+            found = {}
+            if clock is not None:
+                tensors["latents"] = found["latents"] = clock.after_step(i, tensors["latents"])
+            self._guidance_scale = before = float(stock.guidance_scale)
+            found |= callback(self, i, t, tensors) if callback is not None else {}
+            if self._guidance_scale != before:
+                scale.value = self._guidance_scale
+                stock._guidance_scale = scale
+            stock._interrupt = self._interrupt
+            return found
+
+        return step_end
+
     def _sample(
         self,
         call: StockCall,
-        prompt: str | list[str] | None,
-        num_frames: int,
-        steered: bool,
+        asked: dict[str, Any],
         hooks: contextlib.AbstractContextManager,
-        output_type: str,
         callback: StepCallback | None,
         tensor_inputs: Sequence[str],
+        clock: DualClock | None,
     ) -> Any:
-        """The frames that the stock pipeline makes while `hooks` are in place."""
-        stock, options = call.stock, dict(call.options)
-        if steered and "clean_caption" in call.takes:
-            options.setdefault("clean_caption", False)  # a rewritten prompt would have other tokens
+        """The frames that the stock pipeline makes of what is `asked` and of the call's options, while `hooks` are in
+        place."""
+        stock = call.stock
         share = getattr(self.wm_config.method_config, "shared_noise", 0.0) if self.wm_config is not None else 0.0
         if share:
             share_noise(stock, share)
@@ -625,25 +723,13 @@ class MojitoPipeline(WMPipeline):
             tensor_inputs = callback.tensor_inputs
         scale = LiveScale(call.value("guidance_scale"))
         self._guidance_scale, self._interrupt = scale.value, False
-
-        def step_end(pipe: Any, i: int, t: int, tensors: dict) -> dict:
-            """The caller's callback on this pipeline, and what it set there on the one that runs."""
-            self._guidance_scale = before = float(pipe.guidance_scale)
-            found = callback(self, i, t, tensors) if callback is not None else {}
-            if self._guidance_scale != before:
-                scale.value = self._guidance_scale
-                pipe._guidance_scale = scale
-            pipe._interrupt = self._interrupt
-            return found
-
-        with hooks:
+        with hooks, contextlib.nullcontext() if clock is None else clock.watching(self.denoiser):
             return stock(
-                prompt=prompt,
-                **{call.family.frames: num_frames},
-                output_type=output_type,
-                callback_on_step_end=step_end,
-                callback_on_step_end_tensor_inputs=list(tensor_inputs),
-                **{**options, "guidance_scale": scale},
+                **call.options | asked | {"guidance_scale": scale},
+                callback_on_step_end=self._step_end(scale, callback, clock),
+                callback_on_step_end_tensor_inputs=list(
+                    dict.fromkeys([*tensor_inputs, *(["latents"] if clock else [])])
+                ),
             ).frames
 
     def _reports(self, videos: int, plans: list[MotionPlan], guide: MotionGuide | None) -> list[MotionReport]:

@@ -99,13 +99,13 @@ class NodeMotion(Motion):
     def count(self) -> int:
         return len(self.knn_index)
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple]:
         frames, nodes = self.node_xyz.shape[:2]
         skin = tuple(self.knn_index.shape)
         paths = {"node_xyz": (frames, nodes, 3), "node_quat": (frames, nodes, 4)}
         return paths | {"knn_index": (skin[0], None), "skin_weight": skin, "ref_time": skin[:1]}
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         if self.knn_index.numel() and not 0 <= int(self.knn_index.min()) <= int(self.knn_index.max()) < self.nodes:
             raise ValueError(f"`motion.knn_index` names nodes outside the {self.nodes}")
@@ -118,7 +118,9 @@ class NodeMotion(Motion):
         q, share = unit(self.node_quat), share[:, None, None].to(self.node_xyz)
         return torch.lerp(self.node_xyz[before], self.node_xyz[after], share), slerp(q[before], q[after], share)
 
-    def pose(self, index, means, quats, times):
+    def pose(
+        self, index: torch.Tensor, means: torch.Tensor, quats: torch.Tensor, times: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         # of all Gaussians, few pairs of (time, time of rest) differ; as one number each
         both = times.double().clamp(0, self.frames - 1) + self.frames * self.ref_time[index].double()
         different, whose = both.unique(return_inverse=True)
@@ -153,12 +155,14 @@ class BasisMotion(Motion):
     def count(self) -> int:
         return len(self.weights)
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple]:
         frames, bases = self.translations.shape[:2]
         paths = {"translations": (frames, bases, 3), "rotations": (frames, bases, 6)}
         return paths | {"weights": (self.count, bases)}
 
-    def pose(self, index, means, quats, times):
+    def pose(
+        self, index: torch.Tensor, means: torch.Tensor, quats: torch.Tensor, times: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         before, after, share = _between(times, self.frames)
         share, weight = share[:, None, None].to(self.translations), self.weights[index][..., None]
         shift = (weight * torch.lerp(self.translations[before], self.translations[after], share)).sum(1)
@@ -186,10 +190,12 @@ class PolynomialMotion(Motion):
     def count(self) -> int:
         return len(self.coefficients)
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple]:
         return {"coefficients": (None, None, 3)}
 
-    def pose(self, index, means, quats, times):
+    def pose(
+        self, index: torch.Tensor, means: torch.Tensor, quats: torch.Tensor, times: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         share = times.clamp(0, self.length - 1) / max(self.length - 1, 1)
         powers = share[:, None] ** torch.arange(1, self.coefficients.shape[1] + 1, device=times.device)
         return means + (powers[..., None].to(means) * self.coefficients[index]).sum(1), quats
@@ -211,10 +217,12 @@ class FourierMotion(Motion):
     def count(self) -> int:
         return len(self.waves)
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple]:
         return {"waves": (None, 2, None, 3)}
 
-    def pose(self, index, means, quats, times):
+    def pose(
+        self, index: torch.Tensor, means: torch.Tensor, quats: torch.Tensor, times: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         numbers = torch.arange(1, self.waves.shape[2] + 1, device=times.device)
         angle = 2 * math.pi * times.clamp(0, self.length - 1)[:, None] * numbers / self.length
         both = torch.stack([angle.cos(), angle.sin()], dim=1)[..., None].to(means)
@@ -236,10 +244,12 @@ class FreeMotion(Motion):
     def count(self) -> int:
         return self.offsets.shape[1]
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple]:
         return {"offsets": (None, None, 3)}
 
-    def pose(self, index, means, quats, times):
+    def pose(
+        self, index: torch.Tensor, means: torch.Tensor, quats: torch.Tensor, times: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         before, after, share = _between(times, self.frames)
         share = share[:, None].to(means)
         return means + torch.lerp(self.offsets[before, index], self.offsets[after, index], share), quats

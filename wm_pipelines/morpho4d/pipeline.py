@@ -125,7 +125,16 @@ class Morpho4DPipeline(WMPipeline):
         output = Morpho4DOutput(scene=scene, **vars(shown), report=report)
         return output if return_dict else output.to_tuple()
 
-    def prepare_capture(self, video, cameras, depth, masks, names, features, fps) -> Capture:
+    def prepare_capture(
+        self,
+        video: torch.Tensor | None,
+        cameras: Cameras | tuple[torch.Tensor, torch.Tensor] | None,
+        depth: torch.Tensor | None,
+        masks: torch.Tensor | None,
+        names: Mapping[int, str] | None,
+        features: torch.Tensor | None,
+        fps: float,
+    ) -> Capture:
         """A capture of what `__call__` was given, with the view of a single camera put in front."""
         single = isinstance(video, torch.Tensor) and video.dim() == 4
 

@@ -56,12 +56,12 @@ class NodeTrack(Track):
         super().__init__(nodes, {"node_xyz": xyz, "node_quat": quat}, {"node_xyz": RATE, "node_quat": 2 * RATE})
         self.ref_time = nodes.first[nodes.knn_index[:, 0]].float()
 
-    def motion(self):
+    def motion(self) -> Motion:
         skin = (self.nodes.knn_index, self.nodes.skin_weight, self.ref_time)
         return NodeMotion(self.parameters["node_xyz"], self.parameters["node_quat"], *skin)
 
     @torch.no_grad()
-    def admit(self, frame):
+    def admit(self, frame: int) -> None:
         xyz, quat = self.parameters["node_xyz"], self.parameters["node_quat"]
         step = self.steps(frame)
         for i in self.nodes.object_id.unique():
@@ -75,7 +75,7 @@ class NodeTrack(Track):
                 xyz[frame, mine] = rotate(turn, before - centre) + centre + step[mine]
                 quat[frame, mine] = multiply(turn.expand_as(turned), turned)
 
-    def stiffness(self, frame, newest):
+    def stiffness(self, frame: int, newest: int) -> torch.Tensor | None:
         begin, end = max(frame - ARAP_REACH, 0), min(frame + ARAP_REACH, newest) + 1
         xyz, quat = self.parameters["node_xyz"][begin:end], unit(self.parameters["node_quat"][begin:end])
         edges = xyz[:, self.nodes.links] - xyz[:, :, None]
@@ -96,11 +96,11 @@ class FreeTrack(Track):
         offsets = torch.zeros(len(nodes.centres), len(nodes.knn_index), 3)
         super().__init__(nodes, {"offsets": offsets}, {"offsets": RATE})
 
-    def motion(self):
+    def motion(self) -> Motion:
         return FreeMotion(self.parameters["offsets"])
 
     @torch.no_grad()
-    def admit(self, frame):
+    def admit(self, frame: int) -> None:
         offsets = self.parameters["offsets"]
         offsets[frame] = offsets[frame - 1] + self.steps(frame)[self.nodes.knn_index[:, 0]]
 
@@ -118,12 +118,12 @@ class BasisTrack(Track):
         }
         super().__init__(nodes, parameters, {"translations": RATE, "rotations": RATE, "logits": 10 * RATE})
 
-    def motion(self):
+    def motion(self) -> Motion:
         paths = (self.parameters["translations"], self.parameters["rotations"])
         return BasisMotion(*paths, self.parameters["logits"].softmax(-1))
 
     @torch.no_grad()
-    def admit(self, frame):
+    def admit(self, frame: int) -> None:
         translations, rotations = self.parameters["translations"], self.parameters["rotations"]
         translations[frame] = translations[frame - 1] + self.steps(frame)
         rotations[frame] = rotations[frame - 1]
@@ -136,7 +136,7 @@ class PolynomialTrack(Track):
         coefficients = torch.zeros(len(nodes.knn_index), POLYNOMIAL_DEGREE, 3)
         super().__init__(nodes, {"coefficients": coefficients}, {"coefficients": RATE})
 
-    def motion(self):
+    def motion(self) -> Motion:
         return PolynomialMotion(self.parameters["coefficients"], self.frames)
 
 
@@ -147,7 +147,7 @@ class FourierTrack(Track):
         waves = torch.zeros(len(nodes.knn_index), 2, FOURIER_COUNT, 3)
         super().__init__(nodes, {"waves": waves}, {"waves": RATE})
 
-    def motion(self):
+    def motion(self) -> Motion:
         return FourierMotion(self.parameters["waves"], self.frames)
 
 

@@ -30,7 +30,7 @@ class Mask:
     width: int
     runs: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "runs", tuple(self.runs))
         if any(not isinstance(r, int) or r < 0 for r in self.runs) or sum(self.runs) != self.height * self.width:
             raise ValueError(f"`runs` must be counts that sum to height x width = {self.height} x {self.width}")
@@ -74,7 +74,7 @@ class Node:
     mask: Mask | None = None
     depth: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.id, bool) or not isinstance(self.id, (int, str)) or self.id == "":
             raise ValueError(f"`id` is {self.id!r}; an integer or a word")
         if isinstance(self.attributes, str):
@@ -107,7 +107,7 @@ class Edge:
     predicate: str
     object: NodeId
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.predicate not in AXES:
             raise ValueError(f"`predicate` is {self.predicate!r}; allowed: {', '.join(PREDICATES)}")
         if not all(isinstance(end, int | str) for end in (self.subject, self.object)):
@@ -154,7 +154,7 @@ class SceneGraph:
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "edges", tuple(self.edges))
         ids = [n.id for n in self.nodes]

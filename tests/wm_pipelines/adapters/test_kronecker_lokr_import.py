@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoKrConfig, get_peft_model
+from peft import LoKrConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from wm_pipelines.adapters.kronecker import load_adapter, load_lokr, save_adapter
+from wm_pipelines.adapters.kronecker import load_adapter, load_lokr, save_adapter, save_lora
 
 # the files of these tests hold both factors whole; what the warning says has a test of its own
 pytestmark = pytest.mark.filterwarnings("ignore:.*holds both LoKr factors whole:UserWarning")
@@ -248,3 +248,23 @@ def test_tucker_factors_of_peft_are_refused(unet, tmp_path):
     get_peft_model(copy.deepcopy(unet), config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has Tucker factors"):
         load_lokr(unet, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"r": 2}, {"r": 2, "decompose_both": True}, {"r": 64}])
+def test_diffusers_own_loader_reads_the_same(base, randomise, tmp_path, options):
+    """diffusers' LoKr loader, our import, and our LoRA export of it read by diffusers: one output."""
+    config = LoKrConfig(target_modules=["to_q", "to_v"], alpha=options["r"], **options)  # alpha/r is 1 in such files
+    lokr = randomise(get_peft_model(copy.deepcopy(base), config)).eval()
+    state = get_peft_model_state_dict(lokr)
+    state = {key.removeprefix("base_model.model."): tensor.clone() for key, tensor in state.items()}
+    theirs, ours, again = (copy.deepcopy(base) for _ in range(3))
+    theirs.load_lora_adapter(dict(state), prefix=None)
+    assert isinstance(next(iter(theirs.peft_config.values())), LoKrConfig)
+    save_file(state, tmp_path / "lokr.safetensors")
+    wanted = call(theirs)
+    assert not torch.allclose(wanted, call(base), atol=1e-3)
+    torch.testing.assert_close(wanted, call(lokr), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(call(load_lokr(ours, tmp_path / "lokr.safetensors")), wanted, rtol=1e-4, atol=1e-5)
+    path = save_lora(ours, tmp_path, format="diffusers")
+    again.load_lora_adapter(tmp_path, prefix="unet", weight_name=path.name)
+    torch.testing.assert_close(call(again), wanted, rtol=1e-4, atol=1e-5)

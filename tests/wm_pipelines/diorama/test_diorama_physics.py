@@ -337,6 +337,7 @@ def digest(found) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_comes_out_bit_for_bit_also_in_another_process():
     scene, starts = pile()
     found = simulate(scene, starts, frames=4)

@@ -30,6 +30,7 @@ def setups(drawn) -> list[PhysicsSetup]:
     return [setup for each in drawn.values() for setup in each]
 
 
+@pytest.mark.slow
 def test_everything_stays_in_the_picture_and_can_be_seen(setups):
     for setup in setups:
         scene = setup.simulated.scene
@@ -151,6 +152,7 @@ def test_bad_arguments_are_refused_by_name(arguments, name):
         sample_physics(**({"family": "slide"} | arguments))
 
 
+@pytest.mark.slow
 def test_the_sheet_has_frames_curves_a_clip_and_the_record(tmp_path):
     paths = write_physics_sheet(tmp_path / "out", "slide", seed=1, size=24)
     assert [p.name for p in paths] == list(FILES) and all(p.is_file() for p in paths)

@@ -203,6 +203,44 @@ def _cogvideox(tiny_sd):
     }
 
 
+def _wan_picture(tiny_sd, image_encoder=False, expand=False):
+    """Wan 2.2's, whose pictures come in further channels; 2.1's, which also attends to them; 2.2's of 5B, which holds
+    the first frame."""
+    from diffusers import WanTransformer3DModel
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    parts = _wan(tiny_sd)
+    config = dict(parts["transformer"].config)
+    more = {} if expand else {"in_channels": 36}
+    if image_encoder:
+        more |= {"image_dim": 8, "added_kv_proj_dim": 24}
+        vision = CLIPVisionConfig(
+            hidden_size=8, projection_dim=4, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+            intermediate_size=16, patch_size=16,
+        )  # fmt: skip
+        parts["image_encoder"] = CLIPVisionModelWithProjection(vision)
+        parts["feature_extractor"] = CLIPImageProcessor(crop_size=32, size=32)
+    known = {name: value for name, value in config.items() if not name.startswith("_")}
+    parts["transformer"] = WanTransformer3DModel(**known | more)
+    return parts | ({"expand_timesteps": True} if expand else {})
+
+
+def _cogvideox_picture(tiny_sd):
+    from diffusers import CogVideoXTransformer3DModel
+
+    parts = _cogvideox(tiny_sd)
+    known = {name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")}
+    parts["transformer"] = CogVideoXTransformer3DModel(**known | {"in_channels": 8})
+    return parts
+
+
+WAN_SIZE = {"num_frames": 9, "height": 64, "width": 64}
+PICTURES = {
+    "wan, picture": (_wan_picture, {**WAN_SIZE, "max_sequence_length": 16}),
+    "wan, picture seen": (lambda sd: _wan_picture(sd, image_encoder=True), {**WAN_SIZE, "max_sequence_length": 512}),
+    "wan, picture held": (lambda sd: _wan_picture(sd, expand=True), {**WAN_SIZE, "max_sequence_length": 16}),
+    "cogvideox, picture": (_cogvideox_picture, {**WAN_SIZE, "max_sequence_length": 16}),
+}
 BASES = {
     "animatediff": (_animatediff, {"num_frames": 4}),
     "text-to-video": (_text_to_video, {"num_frames": 4}),
@@ -224,7 +262,7 @@ def bases(tiny_sd):
 
     def build(name):
         if name not in made:
-            make, size = BASES[name]
+            make, size = {**BASES, **PICTURES}[name]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 parts = make(tiny_sd)

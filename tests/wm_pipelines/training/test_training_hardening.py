@@ -14,6 +14,8 @@ import torch
 from wm_pipelines import cli
 from wm_pipelines.runtime.claims import claimed
 
+pytestmark = pytest.mark.slow
+
 DRIVER = """
 import sys
 sys.path.insert(0, {here!r})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,7 +95,7 @@ class KroneckerLinear(nn.Linear):
         init_factors(self.kronecker_u, self.kronecker_v, generator=generator, **owned)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, **options) -> KroneckerLinear:
+    def from_linear(cls, linear: nn.Linear, **options: Any) -> KroneckerLinear:
         """A KroneckerLinear around `linear`'s own weight and bias (not copied, frozen); `options` as in `__init__`."""
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"`linear` must be an nn.Linear, got {type(linear).__name__}")

@@ -4,6 +4,7 @@ import pkgutil
 from importlib import import_module
 
 import typer
+from click import Command
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -11,10 +12,10 @@ from typer.main import get_command
 class EvaluationCommands(TyperGroup):
     """The commands of the folder's files."""
 
-    def list_commands(self, ctx) -> list[str]:
+    def list_commands(self, ctx: typer.Context | None) -> list[str]:
         return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
-    def get_command(self, ctx, cmd_name: str):
+    def get_command(self, ctx: typer.Context | None, cmd_name: str) -> Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
         name = cmd_name.replace("-", "_")

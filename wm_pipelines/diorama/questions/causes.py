@@ -3,6 +3,8 @@
 Two of the kinds of MMWorld (arXiv 2406.08407), explanation and attribution; the truth is in the simulator's contacts.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from wm_pipelines.diorama.questions import measures
@@ -115,7 +117,7 @@ def stage_explanation(rng: np.random.Generator, ask: Ask, answer: str, setting: 
     return table.played(friction=rng.uniform(0.12, 0.2), restitution=rng.uniform(0.6, 0.9))
 
 
-def explanation_truth(program: dict, clip: Clip, frames) -> str | None:
+def explanation_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     obj = clip.find(program["object"])
     if obj is None or len(frames) < 2:
         return None
@@ -210,7 +212,7 @@ def _moved_by(clip: Clip, id: int, frames) -> int | None:
     return len(moved) - 1
 
 
-def attribution_truth(program: dict, clip: Clip, frames) -> str | None:
+def attribution_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     obj = clip.find(program["object"])
     if obj is None or len(frames) < 2:
         return None

@@ -32,7 +32,7 @@ class Clip:
         scene, contacts = happen(setup)
         return cls(scene, shown, contacts, setup)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.shown <= self.scene.duration:
             raise ValueError(f"`shown` is {self.shown!r}; allowed: 1 to the {self.scene.duration} frames of the scene")
 

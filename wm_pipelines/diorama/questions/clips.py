@@ -4,6 +4,7 @@ The kinds are those of VLM4D (arXiv 2508.02095): translation over the floor, in 
 object itself, rotation, counting, false positives.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -177,7 +178,7 @@ def _does(deed: str, clip: Clip, id: int, frames) -> bool | None:
     return None if word is None else word in wanted
 
 
-def counting_truth(program: dict, clip: Clip, frames) -> str | None:
+def counting_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     those = clip.all([program["of"]] if program["of"] else [])
     states = [_does(program["deed"], clip, o.id, frames) for o in those]
     return None if None in states else NUMBERS[sum(states)]
@@ -212,7 +213,7 @@ def stage_absent(rng: np.random.Generator, ask: Ask, answer: str, setting: Setti
     return Clip(stage.scene, setting.frames) if stage.allowed() else None
 
 
-def absent_truth(program: dict, clip: Clip, frames) -> str | None:
+def absent_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     if not clip.all(program["object"]):
         return program["nothing"]
     return _truth_of_one(measures.motion, WAYS, program, clip, frames)

@@ -1,5 +1,6 @@
 """Questions over two relations of a picture: "what colour is the object left of the object behind the cube?"."""
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import combinations, product
 
@@ -126,7 +127,7 @@ def hop(program: dict, clip: Clip, path: list[str]) -> str | None:
     return at and getattr(at, program["attribute"])
 
 
-def two_hops_truth(program: dict, clip: Clip, frames) -> str | None:
+def two_hops_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     return hop(program, clip, program["path"])
 
 

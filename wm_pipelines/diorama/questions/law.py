@@ -7,7 +7,7 @@ probability of each option given the text is known exactly (our design).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Knobs:
     camera_motion: bool = False
     rows: int = 6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, low, high in (
             ("rho", 0, 1),
             ("skew", 0, 1),
@@ -146,7 +146,7 @@ class Family:
         return self.truth is None
 
 
-def pick(rng: np.random.Generator, values: Sequence):
+def pick(rng: np.random.Generator, values: Sequence) -> Any:
     """One of `values`, each with equal chance."""
     return values[int(rng.integers(len(values)))]
 

@@ -46,7 +46,7 @@ def fill(rng: np.random.Generator, plausible: list[str], others: list[str], most
     return sorted(chosen, key=order.index), [p for p in plausible if p in chosen]
 
 
-def build(rng, setting: Setting, looks: list[dict], spots: list | None = None) -> Clip | None:
+def build(rng: np.random.Generator, setting: Setting, looks: list[dict], spots: list | None = None) -> Clip | None:
     """A picture of objects with these looks (keyword arguments of `Stage.put`), at these spots or anywhere."""
     stage = Stage(rng, setting, 1)
     for i, look in enumerate(looks):

@@ -13,7 +13,9 @@ SPINS = ("clockwise", "counterclockwise")
 STEP = 0.36  # radians a frame at most
 
 
-def travel(rng, direction: str, start: float, end: float, metres: tuple[float, float] = (0.8, 1.4)) -> Motion:
+def travel(
+    rng: np.random.Generator, direction: str, start: float, end: float, metres: tuple[float, float] = (0.8, 1.4)
+) -> Motion:
     """A straight way over the floor between two frames."""
     low, high = metres
     # a metre towards the camera or away from it is less in the picture than one across
@@ -21,17 +23,17 @@ def travel(rng, direction: str, start: float, end: float, metres: tuple[float, f
     return Motion("translate", start, end, direction, far * FPS / (end - start))
 
 
-def spin(rng, direction: str, start: float, end: float, least: float = 1.2) -> Motion:
+def spin(rng: np.random.Generator, direction: str, start: float, end: float, least: float = 1.2) -> Motion:
     """A turn in place between two frames."""
     most = max(least, min(3.2, STEP * (end - start)))
     return Motion("turn", start, end, direction, round(float(rng.uniform(least, most)), 2) * FPS / (end - start))
 
 
-def hop(rng, start: float, end: float, count: int = 1) -> Motion:
+def hop(rng: np.random.Generator, start: float, end: float, count: int = 1) -> Motion:
     return Motion("bounce", start, end, height=round(float(rng.uniform(0.35, 0.7)), 2), count=count)
 
 
-def there_and_back(rng, frames: int) -> tuple[Motion, ...]:
+def there_and_back(rng: np.random.Generator, frames: int) -> tuple[Motion, ...]:
     """A turn one way, then the other."""
     half = (frames - 1) / 2
     first = pick(rng, SPINS)
@@ -39,7 +41,7 @@ def there_and_back(rng, frames: int) -> tuple[Motion, ...]:
     return (spin(rng, first, 0, half, 0.9), spin(rng, second, half, frames - 1, 0.9))
 
 
-def moves(rng, word: str, frames: int) -> tuple[Motion, ...]:
+def moves(rng: np.random.Generator, word: str, frames: int) -> tuple[Motion, ...]:
     """The motion that `measures.motion` calls `word`."""
     if word == "still":
         return ()
@@ -49,14 +51,14 @@ def moves(rng, word: str, frames: int) -> tuple[Motion, ...]:
     return (travel(rng, word, start, end),)
 
 
-def turns(rng, word: str, frames: int) -> tuple[Motion, ...]:
+def turns(rng: np.random.Generator, word: str, frames: int) -> tuple[Motion, ...]:
     """The motion that `measures.turn` calls `word`."""
     if word == "none":
         return ()
     return there_and_back(rng, frames) if word == "back" else (spin(rng, word, 0, frames - 1),)
 
 
-def anything(rng, frames: int) -> tuple[Motion, ...]:
+def anything(rng: np.random.Generator, frames: int) -> tuple[Motion, ...]:
     """What a bystander does."""
     what = pick(rng, ("still", *ROUND, *SPINS))
     if what in SPINS:
@@ -64,7 +66,7 @@ def anything(rng, frames: int) -> tuple[Motion, ...]:
     return (travel(rng, what, 0, frames - 1, (0.6, 1.1)),) if what in ROUND else ()
 
 
-def clip_stage(rng, setting: Setting) -> Stage:
+def clip_stage(rng: np.random.Generator, setting: Setting) -> Stage:
     camera = moving_camera(rng, setting.frames) if setting.knobs.camera_motion else None
     return Stage(rng, setting, setting.frames, camera)
 

@@ -3,6 +3,7 @@
 Two of the kinds of MMWorld (arXiv 2406.08407), temporal understanding and procedure, on clean motions.
 """
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
@@ -63,7 +64,7 @@ def stage_order(rng: np.random.Generator, ask: Ask, answer: str, setting: Settin
     return clip if stage.allowed() and order_backwards(ask, clip, answer)[answer] else None
 
 
-def order_truth(program: dict, clip: Clip, frames) -> str | None:
+def order_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     onsets = {}
     for pair in program["among"]:
         obj = clip.find(pair)
@@ -122,7 +123,7 @@ def stage_procedure(rng: np.random.Generator, ask: Ask, answer: str, setting: Se
     return Clip(stage.scene, setting.frames) if stage.allowed() else None
 
 
-def procedure_truth(program: dict, clip: Clip, frames) -> str | None:
+def procedure_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     onsets = []
     for colour, shape, verb in program["deeds"]:
         obj = clip.find((colour, shape))

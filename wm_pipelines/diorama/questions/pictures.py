@@ -1,5 +1,6 @@
 """Questions about one picture: colour, shape, size, where, how many, the same (our design)."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -52,7 +53,7 @@ def stage_attribute(rng: np.random.Generator, ask: Ask, answer: str, setting: Se
     return looks and build(rng, setting, some(rng, looks, len(looks)))
 
 
-def attribute_truth(program: dict, clip: Clip, frames) -> str | None:
+def attribute_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     obj = clip.find(program["object"])
     return obj and getattr(obj, program["attribute"])
 
@@ -94,7 +95,7 @@ def stage_where(rng: np.random.Generator, ask: Ask, answer: str, setting: Settin
     return spots and build(rng, setting, looks, spots)
 
 
-def where_truth(program: dict, clip: Clip, frames) -> str | None:
+def where_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     obj, other = clip.find(program["object"]), clip.find(program["other"])
     if obj is None or other is None:
         return None
@@ -132,7 +133,7 @@ def stage_count(rng: np.random.Generator, ask: Ask, answer: str, setting: Settin
     return build(rng, setting, some(rng, looks, total))
 
 
-def count_truth(program: dict, clip: Clip, frames) -> str | None:
+def count_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     return NUMBERS[len(clip.all([program["of"]]))]
 
 
@@ -176,7 +177,7 @@ def stage_same(rng: np.random.Generator, ask: Ask, answer: str, setting: Setting
     return build(rng, setting, some(rng, looks, len(looks)))
 
 
-def same_truth(program: dict, clip: Clip, frames) -> str | None:
+def same_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     obj, attribute, by = clip.find(program["object"]), program["attribute"], program["by"]
     if obj is None:
         return None

@@ -4,9 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 from wm_pipelines.record import check_values
 from wm_pipelines.runtime.readers import concise, parse_json
+
+R = TypeVar("R")
 
 LETTERS = "ABCDE"
 SCHEMA_VERSION = 1
@@ -85,7 +88,7 @@ class Question:
     world: str = "normal"
     conflict: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 2 <= len(self.options) <= len(LETTERS) or len(set(self.options)) != len(self.options):
             raise ValueError(f"`options` are {self.options}; two to five different answers")
         if not 0 <= self.answer < len(self.options):
@@ -163,7 +166,7 @@ class Question:
         return read_record(cls, {**data, "context": context, "graph": graph}, kept=("program",))
 
 
-def read_record(cls, data, kept: Sequence[str] = ()):
+def read_record(cls: type[R], data: Any, kept: Sequence[str] = ()) -> R:
     """A dataclass of `data`, its lists made tuples at every depth but in the fields `kept`.
 
     Raises:

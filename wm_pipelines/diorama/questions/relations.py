@@ -1,6 +1,7 @@
 """Relations of the objects of a clip in its first frame, by the margins of `scene.clear_relations` (our design)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ TALL = 0.55  # metres: the middle of a solid of middling size
 HALF = 0.7  # metres from the middle of a small solid to its sides, about, as boxes see them
 
 
-def degree(predicate: str, x, depth):
+def degree(predicate: str, x: Any, depth: Any) -> Any:
     """How far a relation holds, from its coordinate differences (other minus subject): 1 or more is clearly."""
     if predicate in ("left of", "right of"):
         return (x if predicate == "left of" else -x) / RELATION_MARGIN

@@ -64,7 +64,7 @@ class Setup:
     restitution: float = 0.5
     law: str = "normal"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.law not in LAWS:
             raise ValueError(f"`law` is {self.law!r}; allowed: {', '.join(LAWS)}")
 

@@ -36,7 +36,7 @@ class View:
     axes: np.ndarray
     scale: float
 
-    def project(self, points: np.ndarray, frames=slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    def project(self, points: np.ndarray, frames: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (T, n, 2) and depths (T, n) of points (T, n, 3), or (n, 3), as seen in `frames`."""
         q = np.einsum("tij,tnj->tni", self.axes[frames], points - self.eye[frames][:, None])
         depth = np.maximum(q[..., 2], 1e-6)

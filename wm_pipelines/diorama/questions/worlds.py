@@ -4,6 +4,7 @@ Two of the kinds of MMWorld (arXiv 2406.08407), counterfactual thinking and futu
 world of other laws, which its frames show: the same question, with the answer of that world (our design).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +35,7 @@ def in_world(clip: Clip, law: str) -> Clip:
     return Clip.of(replace(clip.setup, law=law), clip.shown)
 
 
-def tells_apart(clip: Clip, other: Clip, frames) -> bool:
+def tells_apart(clip: Clip, other: Clip, frames: Sequence[int]) -> bool:
     """Whether one of these frames shows an object clearly elsewhere in the other clip."""
     at = list(frames)
     for id, track in clip.tracks.items():
@@ -45,7 +46,9 @@ def tells_apart(clip: Clip, other: Clip, frames) -> bool:
     return False
 
 
-def decided(clip: Clip, laws: tuple[str, ...], frames, answer_in) -> str | None:
+def decided(
+    clip: Clip, laws: tuple[str, ...], frames: Sequence[int], answer_in: Callable[[Clip], str | None]
+) -> str | None:
     """`answer_in(clip)`, if these frames rule out every law under which it would be another."""
     answer = answer_in(clip)
     for law in laws:
@@ -126,7 +129,7 @@ def _without(program: dict, clip: Clip) -> str | None:
     return SHORT if ended and clear else None
 
 
-def counterfactual_truth(program: dict, clip: Clip, frames) -> str | None:
+def counterfactual_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     """Frames decide it that show the object before anything meets it, moving or at rest, and which world it is."""
     mine = clip.find(program["object"])
     if mine is None or clip.setup is None:
@@ -138,7 +141,7 @@ def counterfactual_truth(program: dict, clip: Clip, frames) -> str | None:
     return decided(clip, REACH_LAWS, frames, lambda c: _without(program, c))
 
 
-def counterfactual_world(program: dict, options, answer: str) -> tuple[str, dict[str, float]]:
+def counterfactual_world(program: dict, options: Sequence[str], answer: str) -> tuple[str, dict[str, float]]:
     return "no friction", {TOUCHES if answer == SHORT else answer: 1.0}
 
 
@@ -236,7 +239,7 @@ def _afterwards(program: dict, clip: Clip) -> str | None:
     return GLIDES.get(measures.heading(clip, path[1] - path[0], now)) if far else None
 
 
-def future_truth(program: dict, clip: Clip, frames) -> str | None:
+def future_truth(program: dict, clip: Clip, frames: Sequence[int]) -> str | None:
     """Frames decide it that show how the object moves at the end, and by the other one which world it is."""
     if clip.setup is None or len(frames) < 2 or frames[-1] < clip.shown - 2:
         return None
@@ -244,7 +247,7 @@ def future_truth(program: dict, clip: Clip, frames) -> str | None:
     return decided(clip, laws, frames, lambda c: _afterwards(program, c))
 
 
-def future_world(program: dict, options, answer: str) -> tuple[str, dict[str, float]]:
+def future_world(program: dict, options: Sequence[str], answer: str) -> tuple[str, dict[str, float]]:
     if not program["glides"]:
         return "inverted gravity", {HEIGHTS["up"]: 1.0}
     if answer == GLIDES["still"]:

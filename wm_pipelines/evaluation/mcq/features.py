@@ -6,7 +6,7 @@ VLM4D's second remedy (arXiv 2508.02095) gives a language model features that we
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -35,7 +35,7 @@ class ProvidedTower(nn.Module):
         super().__init__()
         self.provider, self.frames, self.shape = provider, frames, (tokens, width)
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> "BaseModelOutput":
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> "BaseModelOutput":
         """(B T, 3, H, W) -> the features as the only hidden states, (B T, N, D).
 
         Raises:

@@ -109,13 +109,20 @@ def _evenly(way: np.ndarray, points: int) -> np.ndarray:
 # ---- what is put on the canvas; `scale` is canvas pixels per pixel of the scene ----
 
 
-def fill(canvas: np.ndarray, outline: np.ndarray, scale: float, colour) -> None:
+def fill(canvas: np.ndarray, outline: np.ndarray, scale: float, colour: Sequence[float] | float) -> None:
     """The inside of an outline, in place."""
     cv2.fillPoly(canvas, [_fixed(outline, scale)], colour, cv2.LINE_AA if canvas.ndim == 3 else cv2.LINE_8, 4)
 
 
-def stroke(canvas: np.ndarray, outline: np.ndarray, scale: float, colour, rng: np.random.Generator, width: float,
-           open_share: float = 0.0) -> None:  # fmt: skip
+def stroke(
+    canvas: np.ndarray,
+    outline: np.ndarray,
+    scale: float,
+    colour: Sequence[float] | float,
+    rng: np.random.Generator,
+    width: float,
+    open_share: float = 0.0,
+) -> None:
     """An outline by a pen, in place: from a random start, in three pieces of slightly different width.
 
     Args:

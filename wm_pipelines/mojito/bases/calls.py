@@ -7,8 +7,10 @@ from numbers import Integral
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from diffusers.utils import is_ftfy_available
 
 from wm_pipelines.mojito.bases.families import Family
+from wm_pipelines.mojito.bases.latents import LatentForm
 from wm_pipelines.mojito.trajectories.values import frame_count, whole
 
 LATTE_TOKENS = 120  # the limit that LattePipeline sets for itself
@@ -76,6 +78,12 @@ class StockCall:
         return next((int(getattr(self.stock, name)) for name in names if hasattr(self.stock, name)), 1)
 
     @property
+    def spatial(self) -> int:
+        """Pixels in a side of a latent's cell."""
+        names = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+        return next(getattr(self.stock, name) for name in names if hasattr(self.stock, name))
+
+    @property
     def videos_per_prompt(self) -> int:
         """How many videos each prompt gets.
 
@@ -113,7 +121,7 @@ class StockCall:
                 f"num_frames={frames} does not fit the base's temporal stride of {self.stride}: use {self.stride}k+1"
             )
         most = self.denoiser.config.get("motion_max_seq_length")
-        if most is not None and frames > most:
+        if most is not None and frames > most and not getattr(self.stock, "free_noise_enabled", False):
             raise ValueError(f"num_frames={frames}, but the motion adapter has positions for {most} frames")
         return frames
 
@@ -123,8 +131,7 @@ class StockCall:
         Raises:
             ValueError: a height or width that the base can't have.
         """
-        names = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
-        spatial = next(getattr(self.stock, name) for name in names if hasattr(self.stock, name))
+        spatial = self.spatial
         config = self.denoiser.config
         patch = config.get("patch_size", 1) or 1
         patch = (1, patch, patch) if isinstance(patch, int) else tuple(patch)
@@ -139,6 +146,43 @@ class StockCall:
                     raise ValueError(f"{name}={side}; it must be a multiple of {step}")
             cells.append(side // spatial // patch[1 + width])
         return (num_frames - 1) // self.stride + 1, cells[0], cells[1]
+
+    def latent_form(self, num_frames: int) -> LatentForm:
+        """How the call keeps its latents."""
+        frames, rows, columns = self.token_grid(num_frames)
+        config = self.denoiser.config
+        patch = config.get("patch_size", 1) or 1
+        _, tall, wide = (1, patch, patch) if isinstance(patch, int) else patch
+        stacked = self.animates and config.in_channels != config.out_channels
+        held = self.animates and (self.family.axis == -1 or bool(self.stock.config.get("expand_timesteps")))
+        return LatentForm(
+            self.family.axis,
+            (frames, rows * tall, columns * wide),
+            channels=config.out_channels if stacked else None,
+            held=int(held),
+        )
+
+    @property
+    def animates(self) -> bool:
+        """Whether the call begins with a picture."""
+        return type(self.stock).__name__ == self.family.picture
+
+    def check_picture(self) -> None:
+        """ValueError where the denoiser needs a picture and none was given, or the other way round, or where the stock
+        pipeline of Wan's lacks a package."""
+        config = self.denoiser.config
+        if self.family.picture is None or self.family.axis == -1:  # LTX does both
+            return
+        if self.animates and self.family.name == "wan" and not is_ftfy_available():
+            raise ValueError(
+                "image given, but diffusers animates pictures by Wan only where ftfy is: pip install ftfy"
+            )
+        wants = config.in_channels != config.out_channels
+        name = type(self.denoiser).__name__
+        if self.animates and not wants and not self.stock.config.get("expand_timesteps"):
+            raise ValueError(f"image given, but this {name} takes text alone; pass a base that animates pictures")
+        if wants and not self.animates:
+            raise ValueError(f"this {name} animates a picture: pass image")
 
     @property
     def token_limit(self) -> int:
@@ -166,17 +210,26 @@ class StockCall:
         return self.family.name == "latte" and self.options.get("mask_feature", True)
 
 
-def stock_pipeline(pipe: DiffusionPipeline, family: Family) -> DiffusionPipeline:
-    """The diffusers pipeline of `family`, over the components of `pipe`."""
+def stock_pipeline(pipe: DiffusionPipeline, family: Family, animate: bool = False) -> DiffusionPipeline:
+    """The diffusers pipeline of `family`, over the components of `pipe`; with `animate` that of a first picture.
+
+    Raises:
+        ValueError: a family that animates no picture.
+    """
+    if animate and family.picture is None:
+        raise ValueError(f"image given, but {family.pipeline} takes none; Wan, LTX and CogVideoX bases do")
     if family.pipeline == "TextToVideoPipeline":
         from wm_pipelines.mojito.bases.text_to_video import TextToVideoPipeline as kind
     else:
         import diffusers
 
-        kind = getattr(diffusers, family.pipeline)
+        kind = getattr(diffusers, family.picture if animate else family.pipeline)
     takes = inspect.signature(kind.__init__).parameters
     parts = {name: value for name, value in pipe.components.items() if name in takes}
     parts |= {name: value for name, value in pipe.config.items() if name in takes and name not in parts}
+    if "image_processor" in takes:  # Wan's name for it
+        parts["image_processor"] = pipe.feature_extractor
     stock = kind(**parts)
+    vars(stock).update(getattr(pipe, "_stock_settings", {}))
     stock.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return stock

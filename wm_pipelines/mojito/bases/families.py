@@ -29,6 +29,9 @@ class Family:
         per_video: names of the denoiser's inputs that have one row a video, or one a frame of each.
         grid: (latent, keyword arguments, denoiser) -> Grid.
         padded: the text is padded without a mask, so padding takes part in the softmax.
+        picture: class name of the stock pipeline that animates a first picture; None where diffusers has none.
+        temporal: pattern of the modules that attend over the frames of each cell; None where there are none.
+        axis: of the channels in the stock pipeline's latents, -1 where cells are packed.
         several: the stock pipeline's argument for the videos of a prompt; None where it makes one, whatever is asked.
     """
 
@@ -45,6 +48,9 @@ class Family:
     per_video: tuple[str, ...] = ("encoder_hidden_states",)
     padded: bool = False
     several: str | None = None
+    picture: str | None = None
+    axis: int = 1
+    temporal: str | None = None
 
     def modules(self, denoiser: nn.Module) -> dict[str, nn.Module]:
         """Name -> module of every layer in which the video attends to the text, in the order of execution."""
@@ -145,9 +151,25 @@ def _frames_first(latents: torch.Tensor, kwargs: Mapping[str, Any], denoiser: nn
 
 UNET = r"(?P<block>(?:down_blocks|up_blocks)\.\d+|mid_block)\.attentions\.\d+\.transformer_blocks\.\d+\.attn2"
 FAMILIES = (
-    Family("animatediff", ("UNetMotionModel",), "unet", "AnimateDiffPipeline", UNET, _frames_second, spatial=True),
     Family(
-        "text-to-video", ("UNet3DConditionModel",), "unet", "TextToVideoPipeline", UNET, _frames_second, spatial=True
+        "animatediff",
+        ("UNetMotionModel",),
+        "unet",
+        "AnimateDiffPipeline",
+        UNET,
+        _frames_second,
+        spatial=True,
+        temporal=r".*\.motion_modules\.\d+\.transformer_blocks\.\d+\.attn[12]",
+    ),
+    Family(
+        "text-to-video",
+        ("UNet3DConditionModel",),
+        "unet",
+        "TextToVideoPipeline",
+        UNET,
+        _frames_second,
+        spatial=True,
+        temporal=r"(?:.*\.temp_attentions\.\d+|transformer_in)\.transformer_blocks\.\d+\.attn[12]",
     ),
     Family(
         "latte",
@@ -158,6 +180,7 @@ FAMILIES = (
         _patched,
         spatial=True,
         frames="video_length",
+        temporal=r"temporal_transformer_blocks\.\d+\.attn1",
         several="num_images_per_prompt",
         per_video=("encoder_hidden_states", "timestep"),
     ),
@@ -169,9 +192,10 @@ FAMILIES = (
         r"(?P<block>blocks\.\d+)\.attn2",
         _patched,
         one_call=False,
-        per_video=("encoder_hidden_states", "timestep"),
+        per_video=("encoder_hidden_states", "encoder_hidden_states_image", "timestep"),
         padded=True,
         several="num_videos_per_prompt",
+        picture="WanImageToVideoPipeline",
     ),
     Family(
         "ltx",
@@ -182,6 +206,8 @@ FAMILIES = (
         _packed,
         per_video=("encoder_hidden_states", "timestep", "encoder_attention_mask"),
         several="num_videos_per_prompt",
+        picture="LTXImageToVideoPipeline",
+        axis=-1,
     ),
     Family(
         "cogvideox",
@@ -192,6 +218,8 @@ FAMILIES = (
         _frames_first,
         joint=True,
         per_video=("encoder_hidden_states", "timestep"),
+        picture="CogVideoXImageToVideoPipeline",
+        axis=2,
     ),
 )
 

@@ -20,14 +20,16 @@ from wm_pipelines.runtime.attention import swapped_processors
 
 
 class Projected(NamedTuple):
-    """A layer's input: q (V, F, H, L, d), k and v (V, H, N, d), an additive key bias (V, N) or None, and, of joint
-    layers, the queries of the text (V, H, T, d)."""
+    """A layer's input: q (V, F, H, L, d), k and v (V, H, N, d), an additive key bias (V, N) or None; of joint layers
+    the queries of the text (V, H, T, d); of layers that attend to a picture too, by a softmax of its own, what that
+    gives (V, F, H, L, d)."""
 
     q: torch.Tensor
     k: torch.Tensor
     v: torch.Tensor
     key_bias: torch.Tensor | None = None
     text_q: torch.Tensor | None = None
+    picture: torch.Tensor | None = None
 
 
 def _heads(attn: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -48,10 +50,20 @@ def _unet(attn, hidden, text, mask, frames, rotary) -> Projected:
 
 
 def _video(attn, hidden, text, mask, frames, rotary) -> Projected:
-    """Wan's and LTX's: all frames in one row, norms over all heads together, no rotation of the text."""
-    q, k, v = attn.norm_q(attn.to_q(hidden)), attn.norm_k(attn.to_k(text)), attn.to_v(text)
-    q = _heads(attn, q).unflatten(2, (frames, -1)).transpose(1, 2)
-    return Projected(q, _heads(attn, k), _heads(attn, v), None if mask is None else mask[:, 0])
+    """Wan's and LTX's: all frames in one row, norms over all heads together, no rotation of the text.
+
+    Where Wan 2.1 animates a picture, its tokens come before those of the text.
+    """
+    whole = _heads(attn, attn.norm_q(attn.to_q(hidden)))  # (V, H, F * L, d)
+    picture = None
+    if getattr(attn, "add_k_proj", None) is not None:
+        own, text = text[:, :-WAN_TEXT], text[:, -WAN_TEXT:]
+        keys, values = _heads(attn, attn.norm_added_k(attn.add_k_proj(own))), _heads(attn, attn.add_v_proj(own))
+        picture = F.scaled_dot_product_attention(whole, keys, values).unflatten(2, (frames, -1)).transpose(1, 2)
+    k, v = attn.norm_k(attn.to_k(text)), attn.to_v(text)
+    q = whole.unflatten(2, (frames, -1)).transpose(1, 2)
+    key_bias = None if mask is None else mask[:, 0]
+    return Projected(q, _heads(attn, k), _heads(attn, v), key_bias, picture=picture)
 
 
 def _joint(attn, hidden, text, mask, frames, rotary) -> Projected:
@@ -69,6 +81,8 @@ def _joint(attn, hidden, text, mask, frames, rotary) -> Projected:
         k = torch.cat([k[:, :, :length], apply_rotary_emb(k[:, :, length:], rotary)], dim=2)
     return Projected(q.unflatten(2, (frames, -1)).transpose(1, 2), k, v, None, text_q)
 
+
+WAN_TEXT = 512  # text tokens, as WanAttnProcessor counts them behind a picture's
 
 # Stock processors that can be stood in for, and how each layer projects.
 LAYOUTS = {
@@ -108,6 +122,8 @@ class MotionAttnProcessor:
         residual = hidden_states
         p = self.project(attn, hidden_states, encoder_hidden_states, attention_mask, state.frames, image_rotary_emb)
         out = torch.stack([self._row(p, row, video, attn) for row, video in enumerate(state.rows)])  # (V,F,H,L,d)
+        if p.picture is not None:
+            out = out + p.picture
         out = out.transpose(2, 3).flatten(3)  # (V, F, L, H * d)
         out = out.flatten(0, 1) if self.family.spatial else out.flatten(1, 2)
         if p.text_q is not None:
@@ -181,7 +197,5 @@ def motion_attention_processors(family: Family, denoiser: nn.Module, state: Moti
         if kind not in LAYOUTS or fused:
             what = f"{kind}{' with fused projections' if fused else ''}"
             raise ValueError(f"{name} has a {what}: unload or unfuse it; Mojito takes plain attention")
-        if getattr(module, "add_k_proj", None) is not None:
-            raise ValueError(f"{name} also attends to a first picture (image to video); Mojito takes text to video")
     with swapped_processors(modules, lambda name, inner: MotionAttnProcessor(name, inner, family, state)):
         yield

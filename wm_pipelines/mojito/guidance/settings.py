@@ -15,6 +15,7 @@ _RANGES = {
     "bias_in": ("bias_in", -math.inf, math.inf),
     "bias_out": ("bias_out", -math.inf, math.inf),
     "bias_fraction": ("bias_fraction", 0, 1),
+    "temporal_weight": ("temporal_weight", 0, math.inf),
 }
 
 
@@ -31,6 +32,7 @@ class GuidanceSettings:
         bias_in, bias_out: on the logits of a phrase inside its box, and taken off outside.
         bias_fraction: share of the steps, from the first, in which the attention is biased.
         bias_style: "logit", or an edit after the softmax.
+        temporal_weight: off the temporal logits of frames of which one has a cell in a box and the other has not.
 
     Raises:
         ValueError: a value that is out of range, by the name of the call's argument.
@@ -45,6 +47,7 @@ class GuidanceSettings:
     bias_out: float = 0.0
     bias_fraction: float = 0.1
     bias_style: str = "logit"
+    temporal_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for field, (name, low, high) in _RANGES.items():

@@ -13,7 +13,8 @@ from wm_pipelines.text.prompts import Phrase, find_phrases, specials_around
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MOST_SLOTS = 16
+MOST_SLOTS = 128
+"""Slots of a video. Up to 16 the kernels of `motion_attention` take on a GPU; with more it runs in plain torch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def find_slots(prompt: str, objects: Sequence[MotionObject], boxes: torch.Tensor
 
     Raises:
         ValueError: a phrase that is absent, there more than once without a span or past the token limit, the same
-            words for two objects, or more than 16 slots.
+            words for two objects, or more than `MOST_SLOTS` slots.
     """
     tokenizer, limit, trailing = rules.tokenizer, rules.limit, rules.trailing
     phrases: list[Phrase] = []

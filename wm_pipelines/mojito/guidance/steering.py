@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from wm_pipelines.mojito.bases.families import Family
+from wm_pipelines.mojito.bases.latents import LatentForm
 from wm_pipelines.mojito.guidance.attention import motion_attention_processors
 from wm_pipelines.mojito.guidance.noise_variance import input_scale, latent_noise_variance
 from wm_pipelines.mojito.guidance.settings import GuidanceSettings
 from wm_pipelines.mojito.guidance.state import MotionState
+from wm_pipelines.mojito.guidance.temporal import temporal_processors
 from wm_pipelines.mojito.guidance.update import Measured, measured, updated
 
 
@@ -30,33 +32,42 @@ class _Exit(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class DenoiserCall:
-    """The arguments of one call of a denoiser, whatever it names its latents."""
+    """The arguments of one call of a denoiser, whatever it names its latents; `form` says what else is in them."""
 
     args: tuple
     kwargs: dict[str, Any]
+    form: LatentForm | None = None
 
     @property
-    def latents(self) -> torch.Tensor:
+    def input(self) -> torch.Tensor:
+        """What the denoiser is given: the latents, and behind their channels a picture's."""
         return self.args[0] if self.args else self.kwargs[self._name]
 
     @property
+    def latents(self) -> torch.Tensor:
+        return self.input if self.form is None else self.form.own(self.input)
+
+    @property
     def timestep(self) -> Any:
-        """The first row's; schedulers know one for all."""
+        """Schedulers know one for all; the cells of a picture's own frames say 0."""
         t = self.args[1] if len(self.args) > 1 else self.kwargs["timestep"]
-        return t.flatten()[0] if isinstance(t, torch.Tensor) else t
+        return t.max() if isinstance(t, torch.Tensor) else t
 
     @property
     def _name(self) -> str:
         return "hidden_states" if "hidden_states" in self.kwargs else "sample"
 
     def with_latents(self, latents: torch.Tensor) -> "DenoiserCall":
+        return self._with_input(latents if self.form is None else self.form.beside(self.input, latents))
+
+    def _with_input(self, value: torch.Tensor) -> "DenoiserCall":
         if self.args:
-            return DenoiserCall((latents, *self.args[1:]), self.kwargs)
-        return DenoiserCall(self.args, {**self.kwargs, self._name: latents})
+            return dataclasses.replace(self, args=(value, *self.args[1:]))
+        return dataclasses.replace(self, kwargs={**self.kwargs, self._name: value})
 
     def of_rows(self, rows: slice, names: Iterable[str]) -> "DenoiserCall":
-        """The call with these rows of the inputs `names` that have one row a video, or one for each of its frames;
-        the latents stay as they are."""
+        """The call with these rows of its latents, and of the inputs `names` that have one row a video, or one for
+        each of its frames."""
         total = len(self.latents)
 
         def chosen(value: Any) -> Any:
@@ -65,7 +76,8 @@ class DenoiserCall:
             each = len(value) // total
             return value[rows.start * each : rows.stop * each]
 
-        return DenoiserCall(self.args, {k: chosen(v) if k in names else v for k, v in self.kwargs.items()})
+        kwargs = {k: chosen(v) if k in names else v for k, v in self.kwargs.items()}
+        return dataclasses.replace(self, kwargs=kwargs)._with_input(self.input[rows])
 
 
 class MotionGuide:
@@ -81,9 +93,15 @@ class MotionGuide:
     """
 
     def __init__(
-        self, family: Family, denoiser: nn.Module, scheduler: Any, state: MotionState, settings: GuidanceSettings
+        self,
+        family: Family,
+        denoiser: nn.Module,
+        scheduler: Any,
+        state: MotionState,
+        settings: GuidanceSettings,
+        form: LatentForm | None = None,
     ) -> None:
-        self.family, self.denoiser, self.scheduler = family, denoiser, scheduler
+        self.family, self.denoiser, self.scheduler, self.form = family, denoiser, scheduler, form
         self.state, self.settings = state, settings
         self.energies: list[list[list[float]]] = [[] for _ in state.slots]
         self.updates = [0] * len(state.slots)
@@ -107,16 +125,21 @@ class MotionGuide:
             bound = signature.bind(*args, **kwargs)
             if self.move is not None:
                 sample = bound.arguments["sample"]
-                bound.arguments["sample"] = sample + self.move.to(sample)
+                move = self.move if self.form is None else self.form.stepped(self.move, sample)
+                bound.arguments["sample"] = sample + move.to(sample)
                 if getattr(self.scheduler, "last_sample", None) is not None:
                     self.scheduler.last_sample = None  # UniPC would correct the latent from where it came, unmoved
             self.move, self._calls = None, 0
-            self.step += 1
+            self.step = (self.step + 1) % len(self.scheduler.timesteps)  # FreeInit samples in several rounds
             return step(*bound.args, **bound.kwargs)
 
         try:
             self.scheduler.step = stepped
-            with motion_attention_processors(self.family, self.denoiser, self.state):
+            weight = self.settings.temporal_weight
+            with (
+                motion_attention_processors(self.family, self.denoiser, self.state),
+                temporal_processors(self.family, self.denoiser, self.state, weight),
+            ):
                 yield self
         finally:
             hook.remove()
@@ -126,7 +149,7 @@ class MotionGuide:
         """The denoiser's hook: moves the latent where a guided step begins, and says what the layers shall do."""
         if self._within:
             return None
-        call, state = DenoiserCall(args, kwargs), self.state
+        call, state = DenoiserCall(args, kwargs, self.form), self.state
         latents, steps, count = call.latents, len(self.scheduler.timesteps), len(state.slots)
         conditional = self._conditional(len(latents))
         state.frames, state.height, state.width = self.family.grid(latents, kwargs, module)
@@ -162,13 +185,15 @@ class MotionGuide:
     def _steer(self, call: DenoiserCall, conditional: slice, scale: float) -> None:
         """Sets `move` for the step that begins with `call`, and keeps what was measured."""
         state, dtype = self.state, call.latents.dtype
-        start = call.latents[conditional].detach().float() / scale
         rate = self.settings.eta * latent_noise_variance(self.scheduler, call.timestep)
         call = call.of_rows(conditional, self.family.per_video)
+        start = call.latents.detach().float() / scale
         state.rows = list(range(len(state.slots)))
 
         def measure(z: torch.Tensor) -> list[Measured]:
             state.sums.clear()
+            if self.form is not None:
+                z = self.form.holding(z, start)
             run_to_last_tap(self.family, self.denoiser, state.tapped, call.with_latents((z * scale).to(dtype)))
             return [
                 measured([layer[v] for layer in state.sums.values()], slots, self.settings.smooth_weight)

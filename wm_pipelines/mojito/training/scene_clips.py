@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.language import caption, motion_words
@@ -119,7 +120,9 @@ class ClipLatents:
         ValueError: the file holds other clips.
     """
 
-    def __init__(self, vae, length: int, frames: int = 16, two: float = 0.15, cache: str | Path | None = None):
+    def __init__(
+        self, vae: nn.Module, length: int, frames: int = 16, two: float = 0.15, cache: str | Path | None = None
+    ):
         weights = sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in vae.parameters())).hexdigest()[:12]
         self.scenes = [draw_clip(i, frames=frames, two=two) for i in range(length)]
         identity = sha256(repr([weights, frames, [s.to_json() for s in self.scenes]]).encode()).hexdigest()

@@ -6,12 +6,12 @@ and "while" go on with the same mover; "and" before a place returns to the subje
 pronoun, an adverb) is left to `directions`.
 """
 
-import re
 from dataclasses import dataclass, field
 
 from wm_pipelines.mojito.words.verbs import ALONE_OF, MOVING, NOT_BEFORE, RESTING, WAY_OF, Said
 from wm_pipelines.text.phrasing import ORDINALS
 from wm_pipelines.text.prompts import Span
+from wm_pipelines.text.reading import WordReader
 from wm_pipelines.text.scene_graph import PREDICATES
 
 _ARTICLES = ("a", "an", "another", "the")
@@ -63,10 +63,9 @@ def said_in_caption(prompt: str, span: Span) -> list[Said] | None:
     return None
 
 
-class _Reader:
+class _Reader(WordReader):
     def __init__(self, text: str):
-        self.tokens = [(m.group().lower(), m.start(), m.end()) for m in re.finditer(r"[^\s,.]+|[,.]", text)]
-        self.at = 0
+        super().__init__(text)
         self.things: list[_Thing] = []
 
     def read(self) -> list[_Thing]:
@@ -93,19 +92,6 @@ class _Reader:
             else:
                 raise _NotACaption
         return self.things
-
-    def word(self, ahead: int = 0) -> str:
-        at = self.at + ahead
-        return self.tokens[at][0] if at < len(self.tokens) else ""
-
-    def at_end(self) -> bool:
-        return self.word() == "" or (self.word() == "." and self.word(1) == "")
-
-    def accept(self, *words: str) -> bool:
-        if all(self.word(i) == word for i, word in enumerate(words)):
-            self.at += len(words)
-            return True
-        return False
 
     def place(self) -> bool:
         return any(self.accept(*words) for words in _PLACES)
