@@ -154,6 +154,7 @@ def pairs(work: Path) -> list[Reader]:
     from wm_pipelines.graph_transformer.tables import Table
     from wm_pipelines.mojito.training.folder import ClipFolder
     from wm_pipelines.runtime.shards.rows import encode
+    from wm_pipelines.world_model import latents
 
     folder = _folder(work / "pairs", {"pairs.jsonl": _json(
         {"source": "a.png", "target": "a.png", "action": "push it", "kind": "push"}) + b"\n"})  # fmt: skip
@@ -177,6 +178,7 @@ def pairs(work: Path) -> list[Reader]:
     coded_file = _words({"source": torch.ones(1, 2, 2, dtype=torch.int32), "target": torch.ones(1, 2, 2).int(),
                          "distances": torch.zeros(1, 2, 2)},
                         words={"actions": [["a"]], "kinds": ["k"], "captions": [""], "names": ["n"]})  # fmt: skip
+    latent_file = _words({name: torch.zeros(1, 4, 2, 2) for name in latents.TENSORS}, words={"actions": [["a"]]})
     asked = {"picture": "a.png", "question": "Is it red?", "answer": "yes", "text": "row 1: name is Ann; age is 7;"}
     graph = {"objects": {"it": ["red"]}, "connections": []}
     asked_folder = _folder(work / "asked", {
@@ -193,6 +195,7 @@ def pairs(work: Path) -> list[Reader]:
         Reader("pairs folder", lambda path: [p.read() for p in read_folder(path)], folder=folder),
         Reader("triplets", labelled, folder=triplets),
         Reader("codes of pairs", lambda path: coded._load(path, "i", ""), (coded_file,), ".safetensors"),
+        Reader("latents of pairs", lambda path: latents._load(path, "i"), (latent_file,), ".safetensors"),
         Reader("layout", _layout, (layout,), ".yaml"),
         Reader("questions folder", _asked, folder=asked_folder),
         Reader("table", Table.from_csv, (b"name,age\nAnn,7\nBob,9\n",), ".csv"),

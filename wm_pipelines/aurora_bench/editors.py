@@ -1,22 +1,19 @@
 """What can be measured: world models, editors of diffusers, and any function that draws."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
-from wm_pipelines import hub
-from wm_pipelines.config import CONFIG_NAME
-from wm_pipelines.hub.stock import load_pipeline
 from wm_pipelines.media.pictures import to_tensor
-from wm_pipelines.pipeline import MODEL_INDEX, AutoWMPipeline
+from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.devices import on_accelerator
-from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.world_model.editing import EditorWorldModel
-from wm_pipelines.world_model.editors import EDITORS, Editor
+from wm_pipelines.world_model.editors import Editor
+from wm_pipelines.world_model.loading import load_drawing
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
+from wm_pipelines.world_model.selection import check_verifier
 
 Draw = Callable[[torch.Tensor, str, int], Any]
 """A source `(3, H, W)` in [0, 1], an instruction and a seed, to a picture of the source's size."""
@@ -34,13 +31,16 @@ def as_draw(editor: Any, num_candidates: int = 1, verifier: Any = None) -> Draw:
     Args:
         editor: a `WorldModelPipeline`, an `EditorWorldModel`, an `Editor`, a pipeline of diffusers that `EDITORS`
             knows, or a `Draw`.
-        num_candidates, verifier: of a world model, which draws several and takes the best.
+        num_candidates, verifier: several are drawn and the best is taken; not by a `Draw`.
 
     Raises:
         ValueError: none of these, or candidates for what can't rank them.
     """
     if isinstance(editor, DiffusionPipeline) and not isinstance(editor, WorldModelPipeline):
         editor = Editor(editor)
+    if isinstance(editor, Editor) and (num_candidates != 1 or verifier is not None):
+        check_verifier(verifier, None, rescore_pixels=True)
+        editor = EditorWorldModel(editor)
     if isinstance(editor, WorldModelPipeline | EditorWorldModel):
         pixels = isinstance(editor, EditorWorldModel) and verifier is not None
 
@@ -58,7 +58,7 @@ def as_draw(editor: Any, num_candidates: int = 1, verifier: Any = None) -> Draw:
 
         return draw
     if num_candidates != 1 or verifier is not None:
-        raise ValueError("`num_candidates` and `verifier` are for world models; this editor draws one picture")
+        raise ValueError("`num_candidates` and `verifier` are for world models; this function draws one picture")
     if isinstance(editor, Editor):
         return lambda source, instruction, seed: editor.draw(source, instruction, seed, 1)[0]
     if callable(editor):
@@ -83,7 +83,7 @@ def load_editor(name: str, num_candidates: int = 1, verifier: str | None = None)
     """An editor by name: "copy", a world model's checkpoint, or a folder or Hub id of an editor of diffusers.
 
     Args:
-        verifier: dynamics model that ranks a world model's candidates, by name, or "likelihood".
+        verifier: dynamics model that ranks the candidates, by name, or "likelihood" of a world model itself.
 
     Raises:
         ValueError: a name that leads nowhere, or a pipeline that is no editor.
@@ -93,19 +93,4 @@ def load_editor(name: str, num_candidates: int = 1, verifier: str | None = None)
     judge = verifier
     if verifier not in (None, "likelihood"):
         judge = on_accelerator(AutoWMPipeline.from_pretrained(verifier))
-    return as_draw(on_accelerator(_loaded(hub.resolve(name), name)), num_candidates, judge)
-
-
-def _loaded(folder: Path, name: str) -> Any:
-    if (folder / CONFIG_NAME).is_file():
-        return AutoWMPipeline.from_pretrained(folder)
-    index = read_json(folder / MODEL_INDEX)
-    kind = index.get("_class_name") if isinstance(index, dict) else None
-    if kind == "WorldModelPipeline":
-        return WorldModelPipeline.from_pretrained(folder)
-    if kind not in EDITORS:
-        raise ValueError(f"model {name!r} is a {kind}; known are WorldModelPipeline, {', '.join(EDITORS)}")
-    import diffusers
-
-    hub.check_weights(folder)
-    return load_pipeline(getattr(diffusers, kind), folder)
+    return as_draw(on_accelerator(load_drawing(name)), num_candidates, judge)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
-from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, add_adapter, save_adapter
+from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, adapter_names, add_adapter, save_adapter
 from wm_pipelines.dynamics.backend import TokenBackend
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
 from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
@@ -30,7 +31,8 @@ DEFAULTS: dict[str, Any] = {
 
 
 def read_pairs(options: dict[str, Any], size: tuple[int, int], start: int = 0) -> Sequence[Pair]:
-    """Pairs that `options.data` names: "diorama", a JSON file of AURORA's layout, or a folder with `pairs.jsonl`.
+    """Pairs that `options.data` names: "diorama", a JSON file of AURORA's layout, a folder with `pairs.jsonl`, or a
+    list of such files and folders, whose pairs follow one another.
 
     Args:
         start: the first of the miniature world's.
@@ -39,16 +41,22 @@ def read_pairs(options: dict[str, Any], size: tuple[int, int], start: int = 0) -
         ValueError: another name, or what the readers refuse.
     """
     data = options["data"]
+    if isinstance(data, list) and data and DIORAMA not in data:
+        parts = [read_pairs({**options, "data": part}, size) for part in data]
+        return [replace(pair, name=f"{n}/{pair.name}") for n, part in enumerate(parts) for pair in part]
     if data == DIORAMA:
         from wm_pipelines.dynamics.scenes import DioramaPairs
 
         return DioramaPairs(length=options["length"], start=start, size=size[0])
-    path = Path(data)
-    if path.suffix == ".json":
+    path = Path(data) if isinstance(data, str) else None
+    if path is not None and path.suffix == ".json":
         return read_aurora(path)
-    if path.is_dir():
+    if path is not None and path.is_dir():
         return read_folder(path)
-    raise ValueError(f"options.data is {data!r}; it must be 'diorama', a .json file of AURORA's layout, or a folder")
+    raise ValueError(
+        f"options.data is {data!r:.200}; it must be 'diorama', a .json file of AURORA's layout, a folder, or "
+        "a list of such files and folders"
+    )
 
 
 class TokenTask(Task):
@@ -116,6 +124,11 @@ class TokenTask(Task):
                 parameter.requires_grad_(f".{self.pipeline.direction}." in name)
             model.train(self.options["dropout"] > 0)
         else:
+            if names := adapter_names(model):
+                raise ValueError(
+                    f"options.base has the adapters {', '.join(names)}; options.rank 0 trains all weights of a base "
+                    "without any"
+                )
             inside = {id(parameter) for parameter in getattr(model.base_model, "vqmodel", nn.Module()).parameters()}
             for parameter in model.parameters():
                 parameter.requires_grad_(id(parameter) not in inside)  # tokenisers of pictures stay as they are

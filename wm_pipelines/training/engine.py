@@ -118,6 +118,9 @@ def _begin(
             event = "resumed from weights with fresh optimiser"
             stage = {"event": event, "step": 0, "from": recipe.init_from, **(told or {})}
         trainer = Trainer(task, recipe, place.device)
+        every = [p for module in trainer.modules.values() for p in module.parameters()]
+        stage["trained_parameters"] = sum(p.numel() for p in trainer.parameters)
+        stage["all_parameters"] = sum(p.numel() for p in every)
         if place.num_processes > 1:
             with torch.no_grad():
                 for tensor in [*trainer.model_tensors().values(), *trainer.ema]:

@@ -9,7 +9,7 @@ import typer
 def world_model(
     source: Annotated[Path, typer.Option(help="picture before")],
     action: Annotated[list[str], typer.Option(help="what happens, in words; several follow one another")],
-    model: Annotated[str, typer.Option(help="world model: folder or Hub id")],
+    model: Annotated[str, typer.Option(help="world model or editor of diffusers: folder or Hub id")],
     out: Annotated[Path, typer.Option(help="folder for pictures and report.json")] = Path("outputs/world-model"),
     base: Annotated[str | None, typer.Option(help="where the model's base is, if not as its record says")] = None,
     verifier: Annotated[

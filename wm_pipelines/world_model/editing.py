@@ -9,7 +9,7 @@ from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.media.pictures import Picture, to_tensor
 from wm_pipelines.world_model.editors import Editor
 from wm_pipelines.world_model.outputs import WorldModelOutput
-from wm_pipelines.world_model.pipeline import Verifier, as_images, check_common, draw_seeds, say
+from wm_pipelines.world_model.pipeline import Verifier, as_images, check_common, check_steps, draw_seeds, say
 from wm_pipelines.world_model.selection import Gate, check_verifier, choose, pixel_change, score_pictures
 
 
@@ -56,6 +56,33 @@ class EditorWorldModel:
         drawn = torch.stack([self.editor.draw(picture, words, seed, num_candidates) for picture, words, seed in rows])
         out = judged(source, drawn, actions, verifier, gate or Gate(threshold=1e-3), output_type)
         return out if return_dict else out.to_tuple()
+
+    def rollout(
+        self,
+        source: Picture,
+        actions: Sequence[str],
+        num_candidates: int = 1,
+        verifier: Verifier = None,
+        generator: torch.Generator | None = None,
+        gate: Gate | None = None,
+        rescore_pixels: bool = False,
+        output_type: str = "pil",
+    ) -> list[WorldModelOutput]:
+        """One step for each action; each goes on from the picture that the one before chose.
+
+        Raises:
+            ValueError: as a call; no action.
+        """
+        check_steps(actions)
+        said, found = check_actions(actions, len(actions)), []
+        check_common(num_candidates, output_type)
+        how = {"verifier": verifier, "gate": gate, "rescore_pixels": rescore_pixels, "output_type": "pt"}
+        for action in said:
+            out = self(source, action, num_candidates, generator=generator, **how)
+            source = out.images[0][int(out.selected[0])]
+            out.images = as_images(out.images[0][None], output_type)
+            found.append(out)
+        return found
 
 
 def judged(

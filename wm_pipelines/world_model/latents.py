@@ -94,6 +94,8 @@ def _load(path: Path, identity: str) -> LatentPairs:
     tensors = read_cache(path, identity, "latents", (*TENSORS, "words"))
     with located(f"`cache` {path}"):
         words = record_of(_Words, parse_json(cached_text(tensors.pop("words"))))
+        if any(tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise ValueError("its latents are not all finite numbers in float32; delete it or name another")
         shapes = {tuple(tensor.shape) for tensor in tensors.values()}
         if len(shapes) != 1 or len(shape := shapes.pop()) != 4 or shape[0] != len(words.actions):
             raise ValueError("its latents and words are not of equally many pairs; delete it or name another")

@@ -158,8 +158,7 @@ class WorldModelPipeline(TokenPipeline):
         Raises:
             ValueError: as a call; no action; a negative `history`.
         """
-        if isinstance(actions, str) or not len(actions):
-            raise ValueError(f"`actions` is {actions!r}; it must be a list of one sentence or more")
+        check_steps(actions)
         if isinstance(history, bool) or not isinstance(history, int) or history < 0:
             raise ValueError(f"`history` is {history!r}; it must be an integer, 0 or more")
         pixels = Pixels(rescore_pixels, return_candidates, output_type)
@@ -246,6 +245,12 @@ def check_common(num_candidates: int, output_type: str) -> None:
         raise ValueError(f"`num_candidates` is {num_candidates!r}; it must be an integer, 1 or more")
     if output_type not in OUTPUTS:
         raise ValueError(f"`output_type` is {output_type!r}; allowed: {', '.join(OUTPUTS)}")
+
+
+def check_steps(actions: Sequence[str]) -> None:
+    """ValueError for anything but a list of one action or more."""
+    if isinstance(actions, str) or not len(actions):
+        raise ValueError(f"`actions` is {actions!r}; it must be a list of one sentence or more")
 
 
 def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:

@@ -11,10 +11,12 @@ import torch
 from wm_pipelines.dynamics.pictures import check_actions
 from wm_pipelines.dynamics.run import load
 from wm_pipelines.media.pictures import load_image, save_image
-from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.claims import holding
 from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.reports import report_folder
+from wm_pipelines.world_model.editing import EditorWorldModel
+from wm_pipelines.world_model.editors import Editor
+from wm_pipelines.world_model.loading import load_drawing
 from wm_pipelines.world_model.outputs import WorldModelOutput
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
 from wm_pipelines.world_model.selection import LIKELIHOOD
@@ -37,20 +39,24 @@ def run(
     """Carries the actions out one after another; writes every candidate and `report.json` to `out`.
 
     Args:
+        model: a world model, or an editor of diffusers, which has no likelihood, temperature, history or size.
         verifier: a dynamics model, "likelihood", or None ("none") to rank nothing.
 
     Raises:
         ValueError: before any pass; nothing is written then.
     """
     picture, said = load_image(source), check_actions(list(actions), len(actions))
-    pipeline = AutoWMPipeline.from_pretrained(model, base=base)
-    if not isinstance(pipeline, WorldModelPipeline):
-        raise ValueError(f"model {model!r} is a {type(pipeline).__name__}; it must be a world model")
+    pipeline = load_drawing(model, base)
     judge = None if verifier in (None, "none") else verifier if verifier == LIKELIHOOD else load(verifier)
-    steps = on_accelerator(pipeline).rollout(
-        picture, said, num_candidates=candidates, verifier=judge, temperature=temperature, history=history,
-        resize=resize, generator=torch.Generator("cpu").manual_seed(seed), return_candidates=True,
-    )  # fmt: skip
+    how = {"num_candidates": candidates, "verifier": judge, "generator": torch.Generator("cpu").manual_seed(seed)}
+    own = {"temperature": temperature, "history": history, "resize": resize}
+    if isinstance(pipeline, WorldModelPipeline):
+        steps = on_accelerator(pipeline).rollout(picture, said, return_candidates=True, **own, **how)
+    else:
+        for name, usual in (("temperature", 1.0), ("history", 0), ("resize", None)):
+            if own[name] != usual:
+                raise ValueError(f"`{name}` is {own[name]!r}; {type(pipeline).__name__} has none")
+        steps = EditorWorldModel(Editor(on_accelerator(pipeline))).rollout(picture, said, rescore_pixels=True, **how)
     report = {"model": model, "verifier": verifier, "seed": seed, "source": Path(source).name, "steps": []}
     with report_folder(out, report) as folder:
         for number, (action, step) in enumerate(zip(said, steps, strict=True), 1):

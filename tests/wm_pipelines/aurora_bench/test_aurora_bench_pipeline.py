@@ -3,13 +3,14 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from wm_pipelines import WorldModelPipeline
-from wm_pipelines.aurora_bench import editors, evaluate
+from wm_pipelines.aurora_bench import evaluate
 from wm_pipelines.aurora_bench.editors import as_draw, copy_source, load_editor
 from wm_pipelines.aurora_bench.items import EditItem
 from wm_pipelines.aurora_bench.judge import EditJudge, calibrate, read_scores
@@ -17,7 +18,9 @@ from wm_pipelines.aurora_bench.pipeline import AuroraBenchPipeline
 from wm_pipelines.aurora_bench.summary import compare, summarise
 from wm_pipelines.config import WMConfig
 from wm_pipelines.evaluation.mcq.endpoint import EndpointModel
+from wm_pipelines.media.pictures import to_pil
 from wm_pipelines.world_model.editing import EditorWorldModel
+from wm_pipelines.world_model.editors import EDITORS, Capability, Editor
 
 
 def make_items(count=6, steps=1, side=16, truth=True):
@@ -127,6 +130,17 @@ def test_world_models_and_editors_are_asked_alike(token_models):
     scorer = lambda source, candidates, action: candidates.mean((1, 2, 3))  # noqa: E731
     best = as_draw(EditorWorldModel(Fixed()), 3, scorer)(source, "move", 0)
     assert torch.allclose(best, torch.full_like(best, 0.5))
+
+    class Grey:
+        def __call__(self, prompt, image, generator=None, output_type="pil"):
+            drawn = torch.rand(1, generator=generator)[:, None, None].expand(3, 16, 16)
+            return SimpleNamespace(images=[to_pil(drawn)])
+
+    several = EditorWorldModel(Editor(Grey(), Capability()))(
+        source, "move", 4, scorer, torch.Generator().manual_seed(7), output_type="pt"
+    )
+    best = as_draw(Editor(Grey(), Capability()), 4, scorer)(source, "move", 7)
+    assert torch.equal(best, several.images[0][int(several.scores[0].argmax())])
     for editor, options, message in (
         (3, {}, "`editor` is a int"), (oracle, {"num_candidates": 2}, "are for world models"),
     ):  # fmt: skip
@@ -346,7 +360,7 @@ def test_editors_by_name(tmp_path, monkeypatch):
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(ValueError, match="is a StableDiffusionPipeline; known are WorldModelPipeline"):
         load_editor(str(tmp_path))
-    assert set(editors.EDITORS) >= {"StableDiffusionInstructPix2PixPipeline", "FluxKontextPipeline"}
+    assert set(EDITORS) >= {"StableDiffusionInstructPix2PixPipeline", "FluxKontextPipeline"}
 
 
 def test_summary_of_one_item_has_no_interval():

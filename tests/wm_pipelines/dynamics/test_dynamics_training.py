@@ -19,7 +19,7 @@ from wm_pipelines.dynamics.labelling import (
     without_cuts,
     word_chances,
 )
-from wm_pipelines.dynamics.training import completion_loss
+from wm_pipelines.dynamics.training import completion_loss, read_pairs
 from wm_pipelines.training import Recipe, build, train
 
 
@@ -189,6 +189,18 @@ def test_auroras_layout(folder):
     assert before.shape == after.shape == (3, 64, 64) and after[0, 0, 0] > before[0, 0, 0]
 
 
+def test_several_files_and_folders_follow_one_another(folder, tmp_path):
+    """As AURORA comes in four files."""
+    (folder / "train.json").write_text(json.dumps(AURORA))
+    (folder / "pairs.jsonl").write_text(json.dumps({"source": "2.png", "target": "0.png", "action": "turn it"}))
+    pairs = read_pairs({"data": [str(folder / "train.json"), str(folder), str(folder / "train.json")]}, (16, 16))
+    assert [pair.actions[0] for pair in pairs] == ["make it red", "move it", "turn it", "make it red", "move it"]
+    assert len({pair.name for pair in pairs}) == 5 and pairs[1].kind == "kubric"
+    for bad in ([], ["diorama", str(folder)], 3, [str(folder), "nowhere"], [[str(folder)], 3]):
+        with pytest.raises(ValueError, match=r"options.data is .*a list of such files and folders"):
+            read_pairs({"data": bad}, (16, 16))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -263,7 +275,11 @@ def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_mo
     recipe = Recipe(task="dynamics", steps=3, batch_size=2, lr=1e-2, options=options)
     task = build(recipe)
     before = {name: p.detach().clone() for name, p in task.backend.model.named_parameters()}
-    train(task, recipe, tmp_path / "run")
+    record = train(task, recipe, tmp_path / "run")
+    every = dict(task.backend.model.named_parameters())
+    counts = [sum(p.numel() for name, p in every.items() if (".dynamics." in name) == bool(rank)),
+              sum(p.numel() for p in every.values())]  # fmt: skip
+    assert [record.stages[0][f"{name}_parameters"] for name in ("trained", "all")] == counts
     moved = {name for name, p in task.backend.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved and all((".dynamics." in name) == bool(rank) for name in moved)
     assert any("lm_head" in name for name in moved) == head
@@ -278,6 +294,33 @@ def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_mo
     mine = DynamicsModelPipeline(**task.pipeline.components, layout=task.pipeline.layout)
     second = mine.score_codes(codes.source[:1], codes.target[:1, None], ["move the cube"])
     assert torch.allclose(first, second, atol=0.05)  # fp16 on disk
+
+
+@pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 2, "train_lm_head": True, "dropout": 0.2}])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(folder, token_models, tmp_path, options):
+    DynamicsModelPipeline(**token_models.make_parts("plain")).save_pretrained(tmp_path / "base")
+    rows = [{"source": f"{n % 3}.png", "target": f"{(n + 1) % 3}.png", "action": "move the cube"} for n in range(4)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {"base": str(tmp_path / "base"), "data": str(folder), "resize": "pad", **options}
+    part, whole = (Recipe(task="dynamics", steps=n, batch_size=2, lr=1e-2, options=options) for n in (2, 4))
+    train(build(whole), whole, tmp_path / "whole")
+    train(build(part), part, tmp_path / "stopped")
+    train(build(whole), whole, tmp_path / "stopped")
+    files = [sorted((tmp_path / name / "export").rglob("*.safetensors")) for name in ("whole", "stopped")]
+    assert len(files[0]) == len(files[1]) == (1 if options["rank"] else 2)
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+def test_all_weights_are_trained_of_a_base_without_adapters(token_models, folder, tmp_path):
+    from wm_pipelines.dynamics.adapters import add_adapter
+
+    pipeline = DynamicsModelPipeline(**token_models.make_parts("plain"))
+    add_adapter(pipeline.model, "world", rank=2)
+    pipeline.save_pretrained(tmp_path / "base")
+    (folder / "pairs.jsonl").write_text(json.dumps({"source": "0.png", "target": "1.png", "action": "move"}))
+    options = {"base": str(tmp_path / "base"), "data": str(folder), "resize": "pad", "rank": 0}
+    with pytest.raises(ValueError, match="options.base has the adapters world; options.rank 0 trains all weights of"):
+        build(Recipe(task="dynamics", steps=1, batch_size=1, options=options))
 
 
 def test_options_that_mean_nothing_are_refused(tmp_path):

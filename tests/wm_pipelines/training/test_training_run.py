@@ -107,6 +107,7 @@ def test_folder_after_a_run(wave, tmp_path):
     assert record.versions["torch"] == torch.__version__ and record.wall_time_s > 0
     assert f"{torch.get_num_threads()} threads" in record.hardware and "1 process" in record.hardware
     assert [stage["event"] for stage in record.stages] == ["started"]
+    assert 0 < record.stages[0]["trained_parameters"] <= record.stages[0]["all_parameters"]
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert lines[0]["lr"] == pytest.approx(1e-2 / 3) and lines[-1]["lr"] == 1e-2

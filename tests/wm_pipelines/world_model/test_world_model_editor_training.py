@@ -134,6 +134,8 @@ def test_a_run_exports_what_the_stock_class_loads(root, tmp_path, token_models, 
     out = EditorWorldModel(Editor(pipe, settings={"num_inference_steps": 2}))(picture, ACTIONS[0], output_type="pt")
     assert out.images[0].shape == (1, 3, 16, 16) and out.images[0].isfinite().all()
     assert callable(load_editor(str(export)))
+    with pytest.raises(ValueError, match="'likelihood' needs a token model"):
+        load_editor(str(export), 2, "likelihood")
     again = build(recipe(root, base=str(export)))  # a tuned editor is a base
     assert torch.equal(again.unet.conv_in.weight, pipe.unet.conv_in.weight)
 

@@ -63,6 +63,20 @@ def test_a_candidate_is_what_the_stock_pipeline_draws(world, pipe, token_models)
     assert torch.equal(out.images[0][0], to_tensor(stock))
 
 
+def test_a_rollout_goes_on_from_what_was_chosen(world, judge, token_models):
+    source, actions = token_models.pictures(1)[0], ["move the cube", "turn it", "remove it"]
+    steps = world.rollout(source, actions, 2, judge, seeded(3), rescore_pixels=True, output_type="pt")
+    generator, before = seeded(3), source
+    for action, step in zip(actions, steps, strict=True):
+        alone = world(before, action, 2, judge, generator, rescore_pixels=True, output_type="pt")
+        assert torch.equal(step.images[0], alone.images[0]) and torch.equal(step.scores, alone.scores)
+        before = alone.images[0][int(alone.selected[0])]
+    assert world.rollout(source, actions[:1])[0].images[0][0].size == (SIDE, SIDE)
+    for bad, message in (([], "`actions` is "), ("move", "`actions` is 'move'"), (["move", " "], "`action` is empty")):
+        with pytest.raises(ValueError, match=message):
+            world.rollout(source, bad)
+
+
 def test_pixels_must_be_asked_for(world, judge, token_models):
     source = token_models.pictures(1)[0]
     with pytest.raises(ValueError, match="use different VQ tokenisers; set `rescore_pixels=True`"):

@@ -12,8 +12,10 @@ from wm_pipelines.media.pictures import save_image
 
 
 @pytest.fixture(scope="module")
-def models(token_models, tmp_path_factory):
+def models(token_models, tiny_editor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
+    tiny_editor.make().save_pretrained(folder / "editor")
+    tiny_editor.make("StableDiffusionPipeline").save_pretrained(folder / "other")
     kinds = (("world", WorldModelPipeline, "world-model"), ("judge", DynamicsModelPipeline, "dynamics"))
     for name, kind, method in kinds:
         pipe = kind(**token_models.make_parts("plain"))
@@ -50,6 +52,31 @@ def test_world_model_writes_every_candidate(models, tmp_path):
         files = [candidate["file"] for candidate in step["candidates"]]
         assert step["chosen"] in files and all((tmp_path / "out" / file).is_file() for file in files)
         assert all(candidate["score"] < 0 for candidate in step["candidates"])
+
+
+def test_an_editor_of_diffusers_in_its_place(models, tmp_path, monkeypatch):
+    from wm_pipelines.world_model import editors
+
+    quick = {**editors.EDITORS, "StableDiffusionInstructPix2PixPipeline": editors.Capability(
+        settings={"num_inference_steps": 2})}  # fmt: skip
+    monkeypatch.setattr(editors, "EDITORS", quick)
+    words = ("world-model", "--source", models / "0.png", "--model", models / "editor", "--out", tmp_path / "out")
+    out = wm(*words, "--verifier", models / "judge", "--action", "move the cube", "--action", "turn it",
+             "--candidates", 2)  # fmt: skip
+    assert out.exit_code == 0, out.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    for number, step in enumerate(report["steps"], 1):
+        assert [row["file"] for row in step["candidates"]] == [f"step_{number}_candidate_{n}.png" for n in (1, 2)]
+        assert all(row["score"] < 0 and row["logprob"] is None for row in step["candidates"])
+    for change, message in (
+        (("--history", 1), "`history` is 1; StableDiffusionInstructPix2PixPipeline has none"),
+        (("--temperature", 0.5), "`temperature` is 0.5"), (("--resize", "pad"), "`resize` is 'pad'"),
+        (("--verifier", "likelihood"), "'likelihood' needs a token model; an editor has no likelihood"),
+        (("--model", models / "other"), "is a StableDiffusionPipeline; known are WorldModelPipeline, Stable"),
+    ):  # fmt: skip
+        bad = wm(*words[:-1], tmp_path / "bad", "--verifier", "none", "--action", "move", *change)
+        assert bad.exit_code != 0 and message in (bad.output + str(bad.exception))
+        assert not (tmp_path / "bad").exists()
 
 
 @pytest.mark.parametrize(

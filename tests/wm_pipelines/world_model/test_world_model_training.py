@@ -211,6 +211,13 @@ def test_adapters_are_sealed_with_the_base_that_they_stand_on(token_models, tmp_
         assert config.base_model.embedded == "diorama-world" and config.base_model.fingerprint
         assert config.method_config.tuning == "lora"
         assert isinstance(AutoWMPipeline.from_pretrained(name), kind)
+    for name, kind in (("dynamics", DynamicsModelPipeline), ("world-model", WorldModelPipeline)):
+        made = Recipe(task=name, steps=1, batch_size=1, options={"data": str(tmp_path / "own"), "rank": 0})
+        train(build(made), made, tmp_path / f"whole-{name}")
+        config = seal_run(tmp_path / f"whole-{name}", tmp_path / f"sealed-{name}")  # stands alone
+        assert config.method_config.tuning == "full" and config.base_model is None
+        whole = AutoWMPipeline.from_pretrained(tmp_path / f"sealed-{name}")
+        assert isinstance(whole, kind) and whole.adapter is None and whole.layout == base.layout
     made = Recipe(task="dynamics", steps=1, batch_size=1, options={**options, "base": str(root / "diorama-world")})
     train(build(made), made, tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="a base must be an embedded name or a Hub id, got"):
