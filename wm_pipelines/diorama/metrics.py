@@ -45,6 +45,14 @@ def look(judge: DioramaJudge, pictures: torch.Tensor, batch: int = 32) -> list[l
     return found
 
 
+@torch.no_grad()
+def painted(judge: DioramaJudge, pictures: torch.Tensor) -> torch.Tensor:
+    """What the judge sees, painted: (B, 3, H, W) in [0, 1], each solid in its colour's name, the background black."""
+    palette = torch.tensor([(0.0, 0.0, 0.0), *COLOURS.values()])
+    seen = judge(pictures.to(judge.device, judge.dtype)).colour.argmax(1).cpu()
+    return palette[seen].movedim(-1, 1)
+
+
 def _regions(colours: np.ndarray, shapes: np.ndarray) -> list[Found]:
     height, width = colours.shape
     found = []

@@ -206,24 +206,26 @@ class FlexEControlSteps:
         """Text embeddings in which no phrase with a place tells of another one (our design).
 
         A text encoder that reads from left to right puts what it has read into every later token: "white cube" behind
-        "an orange cube" is partly orange, and so is all that follows. Here the tokens of a phrase with a place are
-        encoded as if the other such phrases were not there, and all tokens outside them as if none was.
+        "an orange cube" is partly orange, and so is all that follows. Here, where two phrases or more have places, the
+        tokens of each are encoded as if the others were not there, and all tokens outside them as if none was.
 
         Args:
             text: `(B, T, C)` of `encode_prompt`, B a multiple of the prompts. prompt: what it was made of.
 
         Returns:
-            `(B, T, C)`; the same tensor where no phrase has a place.
+            `(B, T, C)`; the same tensor where no prompt has two phrases with places.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        copies, rows = len(text) // len(prompts), []
-        for n, (words, binding, row) in enumerate(zip(prompts, plan.bindings, plan.rows, strict=True)):
-            own, held = text[n * copies : (n + 1) * copies], binding.held(row)
-            if held:
-                with lora_scaled(self.text_encoder, lora_scale):
-                    own = self._encode_apart(words, held, text.device, clip_skip).to(text).expand_as(own)
-            rows.append(own)
-        return torch.cat(rows) if any(b.held(r) for b, r in zip(plan.bindings, plan.rows, strict=True)) else text
+        apart = [binding.told_apart() for binding in plan.bindings]
+        if not any(apart):
+            return text
+        rows = list(text.chunk(len(prompts)))
+        with lora_scaled(self.text_encoder, lora_scale):
+            for n, (words, phrases) in enumerate(zip(prompts, apart, strict=True)):
+                if phrases:
+                    own = self._encode_apart(words, phrases, text.device, clip_skip=clip_skip)
+                    rows[n] = own.to(text).expand_as(rows[n])
+        return torch.cat(rows)
 
     def _encode_apart(
         self, prompt: str, held: Sequence[Phrase], device: torch.device, clip_skip: int | None

@@ -21,7 +21,14 @@ def embedded(flex_pipe, square):
             for n, phrase in enumerate(phrases)
         ]
         request = Request(
-            prompt, 1, conditions=given, phrases=None, graphs=None, size=(64, 64), steps=3, on_conflict="ignore"
+            prompt,
+            1,
+            conditions=given or None,
+            phrases=None,
+            graphs=None,
+            size=(64, 64),
+            steps=3,
+            on_conflict="ignore",
         )
         plan = make_plan(flex_pipe.control, flex_pipe.tokenizer, convert=str, request=request)
         text = flex_pipe.encode_prompt(prompt, num_images_per_prompt=copies, do_classifier_free_guidance=False)[0]
@@ -49,14 +56,22 @@ def test_all_other_words_and_the_end_of_the_text_know_of_neither(embedded):
 
 
 def test_a_phrase_without_a_place_stays_in_the_context(embedded):
-    _, apart = embedded(PROMPT, "red cube")
-    _, other = embedded("a red cube left of a green cone", "red cube")
-    assert torch.allclose(apart[0, :7], other[0, :7], atol=1e-6)
-    assert (apart[0, 9:] - other[0, 9:]).abs().max() > 1e-3
+    prompt = "a red cube left of a blue sphere and a {} cone"
+    _, apart = embedded(prompt.format("green"), "red cube", "blue sphere")
+    _, other = embedded(prompt.format("white"), "red cube", "blue sphere")
+    assert torch.allclose(apart[0, :11], other[0, :11], atol=1e-6)
+    assert (apart[0, 13:] - other[0, 13:]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("phrases, strength", [((), 1.0), (("red cube",), 0.0)])
-def test_where_nothing_is_held_the_text_is_the_same_object(embedded, phrases, strength):
+def test_a_removed_condition_leaves_the_other_phrase_alone(sample, square):
+    left = Condition("canny", square(), phrase="red cube", region=(0, 0, 0.5, 1))
+    right = Condition("canny", square(), phrase="blue sphere", region=(0.5, 0, 1, 1), strength=0)
+    one, both = (sample(conditions=given, num_inference_steps=1).images for given in ([left], [left, right]))
+    assert torch.equal(one, both)
+
+
+@pytest.mark.parametrize("phrases, strength", [((), 1.0), (("red cube",), 1.0), (("red cube", "blue sphere"), 0.0)])
+def test_where_nothing_is_to_be_told_apart_the_text_is_the_same_object(embedded, phrases, strength):
     plain, apart = embedded(PROMPT, *phrases, strength=strength)
     assert apart is plain
 

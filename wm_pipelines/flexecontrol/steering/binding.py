@@ -26,18 +26,20 @@ class Binding:
         phrases: distinct, in order of first mention by conditions, `phrases=` and graph.
         owners: for each of the prompt's conditions, the index of its phrase or None.
         fixed: phrase index -> bool (H, W), a place that holds all through sampling.
-        end: position of the token that ends the text, behind which only padding follows; None where it isn't known.
+        placed: the phrases that have a place at some step.
+        end: position of the token that ends the text, behind which only padding follows.
     """
 
     phrases: list[Phrase] = field(default_factory=list)
     owners: list[int | None] = field(default_factory=list)
     fixed: dict[int, torch.Tensor] = field(default_factory=dict)
-    end: int | None = None
+    placed: frozenset[int] = frozenset()
+    end: int = 0
 
-    def held(self, row: Sequence[PreparedCondition]) -> list[Phrase]:
-        """The phrases that have a place at some step."""
-        owned = {owner for c, owner in zip(row, self.owners, strict=True) if c.strength > 0 and owner is not None}
-        return [phrase for p, phrase in enumerate(self.phrases) if p in owned or p in self.fixed]
+    def told_apart(self) -> list[Phrase]:
+        """The phrases that have a place at some step, if they are two or more; alone, one has nothing to be told from,
+        and its place may show the prompt's other objects."""
+        return [self.phrases[p] for p in sorted(self.placed)] if len(self.placed) > 1 else []
 
     def regions(self, row: Sequence[PreparedCondition], flags: Sequence[bool]) -> dict[int, torch.Tensor]:
         """Phrase index -> float (H, W) in [0, 1]; phrases that nothing holds at this step are left out.
@@ -84,7 +86,8 @@ def bind(
     spans = iter(bound)
     owners = [index[next(spans)] if c.phrase is not None or c.span is not None else None for c in conditions]
     fixed = {index[span]: mask for span, mask in masks.items()}
-    return Binding(found, owners, fixed, token_count(tokenizer, convert(prompt)) - 1)
+    acting = {o for c, o in zip(conditions, owners, strict=True) if o is not None and c.strength > 0}
+    return Binding(found, owners, fixed, frozenset(acting | set(fixed)), token_count(tokenizer, convert(prompt)) - 1)
 
 
 def _locate_node(prompt: str, text: str) -> Span:

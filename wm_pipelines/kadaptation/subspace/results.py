@@ -1,5 +1,6 @@
 """What a measurement of local intrinsic dimension found: the ranking, the choice of modules, JSON and a plot."""
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from wm_pipelines.record import record_of
 from wm_pipelines.runtime.files import atomic
@@ -160,6 +162,17 @@ class LIDResult:
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draw accuracy over dimension for every group, its d90 marked; the suffix decides (.svg, .png, .pdf)."""
+        with atomic(Path(path)) as partial:
+            self._draw(partial, Path(path).suffix.removeprefix("."))
+
+    def picture(self) -> Image.Image:
+        """What `plot` draws."""
+        with io.BytesIO() as file:
+            self._draw(file, "png")
+            file.seek(0)
+            return Image.open(file).convert("RGB")
+
+    def _draw(self, file: Any, kind: str) -> None:
         import matplotlib
 
         matplotlib.use("Agg")
@@ -180,8 +193,7 @@ class LIDResult:
         axis.axhline(self.model, color="grey", linestyle="--", label="whole model")
         axis.set(xscale="log", xlabel="dimension d (squares: all parameters)", ylabel="accuracy")
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-        with atomic(Path(path)) as partial:
-            figure.savefig(partial, dpi=120)
+        figure.savefig(file, format=kind or None, dpi=120)
         pyplot.close(figure)
 
 

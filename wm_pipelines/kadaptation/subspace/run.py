@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from wm_pipelines.runtime.devices import on_accelerator
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.random import keyed
 
+T = TypeVar("T")
 HEAD_RATE = 1e-2
 MODEL_TYPES = ("clip", "clip_vision_model")
 RATES = (1e-3, 1e-2, 1e-1)
@@ -39,6 +41,22 @@ class Tower(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.head(self.vision_model(pixel_values=pixel_values).pooler_output)
+
+
+def load_tower(folder: Path, classes: int) -> Tower:
+    """The image tower of a CLIP checkpoint in float32, with a head for so many classes.
+
+    Raises:
+        ValueError: the folder holds another model, no preprocessor, or weights that are not whole.
+    """
+    kind = model_type(folder)
+    if kind not in MODEL_TYPES:
+        wanted = ", ".join(MODEL_TYPES)
+        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {wanted}")
+    if not (folder / "preprocessor_config.json").is_file():
+        raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
+    hub.check_weights(folder)
+    return Tower(load_model(CLIPVisionModel, folder, dtype=torch.float32), classes)
 
 
 def files_of_classes(folder: str | os.PathLike) -> dict[str, list[Path]]:
@@ -59,9 +77,9 @@ def files_of_classes(folder: str | os.PathLike) -> dict[str, list[Path]]:
     return found
 
 
-def split_classes(classes: dict[str, list[Path]]) -> list[list[tuple[Path, int]]]:
-    """[train, validation, test] as (file, label); a fifth of each class, at least one, in either of the last two."""
-    parts: list[list[tuple[Path, int]]] = [[], [], []]
+def split_classes(classes: dict[str, list[T]]) -> list[list[tuple[T, int]]]:
+    """[train, validation, test] as (item, label); a fifth of each class, at least one, in either of the last two."""
+    parts: list[list[tuple[T, int]]] = [[], [], []]
     for label, (name, files) in enumerate(classes.items()):
         order, held = keyed("lid split", name).permutation(len(files)), max(len(files) // 5, 1)
         for place, i in enumerate(order):
@@ -97,14 +115,7 @@ def run(
             raise ValueError(f"{name}={value}; it must be an integer above 0")
     classes = files_of_classes(pictures)
     folder = hub.resolve(base)
-    kind = model_type(folder)
-    if kind not in MODEL_TYPES:
-        wanted = ", ".join(MODEL_TYPES)
-        raise ValueError(f"base {folder} has model_type {kind!r} in its config.json, needs one of {wanted}")
-    if not (folder / "preprocessor_config.json").is_file():
-        raise ValueError(f"base {folder} has no preprocessor_config.json; name a CLIP checkpoint")
-    hub.check_weights(folder)
-    model = Tower(load_model(CLIPVisionModel, folder, dtype=torch.float32), len(classes))
+    model = load_tower(folder, len(classes))
     lid = LocalIntrinsicDimension(
         model.eval(), block_groups(model), projection, head=["head"], seeds=seeds, max_dim=max_dim
     )
