@@ -1,7 +1,5 @@
 """A whole denoising step under torch.compile without a graph break, regional compilation, device maps."""
 
-import shutil
-
 import pytest
 import torch
 from accelerate import infer_auto_device_map
@@ -64,19 +62,6 @@ def test_a_step_is_one_graph(fresh, step):
     step("red cube", run)
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 1  # also for other latents and the next timestep
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler on the CPU")
-def test_inductor_gives_the_same_step(fresh, step):
-    compiled = []
-
-    def run(predict, given):
-        compiled[:] = compiled or [torch.compile(predict, fullgraph=True)]
-        torch.testing.assert_close(compiled[0](*given), predict(*given), atol=1e-4, rtol=1e-4)
-
-    step("red cube", run)
-    assert not counters["graph_break"]
 
 
 def test_the_repeated_blocks_compile_alone(fresh, tiny_control):
