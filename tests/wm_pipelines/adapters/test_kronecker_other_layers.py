@@ -134,6 +134,8 @@ def test_a_convolution_of_wrong_sizes_is_refused():
     model = nn.Sequential(nn.Conv2d(6, 12, 3, groups=2))
     with pytest.raises(ValueError, match="`0`: n=2 does not divide in_features=3; choose from 1, 3"):
         get_peft_model(model, KroneckerConfig(n=2, target_modules=["0"]))  # the kernel is not a part of n_in's side
+    with pytest.raises(ValueError, match="`0` is a convolution with groups, which has no rank-sized sum"):
+        get_peft_model(model, KroneckerConfig(n=3, target_modules=["0"], dropout=0.1))
     with pytest.raises(ValueError, match="`0` is a Conv2d; `fused` parts are of linear layers only"):
         get_peft_model(model, KroneckerConfig(n=3, target_modules=["0"], fused={"0": ("q", "v")}))
 

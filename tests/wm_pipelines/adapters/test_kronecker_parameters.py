@@ -5,9 +5,16 @@ import copy
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wm_pipelines.adapters.kronecker import KroneckerConfig, add_weighted_adapter, read_layers, to_lora
+from wm_pipelines.adapters.kronecker import (
+    KroneckerConfig,
+    add_weighted_adapter,
+    load_adapter,
+    read_layers,
+    to_lora,
+)
 from wm_pipelines.adapters.kronecker.param_layer import ParamWrapper
 
 EXPERTS = 3
@@ -139,3 +146,16 @@ def test_what_is_not_for_parameters_says_so(randomise, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="also adapts parameters"):
         read_layers(tmp_path)
+
+
+def test_a_folder_that_does_not_fit_leaves_no_trace(randomise, tmp_path):
+    randomise(get_peft_model(build(), KroneckerConfig(n=4, r=2, **BOTH))).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    model = build()
+    keys, wanted = list(model.state_dict()), model(X)
+    del tensors[next(key for key in tensors if key.endswith("kronecker_u"))]
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="does not fit the model: missing"):
+        load_adapter(model, tmp_path)
+    assert list(model.state_dict()) == keys and torch.equal(model(X), wanted) and not wrappers(model)
+    assert not hasattr(model, "peft_config")

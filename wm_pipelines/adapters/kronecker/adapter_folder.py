@@ -146,12 +146,17 @@ def inject(
 def _remove(model: nn.Module, adapter_name: str, active: dict[AdaptedLinear, list[str]]) -> None:
     """Takes a half-loaded adapter out again: its factors, the wrappers made for it, and its config."""
     getattr(model, "peft_config", {}).pop(adapter_name, None)
-    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, AdaptedLinear)]:
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, AdaptedLinear)]
+    inside = {layer.base_layer for _, layer in layers}  # wrappers of parameters lie in one another
+    for name, layer in layers:
         if layer in active:
             layer.set_adapter(active[layer])
             layer.delete_adapter(adapter_name)
-        else:
+        elif layer not in inside:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer.base_layer)
+            base = layer.base_layer
+            while isinstance(base, AdaptedLinear) and base not in active:
+                base = base.base_layer
+            setattr(model.get_submodule(parent), child, base)
     if not getattr(model, "peft_config", True):
         del model.peft_config

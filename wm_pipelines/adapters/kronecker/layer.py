@@ -132,8 +132,8 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             shapes["kronecker_bias"] = (*lead, rows)
         return shapes
 
-    def _parameter(self) -> nn.Parameter:
-        return self.get_base_layer().weight
+    def _parameter(self) -> torch.Tensor:
+        return self.weight  # PEFT's property: of a GPTQ layer its qweight
 
     def _device(self) -> torch.device:
         return self._get_base_layer_device_and_dtype(self.get_base_layer())[0]
