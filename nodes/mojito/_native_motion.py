@@ -70,7 +70,7 @@ class MotionBias:
 
     Args:
         kind: from `kind_of`.
-        boxes: (O, F, 4), one a frame of the clip.
+        objects: with places in a clip of `num_frames`; where that is 0, in that of the latent.
         positions, length: from `positions_of`.
         fraction: of the steps, from the first, in which it acts.
     """
@@ -78,14 +78,16 @@ class MotionBias:
     def __init__(
         self,
         kind: str,
-        boxes: torch.Tensor,
+        objects: list[Any],
+        num_frames: int,
         positions: list[list[int]],
         length: int,
         bias_in: float,
         bias_out: float,
         fraction: float,
     ) -> None:
-        self.kind, self.boxes, self.positions, self.length = kind, boxes, positions, length
+        self.kind, self.objects, self.num_frames = kind, objects, num_frames
+        self.positions, self.length = positions, length
         self.bias_in, self.bias_out, self.fraction = bias_in, bias_out, fraction
 
     def apply(self, model: Any) -> Any:
@@ -159,17 +161,19 @@ class MotionBias:
     def _frame_boxes(self, frames: int, options: dict[str, Any]) -> torch.Tensor:
         """(O, frames, 4) of the running call, which may see a window of the clip only."""
         from wm_pipelines.mojito.bases.geometry import latent_boxes
+        from wm_pipelines.mojito.trajectories.objects import object_boxes
+        from wm_pipelines.mojito.trajectories.resampling import to_clip
 
         window, total = _window(options), frames
         if window is not None:
             window, total = window
+        count = self.num_frames or ((total - 1) * WAN_STRIDE + 1 if self.kind == "wan" else total)
+        boxes = object_boxes(to_clip(self.objects, count)[0], count)
         if self.kind == "wan":
-            boxes = latent_boxes(self.boxes, total, WAN_STRIDE, True)
-        elif self.boxes.shape[1] == total:
-            boxes = self.boxes
-        else:
+            boxes = latent_boxes(boxes, total, WAN_STRIDE, True)
+        elif count != total:
             raise ValueError(
-                f"the latent has {total} frames, but num_frames is {self.boxes.shape[1]}; they must agree"
+                f"the latent has {total} frames, but num_frames is {count}; they must agree, or num_frames be 0"
             )
         return boxes if window is None else boxes[:, window]
 

@@ -33,9 +33,10 @@ class WM_MojitoApply(io.ComfyNode):
                 io.Int.Input(
                     "num_frames",
                     default=16,
-                    min=1,
+                    min=0,
                     max=4096,
-                    tooltip="Frames of the whole clip: the batch of an SD latent, the length of a Wan latent.",
+                    tooltip="Frames of the whole clip: the batch of an SD latent, the length of a Wan latent. 0 takes "
+                    "them from the latent. A trajectory of another length is resampled.",
                 ),
                 io.Float.Input(
                     "bias_in",
@@ -95,16 +96,20 @@ class WM_MojitoApply(io.ComfyNode):
     ) -> io.NodeOutput:
         from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
         from wm_pipelines.mojito.trajectories.objects import hidden_lines, object_boxes
+        from wm_pipelines.mojito.trajectories.resampling import to_clip, trajectory_frames
 
         from ._conditioning import check_holds
         from ._native_motion import MotionBias, kind_of, positions_of
 
         kind = kind_of(model)
-        boxes = object_boxes(list(trajectory), num_frames)
+        frames = num_frames or trajectory_frames(list(trajectory)) or 1
+        items, resampled = to_clip(list(trajectory), frames)
+        boxes = object_boxes(items, frames)
         positions, length = positions_of(clip, prompt, trajectory)
         bias = MotionBias(
             kind=kind,
-            boxes=boxes,
+            objects=items,
+            num_frames=num_frames,
             positions=positions,
             length=length,
             bias_in=bias_in,
@@ -116,8 +121,8 @@ class WM_MojitoApply(io.ComfyNode):
             check_holds(positive, encoded)
         if negative is None:
             negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        lines = find_conflicts(prompt, trajectory, boxes, ()) or ["no conflict"]
-        lines += hidden_lines(trajectory, num_frames)
+        lines = find_conflicts(prompt, items, boxes, ()) or ["no conflict"]
+        lines += resampled + hidden_lines(items, frames)
         outputs = (
             bias.apply(model),
             encoded if positive is None else positive,

@@ -163,7 +163,6 @@ def main(folder: Path) -> dict:
         "refused": {
             "absent": refusal(unet, chosen=(MotionObject("green cone", (0, 0, 1, 1)),)),
             "twice": refusal(unet, prompt="a red cube and a red cube", chosen=(cube,)),
-            "frames": refusal(unet, chosen=(MotionObject("red cube", [(0, 0, 1, 1)] * 16),)),
         },
     }
     second = MotionObject("red cube", (0, 0, 1, 1), span=(17, 25))
@@ -210,6 +209,16 @@ def main(folder: Path) -> dict:
     except ValueError as error:
         found["refused"]["stride"] = str(error)
     found["ksampler"] = sampled(unet, wan, clip, apply)
+    path = MotionObject("red cube", [(0.03 * k, 0.1, 0.03 * k + 0.5, 0.6) for k in range(16)])
+    of_latent = apply(unet, chosen=(path, ball), frames=0)[0]
+    by_hand, _, said = apply(unet, chosen=(path, ball))
+    found["resampled"] = {"report": said, "by the latent": far(call(of_latent, x, text), call(by_hand, x, text))}
+    found["windows"] = {
+        f"{kind}, {schedule}, {fix}": windows(kind, model, clip, apply, schedule, fix)
+        for kind, model in (("unet", unet), ("wan", wan))
+        for schedule in ("standard_static", "standard_uniform", "looped_uniform", "batched")
+        for fix in (True, False)
+    }
     hidden = MotionObject("red cube", (0, 0, 1, 1), hidden=[1, 2])
     found["hidden"] = apply(unet, chosen=(hidden,))[2]
     found["conditioning"] = passed(unet, clip, ours, objects)
@@ -339,6 +348,81 @@ def sampled(unet, wan, clip, apply) -> dict:
         "wan masks in windows": sorted(window_shapes),
         "windows have the frame before": "causal_window_fix" in signature(IndexListContextHandler).parameters,
         "wan": [bool(torch.isfinite(out).all()) for out in (whole, pieces)],
+    }
+
+
+def windows(kind, model, clip, apply, schedule, fix) -> dict:
+    """Core's KSampler in context windows over a path that goes from left to right: for each call whether the biased
+    cells of each frame lie where the path is in that frame of the whole clip, the borrowed frame before included."""
+    import torch
+    from comfy import context_windows
+    from comfy.patcher_extension import WrappersMP
+
+    import nodes as core
+    from wm_pipelines.mojito.trajectories.objects import MotionObject
+
+    total = 7
+    frames = total if kind == "unet" else 4 * total - 3
+    path = [(0.5 * k / (frames - 1), 0.0, 0.5 * k / (frames - 1) + 0.5, 1.0) for k in range(frames)]
+    steered, positive, _ = apply(model, chosen=(MotionObject("red cube", path),), frames=frames)
+    (bias,) = steered.wrappers[WrappersMP.DIFFUSION_MODEL]["wm_mojito"]
+    steered = steered.clone()
+    options = {"causal_window_fix": fix}
+    known = signature(context_windows.IndexListContextHandler).parameters
+    steered.model_options["context_handler"] = context_windows.IndexListContextHandler(
+        context_schedule=context_windows.get_matching_context_schedule(schedule),
+        fuse_method=context_windows.get_matching_fuse_method("pyramid"),
+        context_length=4,
+        context_overlap=2,
+        context_stride=1,
+        closed_loop=schedule == "looped_uniform",
+        dim=0 if kind == "unet" else 2,
+        **{name: value for name, value in options.items() if name in known},
+    )
+    context_windows.create_prepare_sampling_wrapper(steered)
+    running, seen = {}, []
+
+    def watch(executor, x, timesteps, context, *args, **kwargs):
+        given = args[2] if len(args) > 2 else kwargs["transformer_options"]
+        window = given["context_window"]
+        before = getattr(window, "causal_anchor_index", None)
+        before = [] if before is None or before < 0 else [before]
+        running["frames"], running["borrowed"] = before + list(window.index_list), len(before)
+        running["parts"] = [which == 0 for which in given["cond_or_uncond"]]
+        return executor(x, timesteps, context, *args, **kwargs)
+
+    def record(function, *args, mask=None, **kwargs):
+        if mask is not None and any(running["parts"]):
+            count, part = len(running["frames"]), running["parts"].index(True)
+            rows = mask.unflatten(0, (len(running["parts"]), -1))[part][..., bias.positions[0][0]]
+            rows = rows.flatten().view(count, -1)  # (frames of the window, cells)
+            if rows.shape[1] in (64, 24):  # the finest grid: 8 x 8, and Wan's 4 x 6
+                columns = 8 if kind == "unet" else 6
+                inside = (rows.view(count, -1, columns) > 0).any(1)
+                middle = (inside * (torch.arange(columns) + 0.5)).sum(1) / inside.sum(1) / columns
+                seen.append((running["frames"], middle.tolist(), running["borrowed"]))
+        return function(*args, mask=mask, **kwargs)
+
+    steered.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "watch", watch)
+    steered.model_options["transformer_options"]["optimized_attention_override"] = record
+    negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+    latent = torch.zeros(total, 4, 8, 8) if kind == "unet" else torch.zeros(1, 16, total, 8, 12)
+    with torch.inference_mode():
+        out = core.common_ksampler(steered, 0, 2, 5.0, "euler", "simple", positive, negative, {"samples": latent})[0][
+            "samples"
+        ]
+    wanted = [[0.25 + 0.5 * f / (total - 1) for f in where] for where, _, _ in seen]
+    off = (
+        abs(m - w)
+        for (_, middles, _), row in zip(seen, wanted, strict=True)
+        for m, w in zip(middles, row, strict=True)
+    )
+    return {
+        "calls": len(seen),
+        "borrowed": sum(borrowed for _, _, borrowed in seen),
+        "off": max(off),
+        "finite": bool(torch.isfinite(out).all()),
+        "frames": sorted({f for where, _, _ in seen for f in where}),
     }
 
 

@@ -91,7 +91,20 @@ def test_what_can_not_be_is_one_clear_error(found):
     refused = found["refused"]
     assert "phrase 'green cone' not found in prompt" in refused["absent"]
     assert "phrase 'red cube' occurs 2 times" in refused["twice"]
-    assert "16 boxes given for 3 frames" in refused["frames"]
     assert "the latent has 2 frames, but num_frames is 3" in refused["another number of frames"]
     assert "the conditioning has 50 tokens, the prompt of WM Mojito Apply 77" in refused["another conditioning"]
     assert "3 latent frames at a temporal stride of 4 hold 9" in refused["stride"]
+
+
+def test_a_path_of_another_length_is_resampled(found):
+    assert 'objects[0] ("red cube") has a path of 16 frames, the clip has 3' in found["resampled"]["report"]
+    assert found["resampled"]["by the latent"] < 1e-6  # num_frames 0
+
+
+def test_every_window_of_every_schedule_has_the_boxes_of_its_own_frames(found):
+    fixed = found["ksampler"]["windows have the frame before"]
+    for name, one in found["windows"].items():
+        kind, schedule, fix = name.split(", ")
+        assert one["finite"] and one["frames"] == list(range(7)), name
+        assert one["calls"] >= 2 and one["off"] < 0.13, name  # a cell is 0.125 or 0.17 wide
+        assert bool(one["borrowed"]) == (fixed and fix == "True"), name

@@ -60,14 +60,10 @@ def test_stock_parts_are_loaded_in_one_module():
 
 def test_that_module_requires_safetensors():
     tree = ast.parse(STOCK.read_text(encoding="utf-8"))
-    made = {
-        f.name: [ast.unparse(call) for call in calls(ast.unparse(f)) if ast.unparse(call.func) == "_load"]
-        for f in tree.body
-        if isinstance(f, ast.FunctionDef)
-    }
-    users = {name: found for name, found in made.items() if found}
-    assert list(users) == ["load_model", "load_part"]  # weights, and what has none
-    assert all("safetensors_only(kwargs)" in text for text in users["load_model"])
+    functions = {f.name: ast.unparse(f) for f in tree.body if isinstance(f, ast.FunctionDef)}
+    users = {name: text for name, text in functions.items() if name != "_load" and "_load(" in text}
+    assert list(users) == ["load_model", "load_pipeline", "load_part"]  # weights, and what has none
+    assert all("safetensors_only(kwargs)" in users[name] for name in ("load_model", "load_pipeline"))
 
 
 @pytest.mark.parametrize(

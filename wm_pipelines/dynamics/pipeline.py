@@ -115,7 +115,7 @@ class DynamicsModelPipeline(TokenPipeline):
                 count = chances.shape[1]
                 state, last = state.repeat(count), [row for row in last for _ in range(count)]
                 chances = chances.flatten(0, 1)
-            return self.backend.write_words(state, last, min(max_new_tokens, room), leave, chances)
+            return self.backend.write_words(state, last, min(max_new_tokens, room), leave=leave, chances=chances)
 
     @torch.no_grad()
     def score(

@@ -4,14 +4,12 @@ One pass of one adapter serves all conditions; a phrase bound to a condition act
 nothing in the paper carries a phrase into sampling).
 """
 
-import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -23,15 +21,9 @@ from diffusers.loaders import (
     TextualInversionLoaderMixin,
 )
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
-    StableDiffusionPipeline,
-    rescale_noise_cfg,
-    retrieve_timesteps,
-)
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import logging
-from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from wm_pipelines import hub
@@ -39,22 +31,18 @@ from wm_pipelines.flexecontrol import checks
 from wm_pipelines.flexecontrol.checks import TextInputs, Texts
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.network.bases import check_parts, correct_outdated, refuse_index
-from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, MapRecorder, Ran, report_prompts
-from wm_pipelines.flexecontrol.steering.global_image import global_tokens, image_vectors
+from wm_pipelines.flexecontrol.outputs import FlexEControlPipelineOutput, report_prompts
 from wm_pipelines.flexecontrol.steering.picture import noised, read_start, size_of, timesteps_from
 from wm_pipelines.flexecontrol.steering.plan import Conditions, Phrases, Request, make_plan
-from wm_pipelines.flexecontrol.steering.stages import Frame, Stage, Stages, attention_state, hooks, residuals
-from wm_pipelines.flexecontrol.steering.text import cut_off, lora_scaled
+from wm_pipelines.flexecontrol.steering.stages import Frame
+from wm_pipelines.flexecontrol.steps import FlexEControlSteps, Run
 from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.pipeline import WMPipeline
-from wm_pipelines.text.prompts import check_length
 from wm_pipelines.text.scene_graph import SceneGraph
-from wm_pipelines.text.vocabulary import check_vocabulary
-
-logger = logging.get_logger(__name__)
 
 
 class FlexEControlPipeline(
+    FlexEControlSteps,
     WMPipeline,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
@@ -89,14 +77,6 @@ class FlexEControlPipeline(
     model_cpu_offload_seq = "text_encoder->image_encoder->control->unet->vae"
     _optional_components = ["image_encoder", "safety_checker", "feature_extractor"]
     _exclude_from_cpu_offload = ["safety_checker"]
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
-    # of the call that runs, or ran last; callbacks may change them
-    _guidance_scale: float = 7.5
-    _guidance_rescale: float = 0.0
-    _cross_attention_kwargs: dict[str, Any] | None = None
-    _clip_skip: int | None = None
-    _num_timesteps: int = 0
-    _interrupt: bool = False
 
     def __init__(
         self,
@@ -184,238 +164,6 @@ class FlexEControlPipeline(
                 encoder = load_model(CLIPVisionModelWithProjection, sources[0], subfolder=place, dtype=self.dtype)
                 self.register_modules(image_encoder=encoder.to(self.device))
         super().load_ip_adapter(sources, subfolder, weight_name, image_encoder_folder=image_encoder_folder, **kwargs)
-
-    @property
-    def guidance_scale(self) -> float:
-        return self._guidance_scale
-
-    @property
-    def guidance_rescale(self) -> float:
-        return self._guidance_rescale
-
-    @property
-    def cross_attention_kwargs(self) -> dict[str, Any] | None:
-        return self._cross_attention_kwargs
-
-    @property
-    def clip_skip(self) -> int | None:
-        return self._clip_skip
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1
-
-    @property
-    def num_timesteps(self) -> int:
-        return self._num_timesteps
-
-    def check_inputs(
-        self,
-        words: TextInputs,
-        size: tuple[int, int],
-        controlled: bool,
-        whole: bool,
-        callback_on_step_end_tensor_inputs: Sequence[str],
-        **options: Any,
-    ) -> None:
-        """Refuse what can't work before any model runs.
-
-        Args:
-            size: height and width in pixels.
-            controlled: whether the adapter takes part.
-            whole: whether a text must fit the text encoder's limit; else what is over is cut off, with a warning.
-            options: the choices, counts and numbers that `checks` knows.
-
-        Raises:
-            ValueError: on the first problem found, naming the argument, what came and what is allowed.
-        """
-        if controlled and self.control.dtype != self.unet.dtype:
-            raise ValueError(f"control is {self.control.dtype}, unet is {self.unet.dtype}; use pipe.to(dtype)")
-        checks.check_options(options)
-        checks.check_size(*size, self.control.multiple if controlled else self.vae_scale_factor)
-        layers = getattr(getattr(self.text_encoder, "config", None), "num_hidden_layers", 1)
-        checks.check_texts(words, layers=layers, width=self.unet.config.cross_attention_dim)
-        unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs has {unknown}; allowed are {self._callback_tensor_inputs}"
-            )
-        for name, text in (("prompt", words.prompt), ("negative_prompt", words.negative_prompt)):
-            texts = [text] if isinstance(text, str) else text or []
-            if self.wm_config is not None and self.wm_config.vocabulary:
-                known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
-                check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
-            if whole:
-                check_length(self.tokenizer, [self._converted(t) for t in texts], name)
-
-    def encode_prompt(
-        self,
-        prompt: Texts | None,
-        device: torch.device | str | None = None,
-        num_images_per_prompt: int = 1,
-        do_classifier_free_guidance: bool = True,
-        negative_prompt: Texts | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        lora_scale: float | None = None,
-        clip_skip: int | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Text embeddings `(B, 77, C)`, and those of the negative prompt under guidance, else None.
-
-        Signature and values as in `StableDiffusionPipeline`; a text over the limit is cut off, with a warning.
-
-        Args:
-            device: where the embeddings shall be; by default where the pipeline runs.
-            lora_scale: of the text encoder's LoRA layers, for this call.
-        """
-        device = self._execution_device if device is None else torch.device(device)
-        batch = checks.count_prompts(prompt, prompt_embeds)
-        with lora_scaled(self.text_encoder, lora_scale):
-            if prompt_embeds is None:
-                prompt_embeds = self._encode_text(prompt, device, clip_skip=clip_skip)
-            if not do_classifier_free_guidance:
-                negative_prompt_embeds = None
-            elif negative_prompt_embeds is None:
-                negative = negative_prompt if negative_prompt is not None else ""
-                negative = [negative] * batch if isinstance(negative, str) else negative
-                negative_prompt_embeds = self._encode_text(negative, device, length=prompt_embeds.shape[1])
-        checks.check_same_shape(prompt_embeds, negative_prompt_embeds)
-        dtype = self.unet.dtype if self.text_encoder is None else self.text_encoder.dtype
-        both = []
-        for embeds in (prompt_embeds, negative_prompt_embeds):
-            if embeds is not None:
-                embeds = embeds.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
-            both.append(embeds)
-        return both[0], both[1]
-
-    def _converted(self, text: Texts) -> Texts:
-        """As the tokenizer takes it: textual inversion writes one concept as several tokens."""
-        return self.maybe_convert_prompt(text, self.tokenizer)
-
-    def _encode_text(
-        self, text: Texts, device: torch.device, clip_skip: int | None = None, length: int | None = None
-    ) -> torch.Tensor:
-        text = self._converted(text)
-        length = length or self.tokenizer.model_max_length
-        tokens = self.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        for cut in cut_off(self.tokenizer, text, length):
-            logger.warning("the text encoder takes %d tokens; cut off: %r", length, cut)
-        mask = None
-        if getattr(self.text_encoder.config, "use_attention_mask", False):
-            mask = tokens.attention_mask.to(device)
-        ids = tokens.input_ids.to(device)
-        if clip_skip is None:
-            return self.text_encoder(ids, attention_mask=mask)[0]
-        hidden = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        # transformers 5 took the inner `text_model` away
-        return getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm(hidden[-(clip_skip + 1)])
-
-    def encode_global_image(
-        self, image: Any, batch: int, num_images_per_prompt: int, strength: float, variant: str
-    ) -> torch.Tensor | None:
-        """Extra text tokens `(2B or B, 4, C)` from an image, unconditional half first; None if none are appended.
-
-        Args:
-            image: one picture or a list of one per prompt (needs `image_encoder`), or CLIP's projected,
-                un-normalised vectors `(D,)`, `(1, D)` or `(prompts, D)`.
-            variant: "paper": no image, no tokens. "released": as Uni-ControlNet's code, which always appends
-                tokens, those of the zero vector if there is no image.
-        """
-        config, device = self.control.config, self._execution_device
-        if image is not None and not config.global_adapter:
-            raise ValueError("global_image needs an adapter made with global_adapter=True; this one has none")
-        vectors = None
-        if image is not None:
-            vectors = image_vectors(
-                image,
-                image_encoder=self.image_encoder,
-                feature_extractor=self.feature_extractor,
-                width=config.global_embed_dim,
-                batch=batch,
-                device=device,
-            )
-        absent = image is None or strength == 0
-        if not config.global_adapter or (absent and variant == "paper"):
-            return None
-        pictures = batch * num_images_per_prompt
-        return strength * global_tokens(
-            self.control, vectors=vectors, pictures=pictures, guided=self.do_classifier_free_guidance, device=device
-        )
-
-    # what IP-Adapters are given is made as in the stock pipeline
-    encode_image = StableDiffusionPipeline.encode_image
-    prepare_ip_adapter_image_embeds = StableDiffusionPipeline.prepare_ip_adapter_image_embeds
-
-    def prepare_latents(
-        self, batch: int, height: int, width: int, dtype: torch.dtype, generator: Any, latents: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Initial noise `(B, C, h, w)` at the scheduler's scale, or the given latents, scaled likewise."""
-        factor = self.vae_scale_factor
-        shape = (batch, self.unet.config.in_channels, height // factor, width // factor)
-        checks.check_generators(generator, batch)
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
-        elif tuple(latents.shape) != shape:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; it must be {shape}")
-        return latents.to(self._execution_device) * self.scheduler.init_noise_sigma
-
-    def prepare_extra_step_kwargs(self, generator: Any, eta: float) -> dict[str, Any]:
-        """`eta` and `generator`, for the schedulers whose step takes them."""
-        known = inspect.signature(self.scheduler.step).parameters
-        return {name: value for name, value in (("eta", eta), ("generator", generator)) if name in known}
-
-    def predict_noise(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        prompt_embeds: torch.Tensor,
-        stage: Stage,
-        scale: float,
-        image_embeds: list[torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """The guided noise in `latents` under what acts at a stage; it changes nothing.
-
-        Args:
-            latents: `(pictures, C, h, w)`.
-            prompt_embeds: of the pictures; under guidance twice as many, the unconditional half first.
-            scale: factor on the adapter's residuals.
-            image_embeds: of the UNet's IP-Adapters.
-        """
-        guided = self.do_classifier_free_guidance
-        sample = torch.cat([latents] * 2) if guided else latents
-        sample = self.scheduler.scale_model_input(sample, timestep)
-        added = residuals(self.control, stage, sample, timestep, prompt_embeds=prompt_embeds, scale=scale)
-        noise = self.unet(
-            sample,
-            timestep,
-            encoder_hidden_states=prompt_embeds,
-            cross_attention_kwargs=self.cross_attention_kwargs,
-            added_cond_kwargs=None if image_embeds is None else {"image_embeds": image_embeds},
-            **added,
-            return_dict=False,
-        )[0]
-        if not guided:
-            return noise
-        unconditional, conditional = noise.chunk(2)
-        noise = unconditional + self.guidance_scale * (conditional - unconditional)
-        if self.guidance_rescale > 0:
-            noise = rescale_noise_cfg(noise, conditional, guidance_rescale=self.guidance_rescale)
-        return noise
-
-    def decode(
-        self, latents: torch.Tensor, output_type: str, generator: Any
-    ) -> tuple[list[PIL.Image.Image] | Any, list[bool] | None]:
-        """Latents -> pictures in the asked form, and the safety checker's flags if there is one."""
-        if output_type == "latent":
-            return latents, None
-        images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, generator=generator)[0]
-        flags = None
-        if self.safety_checker is not None:
-            pictures = self.image_processor.postprocess(images, output_type="pil")
-            pixels = self.feature_extractor(pictures, return_tensors="pt").pixel_values
-            images, flags = self.safety_checker(images=images, clip_input=pixels.to(images.device, images.dtype))
-        denormalise = [flags is None or not flag for flag in flags or [False] * len(images)]
-        return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=denormalise), flags
 
     @torch.no_grad()
     def __call__(
@@ -589,6 +337,10 @@ class FlexEControlPipeline(
             lora_scale=(cross_attention_kwargs or {}).get("scale"),
             clip_skip=clip_skip,
         )
+        if binding == "attention" and prompt is not None:
+            text = self.keep_apart(
+                text, prompt, plan, lora_scale=(cross_attention_kwargs or {}).get("scale"), clip_skip=clip_skip
+            )
         prompt_embeds = torch.cat([negative_prompt_embeds, text]) if self.do_classifier_free_guidance else text
         tokens = self.encode_global_image(
             global_image,
@@ -621,61 +373,35 @@ class FlexEControlPipeline(
             latents, kept = noised(
                 start, self.vae, self.scheduler, timestep=timesteps[:1], pictures=pictures, like=like
             )
-        step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
-        # 6. Denoise: a stage for each step, what it writes into the models, the noise that they predict then
-        state = attention_state(
-            plan.bindings,
-            num_images_per_prompt=num_images_per_prompt,
-            bind=binding == "attention",
-            record_stride=self.control.config.map_stride if output_attention else None,
-            latent_size=tuple(latents.shape[-2:]),
+        # 6. Denoise
+        run = Run(
+            plan,
+            frame=Frame(
+                pictures,
+                (height, width),
+                scale=controlnet_conditioning_scale,
+                normalise_overlap=normalise_overlap,
+                device=self._execution_device,
+            ),
+            timesteps=timesteps,
+            steps=num_inference_steps,
             text_length=text.shape[1],
-            device=self._execution_device,
+            bind=binding == "attention",
+            record=output_attention,
+            image_embeds=image_embeds,
+            kept=kept,
+            step_kwargs=self.prepare_extra_step_kwargs(generator, eta),
+            callback=callback_on_step_end,
+            callback_inputs=callback_on_step_end_tensor_inputs,
         )
-        bind = state is not None and state.bind
-        scale, done = controlnet_conditioning_scale, 0
-        frame = Frame(pictures, (height, width), scale, normalise_overlap, device=self._execution_device)
-        stages = Stages(self.control, plan, frame, bind=bind)
-        recorder = MapRecorder()
-        warmup = len(timesteps) - num_inference_steps * self.scheduler.order
-        with hooks(self.unet, self.control, state) as enter, self.progress_bar(total=num_inference_steps) as progress:
-            for i, t in enumerate(timesteps):
-                if self.interrupt:
-                    continue
-                stage = stages.at(i, len(timesteps))
-                # a callback may end guidance half-way, so it is asked anew at every step
-                enter(stage, 2 if self.do_classifier_free_guidance else 1)
-                noise = self.predict_noise(
-                    latents, t, prompt_embeds, stage=stage, scale=scale, image_embeds=image_embeds
-                )
-                latents = self.scheduler.step(noise, t, latents, **step_kwargs, return_dict=False)[0]
-                if kept is not None:
-                    following = timesteps[i + 1] if i + 1 < len(timesteps) else None
-                    latents = kept.put_back(self.scheduler, latents, following)
-                if state is not None and output_attention:
-                    recorder.take(state.maps)
-                done = i + 1
-                if callback_on_step_end is not None:
-                    tensors = {
-                        "latents": latents,
-                        "prompt_embeds": prompt_embeds,
-                        "negative_prompt_embeds": negative_prompt_embeds,
-                    }
-                    tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    replaced = callback_on_step_end(self, i, t, tensors) or {}
-                    latents = replaced.pop("latents", latents)
-                    prompt_embeds = replaced.pop("prompt_embeds", prompt_embeds)
-                    negative_prompt_embeds = replaced.pop("negative_prompt_embeds", negative_prompt_embeds)
-                if i == len(timesteps) - 1 or (i + 1 > warmup and (i + 1) % self.scheduler.order == 0):
-                    progress.update()
+        latents, maps, ran = self.denoise(latents, prompt_embeds, negative_prompt_embeds, run=run)
 
         # 7. Decode
         images, flags = self.decode(latents, output_type, generator)
         self.maybe_free_model_hooks()
 
         # 8. Account
-        maps = recorder.maps(plan.bindings, num_images_per_prompt)
         report = {
             "size": [height, width],
             "steps": num_inference_steps,
@@ -685,7 +411,7 @@ class FlexEControlPipeline(
             "binding": binding,
             "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 3),
-            "prompts": report_prompts(plan, Ran(len(timesteps), done, bind=bind), maps),
+            "prompts": report_prompts(plan, ran, maps),
         }
         if not return_dict:
             return images, flags, maps, plan.conflicts, report, plan.rows

@@ -79,6 +79,10 @@ class MotionIntensityModel(WMModel, ConfigMixin):
         base: what it was trained on.
     """
 
+    # what whitens the text takes differences of large numbers, which half precision rounds away
+    _keep_in_fp32_modules = ["text_mean", "text_whitening"]
+    _no_split_modules = ["_Layers"]
+
     @register_to_config
     def __init__(
         self,

@@ -21,15 +21,13 @@ from wm_pipelines import hub
 from wm_pipelines.hub.stock import load_model, safetensors_only
 from wm_pipelines.mojito.bases.calls import LiveScale, StockCall, stock_pipeline
 from wm_pipelines.mojito.bases.families import Family, family_of
-from wm_pipelines.mojito.bases.latents import encode_video
 from wm_pipelines.mojito.bases.loading import StockLoading
 from wm_pipelines.mojito.bases.shared_noise import share_noise
 from wm_pipelines.mojito.guidance.dual_clock import (
     DualClock,
     check_clock_scheduler,
     check_clocks,
-    dragged,
-    moving_region,
+    make_clock,
 )
 from wm_pipelines.mojito.guidance.noise_variance import check_scheduler
 from wm_pipelines.mojito.guidance.plan import ClipGrid, MotionPlan, plan_motion
@@ -80,7 +78,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
 
     Without objects and intensity it samples what the stock pipeline samples, bit for bit. Takes the components of
     `AnimateDiffPipeline`, `TextToVideoSDPipeline`, `LattePipeline`, `WanPipeline`, `LTXPipeline` or
-    `CogVideoXPipeline`; which one is decided by the class of the denoiser.
+    `CogVideoXPipeline`, or of the last three's image-to-video kin; which one is decided by the class of the denoiser.
 
     Args:
         unet: `UNetMotionModel`, `UNet3DConditionModel`, or `UNet2DConditionModel` together with a `motion_adapter`.
@@ -398,7 +396,8 @@ class MojitoPipeline(StockLoading, WMPipeline):
 
             # 3. What stands around the denoiser: the guide, the dial, the frame rate, the clocks
             guide = self._guide(call, plans, settings=settings, taps=guidance_taps)
-            clock = self._clock(call, plans, dual_clock, reference)
+            reference = None if reference is None else frames_tensor(reference)
+            clock = None if dual_clock is None else make_clock(call, plans, dual_clock, reference)
             hooks = self._hooks(guide, levels=inputs.levels, per_prompt=inputs.per_prompt, fps=fps)
 
             # 4. The stock pipeline samples
@@ -656,35 +655,6 @@ class MojitoPipeline(StockLoading, WMPipeline):
             if self.fps_embedding is not None:
                 stack.enter_context(self.fps_embedding.applied(self.denoiser, fps))
             yield
-
-    def _clock(
-        self, call: StockCall, plans: list[MotionPlan], dual_clock: tuple[float, float] | None, reference: Any
-    ) -> DualClock | None:
-        """The clocks over each video's reference clip, by default its picture with what the boxes hold dragged."""
-        if dual_clock is None:
-            return None
-        form, count = call.latent_form(plans[0].boxes.shape[1]), plans[0].boxes.shape[1]
-        height, width = (side * call.spatial for side in form.shape[1:])
-        if reference is None:
-            pictures = call.stock.video_processor.preprocess(call.options["image"], height=height, width=width)
-            each = len(plans) // len(pictures)
-            clips = [dragged(pictures[v // each].float().cpu(), plan.boxes) for v, plan in enumerate(plans)]
-        else:
-            clip = frames_tensor(reference)
-            if tuple(clip.shape) != (count, 3, height, width):
-                raise ValueError(
-                    f"reference is {tuple(clip.shape)}; it must be the clip's {(count, 3, height, width)}"
-                )
-            clips = [clip * 2 - 1] * len(plans)
-        video = torch.stack(clips).transpose(1, 2)  # (V, 3, F, H, W)
-        return DualClock(
-            self.scheduler,
-            weak=dual_clock[0],
-            strong=dual_clock[1],
-            reference=torch.cat([encode_video(call.stock, call.family, one[None]) for one in video]),
-            inside=torch.stack([moving_region(plan.latent_boxes, form.shape[1:]) for plan in plans]),
-            form=form,
-        )
 
     def _step_end(self, scale: LiveScale, callback: StepCallback | None, clock: DualClock | None) -> Callable:
         """What runs after each step: the clocks, then the caller's callback on this pipeline; what it sets here acts

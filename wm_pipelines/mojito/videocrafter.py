@@ -30,6 +30,8 @@ class FpsEmbedding(WMModel, ConfigMixin):
         default_fps: what a call without one gets; 28 is the authors' for VideoCrafter2.
     """
 
+    _no_split_modules: list[str] = []
+
     @register_to_config
     def __init__(self, embedding_dim: int = 320, time_embed_dim: int = 1280, default_fps: float = 28):
         super().__init__()

@@ -100,3 +100,22 @@ def test_what_can_not_be_tied_is_refused():
         get_peft_model(gpt2(), config)
     with pytest.warns(UserWarning, match="no tied modules were found"):
         get_peft_model(gpt2(tied=False), KroneckerConfig(n=4, target_modules=["c_attn"], ensure_weight_tying=True))
+
+
+def test_the_config_is_what_its_file_says(tmp_path):
+    config = KroneckerConfig(n=4, fused={"c_attn": ("q", "k", "v")}, target_modules=["c_attn"])
+    config.save_pretrained(tmp_path)
+    written = KroneckerConfig.from_json_file(str(tmp_path / "adapter_config.json"))
+    assert {**config.to_dict(), "target_modules": ["c_attn"]} == written
+    assert KroneckerConfig.from_pretrained(tmp_path) == config
+
+
+def test_a_name_that_torch_has_taken_is_refused(make_stack):
+    model = make_stack()
+    with pytest.raises(ValueError, match="`adapter_name` 'half' is an attribute of torch's modules"):
+        get_peft_model(model, KroneckerConfig(n=4, target_modules=["q"]), "half")
+    assert type(model.blocks[0].q) is torch.nn.Linear
+    wrapped = get_peft_model(model, KroneckerConfig(n=4, target_modules=["q"]))
+    with pytest.raises(ValueError, match="`adapter_name` 'half' is an attribute of torch's modules"):
+        wrapped.add_adapter("half", KroneckerConfig(n=4, target_modules=["q"]))
+    assert list(wrapped.peft_config) == ["default"]

@@ -82,6 +82,18 @@ def test_only_the_global_adapter_learns_and_every_parameter_of_it(recipe):
     assert all(p.grad is None for p in [*others, *task.unet.parameters()])
 
 
+def test_an_encoder_in_half_precision_serves_too(recipe, encoder_folder, tmp_path):
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    encoder = CLIPVisionModelWithProjection.from_pretrained(encoder_folder).half()
+    del encoder.config.dtype  # as where the halves of a whole CLIP are read from one file
+    encoder.save_pretrained(tmp_path)
+    CLIPImageProcessor.from_pretrained(encoder_folder).save_pretrained(tmp_path)
+    task = build(recipe(image_encoder=str(tmp_path)))
+    assert task.source.vectors.dtype == torch.float32
+    assert torch.isfinite(task.loss([0, 1], 0, KeyedNoise(0, 0))["loss"])
+
+
 def test_a_dropped_content_is_the_zero_vector(recipe):
     given, dropped = (build(recipe(keep_all=1.0 - x, drop_all=x)) for x in (0.0, 1.0))
     dropped.control.load_state_dict(given.control.state_dict())

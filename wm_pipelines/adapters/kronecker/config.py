@@ -79,6 +79,11 @@ class KroneckerConfig(PeftConfig):
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as `adapter_config.json` has them: tuples are lists."""
+        fused = {name: list(parts) for name, parts in self.fused.items()}
+        return {**super().to_dict(), "fused": fused, "fused_targets": list(self.fused_targets)}
+
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """As in PEFT; the folder's README.md gets the lines that load the adapter, this package's import first."""
         super().save_pretrained(save_directory, **kwargs)

@@ -80,6 +80,8 @@ class KroneckerModel(BaseTuner):
         self._bias_owners: dict[tuple, AdaptedLinear] = {}
         self._named_by_file = kwargs.get("state_dict") is not None
         try:
+            if hasattr(nn.ParameterDict, adapter_name):
+                raise ValueError(f"`adapter_name` {adapter_name!r} is an attribute of torch's modules; take another")
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except Exception:
             self.peft_config.pop(adapter_name, None)

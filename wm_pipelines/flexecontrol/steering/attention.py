@@ -1,9 +1,11 @@
 """Phrases in the cross-attention: which cells may look at a phrase's tokens, and where its attention lies.
 
 `phrase_attention([unet, control], state)` swaps the processors of every `attn2` for the time of a `with` block.
-Binding gives the logits of phrase i's tokens minus infinity at the cells outside its region; other tokens, and the
-rows of the unconditional branch, are untouched. Where maps are recorded the softmax is explicit and in float32;
-elsewhere the layer's own processor runs, or scaled-dot-product attention with a bias where binding is on.
+Binding gives the logits of phrase i's tokens minus infinity at the cells outside its region, and those of the tokens
+behind the text at the cells inside any: an encoder that reads from left to right leaves the whole prompt in them,
+other objects too. Other words, and the rows of the unconditional branch, are untouched. Where maps are recorded the
+softmax is explicit and in float32; elsewhere the layer's own processor runs, or scaled-dot-product attention with a
+bias where binding is on.
 
 With gradient checkpointing run `backward()` inside the block: the recomputation must meet the same processors.
 """
@@ -44,6 +46,7 @@ class PhraseAttention:
         bind: whether cells outside a phrase's region are kept from its tokens.
         record_stride: maps are recorded in layers whose grid is the latent divided by this; None: nowhere.
         latent_hw: height and width of the latent.
+        tail: (B,T) bool, the token that ends the text and the padding behind it; None: none.
         maps: layer name -> (B,P,h,w), the mean over heads and the phrase's tokens of the attention probabilities of
             the last forward pass, with gradient. Names begin with the model's class name.
     """
@@ -54,6 +57,7 @@ class PhraseAttention:
     record_stride: int | None
     latent_hw: tuple[int, int]
     held: torch.Tensor | None = None
+    tail: torch.Tensor | None = None
     maps: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,6 +109,10 @@ class PhraseAttention:
             bound = tokens.any(1)  # (B,T)
             allowed = torch.einsum("bpl,bpt->blt", inside.float(), tokens.float()) > 0
             blocked = bound[:, None] & ~allowed
+            if self.tail is not None:
+                placed = (inside & tokens.any(2)[..., None]).any(1)  # (B,cells), the places of held phrases
+                tail = F.pad(self.tail.to(like.device), (0, length - self.tail.shape[-1]))
+                blocked = blocked | placed[..., None] & tail[:, None]
             bias = torch.zeros(blocked.shape, device=like.device, dtype=like.dtype)
             self._biases[key] = bias.masked_fill_(blocked, float("-inf"))[:, None]
         return self._biases[key]

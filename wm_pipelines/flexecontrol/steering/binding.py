@@ -9,7 +9,7 @@ import torch
 from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
 from wm_pipelines.media.conditions import depth_to_map, seg_from_ids
-from wm_pipelines.text.prompts import Phrase, Span, find_phrases, locate
+from wm_pipelines.text.prompts import Phrase, Span, find_phrases, locate, token_count
 from wm_pipelines.text.scene_graph import CompiledGraph
 
 if TYPE_CHECKING:
@@ -26,11 +26,18 @@ class Binding:
         phrases: distinct, in order of first mention by conditions, `phrases=` and graph.
         owners: for each of the prompt's conditions, the index of its phrase or None.
         fixed: phrase index -> bool (H, W), a place that holds all through sampling.
+        end: position of the token that ends the text, behind which only padding follows; None where it isn't known.
     """
 
     phrases: list[Phrase] = field(default_factory=list)
     owners: list[int | None] = field(default_factory=list)
     fixed: dict[int, torch.Tensor] = field(default_factory=dict)
+    end: int | None = None
+
+    def held(self, row: Sequence[PreparedCondition]) -> list[Phrase]:
+        """The phrases that have a place at some step."""
+        owned = {owner for c, owner in zip(row, self.owners, strict=True) if c.strength > 0 and owner is not None}
+        return [phrase for p, phrase in enumerate(self.phrases) if p in owned or p in self.fixed]
 
     def regions(self, row: Sequence[PreparedCondition], flags: Sequence[bool]) -> dict[int, torch.Tensor]:
         """Phrase index -> float (H, W) in [0, 1]; phrases that nothing holds at this step are left out.
@@ -76,7 +83,8 @@ def bind(
     index = {phrase.span: p for p, phrase in enumerate(found)}
     spans = iter(bound)
     owners = [index[next(spans)] if c.phrase is not None or c.span is not None else None for c in conditions]
-    return Binding(found, owners, {index[span]: mask for span, mask in masks.items()})
+    fixed = {index[span]: mask for span, mask in masks.items()}
+    return Binding(found, owners, fixed, token_count(tokenizer, convert(prompt)) - 1)
 
 
 def _locate_node(prompt: str, text: str) -> Span:

@@ -181,4 +181,8 @@ def attention_state(
         return None
     index = token_index([b.phrases for b in bindings], text_length).to(device)
     index = index.repeat_interleave(num_images_per_prompt, dim=0)
-    return PhraseAttention(index, regions=None, bind=bind, record_stride=record_stride, latent_hw=latent_size)
+    ends = torch.tensor([text_length if b.end is None else b.end for b in bindings])
+    tail = (torch.arange(text_length) >= ends[:, None]).repeat_interleave(num_images_per_prompt, dim=0).to(device)
+    return PhraseAttention(
+        index, regions=None, bind=bind, record_stride=record_stride, latent_hw=latent_size, tail=tail
+    )

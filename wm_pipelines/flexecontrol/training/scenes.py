@@ -211,7 +211,8 @@ class GlobalSceneTask(GlobalTask):
 
         folder = resolve(self.options["image_encoder"])
         check_weights(folder)
-        encoder = load_model(CLIPVisionModelWithProjection, folder)
+        # a half of a CLIPModel states no dtype of its own, and would come in that of its file
+        encoder = load_model(CLIPVisionModelWithProjection, folder, dtype=torch.float32)
         self.image_encoder = encoder.requires_grad_(False).eval()
         self.image_processor = image_processor(folder)
         return {"global_adapter": True, "global_embed_dim": self.image_encoder.config.projection_dim}

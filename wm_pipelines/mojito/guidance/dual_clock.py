@@ -7,7 +7,7 @@ gradient, so it can be had instead of the guidance or beside it.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from wm_pipelines.kernels import box_masks
-from wm_pipelines.mojito.bases.latents import LatentForm
+from wm_pipelines.mojito.bases.calls import StockCall
+from wm_pipelines.mojito.bases.latents import LatentForm, encode_video
 from wm_pipelines.mojito.guidance.noise_variance import FLOW_MATCHING, VARIANCE_PRESERVING
+from wm_pipelines.mojito.guidance.plan import MotionPlan
 
 
 def check_clocks(clocks: Any) -> tuple[float, float]:
@@ -122,6 +124,42 @@ class DualClock:
             return (1 - sigma) * self.reference + sigma * self.noise
         t = self.scheduler.timesteps[step].reshape(1).repeat(len(self.reference))
         return self.scheduler.add_noise(self.reference, self.noise, t)
+
+
+def make_clock(
+    call: StockCall, plans: Sequence[MotionPlan], clocks: tuple[float, float], reference: torch.Tensor | None
+) -> DualClock:
+    """The clocks over each video's reference clip.
+
+    Args:
+        plans: one a video. clocks: weak and strong, as `check_clocks` gives them.
+        reference: `(F, 3, H, W)` in [0, 1], for all videos; None: each one's picture, dragged along its boxes.
+
+    Raises:
+        ValueError: a reference of another size.
+    """
+    frames = plans[0].boxes.shape[1]
+    form = call.latent_form(frames)
+    height, width = (side * call.spatial for side in form.shape[1:])
+    if reference is None:
+        pictures = call.stock.video_processor.preprocess(call.options["image"], height=height, width=width)
+        each = len(plans) // len(pictures)
+        clips = [dragged(pictures[v // each].float().cpu(), plan.boxes) for v, plan in enumerate(plans)]
+    else:
+        if tuple(reference.shape) != (frames, 3, height, width):
+            raise ValueError(
+                f"reference is {tuple(reference.shape)}; it must be the clip's {(frames, 3, height, width)}"
+            )
+        clips = [reference * 2 - 1] * len(plans)
+    encoded = [encode_video(call.stock, call.family, clip.transpose(0, 1)[None]) for clip in clips]
+    return DualClock(
+        call.stock.scheduler,
+        weak=clocks[0],
+        strong=clocks[1],
+        reference=torch.cat(encoded),
+        inside=torch.stack([moving_region(plan.latent_boxes, form.shape[1:]) for plan in plans]),
+        form=form,
+    )
 
 
 def check_clock_scheduler(scheduler: Any) -> None:
