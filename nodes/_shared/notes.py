@@ -41,7 +41,8 @@ def with_notes(node: type) -> type:
             log.warning("%s: %s", node.__name__, note)
         shown = out.ui if isinstance(out.ui, dict) else out.ui.as_dict() if out.ui is not None else {}
         args = _reported(node, out.args, notes)
-        return io.NodeOutput(*args, ui={**shown, "wm_notes": notes}, expand=out.expand)
+        more = {"expand": out.expand, "block_execution": out.block_execution}
+        return io.NodeOutput(*args, ui={**shown, "wm_notes": notes}, **more)
 
     node.execute = classmethod(noting)
     return node

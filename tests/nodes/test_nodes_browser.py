@@ -383,6 +383,31 @@ def test_a_warning_is_on_the_node(browser):
     browser.wait("() => !document.querySelector('.wm-notes')")
 
 
+def test_nodes_drawn_by_the_page_itself_are_drawn_in_alike(browser):
+    """The front end's newer way to show nodes, where it has one: as elements of the page."""
+    known = "() => app.extensionManager.setting.get('Comfy.VueNodes.Enabled') !== undefined"
+    if not browser.ask(known):
+        pytest.skip("this front end shows nodes in one way only")
+    turn = "async (on) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
+    browser.ask(turn, True)
+    try:
+        node, shown = browser.graph("WM_Trajectory", "PreviewAny")
+        browser.connect(node, 1, shown, "source")
+        ready(browser, "red cube")
+        editor = browser.editor()
+        text = browser.widget(node, "text")
+        tool(editor, "Path")
+        browser.drag(editor, (0.2, 0.25), (0.8, 0.75))
+        ((cube,),) = saw(browser.queue())
+        assert middles(cube)[0] == pytest.approx([0.2, 0.25], abs=0.01)
+        assert middles(cube)[-1] == pytest.approx([0.8, 0.75], abs=0.01)
+        browser.page.keyboard.press("Control+z")
+        assert browser.ask("() => app.graph._nodes.length") == 2
+        assert json.loads(browser.widget(node, "text")) == json.loads(text)
+    finally:
+        browser.ask(turn, False)
+
+
 def keep(browser, editor, stage, name, tmp_path):
     """A picture of an editor; in docs/ where WM_SCREENSHOTS says so."""
     kept = os.environ.get("WM_SCREENSHOTS") and not stage[1]
