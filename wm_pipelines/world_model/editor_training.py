@@ -90,10 +90,8 @@ class EditorTask(Task):
         return side, side
 
     def _check_words(self) -> None:
-        known, longest = (
-            sorted({words for own in self.pairs.actions for words in own}),
-            self.tokenizer.model_max_length,
-        )
+        known = sorted({words for own in self.pairs.actions for words in own})
+        longest = self.tokenizer.model_max_length
         for words, ids in zip(known, self.tokenizer(known).input_ids, strict=True):
             if len(ids) > longest:
                 raise ValueError(

@@ -147,9 +147,8 @@ class Labeller:
         if good:
             most, batch = self.config["max_new_tokens"], self.config["batch"]
             chances = word_chances([pairs[n]["id"] for n in good], samples, most, self.config.get("seed", 0))
-            labels = iter(
-                label_codes(self.model, torch.stack(source), torch.stack(target), most, batch, True, chances)
-            )
+            both = torch.stack(source), torch.stack(target)
+            labels = iter(label_codes(self.model, *both, most, batch=batch, chances=chances))
         for n, row in pairs.items():
             if row["dropped"]:
                 yield row
