@@ -96,6 +96,19 @@ def make_plan(
     return Plan(request.texts, rows, bindings, conflicts)
 
 
+def plan_without_text(control: FlexEControlModel, conditions: Sequence[Condition], size: tuple[int, int]) -> Plan:
+    """A plan for hosts that keep the prompt to themselves: conditions at size, no phrase bound, no conflict sought.
+
+    Args:
+        size: height and width of the pictures.
+
+    Raises:
+        ValueError: a condition that can't be prepared, named.
+    """
+    rows = _rows(control, Request(None, 1, list(conditions), None, None, size, steps=1))
+    return Plan([None], rows, [Binding([], [None] * len(row)) for row in rows], [])
+
+
 def _rows(control: FlexEControlModel, request: Request) -> list[list[PreparedCondition]]:
     """The conditions of each prompt at the output's size, a graph's own maps behind the explicit ones."""
     conditions, types = request.conditions, control.config.types
