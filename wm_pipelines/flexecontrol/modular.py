@@ -130,7 +130,7 @@ class FlexEControlPlanStep(_Block):
         "on_conflict": "warn", "text": ..., "negative_prompt_embeds": None, "binding": "attention",
         "cross_attention_kwargs": None, "clip_skip": None,
     }  # fmt: skip
-    gives = ("timesteps", "plan", "text", "prompt_embeds")
+    gives = ("timesteps", "plan", "text", "prompt_embeds", "negative_prompt_embeds")
 
     def run(self, pipe: "FlexEControlModularPipeline", block: Any) -> None:
         pipe.scheduler.set_timesteps(block.num_inference_steps, device=pipe._execution_device)
@@ -148,8 +148,13 @@ class FlexEControlPlanStep(_Block):
         block.plan = make_plan(pipe.control, pipe.tokenizer, convert=pipe._converted, request=request)
         if block.binding == "attention":
             scale = (block.cross_attention_kwargs or {}).get("scale")
-            block.text = pipe.keep_apart(
-                block.text, block.prompt, block.plan, lora_scale=scale, clip_skip=block.clip_skip
+            block.text, block.negative_prompt_embeds = pipe.keep_apart(
+                block.text,
+                block.negative_prompt_embeds,
+                prompt=block.prompt,
+                plan=block.plan,
+                lora_scale=scale,
+                clip_skip=block.clip_skip,
             )
         guided = pipe.do_classifier_free_guidance
         block.prompt_embeds = torch.cat([block.negative_prompt_embeds, block.text]) if guided else block.text

@@ -338,8 +338,13 @@ class FlexEControlPipeline(
             clip_skip=clip_skip,
         )
         if binding == "attention" and prompt is not None:
-            text = self.keep_apart(
-                text, prompt, plan, lora_scale=(cross_attention_kwargs or {}).get("scale"), clip_skip=clip_skip
+            text, negative_prompt_embeds = self.keep_apart(
+                text,
+                negative_prompt_embeds,
+                prompt=prompt,
+                plan=plan,
+                lora_scale=(cross_attention_kwargs or {}).get("scale"),
+                clip_skip=clip_skip,
             )
         prompt_embeds = torch.cat([negative_prompt_embeds, text]) if self.do_classifier_free_guidance else text
         tokens = self.encode_global_image(

@@ -198,53 +198,55 @@ class FlexEControlSteps:
     def keep_apart(
         self,
         text: torch.Tensor,
+        negative: torch.Tensor | None,
         prompt: Texts,
         plan: Plan,
         lora_scale: float | None = None,
         clip_skip: int | None = None,
-    ) -> torch.Tensor:
-        """Text embeddings in which no phrase with a place tells of another one (our design).
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Text embeddings with an encoding of the prompt for each phrase that is to be told from others (our design).
 
         A text encoder that reads from left to right puts what it has read into every later token: "white cube" behind
-        "an orange cube" is partly orange, and so is all that follows. Here, where two phrases or more have places, the
-        tokens of each are encoded as if the others were not there, and all tokens outside them as if none was.
+        "an orange cube" is partly orange, and so is all that follows. Where two phrases or more have places, each gets
+        an encoding in which the others are hidden, for the cells of its place; all other cells go on looking at the
+        prompt's own.
 
         Args:
-            text: `(B, T, C)` of `encode_prompt`, B a multiple of the prompts. prompt: what it was made of.
+            text, negative: `(B, T, C)` of `encode_prompt`, B a multiple of the prompts. prompt: what it was made of.
 
         Returns:
-            `(B, T, C)`; the same tensor where no prompt has two phrases with places.
+            both as `(B, (1 + K) T, C)`, K the largest number of phrases told apart in one prompt; encodings that a
+            prompt has no use for repeat its own, and the negative ones do, which changes no attention.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        apart = [binding.told_apart() for binding in plan.bindings]
-        if not any(apart):
-            return text
-        rows = list(text.chunk(len(prompts)))
+        apart = [[b.phrases[p] for p in b.told_apart()] for b in plan.bindings]
+        most = max(map(len, apart))
+        if most == 0:
+            return text, negative
+        rows = []
         with lora_scaled(self.text_encoder, lora_scale):
-            for n, (words, phrases) in enumerate(zip(prompts, apart, strict=True)):
+            for own, words, phrases in zip(text.chunk(len(prompts)), prompts, apart, strict=True):
+                made = [own] * (1 + most)
                 if phrases:
-                    own = self._encode_apart(words, phrases, text.device, clip_skip=clip_skip)
-                    rows[n] = own.to(text).expand_as(rows[n])
-        return torch.cat(rows)
+                    encoded = self._encode_apart(words, phrases, text.device, clip_skip=clip_skip).to(text)
+                    made[1 : 1 + len(phrases)] = [one.expand_as(own) for one in encoded]
+                rows.append(torch.cat(made, 1))
+        return torch.cat(rows), None if negative is None else negative.repeat(1, 1 + most, 1)
 
     def _encode_apart(
-        self, prompt: str, held: Sequence[Phrase], device: torch.device, clip_skip: int | None
+        self, prompt: str, phrases: Sequence[Phrase], device: torch.device, clip_skip: int | None
     ) -> torch.Tensor:
-        """`(1, T, C)` of one prompt, as `keep_apart` says."""
+        """`(P, T, C)`, the prompt with all but one of the phrases hidden."""
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(
             [self._converted(prompt)], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
-        own = token_index([held], length)[0]  # (P, T)
-        hidden = torch.cat([own.any(0) & ~own, own.any(0)[None]])  # from each phrase the others, from the rest all
-        seen = (~hidden).long()
+        own = token_index([phrases], length)[0]  # (P, T)
+        seen = (own | ~own.any(0)).long()
         if getattr(self.text_encoder.config, "use_attention_mask", False):
             seen = seen * tokens.attention_mask
         ids = tokens.input_ids.expand(len(seen), -1)
-        made = self._encode_tokens(ids.to(device), seen.to(device), clip_skip=clip_skip)
-        chosen = torch.cat([own, ~own.any(0)[None]]).to(device)
-        # a word of several phrases is encoded as in the first of them
-        return made.gather(0, chosen.int().argmax(0)[None, :, None].expand(1, -1, made.shape[-1]))
+        return self._encode_tokens(ids.to(device), seen.to(device), clip_skip=clip_skip)
 
     def encode_global_image(
         self, image: Any, batch: int, num_images_per_prompt: int, strength: float, variant: str

@@ -127,11 +127,6 @@ def token_index(phrases: Sequence[Sequence[Phrase]], length: int) -> torch.Tenso
     return index
 
 
-def token_count(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:
-    """Tokens of a text with those that begin and end it, cut at the tokenizer's limit."""
-    return min(len(tokenizer(text, truncation=False).input_ids), tokenizer.model_max_length)
-
-
 def check_length(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], name: str) -> None:
     """ValueError if a text would be cut: a condition bound to words that were cut off could not act."""
     limit = tokenizer.model_max_length

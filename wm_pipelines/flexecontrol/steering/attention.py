@@ -1,11 +1,11 @@
 """Phrases in the cross-attention: which cells may look at a phrase's tokens, and where its attention lies.
 
 `phrase_attention([unet, control], state)` swaps the processors of every `attn2` for the time of a `with` block.
-Binding gives the logits of phrase i's tokens minus infinity at the cells outside its region, and those of the tokens
-behind the text at the cells inside any: an encoder that reads from left to right leaves the whole prompt in them,
-other objects too. Other words, and the rows of the unconditional branch, are untouched. Where maps are recorded the
-softmax is explicit and in float32; elsewhere the layer's own processor runs, or scaled-dot-product attention with a
-bias where binding is on.
+Binding gives the logits of phrase i's tokens minus infinity at the cells outside its region; other tokens, and the
+rows of the unconditional branch, are untouched. A phrase may have an encoding of the prompt of its own, in which the
+other phrases are hidden: the cells of its region then look at that one alone, all other cells at the prompt's. Where
+maps are recorded the softmax is explicit and in float32; elsewhere the layer's own processor runs, or
+scaled-dot-product attention with a bias where binding is on.
 
 With gradient checkpointing run `backward()` inside the block: the recomputation must meet the same processors.
 """
@@ -46,7 +46,8 @@ class PhraseAttention:
         bind: whether cells outside a phrase's region are kept from its tokens.
         record_stride: maps are recorded in layers whose grid is the latent divided by this; None: nowhere.
         latent_hw: height and width of the latent.
-        tail: (B,T) bool, the token that ends the text and the padding behind it; None: none.
+        block: (B,P) integers, which encoding a phrase is read in; 0 or None is the prompt's own. Encodings of T tokens
+            follow one another, appended image tokens come last.
         maps: layer name -> (B,P,h,w), the mean over heads and the phrase's tokens of the attention probabilities of
             the last forward pass, with gradient. Names begin with the model's class name.
     """
@@ -57,7 +58,7 @@ class PhraseAttention:
     record_stride: int | None
     latent_hw: tuple[int, int]
     held: torch.Tensor | None = None
-    tail: torch.Tensor | None = None
+    block: torch.Tensor | None = None
     maps: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -74,6 +75,8 @@ class PhraseAttention:
         if self.regions is not None and self.regions.ndim != 4:
             raise ValueError(f"regions must be (B, P, H, W), got {tuple(self.regions.shape)}")
         self._biases: dict[tuple, torch.Tensor] = {}
+        # a number, not a tensor's value, so that a step compiles as one graph
+        self._encodings = 1 if self.block is None else 1 + int(self.block.max())
 
     def hold(self, regions: torch.Tensor, held: torch.Tensor) -> None:
         """Bind from now on by other `regions` (B,P,H,W) and `held` (B,P), as conditions come and go."""
@@ -102,20 +105,31 @@ class PhraseAttention:
             return None
         key = (grid, length, like.dtype, like.device)
         if key not in self._biases:
-            tokens = self._tokens(length).to(like.device)
-            if self.held is not None:
-                tokens = tokens & self.held.to(like.device)[..., None]
-            inside = max_pool_to(self.regions.to(like.device), grid).flatten(2) > 0  # (B,P,cells)
-            bound = tokens.any(1)  # (B,T)
-            allowed = torch.einsum("bpl,bpt->blt", inside.float(), tokens.float()) > 0
-            blocked = bound[:, None] & ~allowed
-            if self.tail is not None:
-                placed = (inside & tokens.any(2)[..., None]).any(1)  # (B,cells), the places of held phrases
-                tail = F.pad(self.tail.to(like.device), (0, length - self.tail.shape[-1]))
-                blocked = blocked | placed[..., None] & tail[:, None]
+            blocked = self._blocked(grid, length, like.device)
             bias = torch.zeros(blocked.shape, device=like.device, dtype=like.dtype)
             self._biases[key] = bias.masked_fill_(blocked, float("-inf"))[:, None]
         return self._biases[key]
+
+    def _blocked(self, grid: tuple[int, int], length: int, device: torch.device) -> torch.Tensor:
+        """(B, cells, length), what each cell may not look at."""
+        tokens = self.token_index.to(device)
+        held = tokens.new_ones(tokens.shape[:2]) if self.held is None else self.held.to(device)
+        inside = max_pool_to(self.regions.to(device), grid).flatten(2) > 0  # (B,P,cells)
+        bound = tokens & held[..., None]
+        allowed = torch.einsum("bpl,bpt->blt", inside.float(), bound.float()) > 0
+        own = bound.any(1)[:, None] & ~allowed  # in the prompt's own encoding
+        if self._encodings == 1:
+            return F.pad(own, (0, length - own.shape[-1]))
+        block = self.block.to(device)
+        apart = held & (block > 0)
+        parts = [own | (inside & apart[..., None]).any(1)[..., None]]
+        for k in range(1, self._encodings):
+            mine = apart & (block == k)
+            there = (inside & mine[..., None]).any(1)  # (B,cells)
+            words, others = ((tokens & some[..., None]).any(1) for some in (mine, apart & ~mine))  # (B,T)
+            parts.append(~there[..., None] | (others & ~words)[:, None])
+        text = torch.cat(parts, -1)
+        return F.pad(text, (0, length - text.shape[-1]))
 
     def record(self, name: str, probabilities: torch.Tensor, grid: tuple[int, int]) -> None:
         """Keep the maps of one layer from (B, heads, cells, length) float32 probabilities."""
@@ -125,9 +139,16 @@ class PhraseAttention:
         self.maps[name] = maps.reshape(*maps.shape[:2], *grid)
 
     def _tokens(self, length: int) -> torch.Tensor:
-        if length < self.token_index.shape[-1]:
-            raise ValueError(f"the text has {length} tokens, token_index has {self.token_index.shape[-1]}")
-        return F.pad(self.token_index, (0, length - self.token_index.shape[-1]))
+        """(B,P,length), where each phrase is read."""
+        text = self.token_index.shape[-1] * self._encodings
+        if length < text:
+            raise ValueError(f"the text has {length} tokens, token_index has {text}")
+        index = F.pad(self.token_index, (0, length - self.token_index.shape[-1]))
+        if self._encodings == 1:
+            return index
+        shift = self.block.to(index.device)[..., None] * self.token_index.shape[-1]
+        at = (torch.arange(length, device=index.device) - shift) % length
+        return index.gather(2, at)
 
     def mean_map(self, prefixes: Sequence[str] = ("",)) -> torch.Tensor | None:
         """(B,P,h,w): mean over the recorded layers whose names begin with one of `prefixes`; None without any."""

@@ -9,7 +9,7 @@ import torch
 from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
 from wm_pipelines.media.conditions import depth_to_map, seg_from_ids
-from wm_pipelines.text.prompts import Phrase, Span, find_phrases, locate, token_count
+from wm_pipelines.text.prompts import Phrase, Span, find_phrases, locate
 from wm_pipelines.text.scene_graph import CompiledGraph
 
 if TYPE_CHECKING:
@@ -27,19 +27,17 @@ class Binding:
         owners: for each of the prompt's conditions, the index of its phrase or None.
         fixed: phrase index -> bool (H, W), a place that holds all through sampling.
         placed: the phrases that have a place at some step.
-        end: position of the token that ends the text, behind which only padding follows.
     """
 
     phrases: list[Phrase] = field(default_factory=list)
     owners: list[int | None] = field(default_factory=list)
     fixed: dict[int, torch.Tensor] = field(default_factory=dict)
     placed: frozenset[int] = frozenset()
-    end: int = 0
 
-    def told_apart(self) -> list[Phrase]:
+    def told_apart(self) -> list[int]:
         """The phrases that have a place at some step, if they are two or more; alone, one has nothing to be told from,
         and its place may show the prompt's other objects."""
-        return [self.phrases[p] for p in sorted(self.placed)] if len(self.placed) > 1 else []
+        return sorted(self.placed) if len(self.placed) > 1 else []
 
     def regions(self, row: Sequence[PreparedCondition], flags: Sequence[bool]) -> dict[int, torch.Tensor]:
         """Phrase index -> float (H, W) in [0, 1]; phrases that nothing holds at this step are left out.
@@ -87,7 +85,7 @@ def bind(
     owners = [index[next(spans)] if c.phrase is not None or c.span is not None else None for c in conditions]
     fixed = {index[span]: mask for span, mask in masks.items()}
     acting = {o for c, o in zip(conditions, owners, strict=True) if o is not None and c.strength > 0}
-    return Binding(found, owners, fixed, frozenset(acting | set(fixed)), token_count(tokenizer, convert(prompt)) - 1)
+    return Binding(found, owners, fixed, frozenset(acting | set(fixed)))
 
 
 def _locate_node(prompt: str, text: str) -> Span:

@@ -175,14 +175,23 @@ def attention_state(
     Args:
         bind: whether phrases with a place are kept to it.
         record_stride: maps are recorded where the grid is the latent divided by this; None: nowhere.
+        text_length: tokens of the text, with the encodings of phrases that are told apart.
     """
     bind = bind and any(b.fixed or any(owner is not None for owner in b.owners) for b in bindings)
     if not any(b.phrases for b in bindings) or not (bind or record_stride):
         return None
-    index = token_index([b.phrases for b in bindings], text_length).to(device)
-    index = index.repeat_interleave(num_images_per_prompt, dim=0)
-    ends = torch.tensor([b.end if b.told_apart() else text_length for b in bindings])
-    tail = (torch.arange(text_length) >= ends[:, None]).repeat_interleave(num_images_per_prompt, dim=0).to(device)
+    own = blocks(bindings)
+    index = token_index([b.phrases for b in bindings], text_length // (1 + int(own.max()))).to(device)
+    index, own = (x.repeat_interleave(num_images_per_prompt, dim=0) for x in (index, own.to(device)))
     return PhraseAttention(
-        index, regions=None, bind=bind, record_stride=record_stride, latent_hw=latent_size, tail=tail
+        index, regions=None, bind=bind, record_stride=record_stride, latent_hw=latent_size, block=own
     )
+
+
+def blocks(bindings: Sequence[Binding]) -> torch.Tensor:
+    """Which encoding of its prompt each phrase is read in, int (B, P): 0, the prompt's own, or one of the phrase's."""
+    found = torch.zeros(len(bindings), max(len(b.phrases) for b in bindings), dtype=torch.long)
+    for b, binding in enumerate(bindings):
+        for k, p in enumerate(binding.told_apart(), 1):
+            found[b, p] = k
+    return found
