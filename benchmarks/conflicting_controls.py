@@ -148,7 +148,9 @@ class PictureMaker:
             "case": index,
             "position": (own[0].centre[0] - start) / (end - start) if own else float("nan"),
             "won": won[tuple(places)],
-            "called": "edges" if any(c.kind == "graph_place" for c in out.conflicts) else None,
+            "called": next(
+                ("both" if c.winner == "both" else "edges" for c in out.conflicts if c.kind == "graph_place"), None
+            ),
         }
 
 

@@ -85,7 +85,9 @@ def find_conflicts(
         for other in sorted(others - set(spans.values()) - {None}):
             found += _loose_words(prompt, c, span, other)
     if graph is not None:
-        found += [conflict for c, span in bound for conflict in _graph_place(prompt, c, span, graph, spans.values())]
+        drawn = any(c.source == "graph" for c in acting)
+        for c, span in bound:
+            found += _graph_place(prompt, c, span, graph, bound=spans.values(), drawn=drawn)
         found += [conflict for c in acting if c.type == "depth" for conflict in _graph_depth(c, graph)]
     return found
 
@@ -254,9 +256,13 @@ def _phrases(prompt: str, a: PreparedCondition, at: Span, b: PreparedCondition, 
 
 
 def _graph_place(
-    prompt: str, condition: PreparedCondition, span: Span, graph: CompiledGraph, bound: Iterable[Span]
+    prompt: str, condition: PreparedCondition, span: Span, graph: CompiledGraph, bound: Iterable[Span], drawn: bool
 ) -> Iterator[Conflict]:
-    """A phrase far from its own node's box, or in the place of a node that the graph binds to another phrase."""
+    """A phrase far from its own node's box, or in the place of a node that the graph binds to another phrase.
+
+    Args:
+        bound: the words that conditions hold. drawn: whether the graph gives maps of its own, which show its nodes.
+    """
     area = condition.area
     for node, (start, end) in graph.spans.items():
         place = (start, end)
@@ -274,9 +280,13 @@ def _graph_place(
                     (condition,),
                     f"{condition.name} binds {words!r} to a place that shares {inside:.0%} with the box of node "
                     f"{node!r} of the graph",
-                    condition.name,
-                    "a phrase bound by a condition is not bound by the graph; maps that the graph itself gives (seg, "
-                    "depth) still show the node at its box",
+                    "both" if drawn else condition.name,
+                    "a phrase bound by a condition is not bound by the graph"
+                    + (
+                        "; but the graph's own maps show the node at its box, where it appears as well"
+                        if drawn
+                        else ""
+                    ),
                     inside=inside,
                 )
         elif not any(_meet(place, other) for other in bound):
