@@ -181,8 +181,8 @@ def test_a_condition_far_from_the_graphs_box(graph, prompt):
 def test_where_the_graph_draws_its_node_too_both_appear(graph):
     cube = Condition("canny", outline(16, 36, 16), phrase="red cube")
     drawn = Condition("seg", block(20, 4, 16), source="graph")
-    (found,) = conflicts(cube, drawn, graph=graph)
-    assert (found.kind, found.winner) == ("graph_place", "both") and "both act" in found.message
+    (found,) = [c for c in conflicts(cube, drawn, graph=graph) if c.kind == "graph_place"]
+    assert found.winner == "both" and "both act" in found.message
     assert "the graph's own maps show the node" in found.reason
 
 
