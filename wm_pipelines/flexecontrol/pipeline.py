@@ -230,7 +230,8 @@ class FlexEControlPipeline(
             global_strength: factor on the global image's tokens; 0 appends none.
             phrases: more words of the prompt to record attention of: `"red cube"` or `("red cube", (start, end))`;
                 one list for all prompts, or one `list` per prompt.
-            binding: "attention" keeps the tokens of a phrase from cells outside its place, "none" lets them be.
+            binding: "attention" keeps the tokens of a phrase from cells outside its place, and gives each of two or
+                more such phrases an encoding of the prompt without the others; "none" lets them be.
             on_conflict: "warn" (also in the output), "error" (before sampling) or "ignore" (not looked for).
             normalise_overlap: where k regions of one type meet, divide their sum by k.
             output_attention: record attention maps of all phrases.
