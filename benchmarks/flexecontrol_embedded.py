@@ -19,7 +19,7 @@ from wm_pipelines.diorama.render import render
 from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.run import load
-from wm_pipelines.flexecontrol.training.shown import widen
+from wm_pipelines.flexecontrol.training.augmentation import widen
 from wm_pipelines.hub import embedded
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
 

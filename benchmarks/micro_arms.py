@@ -22,8 +22,8 @@ from wm_pipelines.diorama.training import PLAIN, SCHEDULE, SDTask
 from wm_pipelines.flexecontrol.network.decomposition import target_names
 from wm_pipelines.flexecontrol.network.slots import SlotInput
 from wm_pipelines.flexecontrol.steering.attention import PhraseAttention, phrase_attention
+from wm_pipelines.flexecontrol.training.augmentation import widen
 from wm_pipelines.flexecontrol.training.scenes import DioramaScenes, SceneTask
-from wm_pipelines.flexecontrol.training.shown import widen
 from wm_pipelines.media.conditions import BACKGROUND, depth_to_map, extract, seg_from_ids
 from wm_pipelines.runtime.noise import randn
 from wm_pipelines.runtime.random import keyed

@@ -20,7 +20,7 @@ from wm_pipelines.flexecontrol.conditions.condition import Condition
 from wm_pipelines.flexecontrol.metrics import edge_f1, objects_obeyed
 from wm_pipelines.flexecontrol.overlay import attention_overlays
 from wm_pipelines.flexecontrol.run import load, plain
-from wm_pipelines.flexecontrol.training.shown import widen
+from wm_pipelines.flexecontrol.training.augmentation import widen
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.boxes import mask_iou

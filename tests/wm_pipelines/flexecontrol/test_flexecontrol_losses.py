@@ -9,9 +9,16 @@ from PIL import Image
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.network.carrier import is_copy
 from wm_pipelines.flexecontrol.network.slots import SlotInput
+from wm_pipelines.flexecontrol.training.augmentation import (
+    Shown,
+    build_slots,
+    choose,
+    keep_conditions,
+    usable_objects,
+    widen,
+)
 from wm_pipelines.flexecontrol.training.losses import attention_loss, controlled_area, masked_noise_loss
 from wm_pipelines.flexecontrol.training.scenes import SceneTask
-from wm_pipelines.flexecontrol.training.shown import Shown, build_slots, choose, keep_conditions, usable_objects, widen
 from wm_pipelines.media.conditions import BACKGROUND
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.training import KeyedNoise, Recipe, build, train

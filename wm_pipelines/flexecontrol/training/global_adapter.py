@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from wm_pipelines.flexecontrol.training.augmentation import keep_conditions
 from wm_pipelines.flexecontrol.training.losses import diffusion_loss
-from wm_pipelines.flexecontrol.training.shown import keep_conditions
 from wm_pipelines.flexecontrol.training.task import FlexEControlTask
 from wm_pipelines.training import KeyedNoise
 

@@ -23,9 +23,9 @@ from wm_pipelines.diorama.datasets import DioramaDataset, RenderedImages
 from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.scene import COLOURS, Camera, Scene, project, rough_boxes
 from wm_pipelines.flexecontrol.steering.global_image import image_vectors
+from wm_pipelines.flexecontrol.training.augmentation import box_layout, widen
 from wm_pipelines.flexecontrol.training.drawings import Drawn, draw, drawn_map
 from wm_pipelines.flexecontrol.training.global_adapter import GlobalTask, without_local
-from wm_pipelines.flexecontrol.training.shown import box_layout, widen
 from wm_pipelines.flexecontrol.training.task import DEFAULTS, Encode, FlexEControlTask, Maps
 from wm_pipelines.hub import check_weights, resolve
 from wm_pipelines.hub.stock import load_model

@@ -29,13 +29,13 @@ from wm_pipelines.flexecontrol.network.carrier import is_copy
 from wm_pipelines.flexecontrol.network.decomposition import target_names
 from wm_pipelines.flexecontrol.network.slots import SlotInput
 from wm_pipelines.flexecontrol.steering.attention import PhraseAttention, phrase_attention
+from wm_pipelines.flexecontrol.training.augmentation import Shown, build_slots, choose, usable_objects
 from wm_pipelines.flexecontrol.training.losses import (
     attention_loss,
     controlled_area,
     diffusion_loss,
     masked_noise_loss,
 )
-from wm_pipelines.flexecontrol.training.shown import Shown, build_slots, choose, usable_objects
 from wm_pipelines.hub import resolve
 from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.media.conditions import TYPES
