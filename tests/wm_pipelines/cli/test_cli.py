@@ -122,7 +122,7 @@ def refused(monkeypatch, checkpoint, square, tmp_path, capsys):
         (["--condition", "canny=DIR/map.png,start=0.6,end=0.2"], "must satisfy 0 <= start < end <= 1"),
         (["--condition", "canny=DIR/map.png,strength=3"], "strength=3.0; it must lie in [0, 2]"),
         (["--condition", "depth=DIR/map.png,from=photo"], "this package downloads nothing"),
-        (["--prompt", "cube " * 80], "has 82 tokens, the text encoder takes 77"),
+        (["--prompt", "cube " * 80, "--condition", "canny=DIR/map.png"], "has 82 tokens, the text encoder takes 77"),
         (["--prompt", "", "--condition", "canny=DIR/map.png,phrase=red cube"], "the prompt is empty"),
         (["--height", "60", "--condition", "canny=DIR/map.png"], "output is 60x64; height and width must be positive"),
         (["--binding", "glue"], "binding='glue'; choose from attention, none"),
@@ -172,7 +172,7 @@ def test_run_takes_a_slim_adapter_its_copy_from_the_base(monkeypatch, checkpoint
 
 
 def test_run_that_can_not_save_leaves_no_part_of_its_results(monkeypatch, checkpoint, tmp_path, capsys):
-    from wm_pipelines.flexecontrol import run as module
+    from wm_pipelines.runtime import reports as module
 
     def full(*args, **kwargs):
         raise OSError("No space left on device")

@@ -295,7 +295,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(done, videos, model, tmp_
     assert not list((out / "frames" / "failed").iterdir()) and not (out / "labels").exists()
     run_annotation(out)
     with monkeypatch.context() as patch:
-        patch.setattr(annotate, "write_atomic", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        patch.setattr(annotate, "write_json", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(OSError, match="full"):
             reduce_annotation(out, KEEP)
     assert not (out / "triplets").exists()
