@@ -27,6 +27,7 @@ from wm_pipelines.runtime.reports import write_json
 
 STEPS, FRAMES, FPS, LARGER = 16, 16, 8, 2
 SHOWN = range(0, FRAMES, 3)  # frames in a row of the grids
+TRAILING = 8  # the base listens to the end of the text too: it is steered with the phrase
 STILL, MOVING, COLOUR = "a red cube", "a red cube moving right", "red"
 PATHS = {
     "left to right": [(0.05, 0.4, 0.3, 0.65), (0.7, 0.4, 0.95, 0.65)],
@@ -79,7 +80,7 @@ def _path(pipe: MojitoPipeline, judge: DioramaJudge, name: str, boxes: list, see
     """A clip whose cube is sent along `boxes`, which are drawn in its frames."""
     keyframes = [round(i * (FRAMES - 1) / (len(boxes) - 1)) for i in range(len(boxes))]
     cube = MotionObject("red cube", boxes=boxes, keyframes=keyframes)
-    out = _sample(pipe, STILL, seed, objects=[cube], detector=diorama_detector(judge))
+    out = _sample(pipe, STILL, seed, objects=[cube], detector=diorama_detector(judge), trailing_tokens=TRAILING)
     wanted, report = out.plan[0].boxes[0].tolist(), out.report[0]
     drawn = [draw_boxes(frame, [box]) for frame, box in zip(_larger(out.frames[0]), wanted, strict=True)]
     return {
