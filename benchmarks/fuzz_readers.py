@@ -5,7 +5,7 @@ import json
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,37 @@ def weights(work: Path) -> list[Reader]:
         Reader("adapter with patterns", lambda path: load_adapter(tiny(), path), folder=named),
         Reader("lokr", lambda path: load_lokr(tiny(), path),
                (tensors_as_bytes(lokr, {"a": "[1]"}),), ".safetensors"),
+        *users_parts(tiny),
     ]  # fmt: skip
+
+
+def users_parts(tiny: Callable[[], torch.nn.Module]) -> list[Reader]:
+    """Files of the user's that go into a loaded pipeline."""
+    from types import SimpleNamespace
+
+    from diffusers import AutoencoderKL, MotionAdapter
+
+    from wm_pipelines.hub.user_parts import add_lora, read_vae
+    from wm_pipelines.mojito.user_motion import read_motion_adapter
+
+    lora = {"lora_unet_q_proj.lora_down.weight": torch.ones(2, 8), "lora_unet_q_proj.lora_up.weight": torch.ones(8, 2)}
+    lora["lora_unet_q_proj.alpha"] = torch.tensor(2.0)
+    like = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, layers_per_block=1)
+    motion = MotionAdapter((32, 32), motion_layers_per_block=1)
+    theirs = {key.replace(".pos_embed.", ".pos_encoder."): tensor for key, tensor in motion.state_dict().items()}
+    theirs["down_blocks.0.motion_modules.0.pos_encoder.pe"] = torch.zeros(1, 32, 32)
+
+    def vae(path: Path) -> Any:
+        return read_vae(path, like)
+
+    def merged(path: Path) -> int:
+        return add_lora(SimpleNamespace(unet=tiny()), path)
+
+    return [
+        Reader("LoRA of the user's", merged, (tensors_as_bytes(lora, {}),), ".safetensors"),
+        Reader("VAE of the user's", vae, (tensors_as_bytes(dict(like.state_dict()), {}),), ".safetensors"),
+        Reader("motion adapter of the user's", read_motion_adapter, (tensors_as_bytes(theirs, {}),), ".safetensors"),
+    ]
 
 
 def checkpoints(work: Path) -> list[Reader]:
