@@ -109,7 +109,7 @@ def main(folder: Path) -> dict:
         return float((a - b).norm() / b.norm())
 
     unet, twin = twins()
-    patched, positive, report = apply(unet)
+    patched, positive, report, *_ = apply(unet)
     (bias,) = patched.wrappers[WrappersMP.DIFFUSION_MODEL]["wm_mojito"]
     encoded = positive[0][0]
     torch.manual_seed(0)
@@ -211,7 +211,7 @@ def main(folder: Path) -> dict:
     found["ksampler"] = sampled(unet, wan, clip, apply)
     path = MotionObject("red cube", [(0.03 * k, 0.1, 0.03 * k + 0.5, 0.6) for k in range(16)])
     of_latent = apply(unet, chosen=(path, ball), frames=0)[0]
-    by_hand, _, said = apply(unet, chosen=(path, ball))
+    by_hand, _, said, *_ = apply(unet, chosen=(path, ball))
     found["resampled"] = {"report": said, "by the latent": far(call(of_latent, x, text), call(by_hand, x, text))}
     found["windows"] = {
         f"{kind}, {schedule}, {fix}": windows(kind, model, clip, apply, schedule, fix)
@@ -333,7 +333,7 @@ def sampled(unet, wan, clip, apply) -> dict:
     steered, _, _ = run(*apply(unet)[:2], frames)
 
     video = torch.zeros(1, 16, 3, 8, 12)
-    model, positive, _ = apply(wan, frames=WAN_FRAMES, chosen=[MotionObject("blue ball", (0.2, 0.5, 0.75, 1.0))])
+    model, positive, *_ = apply(wan, frames=WAN_FRAMES, chosen=[MotionObject("blue ball", (0.2, 0.5, 0.75, 1.0))])
     whole, _, shapes = run(model, positive, video)
     windowed = WanContextWindowsManualNode.execute(model, 5, 1, "standard_static", 1, False, "pyramid", False).result[
         0
@@ -364,7 +364,7 @@ def windows(kind, model, clip, apply, schedule, fix) -> dict:
     total = 7
     frames = total if kind == "unet" else 4 * total - 3
     path = [(0.5 * k / (frames - 1), 0.0, 0.5 * k / (frames - 1) + 0.5, 1.0) for k in range(frames)]
-    steered, positive, _ = apply(model, chosen=(MotionObject("red cube", path),), frames=frames)
+    steered, positive, *_ = apply(model, chosen=(MotionObject("red cube", path),), frames=frames)
     (bias,) = steered.wrappers[WrappersMP.DIFFUSION_MODEL]["wm_mojito"]
     steered = steered.clone()
     options = {"causal_window_fix": fix}

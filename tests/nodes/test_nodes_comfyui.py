@@ -227,7 +227,9 @@ def test_two_phrases_run_to_the_end(comfy, example):
     assert "red cube" in report["text"][0] and "blue cube" in report["text"][0]
     sampler = only(prompt, "WM_FlexEControlSample")
     steps = [m["data"] for m in comfy.messages if m["type"] == "progress" and m["data"]["node"] == sampler]
-    assert [step["value"] for step in steps] == list(range(1, 13)) and {step["max"] for step in steps} == {12}
+    values = [step["value"] for step in steps]  # newer cores leave out some that come fast
+    assert values == sorted(set(values)) and set(values) <= set(range(1, 13)) and values[-1] == 12
+    assert {step["max"] for step in steps} == {12}
     assert [m for m in comfy.messages if m["type"] == "preview" and m["bytes"] > 100]
 
 
@@ -381,7 +383,8 @@ def test_two_objects_go_their_ways_in_a_video(comfy, video):
     sampler = only(prompt, "WM_MojitoSample")
     steps = [m["data"] for m in comfy.messages if m["type"] == "progress" and m["data"]["node"] == sampler]
     values = [step["value"] for step in steps]
-    assert [value for value in values if value == int(value)] == list(range(1, 6)) and values == sorted(values)
+    whole = [value for value in values if value == int(value)]  # newer cores leave out some that come fast
+    assert set(whole) <= set(range(1, 6)) and values == sorted(values) and values[-1] == 5
     assert {step["max"] for step in steps} == {5}
     assert [m for m in comfy.messages if m["type"] == "preview" and m["bytes"] > 100]
 
