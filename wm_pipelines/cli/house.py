@@ -19,11 +19,21 @@ Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
 
 
 @app.command()
-def demo(out: Out = Path("outputs/demo"), seed: Annotated[int, typer.Option(min=0)] = 0) -> None:
-    """Scenes under conditions, clips under trajectories and intensities, a scene in time under edits, on pages."""
+def demo(
+    method: Annotated[str | None, typer.Argument(help="only this one, such as flexecontrol; default: all")] = None,
+    out: Out = Path("outputs/demo"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """What every method does with the embedded checkpoints: one page of pictures, clips and figures."""
+    names = {name.replace("_", "-"): name for name in folders("demo.py")}
+    if method is not None and method not in names:
+        raise ValueError(f"`method` is {method!r}; there are demos of {', '.join(names)}")
     with claimed(check_folder(out)):
-        for folder in folders("demo.py"):
-            typer.echo(import_module(f"{PACKAGE}.{folder}.demo").demo(out, seed))
+        from wm_pipelines.cli.gallery import show_all
+
+        chosen = names if method is None else {method: names[method]}
+        demos = {name: import_module(f"{PACKAGE}.{folder}.demo").demo for name, folder in chosen.items()}
+        show_all(demos, out, seed, typer.echo)
 
 
 @app.command()

@@ -1,6 +1,7 @@
-"""How `diorama-tokens` is trained: `VQModel` on 64 x 64 pictures, an 8 x 8 grid of codes for each."""
+"""How `diorama-tokens` is trained: `VQModel` on 64 x 64 pictures, a grid of codes for each."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch.nn import functional
 from wm_pipelines.diorama.training import SIZE, options_of, pictures_of
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.hub.weights import save_half
+from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
@@ -16,14 +18,15 @@ COMMITMENT = 0.25  # beta of van den Oord et al.: the weight of what pulls the e
 
 
 class Codebook(nn.Module):
-    """K codes as one learned linear map of K fixed points (SimVQ, Zhu et al., arXiv 2411.02038, eq. 5).
+    """K codes as a learned linear map of K points (SimVQ, Zhu et al., arXiv 2411.02038, eq. 5, where the points rest).
 
-    A step moves every code, those too that no picture used, so that none falls out of use.
+    The map moves every code at each step, those too that no picture used, so that none falls out of use. With as few
+    dimensions as here it can't give the codes another shape than the points have, so that the points are learned too.
     """
 
     def __init__(self, points: torch.Tensor):
         super().__init__()
-        self.register_buffer("points", points)
+        self.points = nn.Parameter(points)
         self.map = nn.Parameter(torch.eye(points.shape[1]))
 
     def forward(self) -> torch.Tensor:
@@ -32,12 +35,30 @@ class Codebook(nn.Module):
 
 
 @torch.no_grad()
-def spread(tokens: PictureTokens, pictures: torch.Tensor) -> None:
-    """Lets the encoder's output begin with mean 0 and width 1 on `pictures`, as the codes do; else few are used."""
+def spread(tokens: PictureTokens, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lets the encoder's output begin with mean 0 and width 1 on `pictures`, as the codes do; else few are used.
+
+    Returns:
+        The mean and the width that it had, `(D,)` each.
+    """
     features = tokens.features(pictures).flatten(0, 2)
     mean, std = features.mean(0), features.std(0).clamp(min=1e-3)
     tokens.vq.quant_conv.weight.div_(std[:, None, None, None])
     tokens.vq.quant_conv.bias.sub_(mean).div_(std)
+    return mean, std
+
+
+@torch.no_grad()
+def centres(vectors: torch.Tensor, count: int, rounds: int = 20) -> torch.Tensor:
+    """`count` of `vectors` (N, D), moved to the means of what is nearest to them (k-means), `rounds` times."""
+    found = vectors[torch.linspace(0, len(vectors) - 1, count).long()].clone()
+    for _ in range(rounds):
+        nearest = torch.cat([torch.cdist(some, found).argmin(1) for some in vectors.split(4096)])
+        share = torch.bincount(nearest, minlength=count).clamp(min=1)[:, None]
+        sums = torch.zeros_like(found).index_add_(0, nearest, vectors)
+        used = torch.bincount(nearest, minlength=count)[:, None] > 0
+        found = torch.where(used, sums / share, found)
+    return found
 
 
 class TokensTask(Task):
@@ -48,7 +69,7 @@ class TokensTask(Task):
 
     Options:
         channels: of the levels; four of them make one code of 8 x 8 pixels, three one of 4 x 4.
-        codes, dim: how many codes, and how long their vectors are.
+        latent: channels between encoder and codes. codes, dim: how many codes, and how long their vectors are.
         still: weight of a term (our design) that keeps the features of a place as they are where something else in the
             picture changes: normalisation over the picture moves them, and codes flip that a world model should copy.
             Rectangles of other pictures are pasted in; what lies a place or more away must not feel it. 0: none.
@@ -58,8 +79,8 @@ class TokensTask(Task):
     def __init__(self, recipe: Recipe):
         from diffusers import VQModel
 
-        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "codes": 1024, "dim": 8}
-        defaults |= {"still": 0.0}
+        defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "latent": 32, "codes": 1024}
+        defaults |= {"dim": 8, "still": 0.0}
         self.options = options_of(recipe, defaults)
         self.images = pictures_of(self.options)
         self.length = len(self.images)
@@ -69,7 +90,7 @@ class TokensTask(Task):
             block_out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * len(channels),
             up_block_types=("UpDecoderBlock2D",) * len(channels),
-            latent_channels=32,
+            latent_channels=self.options["latent"],
             vq_embed_dim=dim,
             num_vq_embeddings=self.options["codes"],
             layers_per_block=1,
@@ -86,19 +107,59 @@ class TokensTask(Task):
         return {"vq": self.vq, "codebook": self.codebook}
 
     def load_weights(self, source: str) -> dict[str, int]:
-        """Starts from a folder or embedded name of the same architecture."""
-        from diffusers import VQModel
+        """Starts from a folder or embedded name of the same architecture; or from an `AutoencoderKL` with the same
+        channels, by itself or as the `vae` of a pipeline: the mean of its posterior is what is quantised then, and the
+        codes begin as the centres of such means.
+        """
+        from diffusers import AutoencoderKL, VQModel
 
         from wm_pipelines.hub import check_weights, resolve
 
         folder = resolve(source)
         check_weights(folder)
-        saved = load_model(VQModel, folder)
-        self.vq.load_state_dict(saved.state_dict())
-        with torch.no_grad():
-            self.codebook.points.copy_(self.tokens.codebook)
-            self.codebook.map.copy_(torch.eye(len(self.codebook.map)))
+        inner = folder / "vae" if (folder / "vae").is_dir() else folder
+        if read_json(inner / "config.json").get("_class_name") == "AutoencoderKL":
+            saved: nn.Module = load_model(AutoencoderKL, inner)
+            self._quantise(saved)
+        else:
+            saved = load_model(VQModel, folder)
+            self.vq.load_state_dict(saved.state_dict())
+            self._begin(self.tokens.codebook)
         return {"parameters": sum(p.numel() for p in saved.parameters())}
+
+    @torch.no_grad()
+    def _begin(self, codes: torch.Tensor) -> None:
+        self.codebook.points.copy_(codes)
+        self.codebook.map.copy_(torch.eye(len(self.codebook.map)))
+
+    @torch.no_grad()
+    def _quantise(self, vae: Any) -> None:
+        """Encoder, decoder and codes from a VAE; before quantisation the two decode alike."""
+        count = vae.config.latent_channels
+        if (self.options["latent"], self.options["dim"]) != (count, count):
+            raise ValueError(f"init_from: a VAE of {count} channels needs options.latent = options.dim = {count}")
+        encoder, mean = vae.encoder.state_dict(), vae.quant_conv.weight[:count, :, 0, 0]
+        weight, bias = (encoder[f"conv_out.{name}"] for name in ("weight", "bias"))
+        encoder["conv_out.weight"] = torch.einsum("om,mihw->oihw", mean, weight)
+        encoder["conv_out.bias"] = mean @ bias + vae.quant_conv.bias[:count]
+        try:
+            self.vq.encoder.load_state_dict(encoder)
+            self.vq.decoder.load_state_dict(vae.decoder.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"init_from: the VAE has another architecture: {str(error)[:200]}") from None
+        self.vq.quant_conv.weight.copy_(torch.eye(count)[:, :, None, None])
+        self.vq.quant_conv.bias.zero_()
+        some = range(min(1024, self.length))
+        pictures = self.images.pictures(some)
+        centre, width = spread(self.tokens, pictures[:256])
+        after = vae.post_quant_conv
+        self.vq.post_quant_conv.weight.copy_(after.weight * width[None, :, None, None])
+        self.vq.post_quant_conv.bias.copy_(after.bias + after.weight[:, :, 0, 0] @ centre)
+        features = torch.cat([self.tokens.features(part) for part in pictures.split(64)])
+        solid = functional.max_pool2d((self.images.ids[some] > 0).float()[:, None], self.tokens.factor)[:, 0] > 0
+        rest = features[~solid]  # as many of the floor as of things, which are few
+        rest = rest[torch.linspace(0, len(rest) - 1, min(len(rest), int(solid.sum()))).long()]
+        self._begin(centres(torch.cat([features[solid], rest]), self.options["codes"]))
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         pictures = self.images.pictures(indices).to(self.device)

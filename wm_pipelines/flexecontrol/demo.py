@@ -25,7 +25,7 @@ from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.boxes import mask_iou
 from wm_pipelines.media.conditions import depth_to_map, extract, seg_from_ids
-from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pages import Shown, write_page
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.runtime.devices import machine
@@ -159,10 +159,11 @@ def _graph_case(title: str, graph: SceneGraph) -> Case:
     return Case(title, f"{graph.edges[0]}; no map was drawn by hand.", scene, compiled.caption, graph=graph, ids=ids)
 
 
-def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
-    """Makes the pictures, `index.html` (self-contained) and `report.json`; returns a line that says what it left.
+def demo(out: str | os.PathLike = "outputs/demo/flexecontrol", seed: int = 0) -> Shown:
+    """Makes the pictures, `overview.png`, `index.html` (self-contained) and `report.json`.
 
     Args:
+        out: folder for them.
         seed: added to the seeds of all pictures.
     """
     started = time.perf_counter()
@@ -188,7 +189,28 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     write_json(folder / REPORT, plain(report))
     write_page(__package__, "demo.html", folder, report)
     _save_overview(folder, entries)
-    return f"{len(entries)} scenes in {report['seconds']['all']:.0f} s: {folder / 'index.html'}"
+    right = sum(not fault for entry in entries for fault in entry["faults"])
+    return Shown(
+        title="FlexEControl: any number of conditions",
+        said=f"{right} of {len(entries) * len(SEEDS)} pictures are as asked, in {len(entries)} cases.",
+        place=1,
+        row=_best(entries),
+        files=[("overview.png", "wanted, given, made, and where each phrase looked; the best cases first")],
+        page="index.html",
+    )
+
+
+def _best(entries: list[dict[str, Any]]) -> list[Tile]:
+    """Wanted, given and made of the case with the least faults, of those the one with most conditions."""
+    entry = min(entries, key=lambda e: (e["wrong"], -len(e["pictures"]["conditions"])))
+    shown = entry["pictures"]
+    given = [Tile(c, n) for c, n in zip(shown["conditions"], entry["conditions"], strict=False)]
+    fault = entry["faults"][0]
+    return [Tile(shown["truth"][0], "wanted"), *given, Tile(shown["pictures"][0], fault or "made", _tone(fault))]
+
+
+def _tone(fault: str) -> str:
+    return "bad" if fault else "good"
 
 
 def _entry(pipeline, judge, case: Case, number: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -309,7 +331,7 @@ def _save_overview(folder: Path, entries: list[dict[str, Any]]) -> None:
     for entry in entries:
         shown = entry["pictures"]
         made = [
-            Tile(picture, fault or "as asked", "bad" if fault else "good")
+            Tile(picture, fault or "as asked", _tone(fault))
             for picture, fault in zip(shown["pictures"], entry["faults"], strict=True)
         ]
         rows.append(

@@ -2,11 +2,35 @@
 
 import base64
 import mimetypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from wm_pipelines.media.sheets import Tile
 from wm_pipelines.runtime.files import atomic
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a method's demo left in its folder, for the page of all of them.
+
+    Args:
+        title: whose it is.
+        said: a sentence about what was made, or why nothing was.
+        place: where it stands on the page, the lowest first.
+        row: still pictures with their words, for the picture of all methods.
+        files: names of pictures and GIFs in the folder, and what each shows.
+        page: name of a page in the folder that shows more.
+    """
+
+    title: str
+    said: str
+    place: int
+    row: Sequence[Tile] = ()
+    files: Sequence[tuple[str, str]] = ()
+    page: str | None = None
 
 
 def write_page(package: str, template: str, folder: Path, report: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.drawing import draw_boxes
-from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pages import Shown, write_page
 from wm_pipelines.media.pictures import save_image, to_tensor
 from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.media.video import save_gif
@@ -38,21 +38,18 @@ LEVELS = (1.0, 3.0, 5.0, 7.0, 9.0)
 Clip = dict[str, Any]  # what was measured, the name of its GIF, and its pictures
 
 
-def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
+def demo(out: str | os.PathLike = "outputs/demo/mojito", seed: int = 0) -> Shown:
     """Writes a GIF per clip, `trajectories.png`, `intensities.png`, a self-contained `index.html` and `motion.json`.
 
     Args:
-        out: they go into its folder `motion`.
+        out: folder for them.
         seed: of the noise, the same for every clip.
-
-    Returns:
-        A line that says what it left.
     """
     started = time.perf_counter()
     pipe = load()
     pipe.set_progress_bar_config(leave=False, desc="steps")
     judge = load_model(DioramaJudge, embedded("diorama-judge")).eval()
-    folder = Path(out) / "motion"
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Clip] = []
     levels: list[Clip] = []
@@ -73,7 +70,19 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     }
     write_json(folder / "motion.json", report)
     write_page(__package__, "motion.html", folder, report)
-    return f"{len(paths) + len(levels)} clips of {STEPS} steps in {report['seconds']:.0f} s: {folder / 'index.html'}"
+    mean = sum(clip["iou"] for clip in paths) / len(paths)
+    first = max(paths, key=lambda clip: clip["iou"])
+    return Shown(
+        title="Mojito: objects go where they are sent",
+        said=f"Three paths of one cube, mean IoU with the box {mean:.2f}; five levels of the dial.",
+        place=2,
+        row=[Tile(first["pictures"][t], f"frame {t}") for t in SHOWN[:5]],
+        files=[
+            *((c["gif"], f"{c['title']}, IoU {c['iou']:.2f}") for c in paths),
+            *((c["gif"], c["title"]) for c in levels),
+        ],
+        page="index.html",
+    )
 
 
 def _path(pipe: MojitoPipeline, judge: DioramaJudge, name: str, boxes: list, seed: int, folder: Path) -> Clip:

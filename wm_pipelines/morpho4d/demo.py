@@ -13,7 +13,9 @@ import torch
 from wm_pipelines.diorama.cameras import ring_cameras
 from wm_pipelines.diorama.scene import Scene
 from wm_pipelines.hub import embedded
+from wm_pipelines.media.pages import Shown
 from wm_pipelines.media.pictures import image_grid, save_image
+from wm_pipelines.media.sheets import Tile
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.morpho4d.formats.export import export
 from wm_pipelines.morpho4d.physics.plots import report_picture
@@ -30,29 +32,29 @@ NEW_CAMERA = (8, 5.2, 26.0, 42.0, (0.0, 0.0, 0.35), 22.5)
 Edit = tuple[str, Callable[[Scene], Scene]]
 
 
-def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
+def demo(out: str | os.PathLike = "outputs/demo/morpho4d", seed: int = 0) -> Shown:
     """Writes `camera.gif`, `edits.png` (of each edit the scene above, the true render below, then their difference),
     `physics.png` (the physics report of the scene), `scene.html`, which opens in a browser, and `scene.json`.
 
     Args:
-        out: they go into its folder `scene`.
+        out: folder for them.
         seed: nothing is drawn.
-
-    Returns:
-        A line that says what it left.
     """
     began = time.perf_counter()
-    folder = Path(out) / "scene"
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     scene, world = Scene4D.from_pretrained(embedded("morpho4d")), embedded_world()
     plain = compare(scene, world)
-    save_gif([_larger(frame) for frame in plain.pop("frames")], folder / "camera.gif", scene.fps)
+    seen = plain.pop("frames")
+    save_gif([_larger(frame) for frame in seen], folder / "camera.gif", scene.fps)
+    tiles = [Tile(seen[0], "from a new camera"), Tile(seen[SHOWN[2]], "later")]
     rows, report = [], []
     for said, change in EDITS:
         made = compare(scene.edit(said), change(world))
         frames, true = made.pop("frames"), made.pop("true")
         rows += [frames[t] for t in SHOWN] + [true[t] for t in SHOWN]
         rows += [(frames[t] - true[t]).abs() for t in SHOWN]
+        tiles.append(Tile(frames[SHOWN[2]], said))
         report.append({"said": said, **made})
     sheet = image_grid([_larger(picture) for picture in rows], len(SHOWN), gap=2)
     save_image(sheet, folder / "edits.png")
@@ -60,10 +62,22 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0) -> str:
     physics = scene_physics(scene)
     save_image(report_picture(physics), folder / "physics.png")
     plain.pop("true")
+    edited = ", ".join(f"{edit['psnr']:.1f}" for edit in report)
     seconds = round(time.perf_counter() - began, 1)
     found = {"camera": plain, "edits": report, "physics": physics.to_dict(), "seconds": seconds}
     write_atomic(folder / "scene.json", json.dumps(found, indent=2) + "\n")
-    return f"a scene from a new camera and {len(EDITS)} edits in {seconds:.0f} s: {folder / 'edits.png'}"
+    return Shown(
+        title="Morpho4D: a scene in time to take apart",
+        said=f"A new camera is met at {plain['psnr']:.1f} dB, three edits at {edited} dB of their true renders.",
+        place=4,
+        row=tiles,
+        files=[
+            ("camera.gif", "from a camera that the fit had not"),
+            ("edits.png", "of each edit: the scene, the true render, their difference"),
+            ("physics.png", "how physical it is"),
+        ],
+        page="scene.html",
+    )
 
 
 def compare(scene: Scene4D, world: Scene) -> dict[str, Any]:

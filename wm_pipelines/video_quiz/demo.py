@@ -11,7 +11,8 @@ import torch
 
 from wm_pipelines import hub
 from wm_pipelines.hub.stock import load_model, load_part
-from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pages import Shown, write_page
+from wm_pipelines.media.sheets import Tile
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.runtime.reports import write_json
 from wm_pipelines.video_quiz.metrics import by_family, probabilities, right
@@ -20,28 +21,28 @@ from wm_pipelines.video_quiz.scenes import QuizClips
 NAME = "diorama-vlm"
 LENGTH, CLIPS, FAILURES = 48, 3, 3
 FPS, LARGER = 4, 3
+TITLE, PLACE = "VLM4D and MMWorld: does a model see the video?", 9
 SAID = {None: "as it is", "mirror": "mirrored", "reverse": "backwards"}
 
 
-def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0, model: str | os.PathLike | None = None) -> str:
+def demo(
+    out: str | os.PathLike = "outputs/demo/video_quiz", seed: int = 0, model: str | os.PathLike | None = None
+) -> Shown:
     """Writes a GIF per clip, a self-contained `index.html` and `quiz.json`.
 
     Args:
-        out: they go into its folder `quiz`.
+        out: folder for them.
         seed: another seed asks other questions of the test split.
         model: folder of a `diorama-vlm`; the embedded one by default.
-
-    Returns:
-        A line that says what it left, or why there is nothing to show.
     """
     if model is None and NAME not in hub.embedded_names():
-        return f"no questions about clips: there is no embedded {NAME} yet"
+        return Shown(TITLE, f"There is no embedded {NAME} yet.", PLACE)
     started = time.perf_counter()
     parts = load_parts(hub.embedded(NAME) if model is None else Path(model))
     size = parts[1].image_processor.size["height"]
     quiz = QuizClips(LENGTH, ["synthetic"], split="test", name=f"demo {seed}", size=size)
     found = right(*parts, quiz)
-    folder = Path(out) / "quiz"
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     firsts = list({quiz.questions[n].family: n for n in reversed(range(quiz.length))}.values())[::-1][:CLIPS]
     failed = [n for n in range(quiz.length) if not found["full"][n] and n not in firsts][:FAILURES]
@@ -56,7 +57,15 @@ def demo(out: str | os.PathLike = "outputs/demo", seed: int = 0, model: str | os
     write_json(folder / "quiz.json", report)
     write_page(__package__, "quiz.html", folder, report)
     share = np.mean(found["full"])
-    return f"{share:.0%} of {quiz.length} questions about clips in {report['seconds']:.0f} s: {folder / 'index.html'}"
+    clip = quiz.clip(firsts[0])
+    return Shown(
+        TITLE,
+        f"{share:.0%} of {quiz.length} questions are answered rightly.",
+        PLACE,
+        row=[Tile(clip[t].float().div(255), f"frame {t}") for t in range(0, len(clip), 2)][:4],
+        files=[(c["gif"], f"{c['question']} {c['answers'][0]['answer']}") for c in report["clips"]],
+        page="index.html",
+    )
 
 
 def load_parts(folder: Path) -> tuple[Any, Any]:

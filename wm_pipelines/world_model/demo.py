@@ -11,8 +11,9 @@ from wm_pipelines import hub
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.dynamics.pipeline import DynamicsModelPipeline
 from wm_pipelines.dynamics.run import load
-from wm_pipelines.media.pages import write_page
+from wm_pipelines.media.pages import Shown, write_page
 from wm_pipelines.media.pictures import image_grid, save_image
+from wm_pipelines.media.sheets import Tile
 from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.reports import write_json
 from wm_pipelines.world_model.outputs import WorldModelOutput
@@ -21,27 +22,25 @@ from wm_pipelines.world_model.pipeline import WorldModelPipeline
 
 NAMES = ("world-model", "dynamics")
 STATES, CANDIDATES, LARGER = 4, 4, 3
+TITLE, PLACE = "World and dynamics models: what happens next", 3
 
 
 def demo(
-    out: str | os.PathLike = "outputs/demo",
+    out: str | os.PathLike = "outputs/demo/world_model",
     seed: int = 0,
     models: tuple[str | os.PathLike, str | os.PathLike] | None = None,
-) -> str:
+) -> Shown:
     """Writes `strip.png` (a row for each action: the truth, the chosen picture, the rejected ones), its pictures, a
     self-contained `index.html` and `world.json`.
 
     Args:
-        out: they go into its folder `world`.
+        out: folder for them.
         seed: of the scene and of the candidates.
         models: folders of a world model and of a dynamics model; the embedded ones by default.
-
-    Returns:
-        A line that says what it left, or why there is nothing to show.
     """
     lacking = [name for name in NAMES if models is None and name not in hub.embedded_names()]
     if lacking:
-        return f"no next pictures: there is no embedded {' and no embedded '.join(lacking)} yet"
+        return Shown(TITLE, f"There is no embedded {' and no embedded '.join(lacking)} yet.", PLACE)
     started = time.perf_counter()
     paths = [str(path) for path in models or NAMES]
     world: WorldModelPipeline = AutoWMPipeline.from_pretrained(paths[0])
@@ -52,23 +51,31 @@ def demo(
         states[0], actions, CANDIDATES, judge, torch.Generator().manual_seed(seed), return_candidates=True,
         output_type="pt",
     )  # fmt: skip
-    folder = Path(out) / "world"
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     save_image(_larger(states[0]), folder / "scene.png")
-    steps, before, rows = [], states[0], []
+    steps, before, rows, tiles = [], states[0], [], [Tile(states[0], "before")]
     for number, (action, truth, step) in enumerate(zip(actions, states[1:], drawn, strict=True), 1):
         chosen = step.images[0][int(step.selected[0])]
         save_image(_larger(truth), folder / f"{number}-true.png")
         said = _said(judge, before, chosen)
         steps.append({"action": action, "said": said, "true": f"{number}-true.png", **_shown(step, number, folder)})
         rows += [truth, *(step.images[0][n] for n in order_of(step))]
+        tiles += [Tile(chosen, action), Tile(truth, "truth")]
         before = chosen
     save_image(image_grid([_larger(picture) for picture in rows], 1 + CANDIDATES, gap=4), folder / "strip.png")
     report = {"seed": seed, "steps": steps, "seconds": round(time.perf_counter() - started, 1)}
     write_json(folder / "world.json", report)
     write_page(__package__, "world.html", folder, report)
     passed = sum(step["accepted"] for step in steps)
-    return f"{passed} of {len(steps)} actions accepted in {report['seconds']:.0f} s: {folder / 'index.html'}"
+    return Shown(
+        TITLE,
+        f"Three actions in a row, {CANDIDATES} candidates each; the dynamics model picks, and accepts {passed} of 3.",
+        PLACE,
+        row=tiles[:5],
+        files=[("strip.png", "a row for each action: the truth, the chosen picture, the rejected ones")],
+        page="index.html",
+    )
 
 
 def _said(judge: DynamicsModelPipeline, before: torch.Tensor, after: torch.Tensor) -> str:

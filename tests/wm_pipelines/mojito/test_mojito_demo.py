@@ -25,11 +25,11 @@ def made(bases, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load", lambda: pipe)
     monkeypatch.setattr(module, "embedded", lambda name: tmp_path / "judge")
     monkeypatch.setattr(module, "STEPS", 2)
-    return tmp_path / "demo" / "motion", module.demo(tmp_path / "demo", seed=5)
+    return tmp_path / "demo", module.demo(tmp_path / "demo", seed=5)
 
 
 def test_demo_leaves_clips_grids_a_page_and_a_report(made):
-    folder, said = made
+    folder, shown = made
     report = json.loads((folder / "motion.json").read_text())
     assert report["steps"] == 2 and report["seed"] == 5
     assert len(report["trajectories"]) == 3 and len(report["intensities"]) == 5
@@ -45,4 +45,5 @@ def test_demo_leaves_clips_grids_a_page_and_a_report(made):
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 8 and all(s.startswith("data:image/gif;base64,") for s in sources)
     assert all(clip["title"] in page for clip in clips)
-    assert "8 clips of 2 steps" in said and str(folder / "index.html") in said
+    assert [name for name, _ in shown.files] == [clip["gif"] for clip in clips] and shown.page == "index.html"
+    assert len(shown.row) == 5

@@ -35,9 +35,10 @@ def test_words_are_looked_up_in_its_features():
 
 
 def test_the_demonstration_leaves_views_edits_a_page_and_figures(tmp_path):
-    said = demo(tmp_path)
-    folder = tmp_path / "scene"
-    assert str(folder / "edits.png") in said
+    shown = demo(tmp_path)
+    folder = tmp_path
+    assert shown.page == "scene.html" and all((folder / name).is_file() for name, _ in shown.files)
+    assert [tile.said for tile in shown.row[2:]] == [words for words, _ in EDITS]
     assert {p.name for p in folder.iterdir()} == {
         "camera.gif", "edits.png", "physics.png", "scene.html", "scene.json"
     }  # fmt: skip

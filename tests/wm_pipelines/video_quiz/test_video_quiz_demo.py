@@ -14,10 +14,11 @@ pytestmark = pytest.mark.slow
 def test_clips_twins_and_failures_are_shown(quiz_task, tmp_path, monkeypatch):
     quiz_task().export(tmp_path / "model")
     monkeypatch.setattr(demonstration, "LENGTH", len(CLIPS))
-    said = demonstration.demo(tmp_path, seed=4, model=tmp_path / "model")
+    shown = demonstration.demo(tmp_path / "quiz", seed=4, model=tmp_path / "model")
     report = json.loads((tmp_path / "quiz" / "quiz.json").read_text())
     page = (tmp_path / "quiz" / "index.html").read_text()
-    assert f"of {len(CLIPS)} questions" in said and "index.html" in said
+    assert f"of {len(CLIPS)} questions" in shown.said and shown.page == "index.html" and len(shown.row) > 1
+    assert [name for name, _ in shown.files] == [clip["gif"] for clip in report["clips"]]
     assert [clip["family"] for clip in report["clips"]] == list(CLIPS[:3])
     for clip in (*report["clips"], *report["failures"]):
         assert [a["clip"] for a in clip["answers"]][0] == "as it is" and len(clip["answers"]) > 1
@@ -30,7 +31,8 @@ def test_clips_twins_and_failures_are_shown(quiz_task, tmp_path, monkeypatch):
 
 def test_without_a_model_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "embedded_names", lambda: ["diorama-sd"])
-    assert demonstration.demo(tmp_path) == "no questions about clips: there is no embedded diorama-vlm yet"
+    shown = demonstration.demo(tmp_path / "quiz")
+    assert shown.said == "There is no embedded diorama-vlm yet." and not shown.files and not shown.row
     assert not (tmp_path / "quiz").exists()
 
 

@@ -24,11 +24,15 @@ def models(token_models, tmp_path_factory):
 
 
 def test_three_actions_with_their_candidates_and_the_truth(models, tmp_path):
-    said = demo(tmp_path, 1, models)
-    folder = tmp_path / "world"
+    shown = demo(tmp_path, 1, models)
+    folder = tmp_path
     report, page = json.loads((folder / "world.json").read_text()), (folder / "index.html").read_text()
     steps = report["steps"]
-    assert f"{sum(step['accepted'] for step in steps)} of 3 actions accepted in" in said and len(steps) == 3
+    assert f"accepts {sum(step['accepted'] for step in steps)} of 3" in shown.said and len(steps) == 3
+    assert [tile.said for tile in shown.row] == [
+        "before",
+        *(said for s in steps[:2] for said in (s["action"], "truth")),
+    ]
     for number, step in enumerate(steps, 1):
         found = step["candidates"]
         names = [f"{number}-candidate-{n}.png" for n in (1, 2, 3, 4)]
@@ -40,15 +44,14 @@ def test_three_actions_with_their_candidates_and_the_truth(models, tmp_path):
     assert Image.open(folder / "strip.png").size == (5 * 48 + 4 * 4, 3 * 48 + 2 * 4)
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 1 + 3 * 5 and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert (
-        demo(tmp_path / "again", 1, models)
-        and json.loads((tmp_path / "again" / "world" / "world.json").read_text())["steps"] == steps
-    )
+    demo(tmp_path / "again", 1, models)
+    assert json.loads((tmp_path / "again" / "world.json").read_text())["steps"] == steps
 
 
 def test_without_models_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "embedded_names", lambda: ["diorama-sd", "dynamics"])
-    assert demo(tmp_path) == "no next pictures: there is no embedded world-model yet"
+    shown = demo(tmp_path / "world")
+    assert shown.said == "There is no embedded world-model yet." and not shown.files
     monkeypatch.setattr(hub, "embedded_names", lambda: [])
-    assert demo(tmp_path) == "no next pictures: there is no embedded world-model and no embedded dynamics yet"
+    assert demo(tmp_path / "world").said == "There is no embedded world-model and no embedded dynamics yet."
     assert not (tmp_path / "world").exists()
