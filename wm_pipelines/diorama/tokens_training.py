@@ -14,6 +14,7 @@ from wm_pipelines.runtime.readers import read_json
 from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
+FLOOR = 1 / 4  # of a VAE's features that codes begin at: places without things for each with one
 COMMITMENT = 0.25  # beta of van den Oord et al.: the weight of what pulls the encoder to the codes
 
 
@@ -61,6 +62,16 @@ def centres(vectors: torch.Tensor, count: int, rounds: int = 20) -> torch.Tensor
     return found
 
 
+def dyed(pictures: torch.Tensor, indices: list[int], noise: KeyedNoise, share: float) -> torch.Tensor:
+    """`pictures` (N, 3, H, W), of which about `share` have their red, green and blue in another order."""
+    pictures = pictures.clone()
+    for n, index in enumerate(indices):
+        rng = noise.generator(index, "dyed")
+        if rng.random() < share:
+            pictures[n] = pictures[n, torch.from_numpy(rng.permutation(3))]
+    return pictures
+
+
 class TokensTask(Task):
     """VQ-VAE (van den Oord et al., arXiv 1711.00937): absolute and squared error and error of differences, in which
     solids count as much as floor, and the two terms of the codes, of which beta weighs the encoder's.
@@ -73,6 +84,8 @@ class TokensTask(Task):
         still: weight of a term (our design) that keeps the features of a place as they are where something else in the
             picture changes: normalisation over the picture moves them, and codes flip that a world model should copy.
             Rectangles of other pictures are pasted in; what lies a place or more away must not feel it. 0: none.
+        dyed: share of the pictures whose red, green and blue change places, so that things come in other colours than
+            the world gives them: what never saw a red cone draws one as an orange.
         length, cache: how many pictures, and the file that keeps them between runs.
     """
 
@@ -80,7 +93,7 @@ class TokensTask(Task):
         from diffusers import VQModel
 
         defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "latent": 32, "codes": 1024}
-        defaults |= {"dim": 8, "still": 0.0}
+        defaults |= {"dim": 8, "still": 0.0, "dyed": 0.0}
         self.options = options_of(recipe, defaults)
         self.images = pictures_of(self.options)
         self.length = len(self.images)
@@ -157,12 +170,14 @@ class TokensTask(Task):
         self.vq.post_quant_conv.bias.copy_(after.bias + after.weight[:, :, 0, 0] @ centre)
         features = torch.cat([self.tokens.features(part) for part in pictures.split(64)])
         solid = functional.max_pool2d((self.images.ids[some] > 0).float()[:, None], self.tokens.factor)[:, 0] > 0
-        rest = features[~solid]  # as many of the floor as of things, which are few
-        rest = rest[torch.linspace(0, len(rest) - 1, min(len(rest), int(solid.sum()))).long()]
+        rest = features[
+            ~solid
+        ]  # most places are floor, and a few codes are enough for it: where it has many they flicker
+        rest = rest[torch.linspace(0, len(rest) - 1, min(len(rest), int(FLOOR * solid.sum()))).long()]
         self._begin(centres(torch.cat([features[solid], rest]), self.options["codes"]))
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
-        pictures = self.images.pictures(indices).to(self.device)
+        pictures = dyed(self.images.pictures(indices), indices, noise, self.options["dyed"]).to(self.device)
         features = self.tokens.features(pictures)
         table = self.codebook()
         with torch.no_grad():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from wm_pipelines.diorama.tokens_training import centres
+from wm_pipelines.diorama.tokens_training import centres, dyed
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
-from wm_pipelines.training import Recipe, build
+from wm_pipelines.training import KeyedNoise, Recipe, build
 
 OPTIONS = {"length": 24, "channels": [24, 48, 64], "latent": 4, "dim": 4, "codes": 64}
 
@@ -62,3 +62,15 @@ def test_an_export_is_gone_on_from(task, tmp_path):
     again = make()
     again.load_weights(str(tmp_path))
     assert torch.allclose(again.codebook(), task.codebook(), atol=2e-3)
+
+
+def test_dyed_pictures_have_their_channels_in_another_order():
+    pictures = torch.rand(24, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    rows = list(range(24))
+    found = dyed(pictures, rows, KeyedNoise(0, 3), 0.6)
+    assert torch.equal(found.sort(1).values, pictures.sort(1).values)
+    changed = (found != pictures).flatten(1).any(1).sum()
+    assert 5 < changed < 19  # three of five are drawn, a sixth of these stay
+    assert torch.equal(found, dyed(pictures, rows, KeyedNoise(0, 3), 0.6))
+    assert torch.equal(found[5:], dyed(pictures[5:], rows[5:], KeyedNoise(0, 3), 0.6))
+    assert torch.equal(dyed(pictures, rows, KeyedNoise(0, 3), 0.0), pictures)
