@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo docs test lint clean
 
 # make test SLOW=1 runs the slow tests too
 SLOW ?=
@@ -19,6 +19,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/wm demo --out outputs/demo
+
+docs: setup
+	$(BIN)/python docs/reference.py outputs/docs
 
 test: setup
 	$(BIN)/python -m pytest $(if $(SLOW),-m "slow or not slow")

@@ -76,7 +76,7 @@ def texts() -> list[Reader]:
 def tables(work: Path) -> list[Reader]:
     """Tables of data sets."""
     from wm_pipelines.comclip import data as comclip
-    from wm_pipelines.cpl.convert import read_negatives
+    from wm_pipelines.cpl.convert import read_negatives, read_pickled_negatives
     from wm_pipelines.data import caption_pairs as pairs
     from wm_pipelines.data.flickr import read_flickr30k
     from wm_pipelines.discffusion import data as judged
@@ -115,7 +115,7 @@ def tables(work: Path) -> list[Reader]:
         Reader("matches", comclip.read_matches, (_json({"cube": ["red cube"]}),), ".json"),
         Reader("parsed captions", comclip.read_parsed, (parsed,), ".json"),
         Reader("negatives", read_negatives, (_json({"a dog": "a cat"}),), ".json"),
-        Reader("negatives, pickled", lambda path: read_negatives(path, True), (_npy_pickle({"a": "b"}),), ".npy"),
+        Reader("negatives, pickled", read_pickled_negatives, (_npy_pickle({"a": "b"}),), ".npy"),
         Reader("vqgan.yaml", read_config, (vqgan,), ".yaml"),
     ]
 

@@ -164,6 +164,21 @@ def tiny_vilt():
 
 
 @pytest.fixture
+def wm():
+    """`wm(*words)`: what the command prints; what it raises comes through."""
+    from typer.testing import CliRunner
+
+    from wm_pipelines.cli import app
+
+    def run(*words):
+        done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return run
+
+
+@pytest.fixture
 def square():
     """`square(top, left, side)`: the white outline of a square on black, float32 (3, 64, 64)."""
     import torch

@@ -1,6 +1,6 @@
 """`wm`: run, train, look at and publish, from the command line. Bad input ends with one line and exit status 2.
 
-The commands of the house are in `house`; those of the methods (`wm run`) are found in their folders.
+The commands of the house are in `house`; those of the methods (`wm run`, `wm convert`) are found in their folders.
 """
 
 import os
@@ -9,13 +9,15 @@ import sys
 import typer
 
 from wm_pipelines.cli.annotate import annotate_app
+from wm_pipelines.cli.convert import convert_app
 from wm_pipelines.cli.evaluation import eval_app
-from wm_pipelines.cli.house import app
+from wm_pipelines.cli.house import DATA, MAKE, MEASURE, app
 from wm_pipelines.cli.run import run_app
 
-app.add_typer(run_app, name="run")
-app.add_typer(annotate_app, name="annotate")
-app.add_typer(eval_app, name="eval")
+app.add_typer(run_app, name="run", rich_help_panel=MAKE)
+app.add_typer(eval_app, name="eval", rich_help_panel=MEASURE)
+app.add_typer(annotate_app, name="annotate", rich_help_panel=DATA)
+app.add_typer(convert_app, name="convert", rich_help_panel=DATA)
 
 
 def main() -> None:

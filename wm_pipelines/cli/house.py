@@ -7,18 +7,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from wm_pipelines.methods import folders, recipes
 from wm_pipelines.runtime.claims import check_folder, claimed
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+TASKS = START, MAKE, ADAPT, MEASURE, DATA, CHECKPOINTS = (
+    "Start here", "Make and judge", "Adapt", "Measure", "Data", "Checkpoints"
+)  # fmt: skip
+"""What commands are for; `wm --help` lists them under these, in this order."""
+
+
+class ByTask(TyperGroup):
+    """Commands by their tasks, those that hold further commands first."""
+
+    def list_commands(self, ctx: typer.Context | None) -> list[str]:
+        def place(name: str) -> tuple[int, bool]:
+            command = self.commands[name]
+            return TASKS.index(command.rich_help_panel), not isinstance(command, TyperGroup)
+
+        return sorted(self.commands, key=place)
+
+
+app = typer.Typer(cls=ByTask, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Out = Annotated[Path, typer.Option(help="folder for the results")]
 PACKAGE = __package__.partition(".")[0]
 Folder = Annotated[Path, typer.Argument(help="checkpoint folder")]
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def demo(
     method: Annotated[str | None, typer.Argument(help="only this one, such as flexecontrol; default: all")] = None,
     out: Out = Path("outputs/demo"),
@@ -36,7 +54,7 @@ def demo(
         show_all(demos, out, seed, typer.echo)
 
 
-@app.command()
+@app.command(rich_help_panel=ADAPT)
 def train(
     task: Annotated[str, typer.Argument(help=", ".join(recipes()))],
     out: Annotated[Path, typer.Option(help="run folder; a run that is there goes on")],
@@ -51,7 +69,7 @@ def train(
     train_main(task, recipe, out, set or [])
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def seal(
     run: Annotated[Path, typer.Argument(help="folder of a finished `wm train`")],
     out: Annotated[Path, typer.Argument(help="checkpoint folder to make")],
@@ -66,7 +84,7 @@ def seal(
     typer.echo(f"{out}: {config.method}, {len(config.files)} files")
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def extract(
     type: Annotated[str, typer.Argument(help="canny, lines, softedge, sketch, seg")],
     photo: Annotated[Path, typer.Argument()],
@@ -79,7 +97,7 @@ def extract(
     typer.echo(save_image(run_extractor(type, load_image(photo)), out))
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=CHECKPOINTS)
 def list_checkpoints() -> None:
     """The embedded checkpoints."""
     from wm_pipelines.config import WMConfig
@@ -91,7 +109,7 @@ def list_checkpoints() -> None:
         typer.echo(f"{name}: {config.pipeline or 'module'}{base}")
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def card(folder: Folder) -> None:
     """Write the model card from the record."""
     from wm_pipelines.hub.cards import write_card
@@ -100,7 +118,7 @@ def card(folder: Folder) -> None:
         typer.echo(path)
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def validate(folder: Folder) -> None:
     """Check a checkpoint: record, hashes, formats, card."""
     from wm_pipelines.hub.publishing import validate as check
@@ -113,7 +131,7 @@ def validate(folder: Folder) -> None:
     typer.echo(f"{folder}: ready to publish")
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def publish(
     folder: Folder,
     repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
@@ -131,7 +149,7 @@ def publish(
     typer.echo(f"commit {result.commit}" if result.commit else f"dry run: nothing was sent to {repo_id}")
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def schema() -> None:
     """Print the JSON Schema of wm_config.json."""
     from wm_pipelines.config import json_schema
@@ -139,7 +157,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """What is installed, what works, what doesn't."""
     from wm_pipelines.hub.doctor import describe
@@ -151,7 +169,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def edit(
     scene: Annotated[str, typer.Argument(help="folder of a scene in time")],
     instruction: Annotated[str, typer.Argument(help='such as "remove the red cube"')],
@@ -168,7 +186,7 @@ def edit(
     typer.echo(f"scene and clips in {out}")
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def physics(
     source: Annotated[Path, typer.Argument(help="folder of a scene in time, or a video file")],
     out: Out = Path("outputs/physics"),
@@ -185,7 +203,7 @@ def physics(
     typer.echo(f"report and plots in {out}")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def diorama(
     out: Out = Path("outputs/diorama"),
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -51,7 +51,7 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None) -> list[Ex
         name: one of `NAMES`.
         folder: `images/` with `compositional_visual_genome.csv` (comvg), `svo_probes.csv` (svo-probes),
             `examples.jsonl` (winoground) or lists `*.json` (vl-checklist); for flickr30k the authors' table, made
-            `flickr30k_test.json` by `wm_pipelines.comclip.convert`, or what `data.flickr.find_flickr30k` finds.
+            `flickr30k_test.json` by `wm convert flickr30k`, or what `data.flickr.find_flickr30k` finds.
 
     Raises:
         ValueError: an unknown name, a `limit` below 1, no such folder, no example, or as the reader.

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Judge"
+
 
 def comclip(
     image: Annotated[list[Path] | None, typer.Option(help="picture; one for each text, or one for all")] = None,

@@ -1,6 +1,6 @@
 """The authors' pickled Flickr30k table as JSON, once and offline, without pandas and without running what it holds.
 
-    python -m wm_pipelines.comclip.convert flickr30k_test.pkl flickr30k_test.json
+    wm convert flickr30k flickr30k_test.pkl flickr30k_test.json
 
 A pickle can run any code when it is loaded. It is read as text is read here (`runtime.pickles`): nothing that it names
 is looked up or called, and names beside those of a pandas table are refused.
@@ -8,12 +8,12 @@ is looked up or called, and names beside those of a pandas table are refused.
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wm_pipelines.runtime.claims import claimed_new_file
 from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.pickles import ARRAY_NAMES, Made, read_pickle, to_array, to_number
 
@@ -110,16 +110,12 @@ def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
 
 
 def convert(source: str | os.PathLike, target: str | os.PathLike) -> int:
-    """Writes the rows of a pickled table to a JSON file, whole or not at all; returns their number."""
-    rows = read_pickled_table(source)
-    write_atomic(Path(target), json.dumps(rows, ensure_ascii=False, indent=0) + "\n")
+    """Writes the rows of a pickled table to a JSON file, whole or not at all; returns their number.
+
+    Raises:
+        ValueError: as `read_pickled_table`, or a target that is there or can't be written.
+    """
+    with claimed_new_file(target) as path:
+        rows = read_pickled_table(source)
+        write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=0) + "\n")
     return len(rows)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m wm_pipelines.comclip.convert IN.pkl OUT.json")
-    try:
-        print(f"{convert(sys.argv[1], sys.argv[2])} rows in {sys.argv[2]}")
-    except ValueError as problem:
-        sys.exit(f"error: {problem}")

@@ -29,8 +29,8 @@ def read_flickr(file: Source, images: Source, split: str = "test", each: int = 1
     """Captions of Flickr30k whose image is to be found, and the images that they index.
 
     Three files are read. Karpathy's `dataset_flickr30k.json` and the data set's own `results_20130124.token` (see
-    `wm_pipelines.data.flickr`) give captions without candidates. The authors' pickle, made a JSON file by `python -m
-    wm_pipelines.comclip.convert IN.pkl OUT.json`, gives ten candidates each: a list of rows with `image`, `sentence`
+    `wm_pipelines.data.flickr`) give captions without candidates. The authors' pickle, made a JSON file by `wm convert
+    flickr30k IN.pkl OUT.json`, gives ten candidates each: a list of rows with `image`, `sentence`
     and `clip_baseline` (pairs of row and cosine, best first), which may be left out; row i's image is image i.
 
     Args:
@@ -42,7 +42,7 @@ def read_flickr(file: Source, images: Source, split: str = "test", each: int = 1
     """
     path = Path(file)
     if path.suffix in (".pkl", ".pickle", ".p"):
-        command = f"python -m wm_pipelines.comclip.convert {path.name} OUT.json"
+        command = f"wm convert flickr30k {path.name} OUT.json"
         raise ValueError(f"refusing pickled {path.name}; convert it with `{command}`")
     rows = None if path.suffix == ".token" else read_json(path)
     if rows is None or is_karpathy(rows):

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Adapt"
+
 
 def cpl(
     pictures: Annotated[list[Path] | None, typer.Argument(help="files and folders to classify")] = None,

@@ -1,28 +1,25 @@
 """Offline: the authors' files become ours. The only place of this method that opens a pickle, never at load time.
 
-    python -m wm_pipelines.cpl.convert checkpoint prompt_learner/model.pth.tar-10 FOLDER
-    python -m wm_pipelines.cpl.convert negatives score.npy negatives.json --trust
+    wm convert cpl prompt_learner/model.pth.tar-10 FOLDER
+    wm convert cpl-negatives score.npy negatives.json
 
 A checkpoint of CoCoOp or CPL (Dassl's form) is read with `weights_only`: tensors and numbers, no code. `ctx` and
 `meta_net.*` are kept; `token_prefix` and `token_suffix` (frozen embeddings of the class names) and CPL's `u` (masks of
 the training classes) are dropped: none of them belongs to the prompt. `score.npy` holds a pickled dictionary; it is
-read as text is read (`runtime.pickles`): nothing that it names is looked up or called, and only when asked to with
---trust.
+read as text is read (`runtime.pickles`): nothing that it names is looked up or called.
 """
 
-import argparse
 import io
 import os
-import pickle
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wm_pipelines.cpl.modeling import CPLPromptLearner
-from wm_pipelines.runtime.claims import check_new_folder
+from wm_pipelines.hub.weights import load_torch_file
+from wm_pipelines.runtime.claims import claimed_new_file, claimed_new_folder
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.pickles import ARRAY_NAMES, read_pickle, to_array
 from wm_pipelines.runtime.readers import read_array_header, read_json
@@ -50,13 +47,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: no such file, not a torch file of tensors and numbers, a missing tensor, or one that is unknown.
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"checkpoint {str(path)!r} does not exist or is not a file")
-    try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in NUMBERS]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"checkpoint {str(path)!r} is not a plain torch file of tensors: {error}") from error
+    with torch.serialization.safe_globals([(_Ignored, name) for name in NUMBERS]):
+        loaded = load_torch_file(path)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     state = {str(k).removeprefix("module.").removeprefix("prompt_learner."): v for k, v in state.items()}
     missing = [name for name in KEPT if not isinstance(state.get(name), torch.Tensor)]
@@ -93,32 +85,53 @@ def convert(path: str | os.PathLike, folder: str | os.PathLike) -> CPLPromptLear
     Raises:
         ValueError: as `read_checkpoint` and `to_learner`, or a folder that is not empty.
     """
-    target = check_new_folder(folder)
-    learner = to_learner(read_checkpoint(path))
-    with atomic_folder(target) as partial:
-        learner.save_pretrained(partial)
+    with claimed_new_folder(folder) as target:
+        learner = to_learner(read_checkpoint(path))
+        with atomic_folder(target) as partial:
+            learner.save_pretrained(partial)
     return learner
 
 
-def read_negatives(path: str | os.PathLike, trust: bool = False) -> dict[str, str]:
-    """The table of negatives: JSON of {text: negative text}, or with `trust` a pickled `score.npy` of the release.
+def read_negatives(path: str | os.PathLike) -> dict[str, str]:
+    """The table of negatives: JSON of {text: negative text}.
 
     Raises:
-        ValueError: a pickle without `trust`, no such file, or something that is no such table.
+        ValueError: a pickle, no such file, or something that is no such table.
     """
     path = Path(path)
-    if path.suffix != ".json" and not trust:
-        raise ValueError(
-            f"refusing pickled {path.name}; convert with python -m wm_pipelines.cpl.convert negatives {path.name} "
-            "negatives.json --trust"
-        )
+    if path.suffix != ".json":
+        command = f"wm convert cpl-negatives {path.name} negatives.json"
+        raise ValueError(f"refusing pickled {path.name}; convert it with `{command}`")
+    return _table(path, lambda: read_json(path))
+
+
+def read_pickled_negatives(path: str | os.PathLike) -> dict[str, str]:
+    """The table in a pickled `score.npy` of the release; nothing that it names is called.
+
+    Raises:
+        ValueError: no such file, something else than plain values in it, or something that is no such table.
+    """
+    path = Path(path)
+    return _table(path, lambda: _pickled_table(path.read_bytes()))
+
+
+def convert_negatives(source: str | os.PathLike, target: str | os.PathLike) -> int:
+    """Writes a pickled table of negatives to a JSON file, whole or not at all; returns how many it has.
+
+    Raises:
+        ValueError: as `read_pickled_negatives`, or a target that is there or can't be written.
+    """
+    with claimed_new_file(target) as path:
+        table = read_pickled_negatives(source)
+        write_json(path, table)
+    return len(table)
+
+
+def _table(path: Path, read: Callable[[], Any]) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"no file {path}")
     try:
-        if path.suffix == ".json":
-            table = read_json(path)
-        else:
-            table = _pickled_table(path.read_bytes())
+        table = read()
     except ValueError as error:
         raise ValueError(f"{path} is no table of negatives: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
@@ -134,31 +147,3 @@ def _pickled_table(data: bytes) -> Any:
         raise ValueError(f"it holds an array of {dtype} of shape {shape}, not one table")
     (table,) = to_array(read_pickle(data[file.tell() :], ARRAY_NAMES))
     return table
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert the files of CoCoOp and CPL.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    checkpoint = commands.add_parser("checkpoint", help="Dassl prompt learner to a folder")
-    checkpoint.add_argument("checkpoint")
-    checkpoint.add_argument("folder")
-    negatives = commands.add_parser("negatives", help="score.npy to JSON")
-    negatives.add_argument("table")
-    negatives.add_argument("json", type=Path)
-    negatives.add_argument("--trust", action="store_true", help="read the pickle, by a reader that calls nothing")
-    args = parser.parse_args(argv)
-    try:
-        if args.command == "checkpoint":
-            learner = convert(args.checkpoint, args.folder)
-            print(f"{args.folder}: {sum(p.numel() for p in learner.parameters()):,} parameters")
-            return
-        table = read_negatives(args.table, args.trust)
-        write_json(args.json, table)
-        print(f"{args.json}: {len(table)} negatives")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

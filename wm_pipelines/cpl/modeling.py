@@ -92,10 +92,7 @@ class CPLPromptLearner(WMModel, ConfigMixin):
             ValueError: `path` is a pickled checkpoint, or the file lacks tensors.
         """
         if Path(path).suffix in PICKLES:
-            raise ValueError(
-                f"refusing pickled {str(path)!r}; convert it with "
-                "python -m wm_pipelines.cpl.convert checkpoint FILE FOLDER"
-            )
+            raise ValueError(f"refusing pickled {str(path)!r}; convert it with `wm convert cpl FILE FOLDER`")
         loaded = super().from_pretrained(path, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align(model)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Judge"
+
 
 def discffusion(
     image: Annotated[list[Path] | None, typer.Option(help="picture; each is scored with each text")] = None,

@@ -49,7 +49,7 @@ def read_refcocog(root: Source, split: str = "val", seed: int = 0) -> list[Examp
     """RefCOCOg (google split): a picture, a sentence about it, and nine sentences about other pictures.
 
     Args:
-        root: folder with `refs.json` (made of `refs(google).p` by `python -m wm_pipelines.discffusion.convert refs`)
+        root: folder with `refs.json` (made of `refs(google).p` by `wm convert refcocog`)
             and `images/` with COCO's `COCO_train2014_*.jpg`.
         seed: draws the nine.
 

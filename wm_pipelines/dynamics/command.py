@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Judge"
+
 
 def dynamics(
     source: Annotated[list[Path], typer.Option(help="picture before; one or several")],

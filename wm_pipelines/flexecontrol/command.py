@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Make"
+
 
 def flexecontrol(
     prompt: Annotated[str | None, typer.Option(help="the text; may be left out with --scene-graph")] = None,

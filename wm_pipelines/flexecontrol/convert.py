@@ -1,16 +1,13 @@
 """Uni-ControlNet's `uni.ckpt` -> a FlexEControlModel folder with preset "uni". Offline; runs no pickled code.
 
-    python -m wm_pipelines.flexecontrol.convert uni.ckpt out/
+    wm convert uni-controlnet uni.ckpt out/
 
 The file is a torch pickle of the whole model (about 6 GB); only the adapters' tensors are read. Key layout after
 ShihaoZhaoZSH/Uni-ControlNet (MIT).
 """
 
-import argparse
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +15,8 @@ import torch
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.hub.weights import read_torch_file
 from wm_pipelines.media.conditions import TYPES, UNI_CONTROLNET_BACKGROUND
-from wm_pipelines.runtime.claims import check_new_folder
+from wm_pipelines.runtime.claims import claimed_new_folder
+from wm_pipelines.runtime.files import atomic_folder
 
 # The UNet of Stable Diffusion 1.5, where it differs from the defaults of UNet2DConditionModel.
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -144,30 +142,8 @@ def convert(
     Raises:
         ValueError: as `read_adapters` and `to_model`, or a folder that is not empty.
     """
-    target = check_new_folder(folder)
-    model = to_model(read_adapters(checkpoint), types, **options).to(dtype)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        partial = Path(temporary) / "model"
-        model.save_pretrained(partial)
-        os.replace(partial, target)
+    with claimed_new_folder(folder) as target:
+        model = to_model(read_adapters(checkpoint), types, **options).to(dtype)
+        with atomic_folder(target) as partial:
+            model.save_pretrained(partial)
     return model
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert Uni-ControlNet's uni.ckpt to a FlexEControlModel folder.")
-    parser.add_argument("checkpoint")
-    parser.add_argument("folder")
-    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
-    parser.add_argument("--types", default=",".join(TYPES), help="what the slots mean, in order")
-    args = parser.parse_args(argv)
-    try:
-        model = convert(args.checkpoint, args.folder, args.types.split(","), getattr(torch, args.dtype))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{args.folder}: {sum(p.numel() for p in model.parameters()):,} parameters, preset {model.config.preset}")
-
-
-if __name__ == "__main__":
-    main()

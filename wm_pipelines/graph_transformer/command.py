@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Judge"
+
 
 def graph_transformer(
     image: Annotated[list[Path], typer.Option(help="picture; one for each question, or one for all")],

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,17 +19,26 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     A checkpoint with a `state_dict` gives that one; values that are no tensors are left out.
 
     Raises:
+        ValueError: as `load_torch_file`.
+    """
+    loaded = load_torch_file(path)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def load_torch_file(path: str | os.PathLike) -> Any:
+    """What a pickled checkpoint holds, on the CPU; nothing in it is run.
+
+    Raises:
         ValueError: no such file, not a torch file, or something in it that is neither tensor nor plain value.
     """
     if not os.path.isfile(path):
         raise ValueError(f"checkpoint {str(path)!r} does not exist or is not a file")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch's readers of damaged archives and pickles let nearly anything out
         said = str(error)[:300]
         raise ValueError(f"checkpoint {str(path)!r} is not a plain torch file of tensors: {said}") from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def align(module: nn.Module) -> None:

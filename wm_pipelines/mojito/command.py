@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Make"
+
 
 def mojito(
     prompt: Annotated[str, typer.Option(help="the text; it must hold the phrases of all objects")],

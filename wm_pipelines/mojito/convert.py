@@ -1,17 +1,16 @@
 """VideoCrafter2's `model.ckpt` -> a MojitoPipeline folder of stock diffusers parts. Offline; runs no pickled code.
 
-    python -m wm_pipelines.mojito.convert model.ckpt clip_tokenizer/ out/
+    wm convert videocrafter2 model.ckpt clip_tokenizer/ out/
 
 The file is a torch pickle of the whole model: UNet, OpenCLIP ViT-H text encoder, VAE. A tokenizer is not in it; any
 CLIP tokenizer's folder serves (`tokenizer/` of a Stable Diffusion). Key layout after AILab-CVC/VideoCrafter.
 """
 
-import argparse
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
@@ -21,8 +20,11 @@ from wm_pipelines.hub.conversion import RESNET, fill, vae_source
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file, save_half
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
-from wm_pipelines.runtime.claims import check_new_folder
+from wm_pipelines.runtime.claims import claimed_new_folder
 from wm_pipelines.runtime.files import atomic_folder
+
+if TYPE_CHECKING:
+    from wm_pipelines.mojito.pipeline import MojitoPipeline
 
 # Where the parts differ from the defaults of their classes. OpenCLIP's last layer is left out: the UNet was trained on
 # the state before it, through the final norm.
@@ -173,41 +175,31 @@ def convert(
     Raises:
         ValueError: as `read_torch_file` and `to_unet`, no tokenizer, or a folder that is not empty.
     """
+    with claimed_new_folder(folder) as target:
+        if not (Path(tokenizer) / "tokenizer_config.json").is_file():
+            raise ValueError(f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer_config.json")
+        words = load_part(CLIPTokenizer, tokenizer, pad_token="!")
+        pipe = _pipeline(checkpoint, words, configs or {})
+        with atomic_folder(target) as partial:
+            pipe.save_pretrained(partial)
+            save_half(pipe.text_encoder, partial / "text_encoder")
+    return target
+
+
+def _pipeline(
+    checkpoint: str | os.PathLike, tokenizer: CLIPTokenizer, configs: Mapping[str, Mapping[str, Any]]
+) -> "MojitoPipeline":
     from wm_pipelines.mojito.pipeline import MojitoPipeline
 
-    target, configs = check_new_folder(folder), configs or {}
-    if not (Path(tokenizer) / "tokenizer_config.json").is_file():
-        raise ValueError(f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer_config.json")
     state = read_torch_file(checkpoint)
     if not any(name.startswith(UNET_PREFIX) for name in state):
         raise ValueError(f"checkpoint {str(checkpoint)!r} has no key beginning with {UNET_PREFIX!r}")
     unet, fps = to_unet(state, configs.get("unet"))
-    pipe = MojitoPipeline(
+    return MojitoPipeline(
         unet=unet.half(),
         fps_embedding=fps.half(),
         vae=to_vae(state, configs.get("vae")).half(),
         text_encoder=to_text_encoder(state, configs.get("text")),
-        tokenizer=load_part(CLIPTokenizer, tokenizer, pad_token="!"),
+        tokenizer=tokenizer,
         scheduler=VideoCrafterDDIMScheduler(**SCHEDULER),
     )
-    with atomic_folder(target) as partial:
-        pipe.save_pretrained(partial)
-        save_half(pipe.text_encoder, partial / "text_encoder")
-    return target
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert VideoCrafter2's model.ckpt to a MojitoPipeline folder.")
-    parser.add_argument("checkpoint")
-    parser.add_argument("tokenizer", help="folder of a CLIP tokenizer")
-    parser.add_argument("folder")
-    args = parser.parse_args(argv)
-    try:
-        print(convert(args.checkpoint, args.tokenizer, args.folder))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Make"
+
 
 def morpho4d(
     prompt: Annotated[str, typer.Argument(help='such as "a red cube slides right and a ball bounces"')],

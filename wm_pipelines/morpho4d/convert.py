@@ -1,6 +1,6 @@
 """Offline: scenes of the authors' release (Morph4D, which stands on MoSca) as ours.
 
-    python -m wm_pipelines.morpho4d.convert FOLDER OUT --size 480 854
+    wm convert morpho4d FOLDER OUT --size 480 854
 
 Of FOLDER are read, with `weights_only`: `finetune_s_model.pth` (static Gaussians), `finetune_d_model.pth` (moving
 ones and the scaffold of nodes), `finetune_s_model_cam.pth` and, where it is, `finetune_semantic_heads.pth`.
@@ -10,9 +10,7 @@ camera to world, and a moving Gaussian rests in the frame of its own node. Their
 standing still, which is left out.
 """
 
-import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from wm_pipelines.morpho4d.heads import FeatureHead
 from wm_pipelines.morpho4d.motion import NodeMotion
 from wm_pipelines.morpho4d.quaternions import conjugate, matrices, multiply, rotate, unit
 from wm_pipelines.morpho4d.scene import Scene4D
+from wm_pipelines.runtime.claims import claimed_new_folder
 
 STATIC, MOVING, CAMERAS, HEADS = (
     f"finetune_{name}.pth" for name in ("s_model", "d_model", "s_model_cam", "semantic_heads")
@@ -87,6 +86,20 @@ def read_scene(
         scene.check()
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+    return scene
+
+
+def convert(source: str | os.PathLike, folder: str | os.PathLike, size: tuple[int, int], fps: float = 8.0) -> Scene4D:
+    """Writes the scene that a run of the authors' code has left as ours, whole or not at all.
+
+    Args: as for `read_scene`.
+
+    Raises:
+        ValueError: as `read_scene`, or a folder that is not empty.
+    """
+    with claimed_new_folder(folder) as target:
+        scene = read_scene(source, size, fps)
+        scene.save_pretrained(target)
     return scene
 
 
@@ -221,24 +234,3 @@ def _cameras(path: Path, size: tuple[int, int], frames: int) -> Cameras:
     poses[:, :3, :3] = turn
     poses[:, :3, 3] = -(turn @ place[..., None]).squeeze(-1)
     return Cameras(k[None], poses[None], tuple(size))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--fps", type=float, default=8.0)
-    args = parser.parse_args(argv)
-    try:
-        scene = read_scene(args.folder, tuple(args.size), args.fps)
-        scene.save_pretrained(args.out)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{len(scene)} Gaussians, {scene.frames} frames: {args.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

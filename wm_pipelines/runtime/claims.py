@@ -110,6 +110,28 @@ def check_new_folder(path: str | os.PathLike, name: str = "folder") -> Path:
 
 
 @contextmanager
+def claimed_new_folder(path: str | os.PathLike, name: str = "folder") -> Iterator[Path]:
+    """As `claimed`, a folder that is not there yet or empty; raises as `check_new_folder` too."""
+    target = check_new_folder(path, name)
+    with claimed(target):
+        yield target
+
+
+@contextmanager
+def claimed_new_file(path: str | os.PathLike, name: str = "target") -> Iterator[Path]:
+    """As `claimed`, a file that is not there yet.
+
+    Raises:
+        ValueError: something is there, another run makes it, or it can't be written; names the argument `name`.
+    """
+    target = Path(path)
+    if os.path.lexists(target):
+        raise ValueError(f"{name} {str(target)!r} exists; choose another")
+    with claimed(target):
+        yield target
+
+
+@contextmanager
 def work_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A hidden folder beside `path` that its owner's process holds; gone after the block, or swept when that died."""
     path = Path(os.path.abspath(path))

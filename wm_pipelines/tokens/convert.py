@@ -1,15 +1,14 @@
 """VQGANs of taming-transformers' layout, Meta's of Chameleon among them -> a `VQModel` folder. Offline; runs no code.
 
-    python -m wm_pipelines.tokens.convert vqgan.ckpt out/ --config vqgan.yaml
-    python -m wm_pipelines.tokens.convert Anole-7b-v0.1-hf/ out/ --prefix model.vqmodel.
+    wm convert vqgan vqgan.ckpt out/ --config vqgan.yaml
+    wm convert vqgan Anole-7b-v0.1-hf/ out/ --prefix model.vqmodel.
 
 Chameleon, Anole and Liquid share one VQGAN, whose architecture is the default. transformers' `ChameleonVQVAE` has the
 same names without a decoder. Key layout after CompVis/taming-transformers (MIT).
 """
 
-import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from diffusers import VQModel
 
 from wm_pipelines.hub.conversion import fill, vae_source
 from wm_pipelines.hub.weights import read_torch_file
-from wm_pipelines.runtime.claims import check_new_folder
+from wm_pipelines.runtime.claims import claimed_new_folder
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.readers import located, read_yaml
 
@@ -147,28 +146,8 @@ def convert(
     Raises:
         ValueError: as `read_checkpoint` and `to_vqmodel`, or a folder that is not empty.
     """
-    target = check_new_folder(folder)
-    vq = to_vqmodel(read_checkpoint(checkpoint, prefix), config, prefix).float()
-    with atomic_folder(target) as partial:
-        vq.save_pretrained(partial)
+    with claimed_new_folder(folder) as target:
+        vq = to_vqmodel(read_checkpoint(checkpoint, prefix), config, prefix).float()
+        with atomic_folder(target) as partial:
+            vq.save_pretrained(partial)
     return vq
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert a VQGAN's checkpoint to a VQModel folder.")
-    parser.add_argument("checkpoint", help="torch file, safetensors file, or a folder of safetensors")
-    parser.add_argument("folder")
-    parser.add_argument("--config", help="vqgan.yaml; Chameleon's architecture without it")
-    parser.add_argument("--prefix", default="", help="of the VQGAN's names in the checkpoint")
-    args = parser.parse_args(argv)
-    try:
-        config = None if args.config is None else read_config(args.config)
-        vq = convert(args.checkpoint, args.folder, config, args.prefix)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{args.folder}: {sum(p.numel() for p in vq.parameters()):,} parameters")
-
-
-if __name__ == "__main__":
-    main()

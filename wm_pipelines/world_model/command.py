@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+GROUP = "Make"
+
 
 def world_model(
     source: Annotated[Path, typer.Option(help="picture before")],

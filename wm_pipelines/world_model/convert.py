@@ -1,25 +1,26 @@
 """AURORA's checkpoint, and others of latent diffusion's layout -> a folder of InstructPix2Pix. Offline; runs no code.
 
-    python -m wm_pipelines.world_model.convert aurora.ckpt out/ --base instruct-pix2pix/
+    wm convert aurora aurora.ckpt out/ --base instruct-pix2pix/
 
 The averaged weights (`model_ema.*`) are taken, which the authors sample with. Configurations, tokenizer and scheduler
 come from a folder of `StableDiffusionInstructPix2PixPipeline`. Key layout after CompVis/latent-diffusion (MIT).
 """
 
-import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from torch import nn
 
+from wm_pipelines.hub.checking import read_config, translated
 from wm_pipelines.hub.conversion import RESNET, fill, vae_source
 from wm_pipelines.hub.stock import load_part
 from wm_pipelines.hub.weights import read_torch_file
-from wm_pipelines.runtime.claims import check_new_folder
+from wm_pipelines.runtime.claims import claimed_new_folder
 from wm_pipelines.runtime.files import atomic_folder
 
 _TOP = {
@@ -98,49 +99,44 @@ def convert(checkpoint: str | os.PathLike, base: str | os.PathLike, folder: str 
     Raises:
         ValueError: a folder that is not empty, a file that is none, or as `fill_parts`.
     """
+    base = Path(base)
+    with claimed_new_folder(folder) as target:
+        if not (base / "model_index.json").is_file():
+            raise ValueError(f"base {str(base)!r} is no folder of a pipeline: it has no model_index.json")
+        pipeline = _pipeline(checkpoint, base)
+        with atomic_folder(target, last="model_index.json") as partial:
+            pipeline.save_pretrained(partial)
+
+
+def _pipeline(checkpoint: str | os.PathLike, base: Path) -> StableDiffusionInstructPix2PixPipeline:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    target, base = check_new_folder(folder), Path(base)
-    if not (base / "model_index.json").is_file():
-        raise ValueError(f"base {str(base)!r} is no folder of a pipeline: it has no model_index.json")
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(base / "unet"))
-        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(base / "vae"))
+    with translated(base), torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(_config(base / "unet", "UNet2DConditionModel"))
+        vae = AutoencoderKL.from_config(_config(base / "vae", "AutoencoderKL"))
         text_encoder = CLIPTextModel(load_part(CLIPTextConfig, base, subfolder="text_encoder"))
+    tokenizer, scheduler = load_part(CLIPTokenizer, base, subfolder="tokenizer"), _scheduler(base)
     fill_parts(read_torch_file(checkpoint), unet, vae, text_encoder)
-    pipeline = StableDiffusionInstructPix2PixPipeline(
+    return StableDiffusionInstructPix2PixPipeline(
         vae=vae.float(),
         text_encoder=text_encoder.float(),
-        tokenizer=load_part(CLIPTokenizer, base, subfolder="tokenizer"),
+        tokenizer=tokenizer,
         unet=unet.float(),
-        scheduler=_scheduler(base),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with atomic_folder(target, last="model_index.json") as partial:
-        pipeline.save_pretrained(partial)
+
+
+def _config(folder: Path, kind: str) -> dict[str, Any]:
+    config = read_config(folder / "config.json")
+    if config.get("_class_name") != kind:
+        raise ValueError(f"{folder / 'config.json'} is of {config.get('_class_name')!r}; it must be of {kind!r}")
+    return config
 
 
 def _scheduler(base: Path) -> SchedulerMixin:
     from diffusers import EulerAncestralDiscreteScheduler
 
     return load_part(EulerAncestralDiscreteScheduler, base, subfolder="scheduler")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert AURORA's checkpoint to a diffusers folder.")
-    parser.add_argument("checkpoint", help="torch file of latent diffusion's layout")
-    parser.add_argument("folder")
-    parser.add_argument("--base", required=True, help="folder of an InstructPix2Pix pipeline, for its configurations")
-    args = parser.parse_args(argv)
-    try:
-        convert(args.checkpoint, args.base, args.folder)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{args.folder}: ready for StableDiffusionInstructPix2PixPipeline")
-
-
-if __name__ == "__main__":
-    main()

@@ -91,6 +91,18 @@ FILES = {  # a command that reads FILE, and the suffix that it has
     "eval rescore xlsx": (["eval", "rescore", "FILE", "--out", "OUT"], ".xlsx"),
     "eval rescore json": (["eval", "rescore", "FILE", "--data", "FILE", "--out", "OUT"], ".json"),
     "eval stress": (["eval", "stress", "FILE", "--out", "OUT"], ".json"),
+    "convert uni-controlnet": (["convert", "uni-controlnet", "FILE", "OUT"], ".ckpt"),
+    "convert videocrafter2": (["convert", "videocrafter2", "FILE", "TOKENIZER", "OUT"], ".ckpt"),
+    "convert aurora": (["convert", "aurora", "FILE", "OUT", "--base", "BASE"], ".ckpt"),
+    "convert vqgan": (["convert", "vqgan", "FILE", "OUT"], ".ckpt"),
+    "convert vqgan, safetensors": (["convert", "vqgan", "FILE", "OUT"], ".safetensors"),
+    "convert vqgan --config": (["convert", "vqgan", "GOOD", "OUT", "--config", "FILE"], ".yaml"),
+    "convert cpl": (["convert", "cpl", "FILE", "OUT"], ".tar-10"),
+    "convert cpl-negatives": (["convert", "cpl-negatives", "FILE", "OUT"], ".npy"),
+    "convert discffusion": (["convert", "discffusion", "FILE", "OUT"], ".bin"),
+    "convert discffusion, safetensors": (["convert", "discffusion", "FILE", "OUT"], ".safetensors"),
+    "convert refcocog": (["convert", "refcocog", "FILE", "OUT"], ".p"),
+    "convert flickr30k": (["convert", "flickr30k", "FILE", "OUT"], ".pkl"),
 }  # fmt: skip
 
 FOLDERS = {  # a command that reads FOLDER, and the files of it that are hostile in turn
@@ -131,6 +143,15 @@ FOLDERS = {  # a command that reads FOLDER, and the files of it that are hostile
     "annotate reduce": (["annotate", "reduce", "FOLDER"], ("annotation.json", "labels/plan.json")),
     "eval vlm4d": (["eval", "vlm4d", "--model", "MODEL", "--root", "FOLDER", "--out", "OUT"], ("QA/real_mc.json",)),
     "eval leaderboard": (["eval", "leaderboard", "FOLDER", "--out", "OUT"], ("a/rows.jsonl",)),
+    "convert morpho4d": (
+        ["convert", "morpho4d", "FOLDER", "OUT", "--size", "24", "40"],
+        ("finetune_s_model.pth",)),
+    "convert videocrafter2 TOKENIZER": (
+        ["convert", "videocrafter2", "GOOD", "FOLDER", "OUT"], ("tokenizer_config.json", "vocab.json")),
+    "convert aurora --base": (
+        ["convert", "aurora", "GOOD", "OUT", "--base", "FOLDER"],
+        ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer_config.json",
+         "scheduler/scheduler_config.json")),
 }  # fmt: skip
 MADE_UP = ("demo", "list", "schema", "doctor", "diorama", "run morpho4d", "eval diorama")
 """They read no file of others."""
@@ -143,7 +164,9 @@ def refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def check(arguments, **places):
+        base = EMBEDDED_ROOT / "diorama-sd"
         places = {"OUT": tmp_path / "out", "GOOD": tmp_path / "good.png", "MODEL": "cpl", **places}
+        places |= {"TOKENIZER": base / "tokenizer", "BASE": base}
         for name, place in places.items():
             arguments = [str(argument).replace(name, str(place)) for argument in arguments]
         monkeypatch.setattr("sys.argv", ["wm", *arguments])
@@ -200,6 +223,10 @@ def whole(tmp_path):
             shutil.copytree(EMBEDDED_ROOT / "cpl", folder)
         elif way.startswith(("run kadaptation", "card", "validate", "publish")):
             shutil.copytree(EMBEDDED_ROOT / "kadaptation", folder)
+        elif way.startswith("convert aurora"):
+            shutil.copytree(EMBEDDED_ROOT / "diorama-sd", folder)
+        elif way.startswith("convert videocrafter2"):
+            shutil.copytree(EMBEDDED_ROOT / "diorama-sd" / "tokenizer", folder)
         elif way.startswith("seal"):
             shutil.copytree(EMBEDDED_ROOT / "diorama-judge", folder / "export")
             record = {"recipe": {"task": "diorama-judge", "options": {}}, "seed": 0, "steps": 5, "stages": []}
@@ -256,6 +283,16 @@ WRITERS = {
     "eval stress": ["eval", "stress", "ROWS", "--out", "OUT"],
     "eval kit": ["eval", "kit", "lmms-eval", "ROWS", "OUT"],
     "annotate plan": ["annotate", "plan", "VIDEOS", "OUT", "--model", "cpl", "--licence", "x"],
+    "convert uni-controlnet": ["convert", "uni-controlnet", "GOOD", "OUT"],
+    "convert videocrafter2": ["convert", "videocrafter2", "GOOD", "TOKENIZER", "OUT"],
+    "convert aurora": ["convert", "aurora", "GOOD", "OUT", "--base", "BASE"],
+    "convert vqgan": ["convert", "vqgan", "GOOD", "OUT"],
+    "convert cpl": ["convert", "cpl", "GOOD", "OUT"],
+    "convert cpl-negatives": ["convert", "cpl-negatives", "GOOD", "OUT"],
+    "convert discffusion": ["convert", "discffusion", "GOOD", "OUT"],
+    "convert refcocog": ["convert", "refcocog", "GOOD", "OUT"],
+    "convert flickr30k": ["convert", "flickr30k", "GOOD", "OUT"],
+    "convert morpho4d": ["convert", "morpho4d", "VIDEOS", "OUT", "--size", "24", "40"],
 }
 """Commands that make a folder, with input that is good as far as they look before they work."""
 

@@ -63,11 +63,13 @@ def frame(tmp_path, monkeypatch):
     return path
 
 
-def test_a_table_becomes_rows_of_json(frame, tmp_path):
+def test_a_table_becomes_rows_of_json(frame, wm, tmp_path):
     wanted = [{"image": "1.jpg", "id": 3, "sentence": "a dog"}, {"image": "2.jpg", "id": 4, "sentence": "a cat"}]
     assert read_pickled_table(frame) == wanted
-    assert convert(frame, tmp_path / "out.json") == 2
-    assert json.loads((tmp_path / "out.json").read_text()) == wanted
+    assert wm("convert", "flickr30k", frame, tmp_path / "new" / "out.json").startswith("2 rows in ")
+    assert json.loads((tmp_path / "new" / "out.json").read_text()) == wanted
+    with pytest.raises(ValueError, match="out.json' exists; choose another"):
+        convert(frame, tmp_path / "new" / "out.json")
 
 
 class _Evil:

@@ -180,19 +180,19 @@ def dassl(learner, classes=5, **more):
     return {"state_dict": state, "epoch": 10, "optimizer": None, "scheduler": None, **more}
 
 
-def test_dassl_checkpoints_come_in_and_only_through_the_converter(tiny_clip, tmp_path):
+def test_dassl_checkpoints_come_in_and_only_through_the_converter(tiny_clip, wm, tmp_path):
     learner = CPLPromptLearner.from_clip(tiny_clip["clip"], tiny_clip["tokenizer"])
     path = tmp_path / "model.pth.tar-10"
     torch.save(dassl(learner, val_result=np.float64(81.5)), path)
-    convert.main(["checkpoint", str(path), str(tmp_path / "out")])
+    assert "parameters" in wm("convert", "cpl", path, tmp_path / "out")
     again = CPLPromptLearner.from_pretrained(tmp_path / "out")
     assert dict(again.config)["n_ctx"] == 4
     for name, tensor in learner.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    with pytest.raises(ValueError, match="refusing pickled"):
+    with pytest.raises(ValueError, match="refusing pickled .*`wm convert cpl FILE FOLDER`"):
         CPLPromptLearner.from_pretrained(path.with_suffix(".tar"))
-    with pytest.raises(SystemExit, match="exists and is not empty"):
-        convert.main(["checkpoint", str(path), str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        wm("convert", "cpl", path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -217,18 +217,18 @@ class Evil:
         return (print, ("run",))
 
 
-def test_pickles_never_run(tmp_path, capsys):
+def test_pickles_never_run(tmp_path, wm, capsys):
     path = tmp_path / "score.npy"
     np.save(path, np.array({"cat": "dog", "dog": "cat"}, dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="refusing pickled score.npy; convert with .* --trust"):
+    with pytest.raises(ValueError, match="refusing pickled score.npy; .*`wm convert cpl-negatives"):
         convert.read_negatives(path)
-    convert.main(["negatives", str(path), str(tmp_path / "n.json"), "--trust"])
+    assert wm("convert", "cpl-negatives", path, tmp_path / "n.json").startswith("2 negatives in ")
     assert convert.read_negatives(tmp_path / "n.json") == {"cat": "dog", "dog": "cat"}
     np.save(path, np.array({"cat": Evil()}, dtype=object), allow_pickle=True)
     capsys.readouterr()
     with pytest.raises(ValueError, match="it asks for builtins.print"):
-        convert.read_negatives(path, trust=True)
-    assert capsys.readouterr().out == ""
+        convert.convert_negatives(path, tmp_path / "evil.json")
+    assert capsys.readouterr().out == "" and not (tmp_path / "evil.json").exists()
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ValueError, match="not a plain torch file of tensors"):
         convert.convert(tmp_path / "evil.pth", tmp_path / "out")

@@ -9,7 +9,7 @@ from wm_pipelines import AutoWMPipeline, DiscffusionPipeline, embedded
 from wm_pipelines.adapters.injected import remove, without
 from wm_pipelines.config import WMConfig
 from wm_pipelines.discffusion import adapter
-from wm_pipelines.discffusion.convert import convert_adapter, main, read_authors, to_peft
+from wm_pipelines.discffusion.convert import convert_adapter, read_authors, to_peft
 from wm_pipelines.discffusion.training import Heads
 from wm_pipelines.runtime.noise import randn
 
@@ -167,10 +167,10 @@ def authors_state(unet, rank=4):
 
 
 @torch.no_grad()
-def test_the_authors_adapter_equals_merged_weights(judge, tmp_path):
+def test_the_authors_adapter_equals_merged_weights(judge, wm, tmp_path):
     state = authors_state(judge.unet)
     torch.save(state, tmp_path / "pytorch_model.bin")
-    assert convert_adapter(tmp_path / "pytorch_model.bin", tmp_path / "out", "stabilityai/stable-diffusion-2-1-base")
+    assert "numbers in" in wm("convert", "discffusion", tmp_path / "pytorch_model.bin", tmp_path / "out")
     args = randn((2, 4, 16, 16), "x"), torch.tensor([5, 700]), randn((2, 77, 16), "y")
     adapter.load(judge.unet, tmp_path / "out")
     found = judge.unet(*args).sample
@@ -188,7 +188,7 @@ def test_the_authors_adapter_equals_merged_weights(judge, tmp_path):
     assert WMConfig.load(tmp_path / "out").base_model.repo_id == "stabilityai/stable-diffusion-2-1-base"
 
 
-def test_other_files_are_no_adapter_of_the_authors(judge, tmp_path, capsys):
+def test_other_files_are_no_adapter_of_the_authors(judge, tmp_path):
     state = authors_state(judge.unet)
     name = next(iter(state))
     with pytest.raises(ValueError, match="other half"):
@@ -198,10 +198,14 @@ def test_other_files_are_no_adapter_of_the_authors(judge, tmp_path, capsys):
     with pytest.raises(ValueError, match="no whole adapter"):
         to_peft({})
     (tmp_path / "bad.bin").write_bytes(b"no pickle")
-    with pytest.raises(ValueError, match="plain file of tensors"):
+    with pytest.raises(ValueError, match="plain torch file of tensors"):
         read_authors(tmp_path / "bad.bin")
-    assert main(["adapter", str(tmp_path / "none.bin"), str(tmp_path / "out")]) == 1
-    assert "none.bin" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="none.bin' does not exist"):
+        convert_adapter(tmp_path / "none.bin", tmp_path / "out", "diorama-sd")
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="base_model.repo_id"):
+        convert_adapter(tmp_path / "pytorch_model.bin", tmp_path / "out", "no name")
+    assert not (tmp_path / "out").exists()
 
 
 def test_adapters_of_other_denoisers_are_refused(judge, triples, tmp_path):

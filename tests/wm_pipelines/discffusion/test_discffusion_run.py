@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wm_pipelines.data.caption_pairs import Example
-from wm_pipelines.discffusion.convert import main
+from wm_pipelines.discffusion.convert import convert_refs
 from wm_pipelines.discffusion.data import read_benchmark, read_pairs, read_refcocog, read_vqa
 from wm_pipelines.discffusion.evaluate import decisions, summarise
 from wm_pipelines.discffusion.run import run
@@ -84,9 +84,10 @@ def refs(count):
     ]
 
 
-def test_refcocog_has_nine_sentences_of_other_pictures(tmp_path, capsys):
+def test_refcocog_has_nine_sentences_of_other_pictures(tmp_path, wm):
     (tmp_path / "refs(google).p").write_bytes(pickle.dumps(refs(13), protocol=2))
-    assert main(["refs", str(tmp_path / "refs(google).p"), str(tmp_path / "refs.json")]) == 0
+    said = wm("convert", "refcocog", tmp_path / "refs(google).p", tmp_path / "refs.json")
+    assert said.startswith("13 references in ")
     found = read_refcocog(tmp_path)
     assert len(found) == 12
     for n, example in enumerate(found):
@@ -98,13 +99,14 @@ def test_refcocog_has_nine_sentences_of_other_pictures(tmp_path, capsys):
         read_refcocog(tmp_path)
 
 
-def test_a_pickle_that_calls_is_no_table(tmp_path, capsys):
+def test_a_pickle_that_calls_is_no_table(tmp_path):
     class Bad:
         def __reduce__(self):
             return (open, (str(tmp_path / "mark"), "w"))
 
     (tmp_path / "bad.p").write_bytes(pickle.dumps(Bad()))
-    assert main(["refs", str(tmp_path / "bad.p"), str(tmp_path / "refs.json")]) == 1
+    with pytest.raises(ValueError, match="holds no references of RefCOCOg"):
+        convert_refs(tmp_path / "bad.p", tmp_path / "refs.json")
     assert not (tmp_path / "mark").exists() and not (tmp_path / "refs.json").exists()
 
 

@@ -1,8 +1,5 @@
 """The Uni-ControlNet converter, on files built from the key layout of the authors' model."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -246,10 +243,9 @@ def test_a_full_folder_is_not_overwritten(small_file, small_options, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_command_line_says_what_is_wrong(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "wm_pipelines.flexecontrol.convert", str(tmp_path / "no.ckpt"), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0 and "does not exist" in done.stderr and not (tmp_path / "out").exists()
+def test_the_command_names_types_and_numbers_that_it_knows(small_file, wm, tmp_path):
+    with pytest.raises(ValueError, match="`dtype` is 'int8'; allowed: float16, bfloat16, float32"):
+        wm("convert", "uni-controlnet", small_file, tmp_path / "out", "--dtype", "int8")
+    with pytest.raises(ValueError, match="checkpoint has . condition types, model has 1: pass types="):
+        wm("convert", "uni-controlnet", small_file, tmp_path / "out", "--types", "canny")
+    assert not (tmp_path / "out").exists()

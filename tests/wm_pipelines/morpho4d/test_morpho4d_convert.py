@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wm_pipelines import Scene4D
-from wm_pipelines.morpho4d.convert import main, read_heads, read_scene
+from wm_pipelines.morpho4d.convert import convert, read_heads, read_scene
 from wm_pipelines.morpho4d.formats.export import export
 from wm_pipelines.morpho4d.heads import FEATURES, WIDTHS, make_head
 from wm_pipelines.morpho4d.quaternions import matrices, unit
@@ -175,10 +175,11 @@ def test_cameras_go_from_world_to_camera(tmp_path):
     assert scene.render(0, [0, 1.5]).frames.shape == (2, 3, 24, 40)
 
 
-def test_the_command_saves_a_scene_with_its_heads(tmp_path, capsys):
+def test_the_command_saves_a_scene_with_its_heads(tmp_path, wm):
     made = tables()
     run = write(tmp_path / "run", made)
-    assert main([str(run), str(tmp_path / "out"), "--size", "24", "40"]) == 0
+    said = wm("convert", "morpho4d", run, tmp_path / "out", "--size", 24, 40)
+    assert said.startswith(f"{STILL + MOVING} Gaussians, ")
     scene, plain = Scene4D.from_pretrained(tmp_path / "out"), read_scene(run, SIZE)
     assert torch.equal(scene.at(2.0).means, plain.at(2.0).means) and list(scene.heads) == ["sam2", "langseg"]
     features = plain.gaussians.features
@@ -191,8 +192,9 @@ def test_the_command_saves_a_scene_with_its_heads(tmp_path, capsys):
         hidden = hidden.relu() if n < 4 else hidden
     assert torch.allclose(scene.heads["sam2"](features), hidden, atol=1e-4)
     (run / "finetune_d_model.pth").unlink()
-    assert main([str(run), str(tmp_path / "no"), "--size", "24", "40"]) == 1
-    assert "does not exist" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    with pytest.raises(ValueError, match="does not exist"):
+        convert(run, tmp_path / "no", SIZE)
+    assert not (tmp_path / "no").exists()
 
 
 class Evil:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from wm_pipelines.hub.conversion import vae_source
 from wm_pipelines.hub.stock import load_model
-from wm_pipelines.tokens.convert import META, convert, main, read_checkpoint, read_config, to_vqmodel
+from wm_pipelines.tokens.convert import META, convert, read_checkpoint, read_config, to_vqmodel
 from wm_pipelines.tokens.pictures import PictureTokens
 
 CHAMELEON = {
@@ -163,7 +163,7 @@ def test_real_size_has_the_published_counts(taming, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["lightning.ckpt", "plain.ckpt", "tensors.safetensors", "prefixed.ckpt"])
-def test_files_become_a_folder_that_loads_plainly(original, tmp_path, form, capsys):
+def test_files_become_a_folder_that_loads_plainly(original, tmp_path, form, wm):
     source, prefix = tmp_path / form, "first_stage_model." * form.startswith("prefixed")
     state = {**original.state_dict(), "loss.discriminator.main.0.weight": torch.ones(3)}
     state = {prefix + name: p for name, p in state.items()} | {"model.other": torch.ones(1)} if prefix else state
@@ -172,8 +172,8 @@ def test_files_become_a_folder_that_loads_plainly(original, tmp_path, form, caps
     else:
         torch.save({"state_dict": state, "epoch": 7} if form.startswith("lightning") else state, source)
     config = write_config(tmp_path / "vqgan.yaml", params())
-    main([str(source), str(tmp_path / "out"), "--config", str(config), "--prefix", prefix])
-    assert f"{sum(p.numel() for p in original.parameters()):,} parameters" in capsys.readouterr().out
+    said = wm("convert", "vqgan", source, tmp_path / "out", "--config", config, "--prefix", prefix)
+    assert f"{sum(p.numel() for p in original.parameters()):,} parameters" in said
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
     loaded = load_model(VQModel, tmp_path / "out")
     assert loaded.dtype == torch.float32 and loaded.config.num_vq_embeddings == 40
@@ -236,8 +236,8 @@ def test_sources_and_targets_that_do_not_serve_are_refused(original, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no tensor"):
         read_checkpoint(tmp_path / "empty")
-    with pytest.raises(SystemExit, match=r"error: folder '.*' exists and is not empty"):
-        main([str(tmp_path / "none.ckpt"), str(tmp_path)])
+    with pytest.raises(ValueError, match=r"folder '.*' exists and is not empty"):
+        convert(tmp_path / "none.ckpt", tmp_path)
 
 
 @pytest.mark.parametrize(

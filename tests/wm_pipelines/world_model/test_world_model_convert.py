@@ -86,7 +86,7 @@ def test_a_folder_that_is_not_empty_and_a_base_that_is_none(tmp_path):
         convert(tmp_path / "a.ckpt", tmp_path, tmp_path / "new")
 
 
-def test_from_a_torch_file_to_a_folder_that_draws_the_same(tmp_path):
+def test_from_a_torch_file_to_a_folder_that_draws_the_same(tmp_path, wm):
     from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
     from PIL import Image
 
@@ -107,7 +107,7 @@ def test_from_a_torch_file_to_a_folder_that_draws_the_same(tmp_path):
     StableDiffusionInstructPix2PixPipeline(vae=other[1], text_encoder=text, unet=other[0], **parts).save_pretrained(
         tmp_path / "base"
     )
-    convert(tmp_path / "aurora.ckpt", tmp_path / "base", tmp_path / "out")
+    wm("convert", "aurora", tmp_path / "aurora.ckpt", tmp_path / "out", "--base", tmp_path / "base")
     loaded = StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path / "out")
     found = []
     for pipe in (made, loaded):
