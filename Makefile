@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo docs test lint clean
+.PHONY: setup demo docs test lint smoke clean
 
 # make test SLOW=1 runs the slow tests too
 SLOW ?=
@@ -30,6 +30,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# the wheel alone, in a fresh environment outside the repository, with all extras: wm doctor, wm list, wm demo
+smoke:
+	PYTHON=$(PYTHON) .ci/smoke
 
 clean:
 	rm -rf $(VENV) outputs build dist *.egg-info

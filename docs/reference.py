@@ -2,8 +2,7 @@
 
     python docs/reference.py outputs/docs    # make docs
 
-Needs pdoc, which `.[dev]` brings. A warning of it is an error: a name that does not resolve, an annotation of ours that
-says nothing.
+Needs pdoc, which `.[dev]` brings. A warning of it is an error: a name or an annotation of ours that does not resolve.
 """
 
 import re

@@ -163,6 +163,58 @@ def tiny_vilt():
     }
 
 
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory):
+    """Folder of a LLaVA with random weights, a token for each character; plain Auto classes load it."""
+    import torch
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    table = {token: n for n, token in enumerate([*special, *map(chr, range(32, 127)), "\n"])}
+    inner = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=16, patch_size=8),
+        text_config=LlamaConfig(
+            **sizes, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=1, eos_token_id=2, num_key_value_heads=2
+        ),
+        image_token_index=4,
+        vision_feature_layer=-1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlavaForConditionalGeneration(config).eval()
+    folder = tmp_path_factory.mktemp("vlm") / "tiny-vlm"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def wm():
     """`wm(*words)`: what the command prints; what it raises comes through."""

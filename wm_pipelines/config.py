@@ -89,7 +89,13 @@ class EvaluationRecord(Record):
 
 
 class WMConfig(Record):
-    """The whole record. `method` decides the type of `method_config`."""
+    """The whole record. `method` decides the type of `method_config`.
+
+    Example:
+        >>> record = WMConfig.load(embedded("flexecontrol"))
+        >>> record.method, record.base_model.embedded
+        ('flexecontrol', 'diorama-sd')
+    """
 
     schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d+\.\d+$")
     method: Name

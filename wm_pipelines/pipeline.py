@@ -31,6 +31,12 @@ class WMPipeline(DiffusionPipeline):
 
     `wm_config` is the record of the checkpoint that the pipeline was loaded from (None without one); set it to have
     `save_pretrained` write another.
+
+    Example:
+        >>> from wm_pipelines import AutoWMPipeline, WMPipeline
+        >>> pipe = AutoWMPipeline.from_pretrained("cpl")
+        >>> isinstance(pipe, WMPipeline), pipe.wm_config.method
+        (True, 'cpl')
     """
 
     _wm_config: WMConfig | None = None
@@ -183,7 +189,13 @@ class WMPipeline(DiffusionPipeline):
 
 
 class AutoWMPipeline:
-    """Loads the right pipeline for a checkpoint from its `wm_config.json`."""
+    """Loads the right pipeline for a checkpoint from its `wm_config.json`.
+
+    Example:
+        >>> pipe = AutoWMPipeline.from_pretrained("flexecontrol")
+        >>> type(pipe).__name__, pipe.wm_config.base_model.embedded
+        ('FlexEControlPipeline', 'diorama-sd')
+    """
 
     def __init__(self) -> None:
         raise OSError("AutoWMPipeline is not built directly; call AutoWMPipeline.from_pretrained(path_or_repo)")

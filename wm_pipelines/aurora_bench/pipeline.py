@@ -39,11 +39,14 @@ class AuroraBenchPipeline(WMPipeline):
 
     Example:
         ```py
-        from wm_pipelines import AuroraBenchPipeline, AutoWMPipeline
+        from wm_pipelines import AuroraBenchPipeline
         from wm_pipelines.aurora_bench.twin import twin_items
 
-        bench = AuroraBenchPipeline(AutoWMPipeline.from_pretrained("world-model"))
-        bench(twin_items(50)).summary["all"]["change"]   # {"value": 0.61, "low": .., "high": .., "copy": 0.0, ..}
+        def brighter(source, instruction, seed):  # or a world model, or an editor of diffusers
+            return (source + 0.1).clamp(0, 1)
+
+        bench = AuroraBenchPipeline(brighter)
+        print(bench(twin_items(4)).summary["all"]["change"])  # beside an editor that does nothing
         ```
     """
 

@@ -100,10 +100,12 @@ class ComCLIPPipeline(WMPipeline):
 
     Example:
         ```py
-        from wm_pipelines import ComCLIPPipeline
+        from wm_pipelines import ComCLIPPipeline, DioramaDataset
 
-        pipe = ComCLIPPipeline.from_matcher("openai/clip-vit-base-patch32")
-        out = pipe(picture, "a man rides a horse", boxes={"man": [(30, 10, 90, 120)], "horse": [(20, 60, 200, 210)]})
+        picture = DioramaDataset(length=1)[0]["rgb"]  # or a file, a PIL picture, an array
+        pipe = ComCLIPPipeline.from_matcher("diorama-clip")
+        boxes = {"cube": [(4, 20, 30, 50)], "sphere": [(34, 20, 60, 50)]}
+        out = pipe(picture, "a red cube left of a blue sphere", boxes=boxes)
         print(out.score, out.baseline, [(c.text, c.weight) for c in out.components[0]])
         ```
     """

@@ -34,6 +34,12 @@ class CPLPromptLearner(WMModel, ConfigMixin):
     Args:
         text_width: width of CLIP's text tower. joint_dim: dimension of its joint space.
         n_ctx: context tokens. init: the words that the context started from, None for a random start.
+
+    Example:
+        >>> learner = CPLPromptLearner.from_pretrained(embedded("cpl"))
+        >>> features = torch.nn.functional.normalize(torch.ones(2, 128), dim=-1)
+        >>> learner(features).shape
+        torch.Size([2, 4, 128])
     """
 
     @register_to_config

@@ -66,13 +66,15 @@ class CPLPipeline(WMPipeline):
 
     Example:
         ```py
-        from wm_pipelines import CPLPipeline
+        from wm_pipelines import CPLPipeline, DioramaDataset
 
-        pipe = CPLPipeline.from_clip("openai/clip-vit-base-patch16")
-        pipe.fit(pictures, labels, ["cat", "dog", "fox"])
-        print(pipe(more_pictures, ["cat", "wolf"]).labels)  # "wolf" is new
-        pipe.explain(cat, dog, "cat", "dog").image.save("swapped.png")
-        pipe.save_adapter("my-prompt")  # 140 kB; CPLPipeline.from_base loads it
+        scenes = [DioramaDataset(length=8, num_objects=[1])[n] for n in range(8)]
+        pictures = [scene["rgb"] for scene in scenes]  # or files, PIL pictures, arrays
+        labels = [scene["scene"].objects[0].shape for scene in scenes]
+        pipe = CPLPipeline.from_clip("diorama-clip").fit(pictures, labels, epochs=1)
+        print(pipe(pictures, ["cube", "sphere", "cone", "cylinder"]).labels)  # classes may be new at any time
+        pipe.explain(pictures[0], pictures[1], "cube", "sphere").image.save("swapped.png")
+        pipe.save_adapter("my-prompt")  # small; CPLPipeline.from_base loads it
         ```
     """
 

@@ -65,6 +65,13 @@ class DioramaDataset(Dataset):
     maps have a leading axis of S states, and `states` (S scenes), `actions` and `phrases` (S - 1: what leads to the
     next state) stand beside them. A question has a leading T axis (1 for a picture), and instead of a caption `item`
     (question and clip), `question` (the record), `text` (its context and question), `options` and `answer` (an index).
+
+    Example:
+        >>> item = DioramaDataset(split="train", length=1000)[7]
+        >>> item["rgb"].shape, item["depth"].shape
+        (torch.Size([3, 64, 64]), torch.Size([64, 64]))
+        >>> item["caption"][slice(*item["spans"][1])] in item["caption"]
+        True
     """
 
     def __init__(

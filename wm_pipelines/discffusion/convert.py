@@ -82,6 +82,8 @@ def convert_adapter(source: str | os.PathLike, folder: str | os.PathLike, base: 
     Raises:
         ValueError: as `read_authors` and `to_peft`, a base that is no such name, or a folder that is not empty.
     """
+    if base not in hub.embedded_names() and not hub.REPO_ID.match(base):
+        raise ValueError(f"`base` is {base!r}; it must be an embedded name or a Hub id, owner/name")
     named = hub.base_ref(base) if base in hub.embedded_names() else BaseModelRef(repo_id=base)
     config = WMConfig(method="discffusion", pipeline="DiscffusionPipeline", base_model=named, paper="arXiv:2305.10722")
     with claimed_new_folder(folder) as target:

@@ -49,11 +49,12 @@ class DiscffusionPipeline(WMPipeline):
 
     Example:
         ```py
-        from wm_pipelines import DiscffusionPipeline, embedded
+        from wm_pipelines import DioramaDataset, DiscffusionPipeline, embedded
 
+        picture = DioramaDataset(length=1)[0]["rgb"]  # or a file, a PIL picture, an array
         pipe = DiscffusionPipeline.from_pretrained(embedded("diorama-sd"))
         captions = ["a red cube left of a blue sphere", "a blue cube left of a red sphere"]
-        print(pipe.rank(picture, captions, timesteps=10).order)
+        print(pipe.rank(picture, captions, timesteps=4).order)
         ```
     """
 

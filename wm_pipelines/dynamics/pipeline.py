@@ -29,11 +29,12 @@ class DynamicsModelPipeline(TokenPipeline):
 
     Example:
         ```py
-        from wm_pipelines import AutoWMPipeline
+        from wm_pipelines import AutoWMPipeline, DioramaDataset
 
-        pipe = AutoWMPipeline.from_pretrained("dynamics")
-        pipe(before, after).actions                                  # ["move the red cube to the left"]
-        pipe.score(before, after, "turn the red cube clockwise")     # tensor([-4.1])
+        before, after = DioramaDataset("pairs", length=1)[0]["rgb"]  # or files, PIL pictures, arrays
+        pipe = AutoWMPipeline.from_pretrained("my-dynamics")  # made by `wm train dynamics`
+        print(pipe(before, after).actions)
+        print(pipe.score(before, after, "move the red cube to the left"))  # its logarithm of probability
         ```
     """
 

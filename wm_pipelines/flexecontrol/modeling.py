@@ -65,6 +65,18 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     Presets: `paper` trains extractor, FDN, zero convolutions and Kronecker factors on the attn2 linears of the frozen
     copy; `transformer` puts factors on all linears of its transformer blocks; `uni` trains the whole adapter without
     factors (Uni-ControlNet); `carrier` freezes the copy and has no factors (to carry a LoRA in a comparison).
+
+    Example:
+        ```py
+        from diffusers import UNet2DConditionModel
+        from wm_pipelines import FlexEControlModel, embedded
+
+        unet = UNet2DConditionModel.from_pretrained(embedded("diorama-sd"), subfolder="unet")
+        sizes = {"condition_stride": 4, "feature_channels": (32, 48, 64), "pre_channels": (24, 32), "map_stride": 2}
+        control = FlexEControlModel.from_unet(unet, preset="paper", r=4, **sizes)  # of SD 1.5 no sizes are needed
+        print(sum(p.numel() for p in control.trainable_parameters().values()))
+        control.save_pretrained("my-control")
+        ```
     """
 
     _supports_gradient_checkpointing = True

@@ -36,6 +36,10 @@ class GraphNode:
 
     Raises:
         ValueError: names the field, what came and what is allowed.
+
+    Example:
+        >>> GraphNode((0, 8), kind="entity").modality, GraphNode(modality="image", box=(0, 0, 0.5, 1)).box
+        ('text', (0, 0, 0.5, 1))
     """
 
     span: Span | None = None

@@ -29,6 +29,12 @@ class QuasiAttentionModel(WMModel, ConfigMixin):
         per_layer: one Ĝ for each layer instead of one for all.
         lam: λ; `lambda` in the configuration.
         soft: a cut cell costs β, trained for each head, instead of being −inf: cut edges can come back.
+
+    Example:
+        >>> bias = QuasiAttentionModel(s_text=8, s_img=5, heads=2)
+        >>> ghat, beta = bias(text_length=3, length=8)
+        >>> ghat.shape, beta
+        (torch.Size([2, 8, 8]), None)
     """
 
     def __init__(

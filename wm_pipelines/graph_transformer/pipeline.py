@@ -80,12 +80,13 @@ class GraphTransformerPipeline(WMPipeline):
 
     Example:
         ```py
-        from wm_pipelines import GraphTransformerPipeline
+        from wm_pipelines import DioramaDataset, GraphTransformerPipeline
 
+        picture = DioramaDataset(length=1)[0]["rgb"]  # or a file, a PIL picture, an array
         pipe = GraphTransformerPipeline.from_backbone("dandelin/vilt-b32-finetuned-vqa")
-        out = pipe(picture, "What is left of the wooden table?")
+        out = pipe(picture, "What is left of the red cube?")
         print(out.answers, out.ranked(pipe.answers)[0])
-        pipe.compile(picture, "What is left of the wooden table?").plot(0, picture)
+        pipe.compile(picture, "What is left of the red cube?").plot(0, picture)
         ```
     """
 

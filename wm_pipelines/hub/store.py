@@ -57,6 +57,10 @@ def embedded(name: str, *, check: bool = True) -> Path:
 
     Raises:
         ValueError: no checkpoint of that name, or a file that differs from its record.
+
+    Example:
+        >>> embedded("diorama-sd").name
+        'diorama-sd'
     """
     if name not in embedded_names():
         known = embedded_names()

@@ -75,12 +75,14 @@ class KAdaptationPipeline(WMPipeline):
 
     Example:
         ```py
-        from wm_pipelines import KAdaptationPipeline
+        from wm_pipelines import DioramaDataset, KAdaptationPipeline
 
-        pipe = KAdaptationPipeline.from_clip("openai/clip-vit-base-patch32")
-        pipe.fit(pictures, ["cat", "dog", "cat", "dog"])
-        print(pipe(more_pictures).labels)
-        pipe.save_adapter("my-cats-and-dogs")  # small; KAdaptationPipeline.from_base loads it
+        scenes = [DioramaDataset(length=8, num_objects=[1])[n] for n in range(8)]
+        pictures = [scene["rgb"] for scene in scenes]  # or files, PIL pictures, arrays
+        labels = [scene["scene"].objects[0].shape for scene in scenes]
+        pipe = KAdaptationPipeline.from_clip("diorama-clip").fit(pictures, labels, epochs=2)
+        print(pipe(pictures).labels)
+        pipe.save_adapter("my-shapes")  # small; KAdaptationPipeline.from_base loads it
         ```
     """
 

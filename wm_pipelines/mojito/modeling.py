@@ -77,6 +77,12 @@ class MotionIntensityModel(WMModel, ConfigMixin):
         flow: estimator of that flow and its parameters.
         fps_rule: how frames were chosen before it was measured.
         base: what it was trained on.
+
+    Example:
+        >>> from wm_pipelines import MotionIntensityModel, embedded
+        >>> intensity = MotionIntensityModel.from_pretrained(embedded("diorama-video") / "intensity")
+        >>> len(intensity.config.level_percentiles)  # pixels a frame at level 0, 1, ... 10
+        11
     """
 
     # what whitens the text takes differences of large numbers, which half precision rounds away

@@ -39,6 +39,13 @@ class Scene4D:
         concepts: object id -> (F,), what features say of it; 0 for the background. Empty where they say nothing.
         layers: the edits, first to last; `gaussians` and `motion` stay as they were fitted.
         heads: name of a teacher -> what makes its features of the scene's.
+
+    Example:
+        >>> scene = Scene4D.from_pretrained(embedded("morpho4d"))
+        >>> sorted(scene.names.values())
+        ['blue sphere', 'green cone', 'red cube']
+        >>> scene.edit("remove the red cube").render(0, [0, 1.5]).frames.shape
+        torch.Size([2, 3, 64, 64])
     """
 
     gaussians: Gaussians

@@ -65,6 +65,11 @@ class Node:
         box: (x0, y0, x1, y1) in [0, 1] of the frame; None lets the solver, or the mask's bounds, decide.
         mask: where it is seen, at any size; None means its whole box.
         depth: metres from the camera; None lets the solver decide.
+
+    Example:
+        >>> cube = Node("a", "cube", ("red",), box=(0.1, 0.4, 0.4, 0.7))
+        >>> SceneGraph((cube,)).compile(64, 64).caption
+        'a red cube'
     """
 
     id: NodeId
@@ -101,6 +106,11 @@ class Edge:
     Args:
         subject, object: node ids.
         predicate: one of `PREDICATES`; above and below are meant in the picture.
+
+    Example:
+        >>> edge = Edge("a", "left of", "b")
+        >>> edge.subject, edge.object
+        ('a', 'b')
     """
 
     subject: NodeId

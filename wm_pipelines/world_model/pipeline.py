@@ -57,10 +57,11 @@ class WorldModelPipeline(TokenPipeline):
 
     Example:
         ```py
-        from wm_pipelines import AutoWMPipeline
+        from wm_pipelines import AutoWMPipeline, DioramaDataset
 
-        world = AutoWMPipeline.from_pretrained("world-model")
-        judge = AutoWMPipeline.from_pretrained("dynamics")
+        picture = DioramaDataset("pairs", length=1)[0]["rgb"][0]  # or a file, a PIL picture, an array
+        world = AutoWMPipeline.from_pretrained("my-world-model")  # made by `wm train world-model`
+        judge = AutoWMPipeline.from_pretrained("my-dynamics")
         out = world(picture, "move the red cube to the left", num_candidates=4, verifier=judge)
         out.chosen()[0].save("next.png")
         ```

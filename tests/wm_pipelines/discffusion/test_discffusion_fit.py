@@ -203,7 +203,7 @@ def test_other_files_are_no_adapter_of_the_authors(judge, tmp_path):
     with pytest.raises(ValueError, match="none.bin' does not exist"):
         convert_adapter(tmp_path / "none.bin", tmp_path / "out", "diorama-sd")
     torch.save(state, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="base_model.repo_id"):
+    with pytest.raises(ValueError, match="`base` is 'no name'; it must be an embedded name or a Hub id"):
         convert_adapter(tmp_path / "pytorch_model.bin", tmp_path / "out", "no name")
     assert not (tmp_path / "out").exists()
 

@@ -52,6 +52,17 @@ class KroneckerConfig(PeftConfig):
         trainable_token_indices: rows of an embedding that train, [int] or {name of the embedding: [int]}, as there.
         ensure_weight_tying: modules_to_save and trainable tokens of tied embeddings stay tied, as there.
         rank_pattern, alpha_pattern: {regex of the module name: r} and {…: alpha} that differ.
+
+    Example:
+        ```py
+        from peft import get_peft_model
+        from transformers import CLIPModel
+        from wm_pipelines import KroneckerConfig, embedded
+
+        model = CLIPModel.from_pretrained(embedded("diorama-clip"))
+        model = get_peft_model(model, KroneckerConfig(n=8, r=1, target_modules=["q_proj", "v_proj"]))
+        model.print_trainable_parameters()
+        ```
     """
 
     n: int = 32

@@ -41,6 +41,13 @@ class Condition:
 
     Raises:
         ValueError: any value outside these ranges, or a file that is missing.
+
+    Example:
+        >>> layout = torch.zeros(64, 64)
+        >>> layout[20:44, 8:32] = 1
+        >>> cube = Condition("canny", layout, phrase="red cube", strength=0.7, region=(0, 0, 0.5, 1), end=0.8)
+        >>> cube.type, cube.strength
+        ('canny', 0.7)
     """
 
     type: str

@@ -47,10 +47,30 @@ class LocalIntrinsicDimension:
         ValueError: names that don't exist, groups that overlap, a projection that is too large at the ladder's top.
 
     Example:
+        ```py
+        import torch
+        from torch import nn
+        from wm_pipelines import LocalIntrinsicDimension
 
-        lid = LocalIntrinsicDimension(model, block_groups(model), head=["head"])
-        result = lid.measure(train_fn, eval_fn)
-        config = KroneckerConfig(n=8, target_modules=result.target_modules(k=4))
+        x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        y = (x.prod(1) > 0).long()
+        model = nn.ModuleDict({"body": nn.Linear(2, 16), "head": nn.Linear(16, 2)})
+        model.forward = lambda x: model["head"](model["body"](x).relu())
+
+        def train(model, head, body, seed):
+            optimizer = torch.optim.Adam([*head, *body], lr=0.05)
+            for _ in range(60):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+
+        def right(model):
+            return (model(x).argmax(1) == y).float()
+
+        result = LocalIntrinsicDimension(model, {"body": ["body"]}, head=["head"], seeds=2).measure(train, right)
+        print(result["body"].d90, "of", result["body"].parameters)
+        # of a transformer: block_groups(model), and KroneckerConfig(target_modules=result.target_modules(k=4), ...)
+        ```
     """
 
     def __init__(
