@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 import re
+import runpy
 import shutil
 import textwrap
 from pathlib import Path
@@ -24,6 +25,7 @@ from wm_pipelines.config import WMConfig
 from wm_pipelines.media.video import write_video
 
 TESTS = Path(__file__).parents[1]
+SLOW = {"MojitoPipeline"}  # a guided clip of sixteen frames
 CODE = re.compile(r"```py\n(.*?)```", re.DOTALL)
 
 
@@ -47,7 +49,8 @@ def trained():
         ("my-dynamics", DynamicsModelPipeline, "dynamics"),
         ("my-world-model", WorldModelPipeline, "world-model"),
     ):
-        pipe = kind(**token_models.make_parts("plain"))
+        parts = token_models.make_parts("plain", context=1024)
+        pipe = kind(**parts | {"layout": parts["layout"].model_copy(update={"size": (64, 64)})})
         pipe.wm_config = WMConfig(method=method, method_config={"tuning": "full"})
         pipe.save_pretrained(folder)
 
@@ -105,7 +108,9 @@ def place(tmp_path, monkeypatch, request):
 
 
 @pytest.mark.filterwarnings("ignore:no box for:UserWarning")
-@pytest.mark.parametrize("name", wm_pipelines.__all__)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in wm_pipelines.__all__]
+)
 def test_the_example_runs(name, place, capsys):
     doc = inspect.cleandoc(getattr(wm_pipelines, name).__doc__)
     assert "\nExample:\n" in doc, f"{name} has no example"
@@ -113,7 +118,8 @@ def test_the_example_runs(name, place, capsys):
     place(name)
     codes = CODE.findall(example)
     for code in codes:
-        exec(compile(textwrap.dedent(code), f"example of {name}", "exec"), {})
+        Path("example.py").write_text(textwrap.dedent(code))
+        runpy.run_path("example.py")
     names = {known: getattr(wm_pipelines, known) for known in wm_pipelines.__all__} | {"torch": torch}
     test = doctest.DocTestParser().get_doctest("" if codes else example, names, name, None, 0)
     assert codes or test.examples, f"the example of {name} is neither"

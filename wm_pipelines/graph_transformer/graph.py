@@ -39,7 +39,7 @@ class GraphNode:
 
     Example:
         >>> GraphNode((0, 8), kind="entity").modality, GraphNode(modality="image", box=(0, 0, 0.5, 1)).box
-        ('text', (0, 0, 0.5, 1))
+        ('text', (0.0, 0.0, 0.5, 1.0))
     """
 
     span: Span | None = None
