@@ -66,6 +66,15 @@ def test_workflows_run_what_is_here():
     assert pythons["python"] == said  # a Python is named where the tests run on it
 
 
+def test_a_node_pack_goes_without_what_only_developers_need_and_with_all_else():
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()[1:]
+    assert all(re.fullmatch(r"/[\w.]+/?", line) and (ROOT / line.strip("/")).exists() for line in lines), lines
+    gone = {line.strip("/") for line in lines}
+    needed = {"__init__.py", "nodes", "web", "locales", "wm_pipelines", "custom_kernels", "example_workflows",
+              "subgraphs", "node_list.json", "requirements.txt", "pyproject.toml", "LICENSE", "README.md"}  # fmt: skip
+    assert not gone & needed
+
+
 def test_the_hooks_are_the_environments_own_ruff():
     (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repo["repo"] == "local" and [hook["id"] for hook in repo["hooks"]] == ["ruff", "ruff-format"]

@@ -110,7 +110,7 @@ def convert_refs(source: str | os.PathLike, target: str | os.PathLike) -> int:
                 }
                 for row in rows
             ]  # fmt: skip
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"{source} holds no references of RefCOCOg: {type(error).__name__}: {error}") from None
         write_atomic(path, json.dumps(kept, ensure_ascii=False) + "\n")
     return len(kept)

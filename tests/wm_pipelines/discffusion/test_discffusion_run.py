@@ -107,6 +107,9 @@ def test_a_pickle_that_calls_is_no_table(tmp_path):
     (tmp_path / "bad.p").write_bytes(pickle.dumps(Bad()))
     with pytest.raises(ValueError, match="holds no references of RefCOCOg"):
         convert_refs(tmp_path / "bad.p", tmp_path / "refs.json")
+    (tmp_path / "bad.p").write_bytes(pickle.dumps([{"image_id": float("inf"), "split": "val", "sentences": []}]))
+    with pytest.raises(ValueError, match="holds no references of RefCOCOg: OverflowError"):
+        convert_refs(tmp_path / "bad.p", tmp_path / "refs.json")
     assert not (tmp_path / "mark").exists() and not (tmp_path / "refs.json").exists()
 
 
