@@ -129,14 +129,16 @@ def _pipeline(checkpoint: str | os.PathLike, base: Path) -> StableDiffusionInstr
     )
 
 
-def _config(folder: Path, kind: str) -> dict[str, Any]:
-    config = read_config(folder / "config.json")
-    if config.get("_class_name") != kind:
-        raise ValueError(f"{folder / 'config.json'} is of {config.get('_class_name')!r}; it must be of {kind!r}")
+def _config(folder: Path, *kinds: str, name: str = "config.json") -> dict[str, Any]:
+    config = read_config(folder / name)
+    if config.get("_class_name") not in kinds:
+        raise ValueError(f"{folder / name} is of {config.get('_class_name')!r}; allowed: {', '.join(kinds)}")
     return config
 
 
 def _scheduler(base: Path) -> SchedulerMixin:
     from diffusers import EulerAncestralDiscreteScheduler
+    from diffusers.schedulers import KarrasDiffusionSchedulers
 
+    _config(base / "scheduler", *(kind.name for kind in KarrasDiffusionSchedulers), name="scheduler_config.json")
     return load_part(EulerAncestralDiscreteScheduler, base, subfolder="scheduler")
