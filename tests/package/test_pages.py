@@ -58,7 +58,7 @@ def test_every_command_and_option_exists(page):
     lines = [part.strip() for line in [*shell.splitlines(), *inline] for part in line.split("&&")]
     for line in (line for line in lines if line.startswith("wm ")):
         command, words = get_command(app), shlex.split(line, comments=True)[1:]
-        while words and hasattr(command, "list_commands"):
+        while words and not words[0].startswith("-") and hasattr(command, "list_commands"):
             command = command.get_command(None, words.pop(0))
             assert command is not None, line
         known = {option for parameter in command.params for option in parameter.opts}

@@ -49,16 +49,25 @@ def spread(tokens: PictureTokens, pictures: torch.Tensor) -> tuple[torch.Tensor,
     return mean, std
 
 
+def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Of `codes` (K, D) the number of that next to each of `vectors` (N, D)."""
+    return torch.cat([torch.cdist(some, codes).argmin(1) for some in vectors.split(4096)])
+
+
+def spaced(vectors: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` of `vectors`, or all if there are fewer, at equal steps."""
+    return vectors[torch.linspace(0, len(vectors) - 1, min(len(vectors), count)).long()]
+
+
 @torch.no_grad()
 def centres(vectors: torch.Tensor, count: int, rounds: int = 20) -> torch.Tensor:
     """`count` of `vectors` (N, D), moved to the means of what is nearest to them (k-means), `rounds` times."""
-    found = vectors[torch.linspace(0, len(vectors) - 1, count).long()].clone()
+    found = spaced(vectors, count).clone()
     for _ in range(rounds):
-        nearest = torch.cat([torch.cdist(some, found).argmin(1) for some in vectors.split(4096)])
-        share = torch.bincount(nearest, minlength=count).clamp(min=1)[:, None]
-        sums = torch.zeros_like(found).index_add_(0, nearest, vectors)
-        used = torch.bincount(nearest, minlength=count)[:, None] > 0
-        found = torch.where(used, sums / share, found)
+        own = nearest(vectors, found)
+        size = torch.bincount(own, minlength=count)[:, None]
+        sums = torch.zeros_like(found).index_add_(0, own, vectors)
+        found = torch.where(size > 0, sums / size.clamp(min=1), found)
     return found
 
 
@@ -86,6 +95,9 @@ class TokensTask(Task):
             Rectangles of other pictures are pasted in; what lies a place or more away must not feel it. 0: none.
         dyed: share of the pictures whose red, green and blue change places, so that things come in other colours than
             the world gives them: what never saw a red cone draws one as an orange.
+        floor: at export, the codes that places without things take more often than others give way to so many that
+            are centres of such places, the rest to centres of what is met worst. A floor of many codes flickers. 0:
+            all stay.
         length, cache: how many pictures, and the file that keeps them between runs.
     """
 
@@ -93,7 +105,7 @@ class TokensTask(Task):
         from diffusers import VQModel
 
         defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "latent": 32, "codes": 1024}
-        defaults |= {"dim": 8, "still": 0.0, "dyed": 0.0}
+        defaults |= {"dim": 8, "still": 0.0, "dyed": 0.0, "floor": 0}
         self.options = options_of(recipe, defaults)
         self.images = pictures_of(self.options)
         self.length = len(self.images)
@@ -173,8 +185,8 @@ class TokensTask(Task):
         rest = features[
             ~solid
         ]  # most places are floor, and a few codes are enough for it: where it has many they flicker
-        rest = rest[torch.linspace(0, len(rest) - 1, min(len(rest), int(FLOOR * solid.sum()))).long()]
-        self._begin(centres(torch.cat([features[solid], rest]), self.options["codes"]))
+        both = torch.cat([features[solid], spaced(rest, int(FLOOR * solid.sum()))])
+        self._begin(centres(both, self.options["codes"]))
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         pictures = dyed(self.images.pictures(indices), indices, noise, self.options["dyed"]).to(self.device)
@@ -228,5 +240,24 @@ class TokensTask(Task):
     def export(self, folder: Path) -> None:
         """Writes the model in fp16; its codes are those of the codebook in fp16."""
         with torch.no_grad():
-            self.tokens.codebook.copy_(self.codebook())
+            codes = self.codebook()
+            self.tokens.codebook.copy_(self._calmed(codes.cpu()) if self.options["floor"] else codes)
         save_half(self.vq, folder)
+
+    def _calmed(self, codes: torch.Tensor) -> torch.Tensor:
+        some, count = range(min(1536, self.length)), len(codes)
+        features = torch.cat(
+            [self.tokens.features(p.to(self.device)).cpu() for p in self.images.pictures(some).split(64)]
+        )
+        solid = functional.max_pool2d((self.images.ids[some] > 0).float()[:, None], self.tokens.factor)
+        near = functional.max_pool2d(solid, 3, 1, 1)[:, 0] > 0
+        shares = [torch.bincount(nearest(part, codes), minlength=count) / len(part)
+                  for part in (features[~near], features[near])]  # fmt: skip
+        floor = spaced(features[~near], 32768)
+        kept = torch.cat([codes[shares[0] <= shares[1]], centres(floor, self.options["floor"])])
+        if len(kept) >= count:
+            return codes
+        away = (features[near] - kept[nearest(features[near], kept)]).square().sum(1)
+        worst = features[near][away.topk(min(len(away), 32 * (count - len(kept)))).indices]
+        return torch.cat([kept, centres(worst[torch.randperm(len(worst), generator=torch.Generator().manual_seed(0))],
+                                        count - len(kept))])  # fmt: skip

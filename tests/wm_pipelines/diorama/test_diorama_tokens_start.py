@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, VQModel
+from torch.nn import functional
 
 from wm_pipelines.diorama.tokens_training import centres, dyed
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, build
 
 OPTIONS = {"length": 24, "channels": [24, 48, 64], "latent": 4, "dim": 4, "codes": 64}
@@ -74,3 +76,22 @@ def test_dyed_pictures_have_their_channels_in_another_order():
     assert torch.equal(found, dyed(pictures, rows, KeyedNoise(0, 3), 0.6))
     assert torch.equal(found[5:], dyed(pictures[5:], rows[5:], KeyedNoise(0, 3), 0.6))
     assert torch.equal(dyed(pictures, rows, KeyedNoise(0, 3), 0.0), pictures)
+
+
+def test_a_floor_of_few_codes(task, tmp_path):
+    plain, calm = tmp_path / "plain", tmp_path / "calm"
+    task.export(plain)
+    task.options["floor"] = 2
+    try:
+        task.export(calm)
+    finally:
+        task.options["floor"] = 0
+    pictures = task.images.pictures(range(12))
+    near = functional.max_pool2d((task.images.ids[:12] > 0).float()[:, None], 4)
+    floor = functional.max_pool2d(near, 3, 1, 1)[:, 0] == 0
+    used = []
+    for folder in (plain, calm):
+        tokens = PictureTokens(load_model(VQModel, folder).float())
+        assert tokens.num_codes == 64 and tokens.codebook.isfinite().all()
+        used.append(tokens.encode(pictures)[floor].unique(return_counts=True)[1])
+    assert len(used[1]) < len(used[0]) and used[1].max() > used[0].max()
