@@ -121,10 +121,11 @@ class WM_MojitoSample(io.ComfyNode):
                 io.Int.Input(
                     "trailing_tokens",
                     **ADVANCED,
-                    default=0,
-                    min=0,
+                    default=-1,
+                    min=-1,
                     max=64,
-                    tooltip="Text positions behind the prompt that join every object.",
+                    tooltip="Text positions behind the prompt that are steered with its object. -1 takes the "
+                    "checkpoint's own for a lone object, and none for several.",
                 ),
                 io.Float.Input(
                     "bias_in",
@@ -214,7 +215,7 @@ class WM_MojitoSample(io.ComfyNode):
         from .._shared.progress import StepReporter
 
         check_pipeline(pipeline, MojitoPipeline, "load a Mojito checkpoint")
-        own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold")
+        own = ("guidance_eta", "guidance_iterations", "guidance_fraction", "guidance_threshold", "trailing_tokens")
         items = list(trajectory or ())
         pictures = num_frames or (items and trajectory_frames(items)) or USUAL
         guidance |= {name: None if guidance[name] < 0 else guidance[name] for name in own}

@@ -41,6 +41,9 @@ def mojito(
     eta: Annotated[float | None, typer.Option(help="step towards the boxes; default: the model's own")] = None,
     iterations: Annotated[int | None, typer.Option(help="moves in a guided step; default: the model's own")] = None,
     fraction: Annotated[float | None, typer.Option(help="share of guided steps; default: the model's own")] = None,
+    trailing: Annotated[
+        int | None, typer.Option(help="text positions after the prompt steered with its object; default: the model's")
+    ] = None,
     bias: Annotated[float, typer.Option(help="pushes attention into the boxes in all steps, no gradient")] = 0.0,
     height: Annotated[int | None, typer.Option()] = None,
     width: Annotated[int | None, typer.Option()] = None,
@@ -70,6 +73,7 @@ def mojito(
         guidance_eta=eta,
         guidance_iterations=iterations,
         guidance_fraction=fraction,
+        trailing_tokens=trailing,
         bias_in=bias,
         bias_out=bias,
         bias_fraction=1.0 if bias else None,

@@ -17,6 +17,9 @@ class GuidanceConfig(Record):
     fraction: float = Field(0.2, ge=0, le=1, description="share of the steps, from the first, that are guided")
     threshold: float = Field(0.2, ge=0, le=1, description="energy a frame below which a step is left")
     taps: list[str] | None = Field(None, description="blocks whose attention is read; None: by the base's family")
+    trailing_tokens: int = Field(
+        0, ge=0, description="text positions from the end of text on that are guided with the phrase of a lone object"
+    )
 
 
 class MojitoConfig(Record):

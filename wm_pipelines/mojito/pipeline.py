@@ -5,10 +5,10 @@ works on its latents from outside and needs no training; the Motion Intensity Mo
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ StepCallback = Callable[[Any, int, int, dict], dict] | PipelineCallback | MultiP
 logger = logging.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class CheckedInputs:
     """What `check_inputs` found: the prompts (None where embeddings came), and for each its `objects` and level;
     `num_frames` of the clip; videos `per_prompt`."""
@@ -214,7 +214,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         guidance_threshold: float | None = None,
         guidance_taps: Sequence[str] | None = None,
         smooth_weight: float = 0.0,
-        trailing_tokens: int = 0,
+        trailing_tokens: int | None = None,
         bias_in: float = 0.0,
         bias_out: float = 0.0,
         bias_fraction: float = 0.1,
@@ -282,7 +282,9 @@ class MojitoPipeline(StockLoading, WMPipeline):
             guidance_threshold: energy a frame, in [0, 1], below which a step is left as it is.
             guidance_taps: blocks whose attention is read, by their module names.
             smooth_weight: of the term that keeps the attention's path as smooth as the boxes'; 0 or more, 0: none.
-            trailing_tokens: text positions from the end of text on that join every object.
+            trailing_tokens: text positions from the end of text on that join every object, for bases that listen to
+                them too. None: the record's, else 0, where a prompt has one object, and none where it has several,
+                which would pull the same positions into boxes of their own (a report says so where it was asked for).
             bias_in, bias_out: added to the logits of a phrase inside its box, and taken off outside, in the first
                 `bias_fraction` of the steps; this needs no gradient.
             bias_style: "logit", or "trailblazer" or "freetraj", which edit the attention after the softmax instead
@@ -383,7 +385,6 @@ class MojitoPipeline(StockLoading, WMPipeline):
             num_frames=num_frames,
             fps=fps,
             allow_joint=allow_joint,
-            trailing_tokens=trailing_tokens,
             detector=detector,
             output_type=output_type,
             dual_clock=dual_clock,
@@ -453,7 +454,6 @@ class MojitoPipeline(StockLoading, WMPipeline):
         num_frames: int | None = None,
         fps: float | None = None,
         allow_joint: bool = False,
-        trailing_tokens: int = 0,
         detector: Detector | None = None,
         output_type: str = "pil",
         dual_clock: tuple[float, float] | None = None,
@@ -492,8 +492,6 @@ class MojitoPipeline(StockLoading, WMPipeline):
                     raise ValueError(
                         "temporal_weight can't act in FreeNoise's windows of a clip; disable_free_noise()"
                     )
-            if not isinstance(trailing_tokens, Integral) or trailing_tokens < 0:
-                raise ValueError(f"trailing_tokens={trailing_tokens!r}; a whole number, 0 or more")
         if detector is not None and (not inputs.steered or output_type == "latent"):
             what = "decoded frames, not output_type='latent'" if inputs.steered else "objects to look for"
             raise ValueError(f"detector needs {what}")
@@ -569,7 +567,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         call: StockCall,
         inputs: CheckedInputs,
         taps: Sequence[str] | None = None,
-        trailing_tokens: int = 0,
+        trailing_tokens: int | None = None,
         quiet: bool = False,
     ) -> list[MotionPlan]:
         """One plan a video, in the order of the videos; none where nothing is steered. Conflicts are logged.
@@ -582,17 +580,17 @@ class MojitoPipeline(StockLoading, WMPipeline):
         frames, rows, columns = call.token_grid(inputs.num_frames)
         layers = call.family.grids(self.denoiser, list(self._tapped(taps)), rows, columns)
         grid = ClipGrid(frames, rows, columns, stride=call.stride, layers=tuple(layers))
-        rules = TextRules(self.tokenizer, convert=call.convert, limit=call.token_limit, trailing=trailing_tokens)
-        alone = call.drops_padding and len(inputs.prompts) * inputs.per_prompt == 1
+        rules = TextRules(
+            self.tokenizer,
+            convert=call.convert,
+            limit=call.token_limit,
+            trailing=trailing_tokens,
+            usual=self._recorded().get("trailing_tokens", 0),
+            padding=not (call.drops_padding and len(inputs.prompts) * inputs.per_prompt == 1),
+        )
         plans = []
         for prompt, items in zip(inputs.prompts, inputs.objects, strict=True):
             plan = plan_motion(prompt, items, inputs.num_frames, grid=grid, rules=rules)
-            slots = plan.slots
-            if alone and len(slots.tokens) and slots.tokens.max() >= slots.length:
-                raise ValueError(
-                    f"trailing_tokens={trailing_tokens}; LattePipeline drops what follows the {slots.length} tokens "
-                    "of a single prompt: ask for fewer, or pass mask_feature=False"
-                )
             if not quiet:
                 for line in plan.conflicts:
                     logger.warning(f"{prompt!r}: {line}")
@@ -610,7 +608,8 @@ class MojitoPipeline(StockLoading, WMPipeline):
 
     def _settings(self, **given: Any) -> GuidanceSettings:
         """What was given; for the rest the record's guidance, else the defaults."""
-        recorded = {name: value for name, value in self._recorded().items() if name != "taps"}
+        fields = {field.name for field in dataclasses.fields(GuidanceSettings)}
+        recorded = {name: value for name, value in self._recorded().items() if name in fields}
         return GuidanceSettings(**recorded | {name: value for name, value in given.items() if value is not None})
 
     def _stock_call(self, **options: Any) -> StockCall:

@@ -349,6 +349,40 @@ def test_the_record_says_how_it_is_sampled_and_steered(animated):
     assert not torch.equal(other.frames, explicit.frames)
 
 
+def test_the_record_steers_the_end_of_the_text_with_a_lone_object(animated):
+    """Unset, the record's positions join one object as far as there is room, and none of several; a number is used."""
+    pipe, size = animated
+
+    def tokens(prompt=PROMPT, objects=None, **more):
+        out = run(pipe, size, prompt, objects or [corner()], **{**GUIDED, **more})
+        said = [line for line in out.report[0].warnings if "trailing" in line]
+        return out, out.plan[0].slots.tokens.tolist(), said
+
+    without, alone, _ = tokens()
+    asked, joined, _ = tokens(trailing_tokens=3)
+    end = len(pipe.tokenizer(PROMPT).input_ids) - 1
+    assert joined == [*alone, end, end + 1, end + 2] and not torch.equal(asked.frames, without.frames)
+
+    guidance = {"trailing_tokens": 3}
+    pipe.wm_config = WMConfig(method="mojito", pipeline="MojitoPipeline", method_config={"guidance": guidance})
+    recorded, found, warnings = tokens()
+    assert found == joined and torch.equal(recorded.frames, asked.frames) and not warnings
+    assert tokens(trailing_tokens=0)[1] == alone
+    long = "a red cube" + " and" * 71  # the end of text is at 75, of 77 positions
+    assert tokens(long)[1] == [*alone, 75, 76]
+
+    two = [corner(), MotionObject("blue sphere", boxes=(0.5, 0.5, 1, 1))]
+    prompt = "a red cube left of a blue sphere"
+    _, apart, warnings = tokens(prompt, two)
+    assert len(apart) == len(set(apart)) and not warnings
+    _, shared, warnings = tokens(prompt, two, trailing_tokens=2)
+    assert len(shared) == len(apart) + 4
+    assert warnings == [
+        "trailing_tokens=2: the same text positions are pulled into the boxes of 2 objects at once; "
+        "they are meant for a lone one"
+    ]
+
+
 def test_noise_is_shared_by_the_frames_where_the_record_says_so(animated, bases):
     pipe, size = animated
     plain = run(pipe, size)
@@ -429,6 +463,8 @@ def test_conflicts_are_said_before_the_first_step(animated, caplog):
         ({"detector": len}, "detector needs objects to look for"),
         ({"detector": len, "objects": [corner()], "output_type": "latent"}, "detector needs decoded frames"),
         ({"objects": [[corner()], []], "prompt": [PROMPT] * 2}, "objects has an empty list for one prompt"),
+        ({"trailing_tokens": -1, "objects": [corner()]}, "trailing_tokens=-1; a whole number, 0 or more"),
+        ({"trailing_tokens": True, "objects": [corner()]}, "trailing_tokens=True; a whole number"),
         ({"trailing_tokens": 80, "objects": [corner()]}, "trailing_tokens=80; the text leaves room for"),
         (
             {"trailing_tokens": 65, "objects": [corner("red"), corner("cube")]},

@@ -50,9 +50,11 @@ def test_objects_and_paths_become_a_video_with_its_report(monkeypatch, checkpoin
         monkeypatch, "--prompt", "a red cube and a blue sphere", "--object", OBJECT,
         "--trajectory", tmp_path / "path.txt", "--format", "tora", "--phrase", "blue sphere", "--box", "0.4,0.4",
         "--model", checkpoint, "--frames", 4, "--steps", 3, "--iterations", 1, "--fraction", 0.5, "--out", out,
+        "--trailing", 2,
     )  # fmt: skip
     printed = capsys.readouterr()
     assert code == 0, printed.err
+    assert "warning: trailing_tokens=2: the same text positions" in printed.err
     assert sorted(path.name for path in out.iterdir()) == FILES
     report = json.loads((out / "report.json").read_text())
     assert report["phrases"] == ["blue sphere", "red cube"] and report["iterations"] == 2

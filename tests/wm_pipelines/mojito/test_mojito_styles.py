@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from wm_pipelines.config import WMConfig
 from wm_pipelines.mojito.guidance.edits import STYLES, edited_attention
 from wm_pipelines.mojito.guidance.state import Slots
 from wm_pipelines.mojito.trajectories.objects import MotionObject
@@ -53,6 +54,12 @@ def test_a_phrase_that_is_the_whole_text(bases, style, trailing):
             continue
         out = sample(pipe, size, style, guided, [CUBE], "red cube", trailing_tokens=1)
         assert torch.isfinite(torch.as_tensor(out.frames)).all()
+    pipe.wm_config = WMConfig(method="mojito", method_config={"guidance": {"trailing_tokens": 2}})
+    try:  # what the record says goes no further than the text does
+        recorded = sample(pipe, size, style, True, [CUBE], "red cube")
+    finally:
+        pipe.wm_config = None
+    assert recorded.plan[0].slots.tokens.tolist() == [0, 1, 2]
     with_padding = sample(pipe, size, style, True, [CUBE], "red cube", trailing_tokens=2, mask_feature=False)
     assert torch.isfinite(torch.as_tensor(with_padding.frames)).all()
 

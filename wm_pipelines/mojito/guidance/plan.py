@@ -34,7 +34,8 @@ class MotionPlan:
         slots: their tokens in the prompt.
         grid: of the clip.
         conflicts: what text and trajectories disagree about, and which will win.
-        notes: paths that were resampled, and frames in which an object has no target.
+        notes: paths that were resampled, text positions that several objects share, and frames in which an object has
+            no target.
     """
 
     objects: tuple[MotionObject, ...]
@@ -59,7 +60,13 @@ def plan_motion(
         ValueError: an object that `MotionObject` refuses, a number of frames that does not fit the grid, a phrase
             that can't be located, or as `find_slots`.
     """
-    objects, resampled = to_clip(objects, num_frames)
+    objects, notes = to_clip(objects, num_frames)
+    if rules.trailing and len(objects) > 1:
+        notes = [
+            *notes,
+            f"trailing_tokens={rules.trailing}: the same text positions are pulled into the boxes of {len(objects)} "
+            "objects at once; they are meant for a lone one",
+        ]
     boxes = object_boxes(objects, num_frames)
     at_latents = latent_boxes(boxes, grid.frames, grid.stride, first_alone=grid.stride > 1)
     return MotionPlan(
@@ -69,5 +76,5 @@ def plan_motion(
         slots=find_slots(prompt, objects, at_latents, rules),
         grid=grid,
         conflicts=find_conflicts(prompt, objects, boxes, grid.layers),
-        notes=resampled + hidden_lines(objects, num_frames),
+        notes=notes + hidden_lines(objects, num_frames),
     )

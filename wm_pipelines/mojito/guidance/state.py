@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -41,13 +42,28 @@ class Slots:
 
 @dataclasses.dataclass(frozen=True)
 class TextRules:
-    """How a base reads its prompts: by `tokenizer`, after `convert`, `limit` tokens at most; `trailing`
-    text positions from the end of text on join every object, as TrailBlazer (arXiv 2401.00896) edits them."""
+    """How a base reads its prompts, and what of a text is guided beside the phrases.
+
+    Attributes:
+        tokenizer: reads a text after `convert`, `limit` tokens at most.
+        trailing: so many text positions from the end of text on join every object, as TrailBlazer (arXiv 2401.00896)
+            edits them. None: nobody asked; then it is `usual`, for a lone object and as far as there is room. Several
+            objects would each pull the same positions into boxes of their own.
+        padding: whether the denoiser sees what follows the end of text.
+    """
 
     tokenizer: "PreTrainedTokenizerBase"
     convert: Callable[[str], str]
     limit: int
-    trailing: int = 0
+    trailing: int | None = None
+    usual: int = 0
+    padding: bool = True
+
+    def __post_init__(self) -> None:
+        if self.trailing is not None and (
+            isinstance(self.trailing, bool) or not isinstance(self.trailing, Integral) or self.trailing < 0
+        ):
+            raise ValueError(f"trailing_tokens={self.trailing!r}; a whole number, 0 or more")
 
 
 def find_slots(prompt: str, objects: Sequence[MotionObject], boxes: torch.Tensor, rules: TextRules) -> Slots:
@@ -60,7 +76,7 @@ def find_slots(prompt: str, objects: Sequence[MotionObject], boxes: torch.Tensor
         ValueError: a phrase that is absent, there more than once without a span or past the token limit, the same
             words for two objects, or more than `MOST_SLOTS` slots.
     """
-    tokenizer, limit, trailing = rules.tokenizer, rules.limit, rules.trailing
+    tokenizer, limit = rules.tokenizer, rules.limit
     phrases: list[Phrase] = []
     for i, item in enumerate(objects):
         (phrase,) = find_phrases(tokenizer, prompt, [(item.phrase, item.span)], rules.convert, limit)
@@ -70,9 +86,9 @@ def find_slots(prompt: str, objects: Sequence[MotionObject], boxes: torch.Tensor
         phrases.append(phrase)
     _, after = specials_around(tokenizer)
     length = len(tokenizer(rules.convert(prompt)).input_ids)
-    end = min(length, limit) - after
-    if trailing and end + trailing > limit:
-        raise ValueError(f"trailing_tokens={trailing}; the text leaves room for {limit - end} of {limit} tokens")
+    length = min(length, limit)
+    end = length - after
+    trailing = _trailing(rules, phrases, end, length)
     tokens, owners = [], []
     for i, phrase in enumerate(phrases):
         own = [*range(*phrase.tokens), *range(end, end + trailing)]
@@ -83,7 +99,25 @@ def find_slots(prompt: str, objects: Sequence[MotionObject], boxes: torch.Tensor
             f"the objects have {len(tokens)} tokens, trailing ones included; at most {MOST_SLOTS} can be guided"
         )
     weights = torch.tensor([float(item.weight) for item in objects])
-    return Slots(torch.tensor(tokens), torch.tensor(owners), boxes.float(), weights, min(length, limit))
+    return Slots(torch.tensor(tokens), torch.tensor(owners), boxes.float(), weights, length)
+
+
+def _trailing(rules: TextRules, phrases: Sequence[Phrase], end: int, length: int) -> int:
+    """How many positions from `end` on join every object of a text of `length` tokens."""
+    asked, limit = rules.trailing, rules.limit
+    if asked is None:
+        if len(phrases) != 1:
+            return 0
+        first, last = phrases[0].tokens
+        return max(0, min(rules.usual, (limit if rules.padding else length) - end, MOST_SLOTS - (last - first)))
+    if asked and end + asked > limit:
+        raise ValueError(f"trailing_tokens={asked}; the text leaves room for {limit - end} of {limit} tokens")
+    if not rules.padding and end + asked > length:
+        raise ValueError(
+            f"trailing_tokens={asked}; LattePipeline drops what follows the {length} tokens of a single prompt: ask "
+            "for fewer, or pass mask_feature=False"
+        )
+    return asked
 
 
 class Sums(NamedTuple):
