@@ -107,7 +107,7 @@ def replies() -> list[Reader]:
 
     def endpoint(path: Path) -> Any:
         model = EndpointModel("http://localhost:1", "m", retries=0)
-        model._post = lambda body: decoded(path.read_bytes())
+        model.post = lambda body: decoded(path.read_bytes())
         for protocol in ("direct", "loglik"):
             model.answer(Request("?", "?", options, None, None, protocol, 1))
 
@@ -194,8 +194,8 @@ def pairs(work: Path) -> list[Reader]:
     return [
         Reader("pairs folder", lambda path: [p.read() for p in read_folder(path)], folder=folder),
         Reader("triplets", labelled, folder=triplets),
-        Reader("codes of pairs", lambda path: coded._load(path, "i", ""), (coded_file,), ".safetensors"),
-        Reader("latents of pairs", lambda path: latents._load(path, "i"), (latent_file,), ".safetensors"),
+        Reader("codes of pairs", lambda path: coded.load_codes(path, "i", ""), (coded_file,), ".safetensors"),
+        Reader("latents of pairs", lambda path: latents.load_latents(path, "i"), (latent_file,), ".safetensors"),
         Reader("layout", _layout, (layout,), ".yaml"),
         Reader("questions folder", _asked, folder=asked_folder),
         Reader("table", Table.from_csv, (b"name,age\nAnn,7\nBob,9\n",), ".csv"),
@@ -240,8 +240,8 @@ def shards(work: Path) -> list[Reader]:
         return leases.take(own, "s", "r", 5.0)
 
     def annotation(path: Path) -> Any:
-        settings = annotate._settings(path)
-        return annotate._planned(path / "frames", root, settings["frames"])
+        settings = annotate.read_settings(path)
+        return annotate.planned(path / "frames", root, settings["frames"])
 
     return [
         Reader("plan folder", whole, folder=folder),
@@ -278,7 +278,7 @@ def runs(work: Path) -> list[Reader]:
     from wm_pipelines.aurora_bench import evaluate
     from wm_pipelines.evaluation.mcq.runner import open_folder
     from wm_pipelines.hub import EMBEDDED_ROOT
-    from wm_pipelines.hub.sealing import _evaluations, seal_run
+    from wm_pipelines.hub.sealing import read_evaluations, seal_run
     from wm_pipelines.training import state
 
     tensors = {"model": {"a": torch.ones(2)}, "optimizer": {"b": torch.ones(1)}}
@@ -298,9 +298,9 @@ def runs(work: Path) -> list[Reader]:
     return [
         Reader("state", state.read_state, folder=saved),
         Reader("run to seal", lambda path: seal_run(path, path.parent / "sealed"), folder=run, share=0.1),
-        Reader("benchmark rows", lambda path: _evaluations([path]), (_json({"evaluation": [score]}),), ".jsonl"),
+        Reader("benchmark rows", lambda path: read_evaluations([path]), (_json({"evaluation": [score]}),), ".jsonl"),
         Reader("settings of a run", lambda path: open_folder(path, settings), folder=opened),
-        Reader("rows of edits", evaluate._done, ((_json(done) + b"\n") * 2,), ".jsonl"),
+        Reader("rows of edits", evaluate.read_done, ((_json(done) + b"\n") * 2,), ".jsonl"),
     ]
 
 

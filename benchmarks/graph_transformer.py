@@ -179,7 +179,7 @@ def train(net: nn.Module, data: Data, held: Data, seed: int, sizes: dict[str, An
     groups += [{"params": bias, "weight_decay": 0.0, "factor": sizes["bias_rate"]}] if bias else []
     optimizer = torch.optim.AdamW(groups, lr=sizes["lr"], fused=True)
     curve: list[list[float]] = []
-    order = _order(seed, len(data.targets), sizes["batch"] * sizes["steps"])
+    order = reading_order(seed, len(data.targets), sizes["batch"] * sizes["steps"])
     for step in range(sizes["steps"]):
         net.train()
         rows = torch.from_numpy(order[step * sizes["batch"] : (step + 1) * sizes["batch"]])
@@ -195,7 +195,7 @@ def train(net: nn.Module, data: Data, held: Data, seed: int, sizes: dict[str, An
     return curve
 
 
-def _order(seed: int, count: int, wanted: int) -> np.ndarray:
+def reading_order(seed: int, count: int, wanted: int) -> np.ndarray:
     """Row numbers of all steps: every epoch in an order of its own."""
     epochs = [keyed("graph micro order", seed, count, n).permutation(count) for n in range(-(-wanted // count))]
     return np.concatenate(epochs)[:wanted]

@@ -77,7 +77,7 @@ def cycle(layer: AdaptedLinear, cycles: int) -> dict:
             warnings.simplefilter("always")
             layer.merge()
         warned += len(caught)
-        nbytes = layer._unmerged[0].nbytes
+        nbytes = layer.undo_bytes
         layer.unmerge()
         exact = exact and torch.equal(layer.base_layer.weight.data.view(bits), before.view(bits))
     share = round(nbytes / before.nbytes, 4)

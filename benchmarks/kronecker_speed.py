@@ -135,7 +135,7 @@ def kept_bytes(layer: nn.Module, x: torch.Tensor) -> int:
 
 
 def verdicts(width: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Bars and goals of section 12, from the times of forward and backward."""
+    """Bars and goals, fixed before the first run, against the times of forward and backward."""
     over_base = (1.45, 1.20) if width < 4096 else (1.15, 1.05)
     rows = [
         {"figure": "ours / base", "bar": over_base[0], "goal": over_base[1], **ratio(times[OURS], times[BASE])},
@@ -235,7 +235,7 @@ def captured(run: Callable[[], Any]) -> Callable[[], None]:
 
 
 def gpu(repeats: int) -> list[dict[str, Any]]:
-    """The bf16 goals of section 5.4, or one row that says they were not measured."""
+    """The bf16 goals for the kernels, or one row that says they were not measured."""
     common = {"benchmark": "kronecker_speed", "shape": "gpu", "device": "cuda"}
     if not torch.cuda.is_available():
         return [{**common, "figure": "bf16 goals", "status": "unmeasured", "reason": "no GPU"}]

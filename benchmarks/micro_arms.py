@@ -133,7 +133,7 @@ class Base:
     """The frozen base of all arms, loaded once: `vae`, `unet`, `text_encoder`, `tokenizer`, `schedule`."""
 
     def __init__(self, folder: Path):
-        SceneTask._load_base(self, folder)
+        SceneTask.load_base(self, folder)
         self.sampler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
         self.folder = folder
         weights = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -173,7 +173,7 @@ class ArmTask(SceneTask):
         self.shared, self.bank = base, bank
         super().__init__(recipe)
 
-    def _load_base(self, folder: Path) -> None:
+    def load_base(self, folder: Path) -> None:
         for name in ("vae", "unet", "text_encoder", "tokenizer", "schedule"):
             setattr(self, name, getattr(self.shared, name))
 

@@ -6,7 +6,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_counts_are_those_of_the_specification(script, tmp_path, capsys):
+def test_counts_of_the_real_sizes_are_as_expected(script, tmp_path, capsys):
     counts = script("cpl_counts")
     assert counts.main([f"--out={tmp_path / 'counts.jsonl'}"]) == 0
     rows = {r["figure"]: r["value"] for r in script("records").read(tmp_path / "counts.jsonl")}

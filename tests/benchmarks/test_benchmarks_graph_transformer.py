@@ -78,7 +78,7 @@ def test_a_smoke_run_ends_resumes_and_reports(micro, tmp_path, capsys):
         micro.main(["--quick"])
 
 
-def test_sizes_are_those_of_the_specification(micro):
+def test_every_arm_has_the_size_that_was_fixed_before_the_run(micro):
     counts = {arm: 0 for arm in micro.ARMS}
     for arm in micro.ARMS:
         net = micro.RelationalNet(micro.SIZES) if arm == "f" else micro.Answerer(micro.SIZES, micro.ARMS[arm][2])
@@ -94,7 +94,7 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_order(micro):
         torch.manual_seed(3)
         nets.append(micro.Answerer(micro.QUICK, micro.ARMS[arm][2]).vilt.state_dict())
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
-    order = micro._order(1, 10, 25)
+    order = micro.reading_order(1, 10, 25)
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10)) and len(order) == 25
 
 

@@ -123,7 +123,7 @@ def _measured(
     settings: dict[str, Any],
     judge: EditJudge | None,
 ) -> list[dict[str, Any]]:
-    done = _done(folder / ROWS)
+    done = read_done(folder / ROWS)
     left = [item for item in items if item.name not in done]
     if left:
         draw = load_editor(model, settings["num_candidates"], settings["verifier"])
@@ -145,7 +145,7 @@ def _measured(
     return [row for item in items for row in done[item.name]]
 
 
-def _done(path: Path) -> dict[str, list[dict[str, Any]]]:
+def read_done(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Item -> its rows; a last line that a kill cut short is taken off the file."""
     if not path.is_file():
         return {}

@@ -46,7 +46,7 @@ def read_pickled_table(path: str | os.PathLike) -> list[dict[str, Any]]:
         kind = frame.name if isinstance(frame, Made) else type(frame).__name__
         raise ValueError(f"{path} holds no pandas table of the known layout, but {kind}")
     try:
-        return _rows(*_blocks_and_axes(manager))
+        return _rows(*blocks_and_axes(manager))
     except (TypeError, AttributeError, KeyError, IndexError, ValueError) as error:
         raise ValueError(f"{path} holds no whole pandas table: {type(error).__name__}: {error}") from None
 
@@ -65,12 +65,12 @@ def _rows(blocks: Any, axes: Any) -> list[dict[str, Any]]:
             places = range(len(names))[slice(*placement.args)]
         else:
             places = to_array(placement)
-        for place, column in zip(places, _columns(values, len(places)), strict=True):
+        for place, column in zip(places, columns_of(values, len(places)), strict=True):
             columns[names[place]] = [_plain(value, budget) for value in column]
     return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
 
 
-def _columns(values: Any, count: int) -> list[Any]:
+def columns_of(values: Any, count: int) -> list[Any]:
     """The columns of a block, whose values stand column by column."""
     found = to_array(values)
     if isinstance(found, np.ndarray):
@@ -81,7 +81,7 @@ def _columns(values: Any, count: int) -> list[Any]:
     return [found[n * length : (n + 1) * length] for n in range(count)]
 
 
-def _blocks_and_axes(manager: Made) -> tuple[Any, Any]:
+def blocks_and_axes(manager: Made) -> tuple[Any, Any]:
     """Blocks and axes, which pandas gives as arguments since 1.3; older ones kept them in a state and are refused."""
     if len(manager.args) >= 2:
         return manager.args[0], manager.args[1]

@@ -66,10 +66,10 @@ def retrieval(
     if type(candidates) is not int or candidates < 2:
         raise ValueError(f"candidates must be an integer of at least 2, got {candidates!r}")
     chosen = keyed("cpl flickr30k shots", seed).permutation(len(train))[:shots]
-    few, cut_few = _fitting(pipeline, [train[i] for i in sorted(chosen.tolist())])
-    shown, cut_shown = _fitting(pipeline, test)
+    few, cut_few = cut_to_fit(pipeline, [train[i] for i in sorted(chosen.tolist())])
+    shown, cut_shown = cut_to_fit(pipeline, test)
     texts = list(dict.fromkeys(caption for picture in shown for caption in picture.captions))
-    plain = _plain(pipeline, shown, texts)
+    plain = plain_scores(pipeline, shown, texts)
     near = plain.topk(min(candidates, len(texts)), dim=1)
     own = [[texts[i] for i in row] for row in near.indices.tolist()]
     true = [[j for j, t in enumerate(row) if t in p.captions] for row, p in zip(own, shown, strict=True)]
@@ -98,7 +98,7 @@ def retrieval(
     return rows
 
 
-def _fitting(pipeline: CPLPipeline, pictures: Sequence[Captioned]) -> tuple[list[Captioned], int]:
+def cut_to_fit(pipeline: CPLPipeline, pictures: Sequence[Captioned]) -> tuple[list[Captioned], int]:
     """The pictures with captions that fit behind the learned context, and how many had to be cut."""
     limit, n_ctx = pipeline.clip.config.text_config.max_position_embeddings, pipeline.prompt_learner.config.n_ctx
     cut, made = 0, []
@@ -121,7 +121,7 @@ def _fits(pipeline: CPLPipeline, caption: str, limit: int, n_ctx: int) -> bool:
 
 
 @torch.no_grad()
-def _plain(pipeline: CPLPipeline, shown: Sequence[Captioned], texts: Sequence[str]) -> torch.Tensor:
+def plain_scores(pipeline: CPLPipeline, shown: Sequence[Captioned], texts: Sequence[str]) -> torch.Tensor:
     """Cosines (pictures, texts) of plain CLIP on the CPU, the files opened a few at a time."""
     text = encode_texts(pipeline.clip, pipeline.tokenizer, [words(text) for text in texts]).float().cpu()
     rows = []

@@ -118,7 +118,7 @@ class CLIPTask(Task):
         count = len(indices)
         captions = [self.words(i, noise) for i in indices]
         lies = [(n, text) for n, i in enumerate(indices) for text in self.false_words(i, noise)]
-        pictures, dyed = self._pictures(indices, noise)
+        pictures, dyed = self.pictures(indices, noise)
         images = self.clip.visual_projection(self.clip.vision_model(pictures * 2 - 1).pooler_output)
         texts = self.text_features(captions + [text for _, text in lies])
         with torch.no_grad():
@@ -140,7 +140,7 @@ class CLIPTask(Task):
             self._read(said, images, texts[:count], indices, captions, dyed)
         return said
 
-    def _pictures(self, indices: list[int], noise: KeyedNoise) -> tuple[torch.Tensor, list[bool]]:
+    def pictures(self, indices: list[int], noise: KeyedNoise) -> tuple[torch.Tensor, list[bool]]:
         """Pictures (N, 3, 64, 64) in [0, 1], and which of them are dyed."""
         dyed = [self.is_dyed(i, noise) for i in indices]
         pictures = list(self.images.pictures(indices))

@@ -94,6 +94,7 @@ def _amount(motions: tuple[Motion, ...], i: int, fps: float, t: torch.Tensor) ->
             f"before it is {before}"
         )
     speed = before.speed * EASINGS[before.easing][1]
+    # speed falls evenly to 0: half the way that it would have gone on
     return before, speed * seconds * (progress - progress * progress / 2)
 
 
@@ -152,6 +153,7 @@ def _pose(obj: SceneObject, scene: Scene, t: torch.Tensor, trail: tuple[int, ...
             now = _pose(centre, scene, t.clamp(segment.start, segment.end), seen)[0]
             position = now + _turned(position - begin, _spin(m.direction, amount))
         elif m.kind == "bounce":
+            # each hop is a parabola, 0 where it touches the floor and 1 in its middle
             hops = m.count * EASINGS[m.easing][0](((t - m.start) / (m.end - m.start)).clamp(0, 1))
             hop = hops - hops.detach().floor()
             height = 4 * m.height * hop * (1 - hop)

@@ -207,12 +207,12 @@ class TokensTask(Task):
         loss = error + 5 * square + 0.5 * edges + code_loss + COMMITMENT * commitment
         parts = {"l1": error, "mse": square, "edges": edges, "codes": commitment}
         if self.options["still"]:
-            parts["still"] = self._unrest(pictures, features, indices, noise)
+            parts["still"] = self.unrest(pictures, features, indices, noise)
             loss = loss + self.options["still"] * parts["still"]
         used = torch.tensor(len(codes.unique()), dtype=torch.float32)
         return {"loss": loss, **parts, "used": used}
 
-    def _unrest(
+    def unrest(
         self, pictures: torch.Tensor, features: torch.Tensor, indices: list[int], noise: KeyedNoise
     ) -> torch.Tensor:
         """Mean squared difference of the features `(N, h, w, D)` where nothing changed, after a rectangle of up to

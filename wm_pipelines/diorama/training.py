@@ -242,12 +242,12 @@ class SDTask(Task):
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         words = [self.words(i, noise) for i in indices]
         if self.options["words_only"]:
-            return {"loss": self._plan_loss(indices, self._context(words)[:, -(GRID**2) :])}
+            return {"loss": self.plan_loss(indices, self._context(words)[:, -(GRID**2) :])}
         shape = self.mean.shape[1:]
         draws = noise.randn(indices, (2, *shape), "noise")
         latents = (self.mean[indices] + self.std[indices] * draws[:, 0]).to(self.device)
         eps = draws[:, 1].to(self.device)
-        t = self._timesteps(indices, words, noise).to(self.device)
+        t = self.timesteps(indices, words, noise).to(self.device)
         false = {}
         if self.options["turned"]:
             rows = [n for n in range(len(indices)) if t[n] >= EARLY]
@@ -260,7 +260,7 @@ class SDTask(Task):
         error = functional.mse_loss(out[: len(indices)], target)
         losses = {"loss": error}
         if self.options["plan"]:
-            losses["plan"] = self._plan_loss(indices, context[: len(indices), -(GRID**2) :])
+            losses["plan"] = self.plan_loss(indices, context[: len(indices), -(GRID**2) :])
             losses["loss"] = losses["loss"] + self.options["plan"] * losses["plan"]
         if self.options["turned"]:
             right = (out[lied] - target[lied]).square().mean((1, 2, 3))
@@ -275,7 +275,7 @@ class SDTask(Task):
         tokens = self.tokenizer(words, padding="max_length", max_length=77, return_tensors="pt").input_ids
         return self.text_encoder(tokens.to(self.device)).last_hidden_state
 
-    def _timesteps(self, indices: list[int], words: list[str], noise: KeyedNoise) -> torch.Tensor:
+    def timesteps(self, indices: list[int], words: list[str], noise: KeyedNoise) -> torch.Tensor:
         """(N,) int64: uniform, but for the share `early` of the captions that say a relation."""
         last = self.schedule.config.num_train_timesteps
         t = noise.integers(indices, (), "timestep", 0, last)
@@ -285,7 +285,7 @@ class SDTask(Task):
             t = torch.where(chosen, noise.integers(indices, (), "early timestep", EARLY, last), t)
         return t
 
-    def _plan_loss(self, indices: list[int], tokens: torch.Tensor) -> torch.Tensor:
+    def plan_loss(self, indices: list[int], tokens: torch.Tensor) -> torch.Tensor:
         """Cross-entropies of colour, in which solids count as much as floor, and of the shape of solids, over the
         shares that each has of each cell. `tokens`: (N, GRID ** 2, 128), a cell each, row by row."""
         colour, shape = torch.zeros(2, len(indices), 1 + MAX_OBJECTS, dtype=torch.long)

@@ -1,6 +1,7 @@
 """What a call may be given; every refusal says what came and what is allowed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,19 @@ from wm_pipelines.media.pictures import to_tensor
 
 Range = tuple[float, float]
 RANGES = ((0, 1), (-1, 1))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a call's pictures and captions are read, and at which noise they are looked at; named as its arguments."""
+
+    timesteps: int | Sequence[int] | None = None
+    seed: int = 0
+    shared_noise: bool = True
+    size: tuple[int, int] | None = None
+    value_range: Range = (0, 1)
+    truncate: bool = False
+    batch_size: int = 16
 
 
 def read_pictures(

@@ -346,20 +346,13 @@ class DiscffusionPipeline(WMPipeline):
         images: Pictures,
         texts: Sequence[str],
         rule: Rule,
-        timesteps: int | Sequence[int] | None,
-        seed: int,
-        shared_noise: bool,
-        size: tuple[int, int] | None,
-        value_range: inputs.Range,
-        truncate: bool,
-        batch_size: int,
+        asked: inputs.Asked,
     ) -> Sheet:
         """A call's input, checked, then encoded."""
-        inputs.flags(shared_noise=shared_noise, truncate=truncate)
-        asked = self.recommended("timesteps", timesteps, 30)
-        steps = read_timesteps(asked, self.denoiser.train_steps)
-        pictures = inputs.read_pictures(images, value_range, size, self.denoiser.multiple)
-        self.check_inputs(texts, truncate=truncate, seed=seed, batch_size=batch_size, rule=rule)
+        inputs.flags(shared_noise=asked.shared_noise, truncate=asked.truncate)
+        steps = read_timesteps(self.recommended("timesteps", asked.timesteps, 30), self.denoiser.train_steps)
+        pictures = inputs.read_pictures(images, asked.value_range, asked.size, self.denoiser.multiple)
+        self.check_inputs(texts, truncate=asked.truncate, seed=asked.seed, batch_size=asked.batch_size, rule=rule)
         device = self._execution_device
         captions = self.denoiser.encode_texts([*texts, ""], device)
         latents = [self.denoiser.encode_pictures(picture[None].to(device))[0] for picture in pictures]
@@ -373,9 +366,9 @@ class DiscffusionPipeline(WMPipeline):
             texts=list(texts),
             captions=captions,
             timesteps=steps,
-            seed=seed,
-            shared_noise=shared_noise,
-            batch_size=batch_size,
+            seed=asked.seed,
+            shared_noise=asked.shared_noise,
+            batch_size=asked.batch_size,
         )
 
     @torch.no_grad()
@@ -432,10 +425,7 @@ class DiscffusionPipeline(WMPipeline):
         )  # fmt: skip
         pairs, shape = inputs.pair_up(len(inputs.list_pictures(images)), len(listed), pairwise)
         # 2. pictures, captions and options, checked, then encoded
-        sheet = self._sheet(
-            images,
-            texts=listed,
-            rule=rule,
+        asked = inputs.Asked(
             timesteps=timesteps,
             seed=seed,
             shared_noise=shared_noise,
@@ -444,6 +434,7 @@ class DiscffusionPipeline(WMPipeline):
             truncate=truncate,
             batch_size=batch_size,
         )
+        sheet = self._sheet(images, texts=listed, rule=rule, asked=asked)
         # 3. every pair at every timestep
         found = []
         with self.progress_bar(total=len(sheet.timesteps)) as progress:
@@ -499,18 +490,15 @@ class DiscffusionPipeline(WMPipeline):
         rule = self.rule(**options)
         images, texts = (listed, [query]) if by_text else (query, read_texts(listed))
         count = len(inputs.list_pictures(listed)) if by_text else len(texts)
-        sheet = self._sheet(
-            images,
-            texts=read_texts(texts),
-            rule=rule,
+        asked = inputs.Asked(
             timesteps=timesteps,
             seed=seed,
-            shared_noise=True,
             size=size,
             value_range=value_range,
             truncate=truncate,
             batch_size=batch_size,
         )
+        sheet = self._sheet(images, texts=read_texts(texts), rule=rule, asked=asked)
         steps = np.full((3, len(sheet.timesteps), count), np.nan)
         with self.progress_bar(total=len(sheet.timesteps)) as progress:
 

@@ -123,7 +123,7 @@ def encode_pairs(
         raise ValueError("`pairs` is empty; at least one is needed")
     identity = repr([identity, content_of(pairs), fingerprint(pictures), list(size), resize, len(pairs)])
     if cache is not None and Path(cache).exists():
-        return _load(Path(cache), identity, recognizer_name)
+        return load_codes(Path(cache), identity, recognizer_name)
     found: dict[str, list[torch.Tensor]] = {"source": [], "target": [], "distances": []}
     words: dict[str, list[Any]] = {name: [] for name in WORDS}
     for start in range(0, len(pairs), BATCH):
@@ -155,7 +155,7 @@ def _save(coded: CodedPairs, path: Path, made_of: dict[str, str]) -> None:
         save_file(tensors, partial, metadata=made_of)
 
 
-def _load(path: Path, identity: str, recognizer: str) -> CodedPairs:
+def load_codes(path: Path, identity: str, recognizer: str) -> CodedPairs:
     names = ("source", "target", "distances")
     tensors = read_cache(path, identity, "codes", (*names, "words"))
     with open_tensors(path) as file:

@@ -145,7 +145,7 @@ class FlexEControlPlanStep(_Block):
             steps=len(block.timesteps),
             on_conflict=block.on_conflict,
         )
-        block.plan = make_plan(pipe.control, pipe.tokenizer, convert=pipe._converted, request=request)
+        block.plan = make_plan(pipe.control, pipe.tokenizer, convert=pipe.converted, request=request)
         if block.binding == "attention":
             scale = (block.cross_attention_kwargs or {}).get("scale")
             block.text, block.negative_prompt_embeds = pipe.keep_apart(

@@ -325,7 +325,7 @@ class FlexEControlPipeline(
             steps=len(timesteps),
             on_conflict=on_conflict,
         )
-        plan = make_plan(self.control, self.tokenizer, convert=self._converted, request=request)
+        plan = make_plan(self.control, self.tokenizer, convert=self.converted, request=request)
 
         # 4. Text, the global image's tokens behind it, and what IP-Adapters are given
         text, negative_prompt_embeds = self.encode_prompt(

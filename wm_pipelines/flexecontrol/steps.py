@@ -129,7 +129,7 @@ class FlexEControlSteps:
                 known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
                 check_vocabulary(record.vocabulary, texts, name, allowed=known)
             if whole:
-                check_length(self.tokenizer, [self._converted(t) for t in texts], name)
+                check_length(self.tokenizer, [self.converted(t) for t in texts], name)
 
     def encode_prompt(
         self,
@@ -171,14 +171,14 @@ class FlexEControlSteps:
             both.append(embeds)
         return both[0], both[1]
 
-    def _converted(self, text: Texts) -> Texts:
+    def converted(self, text: Texts) -> Texts:
         """As the tokenizer takes it: textual inversion writes one concept as several tokens."""
         return self.maybe_convert_prompt(text, self.tokenizer)
 
     def _encode_text(
         self, text: Texts, device: torch.device, clip_skip: int | None = None, length: int | None = None
     ) -> torch.Tensor:
-        text = self._converted(text)
+        text = self.converted(text)
         length = length or self.tokenizer.model_max_length
         tokens = self.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         for cut in cut_off(self.tokenizer, text, length):
@@ -239,7 +239,7 @@ class FlexEControlSteps:
         """`(P, T, C)`, the prompt with all but one of the phrases hidden."""
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(
-            [self._converted(prompt)], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            [self.converted(prompt)], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         own = token_index([phrases], length)[0]  # (P, T)
         seen = (own | ~own.any(0)).long()

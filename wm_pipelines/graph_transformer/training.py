@@ -126,7 +126,7 @@ class GraphTransformerTask(Task):
 
     def logits(self, indices: Sequence[int]) -> torch.Tensor:
         """`(N, answers)` of some rows."""
-        examples, pieces, graphs = zip(*(self._row(i) for i in indices), strict=True)
+        examples, pieces, graphs = zip(*(self.row(i) for i in indices), strict=True)
         connect = tuple(self.options[name] for name in ("regions", "neighbours", "overlap"))
         backbone = self.pipeline.backbone
         embedded = backbone.embed(self.pipeline.pack(examples, pieces).to(self.device))
@@ -134,7 +134,7 @@ class GraphTransformerTask(Task):
         bias = bias.randomised(self.seed) if self.options["graph"] == "random" else bias
         return backbone.encode(embedded, loading.bias_of(bias.to(self.device), self.bias))[0]
 
-    def _row(self, index: int) -> tuple:
+    def row(self, index: int) -> tuple:
         """A row as the pipeline reads it; texts and graphs are kept, pictures are not."""
         if index not in self._read:
             row, wanted = self.source.row(index), self.options["graph"]

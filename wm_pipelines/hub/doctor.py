@@ -46,7 +46,7 @@ def doctor(verify: bool = True) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
         "device": device,
-        "kernels": _kernels(device),
+        "kernels": kernels_on(device),
         "embedded": checkpoints,
         "comfyui": _can_import("comfy_api") and _can_import("comfy"),
         "hub": {
@@ -114,7 +114,7 @@ def _device(problems: list[str]) -> str | None:
     return f"{accelerator.type} ({name})"
 
 
-def _kernels(device: str | None) -> dict[str, str | None]:
+def kernels_on(device: str | None) -> dict[str, str | None]:
     """Which code `backend="auto"` takes: Triton where it is installed, has a GPU, and this version has kernels."""
     triton = _version("triton")
     gpu = device is not None and device.startswith(("cuda", "xpu"))

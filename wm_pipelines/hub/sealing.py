@@ -52,7 +52,7 @@ def seal_run(
         pipeline=method.pipeline and method.pipeline.rpartition(".")[2],
         paper=method.paper,
         training=training,
-        evaluation=_evaluations(evaluation),
+        evaluation=read_evaluations(evaluation),
         **method.record(task, training.recipe.get("options", {})),
     )
     with atomic_folder(out, whole=True) as partial:
@@ -100,7 +100,7 @@ def _object(path: Path, *needed: str) -> dict[str, Any]:
     return values
 
 
-def _evaluations(files: Sequence[str | os.PathLike]) -> list[EvaluationRecord]:
+def read_evaluations(files: Sequence[str | os.PathLike]) -> list[EvaluationRecord]:
     found = []
     for file in files:
         for line, row in read_jsonl(file):

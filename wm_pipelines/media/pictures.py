@@ -42,7 +42,7 @@ def open_image(path: str | Path) -> Image.Image:
     Raises:
         ValueError: no such file, not a picture, a truncated one, or one of more than `MAX_PIXELS` pixels.
     """
-    return _opened(path, _loaded, "a corrupt or unsafe picture")
+    return _opened(path, decoded, "a corrupt or unsafe picture")
 
 
 def _opened(path: str | Path, load: Callable[[Image.Image], Any], otherwise: str) -> Any:
@@ -62,7 +62,7 @@ def _opened(path: str | Path, load: Callable[[Image.Image], Any], otherwise: str
         raise ValueError(f"{str(path)!r} is {otherwise}: {error}") from None
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def decoded(image: Image.Image) -> Image.Image:
     """A PIL image decoded and upright, its transparent colour on the scale of its samples."""
     raw, key = _raw_mode(image), image.info.get("transparency")
     if key is not None and raw == "RGB;16B":
@@ -268,7 +268,7 @@ def _planes(image: Picture) -> torch.Tensor:
 
 def _pil_array(image: Image.Image) -> np.ndarray:
     """`(H, W)` or `(H, W, 3|4)`; the fourth channel is how opaque a pixel is."""
-    image = _loaded(image)
+    image = decoded(image)
     mode, key = image.mode, image.info.get("transparency")
     if mode == "La":  # Pillow has no way from it, but the same samples are a premultiplied colour
         grey, alpha = image.getchannel(0), image.getchannel(1)

@@ -125,7 +125,7 @@ def read_video(path: str | Path, max_frames: int | None = None) -> tuple[torch.T
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames={max_frames}; it must be at least 1")
     frames: list[torch.Tensor] = []
-    with _Video(path) as video:
+    with OpenVideo(path) as video:
         declared = min(video.stream.frames, max_frames or video.stream.frames)
         _check_bytes(path, declared * 3 * video.stream.codec_context.width * video.stream.codec_context.height)
         for frame in video:
@@ -143,7 +143,7 @@ def iter_video(path: str | Path) -> Iterator[Frame]:
         ValueError: no such file, not a video, a broken one or one that ends before it should, one without a picture;
             frames of more than `MAX_PIXELS` pixels or of several sizes; or a display matrix that is no quarter turn.
     """
-    with _Video(Path(path)) as video:
+    with OpenVideo(Path(path)) as video:
         yield from video
 
 
@@ -163,7 +163,7 @@ def pick_frames(path: str | Path, count: int, fps: float) -> torch.Tensor:
     chosen: list[torch.Tensor] = []
     before: Frame | None = None
     start = gap = Fraction(0)
-    with _Video(path) as video:
+    with OpenVideo(path) as video:
         for number, frame in enumerate(video):
             if before is None:
                 start, gap = frame.time, 1 / video.rate if video.rate else Fraction(0)
@@ -202,7 +202,7 @@ def _is_nearer(before: Frame, after: Frame, time: Fraction, number: int) -> bool
     return past < 0
 
 
-class _Video:
+class OpenVideo:
     """An open video: `stream` and `rate` (mean, None if it says none), and its frames by iteration."""
 
     def __init__(self, path: Path):
@@ -210,7 +210,7 @@ class _Video:
             raise ValueError(f"no video at {str(path)!r}: the file is missing")
         self.path = path
 
-    def __enter__(self) -> "_Video":
+    def __enter__(self) -> "OpenVideo":
         import av
 
         _check_length(self.path)

@@ -13,7 +13,11 @@ from wm_pipelines.media.boxes import box_iou
 from wm_pipelines.media.flow import measure_flow
 from wm_pipelines.media.pictures import to_tensor
 from wm_pipelines.mojito.guidance.plan import MotionPlan
+from wm_pipelines.mojito.guidance.steering import MotionGuide
 from wm_pipelines.mojito.trajectories.objects import MotionObject
+
+Detector = Callable[[torch.Tensor, str], torch.Tensor]
+"""(frames (F, 3, H, W) in [0, 1], phrase) -> boxes (F, 4), NaN where nothing is found."""
 
 
 @dataclass
@@ -65,6 +69,44 @@ class MojitoPipelineOutput(BaseOutput):
     plan: list[MotionPlan] | None = None
 
 
+def motion_reports(videos: int, plans: Sequence[MotionPlan], guide: MotionGuide | None) -> list[MotionReport]:
+    """One report a video, of what was found before and while it was sampled."""
+    if guide is None:
+        return [MotionReport() for _ in range(videos)]
+    reports = []
+    for v, plan in enumerate(plans):
+        report = MotionReport(
+            energy=guide.energies[v],
+            in_box=guide.in_box[v],
+            boxes=plan.latent_boxes,
+            iterations=guide.updates[v],
+            forwards=guide.forwards,
+            conflicts=list(plan.conflicts),
+            warnings=list(plan.notes),
+        )
+        report.warnings += [
+            f'no tapped layer attends to "{plan.phrases[o]}": the model may not know it' for o in guide.unseen[v]
+        ]
+        if report.iterations > 1 and report.energy[-1][-1] > report.energy[0][0] - 0.01:
+            report.warnings.append(
+                f"energy did not fall ({report.energy[0][0]:.2f}->{report.energy[-1][-1]:.2f}) in "
+                f"{report.iterations} updates: raise guidance_eta or check the phrase"
+            )
+        reports.append(report)
+    return reports
+
+
+def measure_frames(
+    reports: Sequence[MotionReport], plans: Sequence[MotionPlan], frames: Any, detector: Detector | None
+) -> None:
+    """Adds to each report the flow of its video, and how well a detector finds the boxes met."""
+    for v, (video, report) in enumerate(zip(frames, reports, strict=True)):
+        pictures = frames_tensor(video)
+        report.flow = measured_flow(pictures)
+        if detector is not None:
+            report.iou = measured_iou(pictures, plans[v].objects, plans[v].boxes, detector)
+
+
 def frames_tensor(video: Any) -> torch.Tensor:
     """A video in any output form as float32 (F, 3, H, W) in [0, 1]."""
     if isinstance(video, torch.Tensor):
@@ -83,7 +125,7 @@ def measured_iou(
     video: torch.Tensor,
     objects: Sequence[MotionObject],
     boxes: torch.Tensor,
-    detector: Callable[[torch.Tensor, str], torch.Tensor],
+    detector: Detector,
 ) -> torch.Tensor:
     """(O, F) intersection over union of the detected and the wanted boxes (O, F, 4); 0 where nothing is found."""
     rows = []

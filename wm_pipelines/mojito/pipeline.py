@@ -4,73 +4,52 @@ Sampling is a stock pipeline of diffusers, built from this pipeline's own compon
 works on its latents from outside and needs no training; the Motion Intensity Modulator (MIM) is a small trained part.
 """
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import logging
 from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.hub.stock import load_model, safetensors_only
-from wm_pipelines.mojito.bases.calls import LiveScale, StockCall, stock_pipeline
+from wm_pipelines.mojito.bases.calls import StockCall, stock_pipeline
 from wm_pipelines.mojito.bases.families import Family, family_of
 from wm_pipelines.mojito.bases.loading import StockLoading
-from wm_pipelines.mojito.bases.shared_noise import share_noise
+from wm_pipelines.mojito.checks import (
+    CheckedInputs,
+    Objects,
+    check_levels,
+    check_prompts,
+    check_steered,
+    objects_per_prompt,
+)
 from wm_pipelines.mojito.guidance.dual_clock import (
-    DualClock,
     check_clock_scheduler,
     check_clocks,
     make_clock,
 )
-from wm_pipelines.mojito.guidance.noise_variance import check_scheduler
 from wm_pipelines.mojito.guidance.plan import ClipGrid, MotionPlan, plan_motion
 from wm_pipelines.mojito.guidance.settings import GuidanceSettings
 from wm_pipelines.mojito.guidance.state import MotionState, TextRules
 from wm_pipelines.mojito.guidance.steering import MotionGuide
-from wm_pipelines.mojito.guidance.temporal import temporal_layers
-from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.mojito.modeling import MotionIntensityModel
 from wm_pipelines.mojito.outputs import (
+    Detector,
     MojitoPipelineOutput,
-    MotionReport,
     frames_tensor,
-    measured_flow,
-    measured_iou,
+    measure_frames,
+    motion_reports,
 )
-from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.mojito.sampling import StepCallback, sample, surrounded
 from wm_pipelines.mojito.trajectories.resampling import trajectory_frames
 from wm_pipelines.mojito.videocrafter import FpsEmbedding
 from wm_pipelines.pipeline import WMPipeline
-from wm_pipelines.text.prompts import check_length
-from wm_pipelines.text.vocabulary import check_vocabulary
 
-Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
-Detector = Callable[[torch.Tensor, str], torch.Tensor]
-StepCallback = Callable[[Any, int, int, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 logger = logging.get_logger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckedInputs:
-    """What `check_inputs` found: the prompts (None where embeddings came), and for each its `objects` and level;
-    `num_frames` of the clip; videos `per_prompt`."""
-
-    prompts: list[str] | None
-    objects: list[list[MotionObject]]
-    levels: list[float | None]
-    num_frames: int
-    per_prompt: int
-
-    @property
-    def steered(self) -> bool:
-        return any(self.objects)
 
 
 class MojitoPipeline(StockLoading, WMPipeline):
@@ -189,11 +168,6 @@ class MojitoPipeline(StockLoading, WMPipeline):
     @property
     def do_classifier_free_guidance(self) -> bool:
         return self._guidance_scale > 1
-
-    @property
-    def interrupt(self) -> bool:
-        """Set `pipe._interrupt = True` in a callback to stop after the step."""
-        return self._interrupt
 
     def stock(self, animate: bool = False) -> DiffusionPipeline:
         """The diffusers pipeline that samples, over this pipeline's own components; with `animate` that which begins
@@ -328,6 +302,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         Raises:
             ValueError: on any input that cannot work, before sampling.
         """
+        # 0. What the call leaves open: the record's guidance, steps and scale, else the base's own
         settings = self._settings(
             eta=guidance_eta,
             iterations=guidance_iterations,
@@ -395,29 +370,30 @@ class MojitoPipeline(StockLoading, WMPipeline):
             # 2. Each object's phrase in the prompt, its boxes on the latent's grid, and what disagrees
             plans = self.plan(call, inputs, taps=guidance_taps, trailing_tokens=trailing_tokens)
 
-            # 3. What stands around the denoiser: the guide, the dial, the frame rate, the clocks
+            # 3. What steers: the guide around denoiser and scheduler, the clocks after each step
             guide = self._guide(call, plans, settings=settings, taps=guidance_taps)
             reference = None if reference is None else frames_tensor(reference)
             clock = None if dual_clock is None else make_clock(call, plans, dual_clock, reference)
-            hooks = self._hooks(guide, levels=inputs.levels, per_prompt=inputs.per_prompt, fps=fps)
 
-            # 4. The stock pipeline samples
+            # 4. The stock pipeline samples, its denoiser surrounded by the guide, the dial and the frame rate
             asked = {"prompt": prompt, call.family.frames: inputs.num_frames, "output_type": output_type}
             if inputs.steered and "clean_caption" in call.takes:
                 asked["clean_caption"] = False  # a rewritten prompt would have other tokens
-            frames = self._sample(
-                call,
-                asked,
-                hooks=hooks,
-                callback=callback_on_step_end,
-                tensor_inputs=callback_on_step_end_tensor_inputs,
-                clock=clock,
-            )
+            levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
+            with surrounded(self, guide, levels, fps):
+                frames = sample(
+                    self,
+                    call,
+                    asked,
+                    callback=callback_on_step_end,
+                    tensor_inputs=callback_on_step_end_tensor_inputs,
+                    clock=clock,
+                )
 
             # 5. What was measured while sampling, and what the frames say
-            reports = self._reports(len(inputs.objects) * inputs.per_prompt, plans, guide)
+            reports = motion_reports(len(levels), plans, guide)
             if output_type != "latent":
-                _measure_frames(reports, plans, frames, detector)
+                measure_frames(reports, plans, frames, detector)
         self.maybe_free_model_hooks()
         return MojitoPipelineOutput(frames, reports, plans or None) if return_dict else (frames, reports)
 
@@ -466,32 +442,26 @@ class MojitoPipeline(StockLoading, WMPipeline):
             ValueError: naming the argument, what came and what is allowed.
         """
         call.check_picture()
-        prompts = self._check_prompts(prompt, call)
+        vocabulary = self.wm_config.vocabulary if self.wm_config is not None else None
+        prompts = check_prompts(
+            prompt, call.options, tokenizer=self.tokenizer, vocabulary=vocabulary, limited=self.unet is not None
+        )
         count = len(call.options["prompt_embeds"]) if prompts is None else len(prompts)
-        wanted = _per_prompt(objects, count)
+        wanted = objects_per_prompt(objects, count)
         lengths = [trajectory_frames(items) for items in wanted if items] if num_frames is None else []
-        frames = call.num_frames(num_frames, max((n for n in lengths if n is not None), default=None))
-        per_prompt = call.videos_per_prompt
-        levels = self._check_levels(motion_intensity, count)
-        if fps is not None and self.fps_embedding is None:
-            raise ValueError(f"fps={fps!r} given but this base has no fps embedding")
         inputs = CheckedInputs(
             prompts=prompts,
             objects=wanted,
-            levels=levels,
-            num_frames=frames,
-            per_prompt=per_prompt,
+            levels=check_levels(motion_intensity, count, trained=self.intensity is not None),
+            num_frames=call.num_frames(num_frames, max((n for n in lengths if n is not None), default=None)),
+            per_prompt=call.videos_per_prompt,
         )
+        if fps is not None and self.fps_embedding is None:
+            raise ValueError(f"fps={fps!r} given but this base has no fps embedding")
         if inputs.steered:
             if prompts is None:
                 raise ValueError("objects need a prompt to find their phrases in, got prompt_embeds")
-            self._check_steered(call, allow_joint)
-            if temporal_weight:
-                temporal_layers(call.family, self.denoiser)
-                if getattr(call.stock, "free_noise_enabled", False):
-                    raise ValueError(
-                        "temporal_weight can't act in FreeNoise's windows of a clip; disable_free_noise()"
-                    )
+            check_steered(call, allow_joint, temporal_weight)
         if detector is not None and (not inputs.steered or output_type == "latent"):
             what = "decoded frames, not output_type='latent'" if inputs.steered else "objects to look for"
             raise ValueError(f"detector needs {what}")
@@ -503,64 +473,6 @@ class MojitoPipeline(StockLoading, WMPipeline):
             if not (inputs.steered and call.animates):
                 raise ValueError(f"dual_clock needs {'image' if inputs.steered else 'objects'}")
         return inputs
-
-    def _check_steered(self, call: StockCall, allow_joint: bool) -> None:
-        """ValueError for a denoiser, scheduler or option under which no object can be steered."""
-        family, denoiser = self.family, self.denoiser
-        if hasattr(denoiser, "_orig_mod"):
-            raise ValueError(
-                "the denoiser is compiled, which bypasses attention processors; pass it uncompiled to steer"
-            )
-        if any(p.is_inference() for p in denoiser.parameters()):
-            raise ValueError(
-                "the denoiser was loaded under torch.inference_mode and can't be differentiated; load it outside"
-            )
-        if family.joint and not allow_joint:
-            raise ValueError(f"{family.pipeline} has joint text-video attention: pass allow_joint=True")
-        if (denoiser.config.get("patch_size_t") or 1) > 1:
-            raise ValueError(
-                f"this {type(denoiser).__name__} joins {denoiser.config.patch_size_t} latent frames in one token "
-                "(CogVideoX 1.5), which boxes can't be given for; take one with patch_size_t=1"
-            )
-        if call.options.get("clean_caption") and "clean_caption" in call.takes:
-            raise ValueError("clean_caption=True rewrites the prompt, so phrases can't be found in it; pass False")
-        check_scheduler(self.scheduler)
-
-    def _check_prompts(self, prompt: Any, call: StockCall) -> list[str] | None:
-        embeds = call.options.get("prompt_embeds")
-        if (prompt is None) == (embeds is None):
-            raise ValueError(
-                f"pass exactly one of prompt, prompt_embeds; got {'neither' if prompt is None else 'both'}"
-            )
-        if prompt is None:
-            return None
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
-            raise ValueError(f"prompt must be a str or a non-empty list of str, got {prompt!r}")
-        negative = call.options.get("negative_prompt") or []
-        for name, texts in (
-            ("prompt", prompts),
-            ("negative_prompt", [negative] if isinstance(negative, str) else negative),
-        ):
-            if self.wm_config is not None and self.wm_config.vocabulary:
-                known = [*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens]
-                check_vocabulary(self.wm_config.vocabulary, texts, name, allowed=known)
-            if self.unet is not None:
-                check_length(self.tokenizer, texts, name)
-        return prompts
-
-    def _check_levels(self, motion_intensity: Any, count: int) -> list[float | None]:
-        """One level a prompt."""
-        levels = motion_intensity if isinstance(motion_intensity, Sequence) else [motion_intensity] * count
-        if len(levels) != count:
-            raise ValueError(f"motion_intensity has {len(levels)} values for {count} prompts")
-        for level in levels:
-            in_range = isinstance(level, Real) and not isinstance(level, bool) and 0 <= level <= 10
-            if level is not None and not in_range:
-                raise ValueError(f"motion_intensity={level!r}; a level from 0 to 10, or None")
-        if self.intensity is None and any(level is not None for level in levels):
-            raise ValueError("motion_intensity given but the checkpoint has no MIM weights")
-        return list(levels)
 
     def plan(
         self,
@@ -633,123 +545,3 @@ class MojitoPipeline(StockLoading, WMPipeline):
         state = MotionState(slots, frozenset(self._tapped(taps)), renormalise=call.family.padded)
         form = call.latent_form(plans[0].boxes.shape[1])
         return MotionGuide(call.family, self.denoiser, self.scheduler, state=state, settings=settings, form=form)
-
-    @contextlib.contextmanager
-    def _hooks(
-        self, guide: MotionGuide | None, levels: list[float | None], per_prompt: int, fps: float | None
-    ) -> Iterator[None]:
-        """In the block the denoiser is steered, knows its level, and its frame rate."""
-        if self.intensity is not None and self.intensity.config.text_dim and self.text_encoder.dtype == torch.bfloat16:
-            logger.warning(
-                "the intensity model tells motions apart by small differences of the text encoder's state, which "
-                "bfloat16 rounds away in part; keep pipe.text_encoder in float32 or float16"
-            )
-        with contextlib.ExitStack() as stack:
-            if guide is not None:
-                stack.enter_context(guide.active())
-            if self.intensity is not None:  # a level of None is learned too
-                # behind the guide, whose own passes have other rows: what a call's hooks see last must be the call
-                repeated = [level for level in levels for _ in range(per_prompt)]
-                stack.enter_context(applied(self.intensity, self.denoiser, repeated))
-            if self.fps_embedding is not None:
-                stack.enter_context(self.fps_embedding.applied(self.denoiser, fps))
-            yield
-
-    def _step_end(self, scale: LiveScale, callback: StepCallback | None, clock: DualClock | None) -> Callable:
-        """What runs after each step: the clocks, then the caller's callback on this pipeline; what it sets here acts
-        on the stock pipeline that runs."""
-
-        def step_end(stock: Any, i: int, t: int, tensors: dict) -> dict:
-            found = {}
-            if clock is not None:
-                tensors["latents"] = found["latents"] = clock.after_step(i, tensors["latents"])
-            self._guidance_scale = before = float(stock.guidance_scale)
-            found |= callback(self, i, t, tensors) if callback is not None else {}
-            if self._guidance_scale != before:
-                scale.value = self._guidance_scale
-                stock._guidance_scale = scale
-            stock._interrupt = self._interrupt
-            return found
-
-        return step_end
-
-    def _sample(
-        self,
-        call: StockCall,
-        asked: dict[str, Any],
-        hooks: contextlib.AbstractContextManager,
-        callback: StepCallback | None,
-        tensor_inputs: Sequence[str],
-        clock: DualClock | None,
-    ) -> Any:
-        """The frames that the stock pipeline makes of what is `asked` and of the call's options, while `hooks` are in
-        place."""
-        stock = call.stock
-        share = getattr(self.wm_config.method_config, "shared_noise", 0.0) if self.wm_config is not None else 0.0
-        if share:
-            share_noise(stock, share)
-        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
-            tensor_inputs = callback.tensor_inputs
-        scale = LiveScale(call.value("guidance_scale"))
-        self._guidance_scale, self._interrupt = scale.value, False
-        with hooks, contextlib.nullcontext() if clock is None else clock.watching(self.denoiser):
-            return stock(
-                **call.options | asked | {"guidance_scale": scale},
-                callback_on_step_end=self._step_end(scale, callback, clock),
-                callback_on_step_end_tensor_inputs=list(
-                    dict.fromkeys([*tensor_inputs, *(["latents"] if clock else [])])
-                ),
-            ).frames
-
-    def _reports(self, videos: int, plans: list[MotionPlan], guide: MotionGuide | None) -> list[MotionReport]:
-        """One report a video, of what was found before and while it was sampled."""
-        if guide is None:
-            return [MotionReport() for _ in range(videos)]
-        reports = []
-        for v, plan in enumerate(plans):
-            report = MotionReport(
-                energy=guide.energies[v],
-                in_box=guide.in_box[v],
-                boxes=plan.latent_boxes,
-                iterations=guide.updates[v],
-                forwards=guide.forwards,
-                conflicts=list(plan.conflicts),
-                warnings=list(plan.notes),
-            )
-            report.warnings += [
-                f'no tapped layer attends to "{plan.phrases[o]}": the model may not know it' for o in guide.unseen[v]
-            ]
-            if report.iterations > 1 and report.energy[-1][-1] > report.energy[0][0] - 0.01:
-                report.warnings.append(
-                    f"energy did not fall ({report.energy[0][0]:.2f}->{report.energy[-1][-1]:.2f}) in "
-                    f"{report.iterations} updates: raise guidance_eta or check the phrase"
-                )
-            reports.append(report)
-        return reports
-
-
-def _measure_frames(
-    reports: list[MotionReport], plans: list[MotionPlan], frames: Any, detector: Detector | None
-) -> None:
-    """Adds to each report the flow of its video, and how well a detector finds the boxes met."""
-    for v, (video, report) in enumerate(zip(frames, reports, strict=True)):
-        pictures = frames_tensor(video)
-        report.flow = measured_flow(pictures)
-        if detector is not None:
-            report.iou = measured_iou(pictures, plans[v].objects, plans[v].boxes, detector)
-
-
-def _per_prompt(objects: Objects | None, count: int) -> list[list[MotionObject]]:
-    """One list of objects a prompt, from one list for all or one a prompt."""
-    if objects is None:
-        return [[]] * count
-    if isinstance(objects, MotionObject) or not isinstance(objects, Sequence) or isinstance(objects, str):
-        raise ValueError(f"objects must be a list of MotionObject, got {type(objects).__name__}")
-    nested = [isinstance(item, Sequence) and not isinstance(item, str) for item in objects]
-    if not any(nested):
-        return [list(objects)] * count
-    if not all(nested) or len(objects) != count:
-        raise ValueError(f"objects must be one list for all prompts, or one list for each of the {count} prompts")
-    if any(objects) and not all(objects):
-        raise ValueError("objects has an empty list for one prompt and objects for another; sample them apart")
-    return [list(item) for item in objects]

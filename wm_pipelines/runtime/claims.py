@@ -23,6 +23,7 @@ except ImportError:  # not a Unix
 
 F = TypeVar("F", bound=Callable[..., Any])
 WORK, LOCK, OLD = ".wm-part", ".wm-lock", "old"
+# by context, not by process: another thread of the same process is another run
 _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 _swept: set[str] = set()
 
@@ -41,6 +42,7 @@ def claimed(target: str | os.PathLike) -> Iterator[None]:
         yield
         return
     made = _make_parents(path)
+    # not in the folder where that can be avoided: it may be exchanged for another, and a lock in it would go along
     place = path.parent if beside(path) else path
     lock = place / f".{path.name[:100]}{LOCK}"
     try:

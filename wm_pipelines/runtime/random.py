@@ -11,5 +11,6 @@ def keyed(*key: str | int | float) -> np.random.Generator:
     Args:
         key: strings and numbers; their `repr`s, separated, are hashed (BLAKE2b) to Philox's 128-bit key.
     """
+    # `repr`, so that 1, 1.0 and "1" are three keys; no `hash()`, which Python salts anew in each process
     digest = hashlib.blake2b("\x1f".join(map(repr, key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64)))

@@ -21,7 +21,7 @@ def replace_folder(new: Path, target: Path) -> None:
     """
     if not target.exists():
         os.rename(new, target)
-    elif not _exchange(new, target):
+    elif not exchange(new, target):
         old = new.parent / OLD / target.name
         old.parent.mkdir(exist_ok=True)
         os.rename(target, old)
@@ -42,7 +42,7 @@ def merge_folder(new: Path, target: Path, last: str | None, stale: Collection[st
     ours = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
     gone = {path for path in map(Path, stale) if path not in ours and _is_own(target, path)}
     replaced = gone or any((target / path).exists() for path in ours)
-    if not (replaced and not _inside_of_us(target) and _carry(target, new, gone) and _exchange(new, target)):
+    if not (replaced and not _inside_of_us(target) and _carry(target, new, gone) and exchange(new, target)):
         for path in sorted(ours, key=lambda path: path.name == last):
             if path.name == last:
                 _remove(target, gone)
@@ -111,7 +111,7 @@ def _inside_of_us(target: Path) -> bool:
     return Path.cwd().is_relative_to(target)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def exchange(one: Path, other: Path) -> bool:
     """Exchange two folders by one rename; False where the system has no such call or the file system refuses it."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2  # glibc 2.28 and later, musl 1.2.6 and later

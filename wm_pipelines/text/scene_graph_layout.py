@@ -116,7 +116,7 @@ def solve(
 
 def _exchange(slots: list[Slot], relations: list[Relation]) -> list[Slot] | None:
     slots = list(slots)
-    for _ in range(len(slots) ** 2 + 1):
+    for _ in range(len(slots) ** 2 + 1):  # an exchange may break what held, in circles too
         broken = next((r for r in relations if not _holds(slots, r)), None)
         if broken is None:
             return slots
@@ -169,6 +169,7 @@ def _columns(count: int, relations: list[Relation], rows: list[int]) -> list[int
             low, high = sorted((find(a), find(b)))
             root[high] = low
 
+    # what touches shares a column; so does what is above one another, if an order of the columns is left then
     join([(a, b) for axis, a, b in relations if axis in ("on", "in")])
     apart, lefts = list(root), [(a, b) for axis, a, b in relations if axis == "x"]
     join([(a, b) for axis, a, b in relations if axis == "y"])
@@ -177,6 +178,7 @@ def _columns(count: int, relations: list[Relation], rows: list[int]) -> list[int
         groups.setdefault(find(i), []).append(rows[i])
     chains = all(len(set(g)) == len(g) for g in groups.values())
     across = [(find(a), find(b)) for a, b in lefts]
+    # two of a column in one row, or a column left of itself: only what touches shares one, or else nothing does
     if not chains or any(a == b for a, b in across) or find_cycle([("x", a, b) for a, b in across]):
         root[:] = apart
         across = [(find(a), find(b)) for a, b in lefts if find(a) != find(b)]
@@ -184,6 +186,7 @@ def _columns(count: int, relations: list[Relation], rows: list[int]) -> list[int
             root[:], across = list(range(count)), lefts
     left, order = sorted({find(i) for i in range(count)}), []
     while left:
+        # the first in the order of nodes that waits for none, so that the same graph is always laid out alike
         ready = next(r for r in left if not any(b == r and a in left for a, b in across))
         left.remove(ready)
         order.append(ready)

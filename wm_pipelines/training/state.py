@@ -31,7 +31,7 @@ def write_json(path: Path, value: Any) -> None:
         json.dump(value, file, indent=1)
         file.write("\n")
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # a state that is named must outlast a loss of power
     os.replace(temporary, path)
 
 

@@ -52,6 +52,7 @@ class KeyedNoise:
         single = isinstance(sample, int | np.integer)
         samples = [sample] if single else sample
         out = np.empty((len(samples), *shape), dtype)
+        # a generator for each sample, never one for the batch: where a batch is cut changes nothing
         for row, index in enumerate(samples):
             fill(self.generator(index, purpose), out[row : row + 1].reshape(tuple(shape)))
         return torch.from_numpy(out[0] if single and shape else out.reshape(tuple(shape)) if single else out)

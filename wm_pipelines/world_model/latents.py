@@ -63,7 +63,7 @@ def encode_latents(
         raise ValueError("`pairs` is empty; at least one is needed")
     identity = repr([content_of(pairs), module_hash(vae), list(size), resize, len(pairs)])
     if cache is not None and Path(cache).exists():
-        return _load(Path(cache), identity)
+        return load_latents(Path(cache), identity)
     vae, found, actions = on_accelerator(vae), {name: [] for name in TENSORS}, []
     for start in range(0, len(pairs), BATCH):
         some = [pairs[n] for n in range(start, min(start + BATCH, len(pairs)))]
@@ -90,7 +90,7 @@ def _save(made: LatentPairs, path: Path, identity: str) -> None:
         save_file({**tensors, "words": words}, partial, metadata={"identity": identity})
 
 
-def _load(path: Path, identity: str) -> LatentPairs:
+def load_latents(path: Path, identity: str) -> LatentPairs:
     tensors = read_cache(path, identity, "latents", (*TENSORS, "words"))
     with located(f"`cache` {path}"):
         words = record_of(_Words, parse_json(cached_text(tensors.pop("words"))))

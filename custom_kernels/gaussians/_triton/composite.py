@@ -90,6 +90,7 @@ def _backward_kernel(
         g = tl.load(lists_ptr + row * longest + i)
         alpha, _, _, _, _, _, _, _ = _alpha(splats_ptr + 6 * g, x, y, MOST, LEAST)
         light *= 1.0 - alpha
+        # as the way there ends: when no pixel of the tile is reached by light any more
         reached = tl.max(light, 0) > STOP
         count = tl.where(reached, count, i + 1)
         i += 1
@@ -104,10 +105,12 @@ def _backward_kernel(
         value = tl.load(channels_ptr + g * channels + first + column, mask=held, other=0.0)
         bound = tl.where(first + column < tied, value, 0.0)
         q = tl.sum(d_out * bound[None, :], 1) + d_covered
+        # more opacity here adds what this Gaussian shows and takes 1 / (1 − α) of what all behind it show (`later`)
         d_alpha = tl.where(seen, light * q, 0.0) - later / (1.0 - alpha)
         later += weight * q
         d_power = tl.where((plain > LEAST) & (plain < MOST), d_alpha * plain, 0.0)
         to = d_splats_ptr + 6 * g
+        # a Gaussian lies in many tiles, whose programs add in any order: the last digits differ from run to run
         tl.atomic_add(to, tl.sum(d_power * (a * dx + b * dy), 0))
         tl.atomic_add(to + 1, tl.sum(d_power * (b * dx + c * dy), 0))
         tl.atomic_add(to + 2, tl.sum(-0.5 * d_power * dx * dx, 0))

@@ -62,6 +62,7 @@ def _down_kernel(
         f = tl.load(f_ptr + c[None, :] * f_stride + d[:, None], mask=ranks[None, :] & inside[:, None], other=0.0)
         acc = dot(x, f, acc, UPCAST)
         if OUTER:
+            # x is in registers already; each tile of tokens leaves a part of its own, to be added in a fixed order
             part = dot(other, x, tl.zeros((BK, BD), dtype=ACC), UPCAST) * scale
             place = outer_ptr + (tile.to(tl.int64) * K + c[:, None]) * D + d[None, :]
             tl.store(place, part, mask=ranks[:, None] & inside[None, :])
@@ -120,6 +121,7 @@ def _linear_kernel(
             mine = (first >= SLICES[2 * j]) & (first < SLICES[2 * j + 1])
             part = tl.where(mine, j, part)
             low, high = tl.where(mine, SLICES[2 * j], low), tl.where(mine, SLICES[2 * j + 1], high)
+            # all column tiles of a slice make the same hidden; the first of them writes it
             written = tl.where(first == SLICES[2 * j], T, written)
         ranks = c < tl.where(high > low, K, 0)
         hidden = tl.zeros((BT, BK), dtype=ACC)

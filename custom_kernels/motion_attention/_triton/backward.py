@@ -74,6 +74,7 @@ def _query_kernel(
         scale, KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
     )  # fmt: skip
     p_slot = tl.where(rows[:, None] & there[None, :], probabilities(s_slot, lse, lost), 0.0)
+    # Σ_n P G over all keys without a walk: with sums and maps only slots' columns have a part, and the rest is g·out
     delta = tl.sum(p_slot * gamma, 1)
     if G_OUT:
         g = query_rows(g_ptr, b, f, h, here, g_b, g_f, g_h, g_l, L, BL, D, BD, UNIT)
@@ -229,6 +230,8 @@ def backward(
         rows, columns = min(entry.rows, padded(cells)), min(entry.columns, padded(keys))
         tiles, blocks = triton.cdiv(cells, rows), triton.cdiv(keys, columns)
         units = chips.UNITS[chips.architecture(q.device)]
+        # a text has few keys, so few blocks of them: the queries are split until every unit of the chip has two
+        # programs, and the parts are added in a fixed order, which atomics would not keep
         splits = max(1, min(frames * tiles, 2 * units // max(1, blocks * batch * heads)))
         span = triton.cdiv(frames * tiles, splits)
         splits = max(1, triton.cdiv(frames * tiles, span)) if span else 1

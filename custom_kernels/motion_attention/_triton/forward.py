@@ -58,6 +58,7 @@ def _forward_kernel(
             q, k_ptr + wide * k_n, k_tile, key_bias_ptr, n, held, token, bias, J, scale,
             KEY_BIAS, BIAS, BJ, D, BD, UPCAST, ACC,
         )  # fmt: skip
+        # softmax in one walk over the keys: what was summed under an earlier maximum shrinks to the new one
         higher = tl.maximum(most, tl.max(s, 1))
         shift = tl.where(higher == float("-inf"), 0.0, higher)  # all keys so far may be masked
         p = tl.exp(s - shift[:, None])

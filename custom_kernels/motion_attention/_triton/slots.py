@@ -34,6 +34,7 @@ def slot_tile(
 def add_slots(s, n, token, values, J, BJ: tl.constexpr):
     """s[u, i] + Σ_j values[u, j] [n_i = token_j], slot after slot."""
     j = tl.arange(0, BJ)
+    # one after another, for two slots may name the same token; Triton has no scatter within a tile
     for i in range(J):
         chosen = tl.sum(tl.where(j == i, token, 0), 0)
         column = tl.sum(tl.where((j == i)[None, :], values, 0.0), 1)

@@ -56,6 +56,7 @@ def _probabilities(
         owner = b * OBJECTS + i
         m = cover(box_ptr + (owner * F + frame) * 4, held, column, row, HEIGHT, WIDTH)
         s -= tl.load(gamma_ptr + owner) * tl.abs(m[:, None] - m[None, :])
+    # a pixel attends to its own frames alone: F by F is too small for the matrix units, so pixels share a tile
     same = place[:, None] == place[None, :]
     if RHO:
         distance = frame[:, None] - frame[None, :] + F - 1

@@ -62,8 +62,9 @@ def test_a_small_update_of_a_half_base_keeps_less_than_a_copy(make_stack, random
     for ratio, sparse in ((1e-4, True), (1e-1, False)):
         scaled(layer, ratio)
         layer.merge()
-        assert (layer._unmerged[0].nbytes < layer.base_layer.weight.nbytes) == sparse
+        assert layer.undo_bytes and (layer.undo_bytes < layer.base_layer.weight.nbytes) == sparse
         layer.unmerge()
+        assert layer.undo_bytes == 0
 
 
 @pytest.mark.filterwarnings("ignore:Already following adapters")

@@ -111,8 +111,8 @@ def test_anything_else_is_refused_and_nothing_runs(tmp_path, monkeypatch, conten
     ],
 )
 def test_half_a_table_is_refused(frame, monkeypatch, damage, words):
-    whole = convert_module._blocks_and_axes
-    monkeypatch.setattr(convert_module, "_blocks_and_axes", lambda manager: whole(manager) and damage(manager))
+    whole = convert_module.blocks_and_axes
+    monkeypatch.setattr(convert_module, "blocks_and_axes", lambda manager: whole(manager) and damage(manager))
     with pytest.raises(ValueError, match=f"holds no whole pandas table: .*{words}"):
         read_pickled_table(frame)
 
@@ -126,6 +126,6 @@ def test_a_small_table_that_names_one_list_without_end_is_refused(frame, monkeyp
     bomb = ["x"] * 1000
     for _ in range(8):
         bomb = [bomb] * 1000
-    monkeypatch.setattr(convert_module, "_columns", lambda values, count: [[bomb]] * count)
+    monkeypatch.setattr(convert_module, "columns_of", lambda values, count: [[bomb]] * count)
     with pytest.raises(ValueError, match="more than 5000000 values"):
         read_pickled_table(frame)

@@ -310,10 +310,13 @@ def test_what_is_remembered_is_bounded(pipe, picture, monkeypatch):
     from wm_pipelines.comclip import cache
 
     monkeypatch.setattr(cache, "LIMIT", 2)
-    pipe.grounder = lambda image, phrases: {}
-    for n, text in enumerate(("a red cube", "a blue cube", "a green cube")):
-        pipe.ground(picture(n), n, pipe.parse_text(text))
-    assert list(pipe._parses) == ["a blue cube", "a green cube"] and [key for key, _ in pipe._grounded] == [1, 2]
+    parse, read, sought = pipe.parser, [], []
+    pipe.parser = lambda text: read.append(text) or parse(text)
+    pipe.grounder = lambda image, phrases: sought.append(phrases) or {}
+    texts = ["a red cube", "a blue cube", "a green cube"]
+    for n in (0, 1, 2, 2, 1, 0):  # the first has gone when it comes again
+        pipe.ground(picture(n), n, pipe.parse_text(texts[n]))
+    assert read == [*texts, texts[0]] and sought == [[text.removeprefix("a ")] for text in read]
 
 
 def test_parser_grounder_and_linker_are_the_users_own(comclip_parts, picture):

@@ -106,7 +106,7 @@ def test_a_prompt_too_long_is_named(tiny_clip):
         make_prompts(tiny_clip["clip"], tiny_clip["tokenizer"], ["cube", name], 4)
 
 
-def test_losses_to_the_digits_of_the_specification():
+def test_losses_of_three_dimensions_worked_by_hand():
     image, changed = torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.0, 1, 0]])
     text = torch.tensor([[[0.3, 0.2, math.sqrt(1 - 0.13)]]])
     label = torch.zeros(1, dtype=torch.int64)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from wm_pipelines.cli import app
 from wm_pipelines.cpl import retrieval
+from wm_pipelines.cpl.prompts import words
 from wm_pipelines.cpl.run import run_benchmark
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 40), "yellow": (220, 210, 40)}
@@ -48,12 +49,15 @@ def test_zero_shot_is_plain_clip_and_any_own_caption_counts(cpl_pipe, root):
     import torch
 
     train, test = retrieval.read_retrieval(root)
-    shown, cut = retrieval._fitting(cpl_pipe, test)
+    shown, cut = retrieval.cut_to_fit(cpl_pipe, test)
     assert cut == 1 and shown[0].captions[1].endswith(("and", "the", "cube")) and shown[1:] == test[1:]
     texts = list(dict.fromkeys(c for p in shown for c in p.captions))
-    scores = retrieval._plain(cpl_pipe, shown, texts)
-    pixels = [Image.open(p.path) for p in shown]
-    assert torch.equal(scores.argmax(1), cpl_pipe._similarity(pixels, texts).argmax(1))
+    scores = retrieval.plain_scores(cpl_pipe, shown, texts)
+    pixels = cpl_pipe.preprocess([Image.open(p.path) for p in shown])
+    said = cpl_pipe.tokenizer(list(map(words, texts)), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        plain = cpl_pipe.clip(**said, pixel_values=pixels).logits_per_image / cpl_pipe.clip.logit_scale.exp()
+    torch.testing.assert_close(scores, plain, rtol=1e-4, atol=1e-5)
     best = [texts[i] for i in scores.argmax(1)]
     right = 100 * sum(b in p.captions for b, p in zip(best, shown, strict=True)) / 4
     rows = retrieval.retrieval(cpl_pipe, train, test, 2, candidates=8, cocoop=False, say=str, epochs=1, augment=False)

@@ -119,6 +119,6 @@ def test_the_loss_asks_both_towers_and_dyes_a_share():
             for o in parse_caption(task.words(index, noise).removeprefix("a photo of ").rstrip(".")).objects
         )
         assert colours != other and not (other and task.false_words(index, noise))
-    pictures, shown = task._pictures(list(range(24)), noise)
+    pictures, shown = task.pictures(list(range(24)), noise)
     same = (pictures == task.images.pictures(range(24))).flatten(1).all(1)
     assert shown == dyed and [not s for s in same.tolist()] == dyed

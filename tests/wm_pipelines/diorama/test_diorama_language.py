@@ -87,7 +87,7 @@ def pair(**second) -> Scene:
     return Scene((first, replace(first, id=2, position=(1.2, 0.0, 0.0), **second)))
 
 
-def test_the_forms_of_the_specification():
+def test_things_and_relations_are_said_in_all_their_forms_and_no_others():
     assert caption(Scene((SceneObject(1, "cube", "red"),)), "objects").text == "a red cube"
     scene = pair(shape="sphere", colour="blue", size="large")
     assert {caption(scene, "objects", s).text for s in range(9)} == {

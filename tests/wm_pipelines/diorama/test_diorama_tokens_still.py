@@ -22,7 +22,7 @@ def unrest(task, see, monkeypatch, step=0):
     pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     pictures = pictures * torch.linspace(0.2, 1, 6)[:, None, None, None]  # some are darker
     monkeypatch.setattr(task.tokens, "features", see)
-    return float(task._unrest(pictures, see(pictures), list(range(6)), KeyedNoise(0, step)))
+    return float(task.unrest(pictures, see(pictures), list(range(6)), KeyedNoise(0, step)))
 
 
 @pytest.mark.parametrize("step", range(5))

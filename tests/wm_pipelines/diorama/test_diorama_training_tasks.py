@@ -64,7 +64,7 @@ def test_early_draws_where_relations_are_read():
     noise, indices = KeyedNoise(0, 0), list(range(12))
     words = [plain.words(i, noise) for i in indices]
     says = torch.tensor([bool(RELATION.search(text)) for text in words])
-    usual, drawn = plain._timesteps(indices, words, noise), early._timesteps(indices, words, noise)
+    usual, drawn = plain.timesteps(indices, words, noise), early.timesteps(indices, words, noise)
     assert says.any() and (drawn[says] >= EARLY).all() and (usual[says] < EARLY).any()
     assert torch.equal(usual[~says], drawn[~says])
 
@@ -85,8 +85,8 @@ def test_the_plan_is_read_cell_by_cell_and_not_exported(tmp_path):
     tokens[..., 0] = 20
     tokens[0, 7, 0], tokens[0, 7, 1 + list(COLOURS).index(thing.colour)] = 0, 20
     tokens[0, 7, 9 + SHAPES.index(thing.shape)] = 20
-    assert again._plan_loss([n], tokens) < 1e-3
-    assert again._plan_loss([n], tokens.flip(1)) > 5  # the solid in another cell
+    assert again.plan_loss([n], tokens) < 1e-3
+    assert again.plan_loss([n], tokens.flip(1)) > 5  # the solid in another cell
 
 
 def test_words_only_leaves_the_unet_alone(tmp_path):

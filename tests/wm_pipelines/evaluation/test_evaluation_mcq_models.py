@@ -90,7 +90,7 @@ def test_what_a_model_lacks_is_said(loaded, monkeypatch):
     with pytest.raises(ValueError, match=r"`layout='grid'`.*one picture only"):
         VisionLanguageModel(loaded.model, one)
     assert VisionLanguageModel(loaded.model, one, "grid").answer(request(noisy(0))).scores
-    monkeypatch.setattr(VisionLanguageModel, "_size", lambda self, frames: 3)
+    monkeypatch.setattr(VisionLanguageModel, "prompt_length", lambda self, frames: 3)
     with pytest.raises(ValueError, match=r"takes one picture only; use `layout='grid'`"):
         VisionLanguageModel(loaded.model, loaded.processor)
 
@@ -102,7 +102,7 @@ def test_letters_must_be_tokens_for_log_likelihoods(loaded, monkeypatch):
         def __call__(self, text, **kwargs):
             return loaded.processor.tokenizer(text.replace("C", "\u00e7"), **kwargs)
 
-    monkeypatch.setattr(VisionLanguageModel, "_tokenizer", WithoutC())
+    monkeypatch.setattr(VisionLanguageModel, "tokenizer", WithoutC())
     with pytest.raises(ValueError, match="'C' is no token of tiny-vlm; use 'direct'"):
         loaded.check("loglik")
     loaded.check("direct")

@@ -137,7 +137,7 @@ def test_full_size_layout_has_the_published_totals_and_converts(tmp_path):
     assert model.config.unet_config["cross_attention_dim"] == SD15_UNET["cross_attention_dim"]
 
 
-def test_tensors_go_where_the_specification_says(small_state, small_file, small_options):
+def test_each_of_our_tensors_comes_from_the_authors_block_of_its_place(small_state, small_file, small_options):
     got = to_model(read_adapters(small_file), **small_options).state_dict()
     block = "local_adapter.input_blocks"
     for ours, theirs in {

@@ -1,4 +1,4 @@
-"""Exact counts on Stable Diffusion 1.5 (meta device): the figures that the specification gives."""
+"""Exact counts on Stable Diffusion 1.5 (meta device): the figures of the method's page."""
 
 import runpy
 from pathlib import Path

@@ -207,7 +207,7 @@ def test_all_drawn_regions_hold_what_was_drawn(source):
     indices = list(range(12))
     masks = whole.masks(indices)
     maps, places = whole.batch_maps(indices, masks, noise)
-    made = whole._drawn(indices, noise)
+    made = whole.redrawn(indices, noise)
     assert len(made) >= 4
     for i, drawing_ in made.items():
         for k in np.unique(drawing_.ids)[1:]:

@@ -248,7 +248,7 @@ def test_loss_depends_on_seed_step_and_sample_alone(task):
 
 
 def test_captions_spans_and_masks_agree(task):
-    texts, tokens, masks = task._words([0, 5], KeyedNoise(0, 0))
+    texts, tokens, masks = task.captions([0, 5], KeyedNoise(0, 0))
     for b, i in enumerate((0, 5)):
         ids = task.tokenizer(texts[b]).input_ids
         for obj in task.source.scenes[i].objects:
@@ -294,9 +294,9 @@ def test_an_adapter_goes_on_with_the_copy_of_its_new_base(base_folder, tmp_path)
 
 def test_a_share_of_the_timesteps_is_early(base_folder):
     run, indices = build(recipe(base_folder)), list(range(400))
-    usual = run._timesteps(indices, KeyedNoise(0, 0))
+    usual = run.timesteps(indices, KeyedNoise(0, 0))
     run.options["early"] = 0.5
-    mixed = run._timesteps(indices, KeyedNoise(0, 0))
+    mixed = run.timesteps(indices, KeyedNoise(0, 0))
     last = run.schedule.config.num_train_timesteps
     changed = mixed != usual
     assert 0.4 < changed.float().mean() < 0.6 and 0.25 < (usual >= 0.7 * last).float().mean() < 0.35

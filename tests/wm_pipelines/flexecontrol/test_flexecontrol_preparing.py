@@ -18,13 +18,13 @@ GRAPH = SceneGraph((Node("a", "cube", ("red",)), Node("b", "sphere", ("blue",)))
 def loads(monkeypatch):
     """The types of the maps that were loaded, in order."""
     seen = []
-    original = preparing._prepare_one
+    original = preparing.prepare_one
 
     def watch(condition, *rest):
         seen.append(condition.type)
         return original(condition, *rest)
 
-    monkeypatch.setattr(preparing, "_prepare_one", watch)
+    monkeypatch.setattr(preparing, "prepare_one", watch)
     return seen
 
 

@@ -255,7 +255,7 @@ def test_a_folder_trains_a_new_model_and_a_given_one(folder, vilt, tokenizer, im
 
     new = recipe("graph-transformer-folder", {"data": str(folder), "base": None}, batch_size=4)
     task = build(new)
-    assert isinstance(task, FolderTask) and task._row(0)[2].edges and len(task._row(2)[2].nodes) == 3
+    assert isinstance(task, FolderTask) and task.row(0)[2].edges and len(task.row(2)[2].nodes) == 3
     train(task, new, tmp_path / "new")
     for part in (vilt, tokenizer, image_processor):
         part.save_pretrained(tmp_path / "base")

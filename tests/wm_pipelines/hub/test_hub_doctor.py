@@ -7,7 +7,7 @@ import pytest
 
 from wm_pipelines import hub
 from wm_pipelines.config import WMConfig
-from wm_pipelines.hub.doctor import _kernels, describe, doctor
+from wm_pipelines.hub.doctor import describe, doctor, kernels_on
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_doctor_finds_nothing_wrong_with_a_sound_installation(shipped):
 def test_a_gpu_runs_the_kernels_where_triton_is_installed():
     """The kernels are named by a string: after a move it must still be the place where they are."""
     pytest.importorskip("triton")
-    assert _kernels("cuda (some GPU)")["backend"] == "triton"
-    assert _kernels("cpu (2 threads)")["backend"] == _kernels(None)["backend"] == "torch"
+    assert kernels_on("cuda (some GPU)")["backend"] == "triton"
+    assert kernels_on("cpu (2 threads)")["backend"] == kernels_on(None)["backend"] == "torch"
 
 
 def test_doctor_names_a_damaged_checkpoint(shipped):

@@ -147,7 +147,7 @@ def test_a_keyed_map_controls_only_what_is_drawn(tmp_path):
 def test_a_picture_is_measured_before_it_is_decoded(tmp_path, monkeypatch):
     Image.new("1", (300, 300)).save(tmp_path / "a.png")
     monkeypatch.setattr(pictures, "MAX_PIXELS", 89_999)
-    monkeypatch.setattr(pictures, "_loaded", None)  # not reached
+    monkeypatch.setattr(pictures, "decoded", None)  # not reached
     with pytest.raises(ValueError, match="a.png' is a corrupt or unsafe .* 300x300 pixels, more than 89999"):
         media.open_image(tmp_path / "a.png")
 

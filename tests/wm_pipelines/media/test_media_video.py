@@ -236,7 +236,7 @@ def test_an_avi_that_ends_early_is_refused(tmp_path):
 
 def test_sizes_are_checked_before_a_frame_is_decoded(tmp_path, monkeypatch):
     path = media.write_video(noise(4), tmp_path / "a.mp4")
-    monkeypatch.setattr(video._Video, "__iter__", None)  # not reached
+    monkeypatch.setattr(video.OpenVideo, "__iter__", None)  # not reached
     monkeypatch.setattr(video, "MAX_VIDEO_BYTES", 3 * 32 * 48 * 4 - 1)
     with pytest.raises(ValueError, match="frames of .*a.mp4' have more than 18431 bytes; give max_frames, or"):
         media.read_video(path)

@@ -205,7 +205,7 @@ def test_the_round_trip_is_bit_equal(small_state):
         ("up_blocks.3.attentions.2.proj_out.bias", "output_blocks.11.1.proj_out.bias"),
     ],
 )
-def test_names_go_where_the_specification_says(ours, theirs):
+def test_names_are_those_of_the_authors_blocks(ours, theirs):
     assert unet_source(ours) == theirs
 
 

@@ -77,21 +77,27 @@ def test_what_a_dead_writer_of_a_file_left_is_removed_and_what_a_living_one_has_
     assert [p.name for p in tmp_path.iterdir()] == [".mine.wm-partly"]
 
 
-def test_one_run_may_hold_a_folder_twice_and_another_thread_may_not(tmp_path):
+def refused_elsewhere(folder):
+    """Whether another thread of work is told that the folder is in use."""
     seen = []
 
     def other():
-        with pytest.raises(ValueError, match="in use"), claimed(tmp_path / "out"):
+        with pytest.raises(ValueError, match="in use"), claimed(folder):
             pass
         seen.append(True)
 
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    return seen == [True]
+
+
+def test_one_run_may_hold_a_folder_twice_and_another_thread_may_not(tmp_path):
     out = tmp_path / "out"
     with claimed(out), claimed(tmp_path / "new" / ".." / "out"), atomic_folder(out) as partial:
         (partial / "a").write_text("1")
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-    assert seen == [True] and tree(tmp_path) == {"out/a": "1"}
+        assert refused_elsewhere(out)
+    assert tree(tmp_path) == {"out/a": "1"}
 
 
 def test_a_refused_run_leaves_no_folder_and_no_lock(tmp_path):
@@ -104,13 +110,7 @@ def test_a_function_holds_what_its_argument_names(tmp_path):
     @holding("out")
     def run(x, out="here"):
         """Says."""
-        with pytest.raises(ValueError, match="in use"):
-            other = claims._held.set(frozenset())
-            try:
-                with claimed(out):
-                    pass
-            finally:
-                claims._held.reset(other)
+        assert refused_elsewhere(out)
         return x
 
     assert run(3, out=tmp_path / "o") == 3 and run.__doc__ == "Says."
@@ -152,7 +152,7 @@ def replaced(target, monkeypatch, exchange):
 
         monkeypatch.setattr(os, name, spy)
     if not exchange:
-        monkeypatch.setattr(swapping, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(swapping, "exchange", lambda one, other: False)
     with atomic_folder(target, last="a") as partial:
         (partial / "sub").mkdir()
         (partial / "a").write_text("new")
@@ -183,7 +183,7 @@ def test_a_whole_folder_replaces_another_and_is_put_back_after_a_kill_between_tw
     with atomic_folder(target, whole=True) as partial:
         (partial / "old").write_text("1")
     if not exchange:
-        monkeypatch.setattr(swapping, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(swapping, "exchange", lambda one, other: False)
         child = os.fork()
         if not child:
             real = os.rename
@@ -226,7 +226,7 @@ def test_names_of_any_length_can_be_written(tmp_path):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_files_of_the_old_result_that_the_new_one_lacks_go_and_no_others(tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(swapping, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(swapping, "exchange", lambda one, other: False)
     target, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     for folder in (target / "sub", elsewhere):
         folder.mkdir(parents=True)

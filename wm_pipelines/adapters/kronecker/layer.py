@@ -132,7 +132,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
             shapes["kronecker_bias"] = (*lead, rows)
         return shapes
 
-    def _parameter(self) -> torch.Tensor:
+    def adapted_parameter(self) -> torch.Tensor:
         return self.weight  # PEFT's property: of a GPTQ layer its qweight
 
     def _device(self) -> torch.device:
@@ -348,7 +348,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.kronecker_u]
         if not names:
             return
-        base, parameter = self.get_base_layer(), self._parameter()
+        base, parameter = self.get_base_layer(), self.adapted_parameter()
         check_mergeable(parameter)
         deltas = {name: self.full_delta(name) for name in names}
         merged, lost = merge_weight(parameter.data, self._as_weight(sum(deltas.values())))
@@ -380,12 +380,17 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
                 base.bias.data = merge_weight(base.bias.data, sum(biases.values()))[0]
         self.merged_adapters.extend(names)
 
+    @property
+    def undo_bytes(self) -> int:
+        """What is kept to take the merged updates back from the weight; 0 where nothing is merged."""
+        return 0 if self._unmerged is None else self._unmerged[0].nbytes
+
     def unmerge(self) -> None:
         """Restores weight and bias of before the first merge, bit for bit."""
         if self._unmerged is None:
             warnings.warn("already unmerged, nothing to do", stacklevel=2)
             return
-        base, parameter = self.get_base_layer(), self._parameter()
+        base, parameter = self.get_base_layer(), self.adapted_parameter()
         weight, bias = self._unmerged
         parameter.data = weight.restore(parameter.data)
         if bias is not None:

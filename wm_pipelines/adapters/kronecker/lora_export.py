@@ -132,7 +132,7 @@ def save_lora(
     if prefix is None and format != "peft":
         prefix = _component(base, format)
     if rank is not None:
-        factors = _of_rank(factors, rank, allow_lossy)
+        factors = of_rank(factors, rank, allow_lossy)
     tensors: dict[str, torch.Tensor] = {}
     for name, lora in factors.items():
         if format in ("kohya", "diff"):
@@ -155,7 +155,7 @@ def save_lora(
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     if format == "peft":
-        text = json.dumps(_lora_config(factors), indent=2, sort_keys=True)
+        text = json.dumps(lora_config(factors), indent=2, sort_keys=True)
         with atomic(folder / "adapter_config.json") as partial:
             partial.write_text(text, encoding="utf-8")
     target = folder / _FILES[format]
@@ -187,7 +187,7 @@ def _component(model: nn.Module, format: str) -> str:
     return first
 
 
-def _of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> dict[str, LoraFactors]:
+def of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> dict[str, LoraFactors]:
     """All factors at one rank: filled with zeros, or cut to the best approximation."""
     found, lost, total = {}, 0.0, 0.0
     for name, lora in factors.items():
@@ -213,7 +213,7 @@ def _of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> d
     return found
 
 
-def _lora_config(factors: dict[str, LoraFactors]) -> dict:
+def lora_config(factors: dict[str, LoraFactors]) -> dict:
     ranks = {name: len(lora.down) for name, lora in factors.items()}
     rank = max(ranks.values())
     # a pattern is matched at the end of a module's name, so the caret keeps it from other modules

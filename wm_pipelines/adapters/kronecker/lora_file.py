@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from wm_pipelines.runtime.files import atomic, atomic_folder
 
 from .layers_without_model import read_layers
-from .lora_export import LoraFactors, _lora_config, _of_rank
+from .lora_export import LoraFactors, lora_config, of_rank
 from .text_encoder_names import LEVEL
 
 __all__ = ["export_lora", "read_block_strengths"]
@@ -76,13 +76,13 @@ def export_lora(
     if not joined:
         raise ValueError("every module's strength is 0, so there is nothing to write")
     if rank is not None:
-        joined = _of_rank(joined, rank, allow_lossy)
+        joined = of_rank(joined, rank, allow_lossy)
     tensors: dict[str, torch.Tensor] = {}
     for (part, name), lora in joined.items():
         tensors |= _tensors(name, lora, format=format, part=part, dtype=dtype)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     if format == "peft":
-        text = json.dumps(_lora_config({name: lora for (_, name), lora in joined.items()}), indent=2, sort_keys=True)
+        text = json.dumps(lora_config({name: lora for (_, name), lora in joined.items()}), indent=2, sort_keys=True)
         with atomic_folder(target, last="adapter_config.json") as partial:
             save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
             (partial / "adapter_config.json").write_text(text, encoding="utf-8")

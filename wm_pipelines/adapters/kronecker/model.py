@@ -219,7 +219,7 @@ class KroneckerModel(BaseTuner):
         super()._check_merge_allowed()
         for name, layer in self.model.named_modules():
             if isinstance(layer, AdaptedLinear):
-                check_mergeable(layer._parameter(), name)
+                check_mergeable(layer.adapted_parameter(), name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # factors are made in fp32; only who turns PEFT's upcasting off gets them in the base's dtype
@@ -227,7 +227,7 @@ class KroneckerModel(BaseTuner):
             super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
             return
         for layer in self.model.modules():
-            dtype = layer._parameter().dtype if isinstance(layer, AdaptedLinear) else None
+            dtype = layer.adapted_parameter().dtype if isinstance(layer, AdaptedLinear) else None
             for kind in layer.adapter_layer_names if dtype is not None and dtype.is_floating_point else ():
                 factors = getattr(layer, kind)
                 if adapter_name in factors:

@@ -49,15 +49,15 @@ class ParamWrapper(AdaptedLinear):
         return tuple(both)
 
     def _shapes(self, spec: AdapterSpec) -> dict[str, tuple[int, ...]]:
-        lead = () if self._parameter().dim() == 2 else (self.experts,)
+        lead = () if self.adapted_parameter().dim() == 2 else (self.experts,)
         own = ("kronecker_u", "kronecker_v")  # of each expert
         return {key: (*(lead if key in own else ()), *shape) for key, shape in super()._shapes(spec).items()}
 
-    def _parameter(self) -> nn.Parameter:
+    def adapted_parameter(self) -> nn.Parameter:
         return getattr(self.get_base_layer(), self.parameter_name)
 
     def _device(self) -> torch.device:
-        return self._parameter().device
+        return self.adapted_parameter().device
 
     def _as_weight(self, delta: torch.Tensor) -> torch.Tensor:
         turned = delta.dim() == 3 and getattr(self.get_base_layer(), "is_transposed", False)
@@ -89,7 +89,7 @@ class ParamWrapper(AdaptedLinear):
 
     @contextmanager
     def _changed(self, names: list[str]) -> Iterator[None]:
-        parameter, module = self._parameter(), self.get_base_layer()
+        parameter, module = self.adapted_parameter(), self.get_base_layer()
         delta = self._as_weight(sum(self.full_delta(name) for name in names))
         wide = torch.promote_types(parameter.dtype, delta.dtype)
         # what lies in the instance is found before a registered parameter, which stays where it is

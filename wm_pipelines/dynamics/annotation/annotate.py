@@ -128,13 +128,13 @@ def run_annotation(
         ValueError: no plan, another configuration, or a failed shard; others as `run_stage`.
     """
     out = Path(out)
-    settings = _settings(out)
+    settings = read_settings(out)
     found: dict[str, Report] = {}
 
     def teller(step: str) -> Callable[[int, int], None] | None:
         return None if on_shard is None else lambda done, of: on_shard(step, done, of)
 
-    first = _planned(out / "frames", videos or settings["videos"], settings["frames"])
+    first = planned(out / "frames", videos or settings["videos"], settings["frames"])
     found["frames"] = run_stage(first, frames.key_frames, executor, workers, on_shard=teller("frames"), **options)
     second = make_plan(
         out / "labels", divide(outputs(first, skip_failed), 1), root=out / "frames", config=settings["labels"],
@@ -168,8 +168,8 @@ def reduce_annotation(
         ValueError: labels that are not done, were altered or belong to other settings; nothing is left to keep.
     """
     out = Path(out)
-    settings = _settings(out)
-    plan = _planned(out / "labels", out / "frames", settings["labels"])
+    settings = read_settings(out)
+    plan = planned(out / "labels", out / "frames", settings["labels"])
     dropped: Counter[str] = Counter()
     shards = [path.parent.name for path in outputs(plan, skip_failed)]
     parts = (Best.of(_candidates(plan, name, least_margin, dropped), keep) for name in shards)
@@ -233,7 +233,7 @@ def _table(plan: Plan, name: str, columns: list[str] | None = None) -> Any:
     return parquet.read_table(plan.folder / "shards" / name / "rows.parquet", columns=columns)
 
 
-def _settings(out: Path) -> dict[str, Any]:
+def read_settings(out: Path) -> dict[str, Any]:
     if not (out / NAME).is_file():
         raise ValueError(f"{out} has no {NAME}; `wm annotate plan` makes one")
     found = read_json(out / NAME)
@@ -272,7 +272,7 @@ class _Noted(BaseModel):
     labels: _Labels
 
 
-def _planned(folder: Path, root: Any, config: dict[str, Any]) -> Plan:
+def planned(folder: Path, root: Any, config: dict[str, Any]) -> Plan:
     plan = read_plan(folder, root)
     _check_same({folder.name: plan.config}, {folder.name: config})
     return plan

@@ -101,7 +101,7 @@ class EndpointModel:
         problem = ""
         for attempt in range(self.retries + 1):
             try:
-                return _reply(self._post(body), request)
+                return _reply(self.post(body), request)
             except urllib.error.HTTPError as error:
                 problem = f"HTTP {error.code}: {_said(error)}"
                 if error.code not in RETRIED:
@@ -130,7 +130,7 @@ class EndpointModel:
             said |= {"logprobs": True, "top_logprobs": 20}
         return json.dumps(said).encode()
 
-    def _post(self, body: bytes) -> Any:
+    def post(self, body: bytes) -> Any:
         headers = {"Content-Type": "application/json"}
         if os.environ.get(self.key):
             headers["Authorization"] = f"Bearer {os.environ[self.key]}"

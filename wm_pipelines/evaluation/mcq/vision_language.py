@@ -60,10 +60,10 @@ class VisionLanguageModel:
         if not self.model.config.is_encoder_decoder:
             made = made[inputs["input_ids"].shape[1] :]
         cut = len(made) >= request.new_tokens and int(made[-1]) not in self._ends()
-        return Reply(text=self._tokenizer.decode(made, skip_special_tokens=True), truncated=cut)
+        return Reply(text=self.tokenizer.decode(made, skip_special_tokens=True), truncated=cut)
 
     @property
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
         return getattr(self.processor, "tokenizer", self.processor)
 
     def _ends(self) -> set[int]:
@@ -74,8 +74,8 @@ class VisionLanguageModel:
         """Letter -> its tokens, alone and behind a space; ValueError where it is never one token."""
         found = {}
         for letter in letters:
-            ways = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (letter, f" {letter}")]
-            ids = {way[0] for way in ways if len(way) == 1} - {self._tokenizer.unk_token_id}
+            ways = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (letter, f" {letter}")]
+            ids = {way[0] for way in ways if len(way) == 1} - {self.tokenizer.unk_token_id}
             if not ids:
                 raise ValueError(f"`protocol` is 'loglik', but {letter!r} is no token of {self.name}; use 'direct'")
             found[letter] = sorted(ids)
@@ -94,7 +94,7 @@ class VisionLanguageModel:
             given |= {"videos": [frames], "do_sample_frames": False, "video_metadata": [rate]}
         elif pictures:
             given["images"] = pictures
-        if self._template() and self._tokenizer.bos_token and given["text"][0].startswith(self._tokenizer.bos_token):
+        if self._template() and self.tokenizer.bos_token and given["text"][0].startswith(self.tokenizer.bos_token):
             given["add_special_tokens"] = False
         made = self.processor(**given)
         return {name: self._moved(value) for name, value in made.items() if name != "token_type_ids" or pictures}
@@ -127,8 +127,8 @@ class VisionLanguageModel:
             return
         probe = np.full((2, 64, 64, 3), 128, np.uint8)
         try:
-            one = self._size(probe[:1])
-            two = self._size(probe) if self.layout == "images" else one + 1
+            one = self.prompt_length(probe[:1])
+            two = self.prompt_length(probe) if self.layout == "images" else one + 1
         except Exception as error:  # of whatever kind a processor raises for what it can't take
             problem = " ".join(str(error).split())[:200]
             remedy = "several pictures; use `layout='grid'`" if self.layout == "images" else "a picture"
@@ -136,7 +136,7 @@ class VisionLanguageModel:
         if two <= one:
             raise ValueError(f"{who} takes one picture only; use `layout='grid'`, which puts all frames on one")
 
-    def _size(self, frames: Frames) -> int:
+    def prompt_length(self, frames: Frames) -> int:
         """Tokens that frames make, or features, where the pictures are no tokens of the text."""
         return self._inputs("?", frames, None)["input_ids"].shape[1]
 

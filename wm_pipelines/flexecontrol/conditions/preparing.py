@@ -89,7 +89,7 @@ def prepare(
     for index, condition in enumerate(conditions):
         if not isinstance(condition, Condition):
             raise ValueError(f"conditions[{index}] is a {type(condition).__name__}; it must be a Condition")
-        prepared.append(_prepare_one(condition, index, (height, width), multiple, backgrounds[condition.type]))
+        prepared.append(prepare_one(condition, index, (height, width), multiple, backgrounds[condition.type]))
         # Only imported Uni-ControlNet weights have black-on-white sketches, and only they know the models' maps.
         if condition.source == "photo" and condition.type in STAND_INS and backgrounds.get("sketch", 0) > 0.5:
             model = STAND_INS[condition.type]
@@ -97,7 +97,7 @@ def prepare(
     return prepared
 
 
-def _prepare_one(condition: Condition, index: int, size: Size, multiple: int, background: float) -> PreparedCondition:
+def prepare_one(condition: Condition, index: int, size: Size, multiple: int, background: float) -> PreparedCondition:
     name = _name(condition.type, index, condition.source)
     photo = condition.source == "photo"
     try:

@@ -122,6 +122,8 @@ class PhraseAttention:
             return F.pad(own, (0, length - own.shape[-1]))
         block = self.block.to(device)
         apart = held & (block > 0)
+        # the prompt's own encoding is closed to the cells of phrases that have an encoding of their own; each of those
+        # is open to its phrase's cells alone, without the words of the others
         parts = [own | (inside & apart[..., None]).any(1)[..., None]]
         for k in range(1, self._encodings):
             mine = apart & (block == k)

@@ -34,7 +34,7 @@ class GlobalTask(FlexEControlTask):
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         for module in (self.unet, self.text_encoder):
             module.to(self.device)
-        texts, _, _ = self._words(indices, noise)
+        texts, _, _ = self.captions(indices, noise)
         noisy, t, target = self._noised(indices, noise)
         chances = {key: self.options[key] for key in ("keep_all", "drop_all", "drop")}
         kept = [bool(keep_conditions(("content",), noise.generator(i, "content"), **chances)) for i in indices]

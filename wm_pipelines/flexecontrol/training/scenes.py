@@ -98,7 +98,7 @@ class DioramaScenes:
     def batch_maps(self, indices: list[int], masks: torch.Tensor, noise: KeyedNoise) -> tuple[Maps, torch.Tensor]:
         """A function from (type, scenes of the batch) to their whole maps, and where their objects lie (N,P,H,W)."""
         boxed = {i for i in indices if noise.uniform(i, (), "layout") < self.options["layout"]}
-        drawn = self._drawn(indices, noise) if self.options["drawn"] else {}
+        drawn = self.redrawn(indices, noise) if self.options["drawn"] else {}
 
         def maps(kind: str, chosen: list[int]) -> torch.Tensor:
             whole = self.maps(kind, chosen, boxed)
@@ -114,7 +114,7 @@ class DioramaScenes:
                 places[row, k - 1] = widen(torch.from_numpy(drawn[i].ids == k).float()[None])[0]  # a pen is thick
         return maps, places
 
-    def _drawn(self, indices: list[int], noise: KeyedNoise) -> dict[int, Drawn]:
+    def redrawn(self, indices: list[int], noise: KeyedNoise) -> dict[int, Drawn]:
         """The scenes of the batch that are redrawn."""
         plain = [i for i in indices if all(o.pattern == "plain" for o in self.scenes[i].objects)]
         chosen = [i for i in plain if noise.uniform(i, (), "drawn") < self.options["drawn"]]

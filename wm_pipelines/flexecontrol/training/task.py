@@ -102,7 +102,7 @@ class FlexEControlTask(Task):
         unknown = sorted(set(self.options.get("alone") or ()) - set(self.options["types"]))
         if unknown:
             raise ValueError(f"options.alone: {unknown[0]!r} is none of options.types")
-        self._load_base(Path(resolve(self.options["base"])))
+        self.load_base(Path(resolve(self.options["base"])))
         options = self.options
         self.control = FlexEControlModel.from_unet(
             self.unet,
@@ -128,7 +128,7 @@ class FlexEControlTask(Task):
         """What else the adapter is made with."""
         return {}
 
-    def _load_base(self, folder: Path) -> None:
+    def load_base(self, folder: Path) -> None:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -158,7 +158,7 @@ class FlexEControlTask(Task):
         scale = self.vae.config.scaling_factor
         return dist.mean * scale, dist.std * scale
 
-    def _words(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    def captions(self, indices: list[int], noise: KeyedNoise) -> tuple[list[str], torch.Tensor, torch.Tensor]:
         """Captions (some empty), the tokens of each object (B,P,T) and the masks of the objects (B,P,H,W)."""
         masks = self.source.masks(indices)
         texts: list[str] = []
@@ -216,11 +216,11 @@ class FlexEControlTask(Task):
         mean, std = self.source.latents(indices)
         draws = noise.randn(indices, (2, *mean.shape[1:]), "noise").to(self.device)
         latents = mean.to(self.device) + std.to(self.device) * draws[:, 0]
-        t = self._timesteps(indices, noise).to(self.device)
+        t = self.timesteps(indices, noise).to(self.device)
         noisy = self.schedule.add_noise(latents, draws[:, 1], t)
         return noisy, t, target_of(self.schedule, latents, draws[:, 1], t)
 
-    def _timesteps(self, indices: list[int], noise: KeyedNoise) -> torch.Tensor:
+    def timesteps(self, indices: list[int], noise: KeyedNoise) -> torch.Tensor:
         last = self.schedule.config.num_train_timesteps
         t = noise.integers(indices, (), "timestep", 0, last)
         if self.options["early"]:
@@ -241,7 +241,7 @@ class FlexEControlTask(Task):
         device, options = self.device, self.options
         for module in (self.unet, self.text_encoder):
             module.to(device)
-        texts, tokens, masks = self._words(indices, noise)
+        texts, tokens, masks = self.captions(indices, noise)
         slots, shown = self._slots(indices, masks, noise)
         noisy, t, target = self._noised(indices, noise)
         context = self._encoded(texts)

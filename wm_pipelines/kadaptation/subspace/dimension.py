@@ -183,15 +183,15 @@ class LocalIntrinsicDimension:
             goal = max(enough, enough_of_model) if full.mean() >= enough_of_model else enough
             for dim in self.ladder(name):
                 curve[dim] = scores(name, dim).mean(1)
-                if _first(curve, goal) is not None:
+                if first_dimension(curve, goal) is not None:
                     break
             for _ in range(BISECTIONS):
                 between = _between(curve, enough)
                 if between is not None:
                     curve[between] = scores(name, between).mean(1)
-            d90 = _first(curve, enough)
+            d90 = first_dimension(curve, enough)
             if low_model > 0:
-                d90_of_model = _first(curve, enough_of_model)
+                d90_of_model = first_dimension(curve, enough_of_model)
             if d90 is None:
                 reason = f"not reached at {self.top(name)} dimensions"
         linears = [n for n, m in self.model.named_modules() if isinstance(m, nn.Linear) and self._owns(name, n)]
@@ -213,7 +213,7 @@ def _smoothed(curve: dict[int, np.ndarray]) -> dict[int, float]:
     return dict(zip(dims, isotonic([curve[dim].mean() for dim in dims]), strict=True))
 
 
-def _first(curve: dict[int, np.ndarray], goal: float) -> int | None:
+def first_dimension(curve: dict[int, np.ndarray], goal: float) -> int | None:
     """The smallest measured dimension whose smoothed accuracy reaches `goal`."""
     # sums of halves and tenths: a goal that is met exactly must not be missed by rounding
     return next((dim for dim, value in _smoothed(curve).items() if value >= goal - 1e-9), None)
@@ -221,7 +221,7 @@ def _first(curve: dict[int, np.ndarray], goal: float) -> int | None:
 
 def _between(curve: dict[int, np.ndarray], goal: float) -> int | None:
     """The middle between the first dimension that reaches `goal` and the measured one below; None if there is none."""
-    first = _first(curve, goal)
+    first = first_dimension(curve, goal)
     if not first:
         return None
     below = max(dim for dim in curve if dim < first)

@@ -45,7 +45,7 @@ class ClassificationTask:
         for rate in self.rates if body else self.rates[:1]:
             _assign(trained, start)
             self._fit(model, head, body, rate, seed)
-            loss = self._loss(model)
+            loss = self.loss(model)
             if best is None or loss < best[0]:
                 best = loss, [p.detach().clone() for p in trained]
         _assign(trained, best[1])
@@ -65,7 +65,7 @@ class ClassificationTask:
     def _logits(self, model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
         return torch.cat([model(part) for part in pictures.split(256)])
 
-    def _loss(self, model: nn.Module) -> float:
+    def loss(self, model: nn.Module) -> float:
         pictures, labels = self.validation
         loss = float(F.cross_entropy(self._logits(model, pictures), labels))
         return loss if loss == loss else float("inf")

@@ -230,6 +230,6 @@ def stock_pipeline(pipe: DiffusionPipeline, family: Family, animate: bool = Fals
     if "image_processor" in takes:  # Wan's name for it
         parts["image_processor"] = pipe.feature_extractor
     stock = kind(**parts)
-    vars(stock).update(getattr(pipe, "_stock_settings", {}))
+    vars(stock).update(getattr(pipe, "stock_settings", {}))
     stock.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return stock

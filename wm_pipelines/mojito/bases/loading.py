@@ -134,7 +134,7 @@ class StockLoading(FromSingleFileMixin):
             new = {part: value for part, value in found.items() if value is not self.components[part]}
             if new:
                 self.register_modules(**new)
-            self._stock_settings = {key: value for key, value in vars(stock).items() if key.startswith("_free_")}
+            self.stock_settings = {key: value for key, value in vars(stock).items() if key.startswith("_free_")}
 
 
 def _safe(weights: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

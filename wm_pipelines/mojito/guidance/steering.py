@@ -159,10 +159,12 @@ class MotionGuide:
         scale = input_scale(self.scheduler, call.timestep)
         if first_call and self.step < self.settings.guided(steps) and begins_step(self.scheduler):
             self._steer(call, conditional, scale)
+        # where guidance is two calls, the first is the conditional one
         rows = range(len(latents))[conditional] if first_call or self.family.one_call else ()
         state.rows = [row % count if row in rows else None for row in range(len(latents))]
         if self.move is None:
             return None
+        # every call of the step, unconditional rows too: both halves of the guidance must speak of one latent
         change = self.move * scale
         moved = latents + change.repeat(len(latents) // count, *[1] * (change.ndim - 1)).to(latents)
         call = call.with_latents(moved)
@@ -187,6 +189,7 @@ class MotionGuide:
         state, dtype = self.state, call.latents.dtype
         rate = self.settings.eta * latent_noise_variance(self.scheduler, call.timestep)
         call = call.of_rows(conditional, self.family.per_video)
+        # in the scheduler's scale, which is the one that it will step from
         start = call.latents.detach().float() / scale
         state.rows = list(range(len(state.slots)))
 

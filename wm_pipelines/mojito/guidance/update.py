@@ -74,6 +74,7 @@ def updated(
     moves, left = [0] * len(latents), [False] * len(latents)
     for _ in range(max(settings.iterations, 1)):
         with torch.enable_grad():
+            # a graph of its own for each iteration: the gradient is at this latent, not through the moves before
             z = z.detach().requires_grad_(settings.iterations > 0)
             found, count = measure(z), count + 1
             for v, one in enumerate(found):
@@ -83,9 +84,11 @@ def updated(
                     left[v] = one.energy < settings.threshold
             if settings.iterations == 0 or all(left):
                 break
+            # no video's loss depends on another's latent, so the gradient of the sum is each one's own
             loss = torch.stack([one.loss for one, done in zip(found, left, strict=True) if not done]).sum()
             (gradient,) = torch.autograd.grad(loss, z)
         moves = [n + (not done) for n, done in zip(moves, left, strict=True)]
         moving = torch.tensor([not done for done in left], device=z.device).view(-1, *[1] * (z.ndim - 1))
         z = z.detach() - rate * gradient * moving
+    # the last move is not measured: that would cost one more pass, and the denoiser's own comes next
     return Update(z.detach(), energies, moves, last, count)

@@ -78,7 +78,7 @@ def write_glb(scene: RigidScene, path: str | os.PathLike) -> Path:
         document["animations"] = [{"name": "motion", "samplers": samplers, "channels": channels}]
     path = Path(path)
     with atomic(path) as partial:
-        partial.write_bytes(_container(document, bytes(writer.data)))
+        partial.write_bytes(binary_of(document, bytes(writer.data)))
     return path
 
 
@@ -139,7 +139,7 @@ class _Writer:
         return len(self.accessors) - 1
 
 
-def _container(document: dict[str, Any], data: bytes) -> bytes:
+def binary_of(document: dict[str, Any], data: bytes) -> bytes:
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), JSON_CHUNK) + text + struct.pack("<II", len(data), BIN_CHUNK) + data

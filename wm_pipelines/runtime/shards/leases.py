@@ -73,6 +73,7 @@ def take(folder: Path, name: str, run: str, lease_s: float) -> Lease | None:
     token = secrets.token_hex(8)
     claim = {"run": run, "token": token, "lease_s": lease_s, **_me()}
     try:
+        # a name that is there already is refused: of several who take the shard at once, one makes the next claim
         made = create(_path(folder, name, number + 1), json.dumps(claim).encode(), durable=False)
     except FileNotFoundError:  # the folder was cleared away: all is done
         return None
@@ -123,6 +124,7 @@ def _dead(path: Path) -> bool:
         return True
     try:
         changed = path.stat().st_mtime
+        # by our own clock first, for the folder's takes a file to ask
         return time.time() - changed > claim["lease_s"] and _now(path.parent) - changed > claim["lease_s"]
     except FileNotFoundError:
         return False

@@ -107,8 +107,10 @@ class Attachment(Statements):
         worn = self.last.what in ("with", "without") or (
             self.last.what == "in" and w.noun_lemma(self._name(nearest).split()[-1]) in lexicon.CLOTHES
         )
+        # "a man in a hat on a horse": the man is on it, not the hat
         if worn and self._moves([holder]) and not self._moves([nearest]) and not following.owned:
             return [holder]
+        # "a painting of a dog on a wall": the painting is
         if self.last.what == "of" and w.noun_lemma(self._name(holder).split()[-1]) in lexicon.DEPICTIONS:
             return [holder]
         return [nearest]

@@ -37,33 +37,34 @@ class Chunker(Tagger):
         if token == "'s":
             return None, i + 1
         if token in w.DIRECTIONS and kind == "verb" and not self._preposition(i):
-            return None, i + 1
+            return None, i + 1  # "moves left"
         if token == "to" and self._infinitive(i + 1):
-            return self._verb_chunk(i + 1, self._at(i + 1), "base", None)
+            return self._verb_chunk(i + 1, self._at(i + 1), "base", None)  # "a man to follow"
         than = self._comparison(i)
         if than:
             return than
         if token in ("on", "at") and self._at(i + 1) == "top" and self._at(i + 2) != "of":
-            return None, i + 2
+            return None, i + 2  # "a cake with a cherry on top"
         preposition = self._preposition(i)
         if preposition and preposition[0] == "outside" and not self._opens(i + preposition[1]):
-            return None, i + 1
+            return None, i + 1  # "a dog waits outside"
         if preposition:
             return Chunk("prep", preposition[0], negated=preposition[0] in w.LACKING), i + preposition[1]
         if token == "like" and kind == "verb":
             return Chunk("prep", "like"), i + 1
         if token in ("there", "here") and (self._at(i + 1) in w.AUXILIARIES or w.verb_lemma(self._at(i + 1))):
-            return Chunk("there"), i + 1
+            return Chunk("there"), i + 1  # "there is a dog"
         if token in w.NOBODY or (token == "no" and self._at(i + 1) == "one"):
             return Chunk("pronoun", "nobody"), i + 1 + (token == "no")
         if token in w.NEGATIONS:
             return Chunk("not"), i + 1
         if token == "then":
             return Chunk("joint", token), i + 1
-        if token in w.SUBORDINATES:
+        if token in w.SUBORDINATES:  # behind a thing "where" is about it: "the room where he sleeps"
             return Chunk("rel" if token == "where" and kind == "np" else "sub", token), i + 1
         if token in w.JOINTS:
             return Chunk("joint", token), i + 1
+        # "a dog that barks", but "that dog"
         if token in w.RELATIVES and not (token == "that" and kind not in ("np", "prep", "comma", "joint")):
             return Chunk("rel", token), i + 1
         if self._pronoun(i):
@@ -163,13 +164,14 @@ class Chunker(Tagger):
                 lemma = known[0] if known else w.guessed_lemma(token)
                 return self._verb_chunk(n, lemma, "", finite, passive=True, **said)
             return Chunk("cop", "be", finite=finite, form="s", **said), n
-        if last in w.HAVE:
+        if last in w.HAVE:  # "has eaten", "has to eat", "has a hat"
             if self._open(n) and token not in lexicon.ADJECTIVES:
                 if (known and known[1] == "past") or (not known and token.endswith("ed") and self._closed(n + 1)):
                     return self._verb_chunk(n, known[0] if known else w.guessed_lemma(token), "", finite, **said)
             if self._at(n) == "to" and self._infinitive(n + 1):
                 return self._verb_chunk(n + 1, self._at(n + 1), "base", True, **said)
             return Chunk("verb", "have", form="s" if finite else "ing", finite=finite or None, **said), n
+        # "can run"; in "does the dog run" the thing comes first
         if self._open(n) and (known or not self._question()):
             return self._verb_chunk(n, known[0] if known else token, "", finite, **said)
         return (Chunk("aux", first, **said) if self._question() else Chunk("verb", "do", finite=True, **said)), n
@@ -233,12 +235,12 @@ class Chunker(Tagger):
             elif not words and determined and token == "of" and self._at(i + 1) in w.DETERMINERS:
                 i += 1  # "one of the dogs"
             elif determined and not words and token in w.ORDINALS:
-                ordinal = w.ORDINALS[token]
+                ordinal = w.ORDINALS[token]  # "the second dog"
             elif determined and not words and token in ("can", "other", "others") and self._at(i + 1) not in w.BE:
-                if token == "can":
+                if token == "can":  # the thing, not "could"
                     words.append(token)
             elif token == "of" and words and self._at(i + 1) and w.noun_lemma(words[-1]) in lexicon.MEASURES:
-                words.append(token)
+                words.append(token)  # "a cup of tea" is one thing
             elif words and words[-1] == "of" and token in w.DETERMINERS:
                 if token in w.COUNTS:
                     words.append(token)
@@ -249,7 +251,7 @@ class Chunker(Tagger):
             elif self._ends(i):
                 break
             elif token == "left" and words and self._preposition(i + 1):
-                self.decided = i, ("leave", "past")
+                self.decided = i, ("leave", "past")  # "the man left with a bag"
                 break
             elif words and self._verb_here(i, tuple(words), determined, single):
                 self.decided = i, self._verb_here(i, tuple(words), determined, single)

@@ -244,9 +244,10 @@ class Assembly(Attachment):
             frame.prep = text
             frame.negated = frame.negated or chunk.negated
             return
-        if self._joined(n) and self._inverts(n):
+        if self._joined(n) and self._inverts(n):  # "and behind the cat is a dog"
             self._begin([])
             clause = self.clause
+        # "on the table is a cup": what it ties comes later
         starts = not clause.subjects and (
             self.nearest is None or n == 0 or self._kind(n - 1) in ("stop", "sub", "comma", "joint")
         )

@@ -127,7 +127,7 @@ def test_curves_are_smoothed_before_they_are_read():
     assert np.all(np.diff(smooth) >= 0) and np.isclose(np.sum(smooth), values.sum())
     # one lucky dimension whose neighbour above is bad does not count as enough
     curve = {d: np.array([v]) for d, v in {0: 0.1, 1: 0.9, 2: 0.3, 4: 0.8}.items()}
-    assert dimension._first(curve, 0.75) == 4
+    assert dimension.first_dimension(curve, 0.75) == 4
 
 
 def result(*groups):

@@ -119,6 +119,6 @@ def test_task_keeps_the_rate_that_validates_best():
             body.zero_(), model.weight.zero_(), model.bias.zero_()
         task = ClassificationTask(data, data, data, steps=20, batch=8, head_rate=0.1, rates=rates)
         task.train(Net(), list(model.parameters()), [body], seed=0)
-        losses.append(task._loss(Net()))
+        losses.append(task.loss(Net()))
         assert len(task.evaluate(Net())) == 20 and set(task.evaluate(Net())) <= {0.0, 1.0}
     assert losses[2] == min(losses[:2]) < max(losses[:2])

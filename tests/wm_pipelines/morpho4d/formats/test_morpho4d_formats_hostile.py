@@ -247,7 +247,7 @@ def with_document(data, change):
     document = json.loads(data[20 : 20 + length])
     change(document)
     at = 20 + length + 8
-    return glb._container(document, data[at:])
+    return glb.binary_of(document, data[at:])
 
 
 def put(*path_and_value):
