@@ -63,13 +63,13 @@ def test_directions_are_read_for_the_object_they_belong_to(prompt, phrase, direc
 
 
 def test_captions_of_the_miniature_world_are_read_as_its_own_parser_reads_them():
-    """500 of them; the pipeline itself knows nothing of that world."""
+    """120 of them; the pipeline itself knows nothing of that world."""
     from wm_pipelines.diorama.datasets import DioramaDataset
     from wm_pipelines.diorama.language import caption
     from wm_pipelines.diorama.parser import parse_caption
 
-    data, told = DioramaDataset(kind="video", split="val", length=500), 0
-    for index in range(500):
+    data, told = DioramaDataset(kind="video", split="val", length=120), 0
+    for index in range(120):
         text = caption(data.scene(index), "full", seed=index).text
         parsed = parse_caption(text)
         for span, motions in zip(parsed.spans, parsed.motions, strict=True):
@@ -78,7 +78,7 @@ def test_captions_of_the_miniature_world_are_read_as_its_own_parser_reads_them()
             others = [other for other in parsed.spans if other != span]
             assert said_directions(text, span, others) == said_directions(text, span) == truth, text
             told += bool(truth)
-    assert told > 100
+    assert told > 40
 
 
 def test_left_against_a_path_to_the_right_names_both_and_the_winner():
