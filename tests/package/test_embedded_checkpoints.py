@@ -83,6 +83,7 @@ def test_page_repeats_the_checkpoint(name):
         assert (page / file).is_file() != (name in WITHOUT_WEIGHTS)
 
 
+@pytest.mark.slow
 def test_plain_stable_diffusion_loads_the_base_with_no_argument():
     code = (
         "from diffusers import StableDiffusionPipeline\n"
@@ -147,6 +148,7 @@ def test_the_base_draws_what_is_named():
     assert sum(s["colour"] for s in scores) >= 9
 
 
+@pytest.mark.slow
 def test_the_video_adapter_is_the_same_in_a_fresh_process_and_keeps_its_object():
     """A coarse guard over one prompt; the figures are those of benchmarks/mojito_video.py."""
     from wm_pipelines import AutoWMPipeline

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SEEK = """
 import importlib, pkgutil, sys
 import torch
@@ -31,6 +33,7 @@ print([f"{m.__name__}.{n}" for m in seen for n, v in vars(m).items() if any(t.is
 """
 
 
+@pytest.mark.slow
 def test_no_module_holds_a_tensor_that_no_gradient_goes_through():
     done = subprocess.run([sys.executable, "-c", SEEK], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stdout[-500:] + done.stderr[-2000:]

@@ -20,6 +20,7 @@ PINNED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PINNED)
 def test_a_new_save_names_the_module_that_old_saves_name(name):
     module, kind = PINNED[name]
@@ -29,6 +30,7 @@ def test_a_new_save_names_the_module_that_old_saves_name(name):
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == [module, "ModelMixin"]
 
 
+@pytest.mark.slow
 def test_the_folder_loads_in_a_fresh_process_bit_for_bit():
     parts = ", ".join(PINNED)
     code = f"""

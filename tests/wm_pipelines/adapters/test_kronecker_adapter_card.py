@@ -52,6 +52,7 @@ print(type(PeftModel.from_pretrained(base_model, {folder!r}).base_model).__name_
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "said"), [("", "KeyError: 'KRONECKER'"), (FIRST, "KroneckerModel")])
 def test_in_a_process_of_its_own(tmp_path, first, said):
     config = KroneckerConfig(n=4, target_modules=["0"])

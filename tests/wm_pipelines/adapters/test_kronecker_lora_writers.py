@@ -66,6 +66,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_diffusers_may_be_imported_after_the_adapter_was_made():
     out = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
     assert "`unet_lora_layers` has Kronecker factors" in out.stdout, out.stderr

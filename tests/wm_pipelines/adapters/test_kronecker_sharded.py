@@ -23,7 +23,7 @@ def script():
     return module
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids="world of {}".format)
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids="world of {}".format)
 def found(request, script, tmp_path_factory):
     """What each process of the world found; a world of one is this process."""
     folder = tmp_path_factory.mktemp("sharded")

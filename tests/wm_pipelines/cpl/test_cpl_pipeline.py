@@ -162,6 +162,7 @@ for pipe in (whole, adapter):
 """
 
 
+@pytest.mark.slow
 def test_both_forms_give_the_same_bits_in_a_fresh_interpreter(clip_folder, coloured, tmp_path):
     pictures, labels, names = coloured()
     pipe = CPLPipeline.from_clip(clip_folder)

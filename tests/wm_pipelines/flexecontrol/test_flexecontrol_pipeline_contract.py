@@ -36,6 +36,7 @@ save_file({"images": out.images.contiguous(), "map": out.attention_maps[0]["red 
 """
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_in_a_fresh_process_it_draws_the_same(flex_pipe, sample, square, tmp_path):
     given = {"map": square(), "latents": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))}
     condition = Condition("canny", given["map"], phrase="red cube")

@@ -373,6 +373,7 @@ torch.save(logits, f"{folder}/logits.pt")
 """
 
 
+@pytest.mark.slow
 def test_saving_and_loading_change_no_bit_in_a_fresh_interpreter(vilt_pipe, lxmert_pipe, picture, tmp_path):
     regions = features(1)
     sights = {"vilt": torch.from_numpy(picture(1)).permute(2, 0, 1), "lxmert": regions}

@@ -35,6 +35,7 @@ save_file(out, made)
 """
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_in_a_fresh_process_it_gives_the_same(fitted, pictures, clip_folder, tmp_path):
     here = fitted(pictures[0]).logits
     fitted.save_pretrained(tmp_path / "whole")
