@@ -41,9 +41,9 @@ def four_dgs(tmp_path):
 
 
 def spz(tmp_path):
-    from wm_pipelines.morpho4d.formats.spz import _unzstd
+    from wm_pipelines.morpho4d.formats.spz import unpack_zstd
 
-    _unzstd(b"x", 1)
+    unpack_zstd(b"x", 1)
 
 
 def ray(tmp_path):

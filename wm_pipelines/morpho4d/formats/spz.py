@@ -162,11 +162,11 @@ def _read_v4(data: bytes) -> tuple[int, int, int, list[bytes]]:
     if list(packed[1::2]) != sizes or sum(packed[::2]) != len(data) - ends:
         raise ValueError("its streams have other lengths than its header says")
     Budget(len(data), MOST_RATIO).take(sum(sizes), "what its header promises")
-    parts = [_unzstd(part, size) for part, size in zip(_cut(data[ends:], list(packed[::2])), sizes, strict=True)]
+    parts = [unpack_zstd(part, size) for part, size in zip(_cut(data[ends:], list(packed[::2])), sizes, strict=True)]
     return bits, degree, count, parts + [b""] * (6 - len(parts))
 
 
-def _unzstd(data: bytes, size: int) -> bytes:
+def unpack_zstd(data: bytes, size: int) -> bytes:
     try:
         import zstandard
     except ImportError:
