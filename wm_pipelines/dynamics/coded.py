@@ -156,6 +156,11 @@ def _save(coded: CodedPairs, path: Path, made_of: dict[str, str]) -> None:
 
 
 def load_codes(path: Path, identity: str, recognizer: str) -> CodedPairs:
+    """The pairs of a cache.
+
+    Raises:
+        ValueError: it is damaged, of other data than `identity`, or holds another `recognizer`'s distances.
+    """
     names = ("source", "target", "distances")
     tensors = read_cache(path, identity, "codes", (*names, "words"))
     with open_tensors(path) as file:

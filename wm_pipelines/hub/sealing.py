@@ -101,6 +101,11 @@ def _object(path: Path, *needed: str) -> dict[str, Any]:
 
 
 def read_evaluations(files: Sequence[str | os.PathLike]) -> list[EvaluationRecord]:
+    """The `evaluation` entries of the rows of JSONL files.
+
+    Raises:
+        ValueError: an entry that is no evaluation; names file and line.
+    """
     found = []
     for file in files:
         for line, row in read_jsonl(file):

@@ -91,6 +91,11 @@ def _save(made: LatentPairs, path: Path, identity: str) -> None:
 
 
 def load_latents(path: Path, identity: str) -> LatentPairs:
+    """The pairs of a cache.
+
+    Raises:
+        ValueError: it is damaged, or of other data than `identity`.
+    """
     tensors = read_cache(path, identity, "latents", (*TENSORS, "words"))
     with located(f"`cache` {path}"):
         words = record_of(_Words, parse_json(cached_text(tensors.pop("words"))))

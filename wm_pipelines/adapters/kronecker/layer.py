@@ -133,6 +133,7 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         return shapes
 
     def adapted_parameter(self) -> torch.Tensor:
+        """What the update is of."""
         return self.weight  # PEFT's property: of a GPTQ layer its qweight
 
     def _device(self) -> torch.device:

@@ -214,6 +214,7 @@ def of_rank(factors: dict[str, LoraFactors], rank: int, allow_lossy: bool) -> di
 
 
 def lora_config(factors: dict[str, LoraFactors]) -> dict:
+    """PEFT's `adapter_config.json` of a LoRA with these factors, and of no other module."""
     ranks = {name: len(lora.down) for name, lora in factors.items()}
     rank = max(ranks.values())
     # a pattern is matched at the end of a module's name, so the caret keeps it from other modules

@@ -54,6 +54,7 @@ class ParamWrapper(AdaptedLinear):
         return {key: (*(lead if key in own else ()), *shape) for key, shape in super()._shapes(spec).items()}
 
     def adapted_parameter(self) -> nn.Parameter:
+        """What the update is of: the named parameter of the base layer."""
         return getattr(self.get_base_layer(), self.parameter_name)
 
     def _device(self) -> torch.device:

@@ -234,6 +234,11 @@ def _table(plan: Plan, name: str, columns: list[str] | None = None) -> Any:
 
 
 def read_settings(out: Path) -> dict[str, Any]:
+    """What `plan_annotation` wrote into `out`.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
     if not (out / NAME).is_file():
         raise ValueError(f"{out} has no {NAME}; `wm annotate plan` makes one")
     found = read_json(out / NAME)
@@ -273,6 +278,11 @@ class _Noted(BaseModel):
 
 
 def planned(folder: Path, root: Any, config: dict[str, Any]) -> Plan:
+    """The plan of shards in `folder`, over files under `root`.
+
+    Raises:
+        ValueError: it was made with another configuration than `config`.
+    """
     plan = read_plan(folder, root)
     _check_same({folder.name: plan.config}, {folder.name: config})
     return plan

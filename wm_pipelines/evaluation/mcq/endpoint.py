@@ -131,6 +131,7 @@ class EndpointModel:
         return json.dumps(said).encode()
 
     def post(self, body: bytes) -> Any:
+        """What the endpoint answers to a request's JSON, read as JSON."""
         headers = {"Content-Type": "application/json"}
         if os.environ.get(self.key):
             headers["Authorization"] = f"Bearer {os.environ[self.key]}"

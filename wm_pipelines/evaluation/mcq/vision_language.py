@@ -64,6 +64,7 @@ class VisionLanguageModel:
 
     @property
     def tokenizer(self) -> Any:
+        """The processor's, or the processor itself where it is one."""
         return getattr(self.processor, "tokenizer", self.processor)
 
     def _ends(self) -> set[int]:

@@ -98,6 +98,7 @@ def prepare(
 
 
 def prepare_one(condition: Condition, index: int, size: Size, multiple: int, background: float) -> PreparedCondition:
+    """A condition's map at `size`, `background` where it says nothing; `index` and `multiple` are for messages."""
     name = _name(condition.type, index, condition.source)
     photo = condition.source == "photo"
     try:

@@ -129,6 +129,7 @@ class FlexEControlTask(Task):
         return {}
 
     def load_base(self, folder: Path) -> None:
+        """The frozen base as attributes: `vae`, `unet`, `text_encoder`, `tokenizer`, `schedule`."""
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -221,6 +222,7 @@ class FlexEControlTask(Task):
         return noisy, t, target_of(self.schedule, latents, draws[:, 1], t)
 
     def timesteps(self, indices: list[int], noise: KeyedNoise) -> torch.Tensor:
+        """(N,) int64: uniform, but for the share `early`, which is drawn from the first steps of sampling."""
         last = self.schedule.config.num_train_timesteps
         t = noise.integers(indices, (), "timestep", 0, last)
         if self.options["early"]:

@@ -66,6 +66,7 @@ class ClassificationTask:
         return torch.cat([model(part) for part in pictures.split(256)])
 
     def loss(self, model: nn.Module) -> float:
+        """Cross-entropy on the validation pictures; infinite where it is not a number."""
         pictures, labels = self.validation
         loss = float(F.cross_entropy(self._logits(model, pictures), labels))
         return loss if loss == loss else float("inf")

@@ -140,6 +140,7 @@ class _Writer:
 
 
 def binary_of(document: dict[str, Any], data: bytes) -> bytes:
+    """A GLB: header, the JSON `document`, and the buffer `data`."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), JSON_CHUNK) + text + struct.pack("<II", len(data), BIN_CHUNK) + data

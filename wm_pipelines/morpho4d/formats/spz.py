@@ -167,6 +167,11 @@ def _read_v4(data: bytes) -> tuple[int, int, int, list[bytes]]:
 
 
 def unpack_zstd(data: bytes, size: int) -> bytes:
+    """A Zstandard stream that must unpack to `size` bytes.
+
+    Raises:
+        ValueError: it is damaged, or of another size. ImportError: zstandard is not installed.
+    """
     try:
         import zstandard
     except ImportError:
