@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -82,6 +84,7 @@ def test_file_names_of_tests_are_unique():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 def test_a_first_run_says_nothing_about_other_libraries():
     code = (
         "from wm_pipelines import AutoWMPipeline\n"

@@ -4,6 +4,7 @@ What a test or a second file needs has a public name, or is seen through what is
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ FOREIGN = {
     "_interrupt", "_modules", "_no_split_modules", "_parameters", "_replace",
 }  # fmt: skip
 STRINGS = ("setattr", "delattr", "getattr", "hasattr", "attrgetter", "patch")
+
+
+parsed = functools.cache(ast.parse)  # most files both give names and take them
 
 
 def is_private(name: str) -> bool:
@@ -64,10 +68,10 @@ def reached(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def reaches(library: dict[str, str], users: dict[str, str]) -> set[str]:
     """`file:line name` of each reach of a file of `users` for a name that one of `library` gives, its own apart."""
-    ours = set().union(*(defined(ast.parse(text))[0] for text in library.values()))
+    ours = set().union(*(defined(parsed(text))[0] for text in library.values()))
     found = set()
     for file, text in users.items():
-        tree = ast.parse(text)
+        tree = parsed(text)
         theirs = ours - defined(tree)[1]
         found |= {f"{file}:{line} {name}" for line, name in reached(tree) if name in theirs}
     return found
