@@ -4,8 +4,9 @@ BIN := $(VENV)/bin
 
 .PHONY: setup demo docs test lint smoke clean
 
-# make test SLOW=1 runs the slow tests too
+# make test SLOW=1 runs the slow tests too; WORKERS=0 runs all in one process
 SLOW ?=
+WORKERS ?= 2
 
 setup: $(VENV)/.ready
 
@@ -24,7 +25,7 @@ docs: setup
 	$(BIN)/python docs/reference.py outputs/docs
 
 test: setup
-	$(BIN)/python -m pytest $(if $(SLOW),-m "slow or not slow")
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(SLOW),-m "slow or not slow")
 
 lint: setup
 	$(BIN)/ruff check .
