@@ -1,21 +1,17 @@
 """FlexEControl as Modular Diffusers blocks (text, plan, noise, denoise, decode): the pipeline's steps, bit for bit.
 
-`FlexEControlModularPipeline.from_parts(**parts)` holds the components; its `save_pretrained(folder,
-overwrite_modular_index=True)` writes a modular repository, `from_pretrained(folder)` reads one. No code is in the
-folder, and none is run from it: the blocks are the package's own.
+`FlexEControlModularPipeline.from_parts(**parts)` holds the components; its `save_pretrained(folder)` writes a modular
+repository, `from_pretrained(folder)` reads one. No code is in the folder, and none is run from it: the blocks are the
+package's own.
 """
 
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import TextualInversionLoaderMixin
-from diffusers.modular_pipelines import ModularPipeline, ModularPipelineBlocks, SequentialPipelineBlocks
-from diffusers.modular_pipelines.modular_pipeline import PipelineState
-from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
+from diffusers.modular_pipelines import SequentialPipelineBlocks
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from wm_pipelines.flexecontrol import checks
@@ -24,9 +20,7 @@ from wm_pipelines.flexecontrol.network.bases import check_parts, correct_outdate
 from wm_pipelines.flexecontrol.steering.plan import Request, make_plan
 from wm_pipelines.flexecontrol.steering.stages import Frame
 from wm_pipelines.flexecontrol.steps import FlexEControlSteps, Run
-from wm_pipelines.hub.checking import check_folder
-from wm_pipelines.hub.stock import load_model, load_part
-from wm_pipelines.runtime.readers import read_json
+from wm_pipelines.modular import Block, WMModularPipeline
 
 PARTS = {
     "vae": AutoencoderKL,
@@ -34,51 +28,16 @@ PARTS = {
     "tokenizer": CLIPTokenizer,
     "unet": UNet2DConditionModel,
     "control": FlexEControlModel,
-    "scheduler": DDIMScheduler,
+    "scheduler": SchedulerMixin,
 }
 
 
-class _Block(ModularPipelineBlocks):
-    """A block whose class says what it needs (`parts`, `takes`: name -> default, or `...` if it must be given) and
-    `gives`; `run` works on the state of one call."""
-
+class _Step(Block):
     model_name = "flexecontrol"
-    about = ""
-    parts: tuple[str, ...] = ()
-    takes: dict[str, Any] = {}
-    gives: tuple[str, ...] = ()
-
-    @property
-    def description(self) -> str:
-        return self.about
-
-    @property
-    def expected_components(self) -> list[ComponentSpec]:
-        return [ComponentSpec(name, PARTS[name]) for name in self.parts]
-
-    @property
-    def inputs(self) -> list[InputParam]:
-        return [
-            InputParam(name, required=default is ..., default=None if default is ... else default)
-            for name, default in self.takes.items()
-        ]
-
-    @property
-    def intermediate_outputs(self) -> list[OutputParam]:
-        return [OutputParam(name) for name in self.gives]
-
-    @torch.no_grad()
-    def __call__(self, components: "FlexEControlModularPipeline", state: PipelineState) -> tuple[Any, PipelineState]:
-        block = self.get_block_state(state)
-        self.run(components, block)
-        self.set_block_state(state, block)
-        return components, state
-
-    def run(self, pipe: "FlexEControlModularPipeline", block: Any) -> None:
-        raise NotImplementedError
+    kinds = PARTS
 
 
-class FlexEControlTextStep(_Block):
+class FlexEControlTextStep(_Step):
     about = "Settles size, steps and guidance, refuses what can't work, encodes the prompt."
     parts = ("text_encoder", "tokenizer", "unet", "vae", "control")
     takes = {
@@ -122,7 +81,7 @@ CHECKED = (
 )  # fmt: skip
 
 
-class FlexEControlPlanStep(_Block):
+class FlexEControlPlanStep(_Step):
     about = "Timesteps; conditions at size, phrases in place and apart in the text, what these disagree about."
     parts = ("control", "tokenizer", "text_encoder", "scheduler")
     takes = {
@@ -160,7 +119,7 @@ class FlexEControlPlanStep(_Block):
         block.prompt_embeds = torch.cat([block.negative_prompt_embeds, block.text]) if guided else block.text
 
 
-class FlexEControlNoiseStep(_Block):
+class FlexEControlNoiseStep(_Step):
     about = "Initial noise."
     parts = ("unet", "scheduler", "vae")
     takes = {"text": ..., "height": ..., "width": ..., "generator": None, "latents": None}
@@ -177,7 +136,7 @@ class FlexEControlNoiseStep(_Block):
         )
 
 
-class FlexEControlDenoiseStep(_Block):
+class FlexEControlDenoiseStep(_Step):
     about = "From noise to latents, guided by the text and steered by the plan."
     parts = ("unet", "control", "scheduler")
     takes = {
@@ -210,7 +169,7 @@ class FlexEControlDenoiseStep(_Block):
         )
 
 
-class FlexEControlDecodeStep(_Block):
+class FlexEControlDecodeStep(_Step):
     about = "Latents to pictures."
     parts = ("vae",)
     takes = {"latents": ..., "output_type": "pil", "generator": None}
@@ -238,20 +197,17 @@ class FlexEControlBlocks(SequentialPipelineBlocks):
         return "Text to image under any number of spatial conditions (FlexEControl, arXiv 2405.04834)."
 
 
-class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin, ModularPipeline):
+class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin, WMModularPipeline):
     """The holder of the parts that the blocks work with.
 
     Args:
         blocks: `FlexEControlBlocks` by default.
     """
 
+    made_of = FlexEControlBlocks
+    kinds = PARTS
     safety_checker = None
     interrupt = False
-    progress_bar = DiffusionPipeline.progress_bar
-    set_progress_bar_config = DiffusionPipeline.set_progress_bar_config
-
-    def __init__(self, blocks: ModularPipelineBlocks | None = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__(FlexEControlBlocks() if blocks is None else blocks, *args, **kwargs)
 
     @property
     def vae_scale_factor(self) -> int:
@@ -266,60 +222,7 @@ class FlexEControlModularPipeline(FlexEControlSteps, TextualInversionLoaderMixin
         self._guidance_scale, self._guidance_rescale = guidance_scale, guidance_rescale
         self._cross_attention_kwargs = cross_attention_kwargs
 
-    @classmethod
-    def from_parts(cls, blocks: ModularPipelineBlocks | None = None, **parts: Any) -> "FlexEControlModularPipeline":
-        """A pipeline over loaded components, named as in `FlexEControlPipeline`.
-
-        Raises:
-            ValueError: a component is missing or unknown, or they don't fit together.
-        """
-        missing, unknown = sorted(set(PARTS) - set(parts)), sorted(set(parts) - set(PARTS))
-        if missing or unknown:
-            what = f"lacks {missing[0]}" if missing else f"has no use for {unknown[0]}"
-            raise ValueError(f"parts: the pipeline {what}; it takes {', '.join(PARTS)}")
+    def fitted(self, parts: dict[str, Any]) -> dict[str, Any]:
         check_parts(**{name: parts[name] for name in ("vae", "text_encoder", "unet", "control")})
         correct_outdated(parts["scheduler"], parts["unet"])
-        pipe = cls(blocks)
-        pipe.update_components(**parts)
-        return pipe
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | os.PathLike, blocks: ModularPipelineBlocks | None = None, **kwargs: Any
-    ) -> "FlexEControlModularPipeline":
-        """A folder that `save_pretrained` wrote, from its safetensors and JSON alone; nothing in it is run.
-
-        Args:
-            kwargs: of the models' loaders, for example `dtype`.
-
-        Raises:
-            ValueError: there is no modular index, a part is missing, or a file is damaged.
-        """
-        folder = Path(folder)
-        if not (folder / cls.config_name).is_file():
-            raise ValueError(f"{folder} has no {cls.config_name}")
-        check_folder(folder)
-        index = read_json(folder / cls.config_name)
-        if "auto_map" in index or (folder / ModularPipelineBlocks.config_name).is_file():
-            raise ValueError(f"{folder} names blocks of its own; only the package's blocks are run")
-        kinds, parts = {**PARTS, "scheduler": _scheduler(index)}, {}
-        for name, kind in kinds.items():
-            if not (folder / name).is_dir():
-                raise ValueError(f"{folder} has no {name}/")
-            if name in ("scheduler", "tokenizer"):
-                parts[name] = load_part(kind, folder, subfolder=name)
-            else:
-                parts[name] = load_model(kind, folder, subfolder=name, **kwargs)
-        return cls.from_parts(blocks, **parts)
-
-
-def _scheduler(index: dict[str, Any]) -> type:
-    """The class of diffusers that the index names."""
-    import diffusers
-
-    entry = index.get("scheduler")
-    name = entry[1] if isinstance(entry, list) and len(entry) == 3 else None
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
-        raise ValueError(f"the modular index names the scheduler {name!r}; it must be one of diffusers")
-    return found
+        return parts

@@ -509,6 +509,13 @@ class MojitoPipeline(StockLoading, WMPipeline):
             plans += [plan] * inputs.per_prompt
         return plans
 
+    def asked(self, call: StockCall, prompt: Any, inputs: CheckedInputs, output_type: str) -> dict[str, Any]:
+        """Arguments of the stock pipeline that are this pipeline's own, or follow from the objects."""
+        asked = {"prompt": prompt, call.family.frames: inputs.num_frames, "output_type": output_type}
+        if inputs.steered and "clean_caption" in call.takes:
+            asked["clean_caption"] = False  # a rewritten prompt would have other tokens
+        return asked
+
     def _tapped(self, taps: Sequence[str] | None) -> dict[str, nn.Module]:
         """The layers whose attention is read: of the blocks named, else of the record's, else of the family's own."""
         return self.family.tapped(self.denoiser, taps if taps is not None else self._recorded().get("taps"))

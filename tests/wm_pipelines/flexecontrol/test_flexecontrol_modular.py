@@ -50,7 +50,7 @@ def test_the_blocks_equal_the_pipeline(modular, sample, square, flex_pipe):
 def test_a_modular_folder_comes_back_without_code(modular, flex_pipe, square, tmp_path):
     modular.update_components(scheduler=EulerAncestralDiscreteScheduler.from_config(modular.scheduler.config))
     expected = run(modular, prompt=PROMPT, conditions=Condition("canny", square()))["images"]
-    modular.save_pretrained(str(tmp_path / "saved"), overwrite_modular_index=True)
+    modular.save_pretrained(tmp_path / "saved")
     files = {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()}
     assert ".safetensors" in files and files <= {".safetensors", ".json", ".txt"}
     index = json.loads((tmp_path / "saved" / "modular_model_index.json").read_text())
@@ -62,7 +62,7 @@ def test_a_modular_folder_comes_back_without_code(modular, flex_pipe, square, tm
 
 
 def test_a_folder_with_blocks_of_its_own_is_refused(modular, tmp_path):
-    modular.save_pretrained(str(tmp_path / "saved"), overwrite_modular_index=True)
+    modular.save_pretrained(tmp_path / "saved")
     code = {"auto_map": {"ModularPipelineBlocks": "blocks.Evil"}}
     (tmp_path / "saved" / "modular_config.json").write_text(json.dumps(code))
     with pytest.raises(ValueError, match="names blocks of its own"):
@@ -76,15 +76,30 @@ def test_a_folder_with_blocks_of_its_own_is_refused(modular, tmp_path):
     [
         ("[]", "a configuration is an object, got list"),
         ("{", "modular_model_index.json"),
-        ("{}", "the scheduler None; it must be one of diffusers"),
-        ('{"scheduler": ["diffusers", "AutoModel", {}]}', "the scheduler 'AutoModel'"),
-        ('{"scheduler": ["os", "system", {}]}', "the scheduler 'system'"),
-        ('{"scheduler": ["diffusers", ["x"], {}]}', r"the scheduler \['x'\]"),
+        ("{}", "the vae None; it must be a AutoencoderKL of diffusers"),
     ],
 )
 def test_a_damaged_index_is_refused(modular, tmp_path, index, match):
-    modular.save_pretrained(str(tmp_path / "saved"), overwrite_modular_index=True)
+    modular.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "modular_model_index.json").write_text(index)
+    with pytest.raises(ValueError, match=match):
+        FlexEControlModularPipeline.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "match"),
+    [
+        ("scheduler", ["diffusers", "AutoModel", {}], "the scheduler 'AutoModel'; it must be a SchedulerMixin"),
+        ("scheduler", ["os", "system", {}], "the scheduler 'system'"),
+        ("scheduler", ["diffusers", ["x"], {}], r"the scheduler \['x'\]"),
+        ("unet", ["diffusers", "UNetMotionModel", {}], "the unet 'UNetMotionModel'"),
+        ("text_encoder", ["transformers", "pipeline", {}], "the text_encoder 'pipeline'"),
+    ],
+)
+def test_a_class_that_the_part_can_not_be_is_refused(modular, tmp_path, part, entry, match):
+    modular.save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "modular_model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: entry}))
     with pytest.raises(ValueError, match=match):
         FlexEControlModularPipeline.from_pretrained(tmp_path / "saved")
 
