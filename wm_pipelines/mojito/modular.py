@@ -120,7 +120,14 @@ class MojitoDenoiseStep(_Step):
 
 class MojitoDecodeStep(_Step):
     about = "Latents to frames, and what was measured: while sampling, and of the frames."
-    takes = {"latents": ..., "call": ..., "inputs": ..., "plan": ..., "guide": None, **_taken("output_type", "detector")}
+    takes = {
+        "latents": ...,
+        "call": ...,
+        "inputs": ...,
+        "plan": ...,
+        "guide": None,
+        **_taken("output_type", "detector"),
+    }
     gives = ("frames", "report")
 
     def run(self, pipe: "MojitoModularPipeline", block: Any) -> None:

@@ -143,7 +143,7 @@ def test_bad_input_is_refused_as_in_the_pipeline(bases):
     for options, match in (
         ({"fps": 8}, "this base has no fps embedding"),
         ({"guidance_eta": -1}, "guidance_eta=-1"),
-        ({"objects": [MotionObject("green cone", boxes=[(0, 0, 1, 1)])]}, "green cone"),
+        ({"objects": [MotionObject("green cone", boxes=[(0, 0, 1, 1)] * 4)]}, "green cone"),
         ({"decode_timestep": 0.1}, "AnimateDiffPipeline takes no decode_timestep"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -1,6 +1,6 @@
 """What the adapter takes from its base, and how the rest of it starts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -44,12 +44,18 @@ def take_copy(model: nn.Module, unet: UNet2DConditionModel) -> None:
     model.load_state_dict(copies, strict=False, assign=True)
 
 
-def initialise(model: nn.Module, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-    """Fill what is not copied. Numbers are keyed by (seed, name): independent of order and of any global state."""
+def initialise(
+    model: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    copied: Callable[[str], bool] = is_copy,
+) -> None:
+    """Fill what is not `copied`. Numbers are keyed by (seed, name): independent of order and of any global state."""
     fresh = {
         name: _start(model, name, p, device, seed).to(device=device, dtype=dtype)
         for name, p in model.named_parameters()
-        if not is_copy(name)
+        if not copied(name)
     }
     model.load_state_dict(fresh, strict=False, assign=True)
 

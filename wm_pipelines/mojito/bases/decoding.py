@@ -70,7 +70,9 @@ def _ltx(call: StockCall, latents: torch.Tensor, num_frames: int) -> torch.Tenso
 
 
 def _cogvideox(call: StockCall, latents: torch.Tensor, num_frames: int) -> torch.Tensor:
-    joined = call.denoiser.config.get("patch_size_t") or 1  # 1.5 begins with latent frames that fill up the first token
+    joined = (
+        call.denoiser.config.get("patch_size_t") or 1
+    )  # 1.5 begins with latent frames that fill up the first token
     added = -((num_frames - 1) // call.stride + 1) % joined
     return call.stock.decode_latents(latents[:, added:])
 
