@@ -37,6 +37,7 @@ CARRIERS = {
     ),
 }
 BLOCKS = ("carrier.transformer_blocks.", "carrier.single_transformer_blocks.")
+TEXT_OUT = ("attn.add_q_proj", "attn.to_add_out", "ff_context.")
 FLUX_PATCH = 2  # latent cells in a side of a token; Flux packs them before its transformer
 
 
@@ -89,6 +90,9 @@ class FlexEControlTransformerModel(WMModel, ConfigMixin):
             for name, module in self.named_modules()
             if isinstance(module, nn.Linear) and name.startswith(BLOCKS) and ".norm" not in name
         ]
+        if not num_single_layers:  # what the last block makes of the text goes nowhere
+            ends = tuple(f"carrier.transformer_blocks.{num_layers - 1}.{part}" for part in TEXT_OUT)
+            names = [name for name in names if not name.startswith(ends)]
         inject(self, names, n, r, scale, None, False)
         self._backgrounds = list(backgrounds) if backgrounds is not None else default_backgrounds(types)
         self.set_trainable()
@@ -113,15 +117,15 @@ class FlexEControlTransformerModel(WMModel, ConfigMixin):
         name = type(transformer).__name__
         if name not in CARRIERS:
             raise ValueError(f"base is a {name}; the adapter stands on {', '.join(CARRIERS)}")
-        # SD3's last block makes no text, so that it can't stand in the middle
-        have = len(transformer.transformer_blocks) - (name == "SD3Transformer2DModel")
-        single = len(getattr(transformer, "single_transformer_blocks", ()))
-        for what, value, least, most in (
-            ("num_layers", num_layers, 1, have),
-            ("num_single_layers", num_single_layers, 0, single),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(f"{what}={value!r}; a whole number from {least} to {most} for this {name}")
+        joint, single = len(transformer.transformer_blocks), len(getattr(transformer, "single_transformer_blocks", ()))
+        allowed = {
+            "num_layers": [k for k in range(1, joint + 1) if _all_used(name, joint, k)],
+            "num_single_layers": [0, *(k for k in range(1, single + 1) if _all_used(name, single, k))],
+        }
+        for what, value in (("num_layers", num_layers), ("num_single_layers", num_single_layers)):
+            if isinstance(value, bool) or value not in allowed[what]:
+                choices = ", ".join(map(str, allowed[what]))
+                raise ValueError(f"{what}={value!r}; so many that this {name} adds each of the residuals: {choices}")
         config = {key: value for key, value in dict(transformer.config).items() if not key.startswith("_")}
         with torch.random.fork_rng(devices=[]):  # what it draws is replaced below
             model = cls(name, config, num_layers, num_single_layers, **options)
@@ -241,6 +245,15 @@ class FlexEControlTransformerModel(WMModel, ConfigMixin):
             yield
         finally:
             hook.remove()
+
+
+def _all_used(transformer: str, blocks: int, residuals: int) -> bool:
+    """Whether a base of so many blocks adds each of so many residuals, as its class spreads them."""
+    if transformer == "SD3Transformer2DModel":  # its last block adds none
+        used = {int(index / (blocks / residuals)) for index in range(blocks - 1)}
+    else:
+        used = {index // -(-blocks // residuals) for index in range(blocks)}
+    return len(used) == residuals
 
 
 def _same(one: Any, other: Any) -> bool:

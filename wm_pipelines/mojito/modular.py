@@ -42,7 +42,7 @@ REQUIRED = ("vae", "text_encoder", "tokenizer", "scheduler")
 DEFAULTS = {name: p.default for name, p in inspect.signature(MojitoPipeline.__call__).parameters.items()}
 CHECKED = (
     "prompt", "objects", "motion_intensity", "num_frames", "fps", "allow_joint", "trailing_tokens", "detector",
-    "output_type", "dual_clock", "reference", "temporal_weight",
+    "output_type", "dual_clock", "reference", "temporal_weight", "truncate",
 )  # fmt: skip
 SETTINGS = {
     "guidance_eta": "eta", "guidance_iterations": "iterations", "guidance_fraction": "fraction",

@@ -147,6 +147,14 @@ class MojitoPipeline(StockLoading, WMPipeline):
             kwargs["intensity"] = load_model(MotionIntensityModel, folder, subfolder="intensity", **shared)
         return cls.from_pretrained(str(base), **kwargs)
 
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "MojitoPipeline":
+        """As in diffusers, of any stock pipeline of a family, or of a picture base beside a `motion_adapter`."""
+        # diffusers hands on models of exactly the class that the signature names, and here it names many
+        models = {name: part for name, part in pipeline.components.items() if isinstance(part, ModelMixin)}
+        takes = inspect.signature(cls.__init__).parameters
+        return super().from_pipe(pipeline, **{n: m for n, m in models.items() if n in takes} | kwargs)
+
     @property
     def denoiser(self) -> nn.Module:
         return self.unet if self.unet is not None else self.transformer
@@ -236,6 +244,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         dual_clock: tuple[float, float] | None = None,
         reference: Any = None,
         temporal_weight: float = 0.0,
+        truncate: bool = False,
     ) -> MojitoPipelineOutput | tuple:
         """Sample videos.
 
@@ -284,6 +293,8 @@ class MojitoPipeline(StockLoading, WMPipeline):
                 None: off. (0.06, 0.14) is what its authors take for Wan 2.2, (0.08, 0.18) for CogVideoX.
             temporal_weight: taken off the logits of attention over time between frames of which one has a cell in a
                 box and the other has not, in all steps, on bases with such attention (UNets, Latte); 0: none.
+            truncate: with objects a text over a UNet's limit is refused, for it may speak of what is cut off; True lets
+                the base cut it, with a warning, as it does without objects.
             reference: that clip, as many frames of the call's size; None: the picture with what lies in each object's
                 first box dragged along its path.
 
@@ -365,6 +376,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             dual_clock=dual_clock,
             reference=reference,
             temporal_weight=temporal_weight,
+            truncate=truncate,
         )
         with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients, which inference mode forbids
             # 2. Each object's phrase in the prompt, its boxes on the latent's grid, and what disagrees
@@ -435,6 +447,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         dual_clock: tuple[float, float] | None = None,
         reference: Any = None,
         temporal_weight: float = 0.0,
+        truncate: bool = False,
     ) -> CheckedInputs:
         """Refuse arguments of a call that can't work; what the objects say is checked as they are planned.
 

@@ -173,3 +173,61 @@ def test_a_single_file_beside_a_motion_adapter(tiny_sd, bases, tmp_path):
     for pipe in (made, twin):
         pipe.set_progress_bar_config(disable=True)
     assert torch.equal(run(made, {"num_frames": 2}).frames, run(twin, {"num_frames": 2}).frames)
+
+
+def test_freeu_and_fused_projections_are_the_stock_pipelines(own):
+    pipe, size = own("animatediff")
+    plain = run(pipe, size).frames
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    free = run(pipe, size).frames
+    given = {"num_inference_steps": 2, "output_type": "latent", **size}
+    assert torch.equal(free, pipe.stock()(PROMPT, generator=torch.Generator().manual_seed(1), **given).frames)
+    assert not torch.equal(free, plain)
+    pipe.disable_freeu()
+    assert torch.equal(run(pipe, size).frames, plain)
+    pipe.fuse_qkv_projections()
+    torch.testing.assert_close(run(pipe, size).frames, plain, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="unload or unfuse it"):
+        run(pipe, size, objects=CUBE)
+    pipe.unfuse_qkv_projections()
+    assert torch.equal(run(pipe, size).frames, plain)
+    assert run(pipe, size, objects=CUBE, guidance_iterations=1).report[0].energy
+    with pytest.raises(ValueError, match="WanPipeline has no enable_freeu"):
+        own("wan")[0].enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+
+
+@pytest.mark.parametrize("family", ["animatediff", "text-to-video", "latte", "wan", "ltx", "cogvideox"])
+def test_it_is_made_from_any_stock_pipeline(bases, family):
+    """diffusers hands on models of the very class that a signature names; ours names many."""
+    pipe, _ = bases(family)
+    made = MojitoPipeline.from_pipe(pipe.stock())
+    assert made.denoiser is pipe.denoiser and made.vae is pipe.vae and made.text_encoder is pipe.text_encoder
+    assert made.scheduler is pipe.scheduler and made.config.expand_timesteps == pipe.config.expand_timesteps
+
+
+def test_it_is_made_from_a_picture_base_and_a_motion_adapter(bases, tiny_sd):
+    from diffusers import StableDiffusionPipeline
+
+    adapter = copy.deepcopy(bases("animatediff")[0].motion_adapter)
+    parts = copy.deepcopy(tiny_sd)
+    stock = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    made = MojitoPipeline.from_pipe(stock, motion_adapter=adapter)
+    assert type(made.unet).__name__ == "UNetMotionModel" and made.vae is stock.vae
+    assert stock.unet is parts["unet"]
+
+
+def test_a_text_over_the_limit_is_cut_as_the_base_cuts_it_or_refused(bases):
+    pipe, size = bases("animatediff")
+    long = PROMPT + " and a blue sphere on the floor" * 20
+    given = {"num_inference_steps": 1, "output_type": "latent", **size}
+    stock = pipe.stock()(long, generator=torch.Generator().manual_seed(1), **given).frames
+    assert torch.equal(run(pipe, size, long, num_inference_steps=1).frames, stock)
+    with pytest.raises(ValueError, match="prompt"):
+        run(pipe, size, long, objects=CUBE)
+    out = run(pipe, size, long, objects=CUBE, truncate=True, num_inference_steps=1, guidance_iterations=0)
+    assert out.report[0].energy
+    beyond = [MotionObject("red sphere", boxes=(0.0, 0.0, 0.5, 0.5))]
+    with pytest.raises(ValueError, match="red sphere"):
+        run(pipe, size, long + " and a red sphere", objects=beyond, truncate=True)

@@ -104,6 +104,22 @@ class StockLoading(FromSingleFileMixin):
         """As the base's stock pipeline."""
         self._by_stock("disable_free_noise")
 
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """As the base's stock pipeline."""
+        self._by_stock("enable_freeu", s1=s1, s2=s2, b1=b1, b2=b2)
+
+    def disable_freeu(self) -> None:
+        """As the base's stock pipeline."""
+        self._by_stock("disable_freeu")
+
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """As the base's stock pipeline. Objects can't be steered while the denoiser's are fused."""
+        self._by_stock("fuse_qkv_projections", unet=unet, vae=vae)
+
+    def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """As the base's stock pipeline."""
+        self._by_stock("unfuse_qkv_projections", unet=unet, vae=vae)
+
     @classmethod
     def from_single_file(cls, file: str | os.PathLike, **kwargs: Any) -> "DiffusionPipeline":
         """As in diffusers, from .safetensors alone: a Stable Diffusion checkpoint beside a `motion_adapter`, say.

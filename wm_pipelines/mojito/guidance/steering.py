@@ -116,7 +116,6 @@ class MotionGuide:
     @contextlib.contextmanager
     def active(self) -> Iterator["MotionGuide"]:
         """Steer every call of the denoiser in the block; everything is put back on exit."""
-        hook = self.denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
         step = self.scheduler.step
         signature = inspect.signature(step)
 
@@ -139,11 +138,37 @@ class MotionGuide:
             with (
                 motion_attention_processors(self.family, self.denoiser, self.state),
                 temporal_processors(self.family, self.denoiser, self.state, weight),
+                self._in_front(),
             ):
                 yield self
         finally:
-            hook.remove()
             del self.scheduler.step
+
+    @contextlib.contextmanager
+    def _in_front(self) -> Iterator[None]:
+        """In the block `_before` sees each call of the denoiser first. Where `denoiser.compile()` was called, it stays
+        outside of what is compiled, and the guide's own passes, which end early, run as they are."""
+        compiled = self.denoiser._compiled_call_impl
+        if compiled is None:
+            hook = self.denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
+            try:
+                yield
+            finally:
+                hook.remove()
+            return
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._within:
+                return self.denoiser._call_impl(*args, **kwargs)
+            changed = self._before(self.denoiser, args, kwargs)
+            args, kwargs = (args, kwargs) if changed is None else changed
+            return compiled(*args, **kwargs)
+
+        self.denoiser._compiled_call_impl = call
+        try:
+            yield
+        finally:
+            self.denoiser._compiled_call_impl = compiled
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
         """The denoiser's hook: moves the latent where a guided step begins, and says what the layers shall do."""
@@ -220,15 +245,28 @@ class MotionGuide:
 
 def run_to_last_tap(family: Family, denoiser: nn.Module, tapped: Iterable[str], call: DenoiserCall) -> None:
     """The denoiser's pass up to the last of the layers `tapped`, and no further."""
+    with ended_after(family, denoiser, tapped):
+        ended_pass(denoiser, call)
+
+
+@contextlib.contextmanager
+def ended_after(family: Family, denoiser: nn.Module, tapped: Iterable[str]) -> Iterator[None]:
+    """In the block each pass of the denoiser ends after the last of the layers `tapped`; `ended_pass` runs one."""
     following = family.after(denoiser, sorted(tapped))
     hook = following.register_forward_pre_hook(_leave) if following is not None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+def ended_pass(denoiser: nn.Module, call: DenoiserCall) -> None:
+    """A pass that `ended_after` ends."""
     try:
         denoiser(*call.args, **call.kwargs)
     except _Exit:
         pass
-    finally:
-        if hook is not None:
-            hook.remove()
 
 
 def begins_step(scheduler: Any) -> bool:
