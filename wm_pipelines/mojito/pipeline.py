@@ -293,8 +293,8 @@ class MojitoPipeline(StockLoading, WMPipeline):
                 None: off. (0.06, 0.14) is what its authors take for Wan 2.2, (0.08, 0.18) for CogVideoX.
             temporal_weight: taken off the logits of attention over time between frames of which one has a cell in a
                 box and the other has not, in all steps, on bases with such attention (UNets, Latte); 0: none.
-            truncate: with objects a text over a UNet's limit is refused, for it may speak of what is cut off; True lets
-                the base cut it, with a warning, as it does without objects.
+            truncate: with objects a text over a UNet's limit is refused, for it may speak of what is cut off; True
+                lets the base cut it, with a warning, as it does without objects.
             reference: that clip, as many frames of the call's size; None: the picture with what lies in each object's
                 first box dragged along its path.
 
