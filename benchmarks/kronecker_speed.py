@@ -6,6 +6,7 @@
 
 One frozen nn.Linear and the same layer under each adapter, all as the libraries' own modules, in fp32 on the CPU;
 repeats alternate in a shuffled order, ratios are of the same repeat, the interval is a bootstrap of their median.
+Under `--threads 1` times are CPU time, which other work on the machine disturbs less, else time on the wall.
 Beside the times it counts the bytes that each layer keeps for its backward pass beyond x, its weights and its factors.
 Bars and goals, two threads: forward and backward over the base at most 1.45 (goal 1.20) at width 768 and 1.15 (1.05)
 at 4096; at least 1.7 (2.5) times faster than PEFT LoKr; at most 1.03 of a LoRA of equal rank. lycoris-lora is used
@@ -152,6 +153,8 @@ def verdicts(width: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
 def cpu(shape: str, repeats: int, least: float = LONG_ENOUGH) -> list[dict[str, Any]]:
     """All rows of one shape."""
     tokens, width = size_of(shape)
+    alone = torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     layers, missing = variants(width)
     x, g = (randn((tokens, width), "kronecker speed", name) for name in ("x", "g"))
     x.requires_grad_()
@@ -159,7 +162,7 @@ def cpu(shape: str, repeats: int, least: float = LONG_ENOUGH) -> list[dict[str, 
     for mode in MODES:
         used = {name: layer for name, layer in layers.items() if name != AUGMENTED or mode == MODES[0]}
         runs = {name: runner(layer, x, g, mode != MODES[0]) for name, layer in used.items()}
-        times = measure(runs, repeats, time.perf_counter, least)
+        times = measure(runs, repeats, clock, least)
         for name, seconds in times.items():
             row = {"figure": "over the base", "variant": name, "mode": mode, **ratio(seconds, times[BASE])}
             rows.append(
@@ -173,6 +176,7 @@ def cpu(shape: str, repeats: int, least: float = LONG_ENOUGH) -> list[dict[str, 
             rows.append({**row, "bytes": kept_bytes(layer, x), "bytes_of_x": x.nbytes})
     rows += [{"figure": "over the base", "variant": name, "skipped": reason} for name, reason in missing.items()]
     where = {"device": "cpu", "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+    where["clock"] = "CPU" if alone else "wall"
     return [{"benchmark": "kronecker_speed", "shape": shape, **row, **where} for row in rows]
 
 
