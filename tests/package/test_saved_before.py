@@ -17,6 +17,7 @@ PINNED = {
     "judge": ("wm_pipelines.diorama.judge", "DioramaJudge"),
     "learner": ("wm_pipelines.cpl.modeling", "CPLPromptLearner"),
     "quasi_attention": ("wm_pipelines.graph_transformer.modeling", "QuasiAttentionModel"),
+    "transformer_control": ("wm_pipelines.flexecontrol.transformer", "FlexEControlTransformerModel"),
 }
 
 
