@@ -169,7 +169,8 @@ class FlexEControlSteps:
             if embeds is not None:
                 embeds = embeds.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)
             both.append(embeds)
-        return both[0], both[1]
+        prompt_embeds, negative_prompt_embeds = both
+        return prompt_embeds, negative_prompt_embeds  # by these names diffusers' reader of sources knows them
 
     def converted(self, text: Texts) -> Texts:
         """As the tokenizer takes it: textual inversion writes one concept as several tokens."""

@@ -1,8 +1,10 @@
 """What users of StableDiffusionPipeline bring along: the same arguments, the same values, bit for bit."""
 
+import ast
 import copy
 import inspect
 import logging
+import textwrap
 
 import PIL.Image
 import pytest
@@ -109,6 +111,18 @@ def test_rescaling_bounds_the_guided_noise_under_conditions_too(sample, square):
     condition = Condition("canny", square())
     plain = sample(conditions=condition, guidance_scale=9.0).images
     assert not torch.equal(sample(conditions=condition, guidance_scale=9.0, guidance_rescale=1.0).images, plain)
+
+
+def test_encode_prompt_returns_values_by_the_stock_names():
+    """diffusers' tools read them from the source, to know which argument of a call each value is."""
+    from diffusers.utils.source_code_parsing_utils import ReturnNameVisitor
+
+    names = []
+    for kind in (StableDiffusionPipeline, FlexEControlPipeline):
+        visitor = ReturnNameVisitor()
+        visitor.visit(ast.parse(textwrap.dedent(inspect.getsource(kind.encode_prompt))))
+        names.append(visitor.return_names)
+    assert names[0] == names[1] and names[0]
 
 
 def test_encode_prompt_has_the_stock_signature_and_needs_no_call(pair):
