@@ -17,6 +17,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ CLAIM = 1.05
 UNET, SD3, FLUX = "UNet", "SD3-shaped", "Flux-shaped"
 
 
-def slots(count: int) -> list[SlotInput]:
-    """Finished maps (1,3,64,64), each of its own type."""
-    return [SlotInput(kind, randn((1, 3, SIZE, SIZE), "maps", kind).sigmoid()) for kind in TYPES_USED[:count]]
+@cache
+def slots(count: int) -> tuple[SlotInput, ...]:
+    """Finished maps (1,3,64,64), each of its own type; made once, as what is given is no cost of the method."""
+    return tuple(SlotInput(kind, randn((1, 3, SIZE, SIZE), "maps", kind).sigmoid()) for kind in TYPES_USED[:count])
 
 
 def unet(steps: int) -> tuple[list[nn.Module], Callable[[int], None]]:
