@@ -88,7 +88,9 @@ def check_steered(call: StockCall, allow_joint: bool, temporal_weight: float) ->
     """ValueError for a denoiser, scheduler or option under which no object can be steered."""
     family, denoiser = call.family, call.denoiser
     if hasattr(denoiser, "_orig_mod"):
-        raise ValueError("the denoiser is compiled, which bypasses attention processors; pass it uncompiled to steer")
+        raise ValueError(
+            "the denoiser is wrapped by torch.compile, which hides its layers; pass it bare and call its compile()"
+        )
     if any(p.is_inference() for p in denoiser.parameters()):
         raise ValueError(
             "the denoiser was loaded under torch.inference_mode and can't be differentiated; load it outside"

@@ -18,8 +18,9 @@ from wm_pipelines.modular import Block, WMModularPipeline
 from wm_pipelines.mojito.bases.decoding import decoded
 from wm_pipelines.mojito.guidance.dual_clock import make_clock
 from wm_pipelines.mojito.modeling import MotionIntensityModel
-from wm_pipelines.mojito.outputs import frames_tensor
-from wm_pipelines.mojito.pipeline import MojitoPipeline, measure_frames
+from wm_pipelines.mojito.outputs import frames_tensor, measure_frames, motion_reports
+from wm_pipelines.mojito.pipeline import MojitoPipeline
+from wm_pipelines.mojito.sampling import sample, surrounded
 from wm_pipelines.mojito.videocrafter import FpsEmbedding, VideoCrafterDDIMScheduler
 
 PARTS = {
@@ -41,16 +42,19 @@ REQUIRED = ("vae", "text_encoder", "tokenizer", "scheduler")
 # Arguments of the pipeline's call: their defaults, and which are whose.
 DEFAULTS = {name: p.default for name, p in inspect.signature(MojitoPipeline.__call__).parameters.items()}
 CHECKED = (
-    "prompt", "objects", "motion_intensity", "num_frames", "fps", "allow_joint", "trailing_tokens", "detector",
-    "output_type", "dual_clock", "reference", "temporal_weight", "truncate",
+    "prompt", "objects", "motion_intensity", "num_frames", "fps", "allow_joint", "detector", "output_type",
+    "dual_clock", "reference", "temporal_weight", "truncate",
 )  # fmt: skip
 SETTINGS = {
     "guidance_eta": "eta", "guidance_iterations": "iterations", "guidance_fraction": "fraction",
     "guidance_threshold": "threshold", "smooth_weight": "smooth_weight", "bias_in": "bias_in", "bias_out": "bias_out",
     "bias_fraction": "bias_fraction", "bias_style": "bias_style", "temporal_weight": "temporal_weight",
 }  # fmt: skip
-NOT_TAKEN = ("self", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs", "guidance_taps")
-STOCK = tuple(name for name in DEFAULTS if name not in (*CHECKED, *SETTINGS, *NOT_TAKEN))
+ELSEWHERE = (
+    "self", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs", "guidance_taps",
+    "trailing_tokens",
+)  # fmt: skip
+STOCK = tuple(name for name in DEFAULTS if name not in (*CHECKED, *SETTINGS, *ELSEWHERE))
 
 
 def _taken(*names: str) -> dict[str, Any]:
@@ -76,7 +80,7 @@ class MojitoInputStep(_Step):
     gives = ("call", "inputs")
 
     def run(self, pipe: "MojitoModularPipeline", block: Any) -> None:
-        block.call = pipe.steps._stock_call(**{name: getattr(block, name) for name in STOCK})
+        block.call = pipe.steps.stock_call(**{name: getattr(block, name) for name in STOCK})
         block.inputs = pipe.steps.check_inputs(block.call, **{name: getattr(block, name) for name in CHECKED})
 
 
@@ -97,8 +101,8 @@ class MojitoGuideStep(_Step):
     gives = ("guide", "clock")
 
     def run(self, pipe: "MojitoModularPipeline", block: Any) -> None:
-        settings = pipe.steps._settings(**{field: getattr(block, name) for name, field in SETTINGS.items()})
-        block.guide = pipe.steps._guide(block.call, block.plan, settings=settings, taps=block.guidance_taps)
+        settings = pipe.steps.guidance_settings(**{field: getattr(block, name) for name, field in SETTINGS.items()})
+        block.guide = pipe.steps.make_guide(block.call, block.plan, settings=settings, taps=block.guidance_taps)
         reference = None if block.reference is None else frames_tensor(block.reference)
         clocks = block.dual_clock
         block.clock = None if clocks is None else make_clock(block.call, block.plan, clocks, reference)
@@ -111,11 +115,12 @@ class MojitoDenoiseStep(_Step):
 
     def run(self, pipe: "MojitoModularPipeline", block: Any) -> None:
         inputs = block.inputs
-        hooks = pipe.steps._hooks(block.guide, levels=inputs.levels, per_prompt=inputs.per_prompt, fps=block.fps)
+        levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
         asked = pipe.steps.asked(block.call, block.prompt, inputs=inputs, output_type="latent")
-        block.latents = pipe.steps._sample(
-            block.call, asked, hooks=hooks, callback=None, tensor_inputs=("latents",), clock=block.clock
-        )
+        with surrounded(pipe.steps, block.guide, levels, block.fps):
+            block.latents = sample(
+                pipe.steps, block.call, asked, callback=None, tensor_inputs=("latents",), clock=block.clock
+            )
 
 
 class MojitoDecodeStep(_Step):
@@ -133,7 +138,7 @@ class MojitoDecodeStep(_Step):
     def run(self, pipe: "MojitoModularPipeline", block: Any) -> None:
         inputs = block.inputs
         block.frames = decoded(block.call, block.latents, inputs.num_frames, block.output_type)
-        block.report = pipe.steps._reports(len(inputs.objects) * inputs.per_prompt, block.plan, block.guide)
+        block.report = motion_reports(len(inputs.objects) * inputs.per_prompt, block.plan, block.guide)
         if block.output_type != "latent":
             measure_frames(block.report, block.plan, block.frames, block.detector)
 

@@ -5,12 +5,13 @@ works on its latents from outside and needs no training; the Motion Intensity Mo
 """
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import DiffusionPipeline, ModelMixin, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.utils import logging
 from torch import nn
 
@@ -314,7 +315,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             ValueError: on any input that cannot work, before sampling.
         """
         # 0. What the call leaves open: the record's guidance, steps and scale, else the base's own
-        settings = self._settings(
+        settings = self.guidance_settings(
             eta=guidance_eta,
             iterations=guidance_iterations,
             fraction=guidance_fraction,
@@ -326,7 +327,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             bias_style=bias_style,
             temporal_weight=temporal_weight,
         )
-        call = self._stock_call(
+        call = self.stock_call(
             negative_prompt=negative_prompt,
             height=height,
             width=width,
@@ -383,14 +384,12 @@ class MojitoPipeline(StockLoading, WMPipeline):
             plans = self.plan(call, inputs, taps=guidance_taps, trailing_tokens=trailing_tokens)
 
             # 3. What steers: the guide around denoiser and scheduler, the clocks after each step
-            guide = self._guide(call, plans, settings=settings, taps=guidance_taps)
+            guide = self.make_guide(call, plans, settings=settings, taps=guidance_taps)
             reference = None if reference is None else frames_tensor(reference)
             clock = None if dual_clock is None else make_clock(call, plans, dual_clock, reference)
 
             # 4. The stock pipeline samples, its denoiser surrounded by the guide, the dial and the frame rate
-            asked = {"prompt": prompt, call.family.frames: inputs.num_frames, "output_type": output_type}
-            if inputs.steered and "clean_caption" in call.takes:
-                asked["clean_caption"] = False  # a rewritten prompt would have other tokens
+            asked = self.asked(call, prompt, inputs=inputs, output_type=output_type)
             levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
             with surrounded(self, guide, levels, fps):
                 frames = sample(
@@ -428,7 +427,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         Raises:
             ValueError: as a call.
         """
-        call = self._stock_call(image=image, height=height, width=width, max_sequence_length=max_sequence_length)
+        call = self.stock_call(image=image, height=height, width=width, max_sequence_length=max_sequence_length)
         inputs = self.check_inputs(call, prompt=prompt, objects=objects, num_frames=num_frames, allow_joint=True)
         plans = self.plan(call, inputs, taps=guidance_taps, quiet=True)
         return [plan.conflicts for plan in plans] or [[] for _ in inputs.objects]
@@ -456,8 +455,13 @@ class MojitoPipeline(StockLoading, WMPipeline):
         """
         call.check_picture()
         vocabulary = self.wm_config.vocabulary if self.wm_config is not None else None
+        steered = isinstance(objects, Sequence) and any(objects)  # without objects the base cuts a long text off
         prompts = check_prompts(
-            prompt, call.options, tokenizer=self.tokenizer, vocabulary=vocabulary, limited=self.unet is not None
+            prompt,
+            call.options,
+            tokenizer=self.tokenizer,
+            vocabulary=vocabulary,
+            limited=self.unet is not None and steered and not truncate,
         )
         count = len(call.options["prompt_embeds"]) if prompts is None else len(prompts)
         wanted = objects_per_prompt(objects, count)
@@ -538,22 +542,23 @@ class MojitoPipeline(StockLoading, WMPipeline):
         found = getattr(self.wm_config.method_config, "guidance", None) if self.wm_config is not None else None
         return found.model_dump() if found is not None else {}
 
-    def _settings(self, **given: Any) -> GuidanceSettings:
+    def guidance_settings(self, **given: Any) -> GuidanceSettings:
         """What was given; for the rest the record's guidance, else the defaults."""
         fields = {field.name for field in dataclasses.fields(GuidanceSettings)}
         recorded = {name: value for name, value in self._recorded().items() if name in fields}
         return GuidanceSettings(**recorded | {name: value for name, value in given.items() if value is not None})
 
-    def _stock_call(self, **options: Any) -> StockCall:
+    def stock_call(self, **options: Any) -> StockCall:
         """The call of the stock pipeline with what was given, and steps and guidance that the record recommends."""
         names = ("num_inference_steps", "guidance_scale")
         options |= {name: self.recommended(name, options.get(name), otherwise=None) for name in names}
         given = {name: value for name, value in options.items() if value is not None}
         return StockCall(self.stock(given.get("image") is not None), self.family, given)
 
-    def _guide(
+    def make_guide(
         self, call: StockCall, plans: list[MotionPlan], settings: GuidanceSettings, taps: Sequence[str] | None
     ) -> MotionGuide | None:
+        """What steers the videos of `plans`; None where nothing is steered."""
         if not plans:
             return None
         if settings.moves and self.denoiser.dtype == torch.bfloat16:

@@ -45,10 +45,10 @@ def small(tiny_sd):
 
 
 def guide_of(pipe):
-    call = pipe._stock_call(height=SIZE["height"], width=SIZE["width"])
+    call = pipe.stock_call(height=SIZE["height"], width=SIZE["width"])
     inputs = pipe.check_inputs(call, prompt=PROMPT, objects=[CUBE], num_frames=SIZE["num_frames"])
     plans = pipe.plan(call, inputs, quiet=True)
-    return pipe._guide(call, plans, settings=pipe._settings(bias_in=1.0), taps=None)
+    return pipe.make_guide(call, plans, settings=pipe.guidance_settings(bias_in=1.0), taps=None)
 
 
 def test_a_guided_step_is_two_graphs_of_inductor(small):

@@ -150,7 +150,7 @@ class StockLoading(FromSingleFileMixin):
             new = {part: value for part, value in found.items() if value is not self.components[part]}
             if new:
                 self.register_modules(**new)
-            self.stock_settings = {key: value for key, value in vars(stock).items() if key.startswith("_free_")}
+            self.stock_settings = {k: v for k, v in vars(stock).items() if k.startswith(("_free_", "fusing_"))}
 
 
 def _safe(weights: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
