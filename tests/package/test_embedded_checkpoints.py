@@ -21,6 +21,7 @@ LARGEST = {
     "diorama-clip": 6e6,
     "diorama-judge": 1.5e6,
     "diorama-sd": 16e6,
+    "diorama-tokens": 1.6e6,
     "diorama-video": 14e6,
     "flexecontrol": 20e6,
     "kadaptation": 200e3,
