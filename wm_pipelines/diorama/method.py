@@ -85,7 +85,7 @@ from diffusers import VQModel
 from wm_pipelines.tokens.pictures import PictureTokens
 
 tokens = PictureTokens(VQModel.from_pretrained("<this repository or its folder>"))
-codes = tokens.encode(pictures)     # (N, 3, 64, 64) in [0, 1]"""
+codes = tokens.encode(pictures)  # (N, 3, 64, 64) in [0, 1]"""
 
 
 METHODS = (
