@@ -45,6 +45,7 @@ def main(folder: Path) -> dict:
     return {
         "trajectories": trajectories(run),
         "clips": clips(run, handles),
+        "base": base(run, handles),
         "maps": maps(run, handles["tiny"]),
     }
 
@@ -155,6 +156,44 @@ def maps(run, handle) -> dict:
             run("WM_Condition", image=drawn[:1], schedule="2"),
         ],
         "native": native_refusal(run, native),
+    }
+
+
+def base(run, handles) -> dict:
+    """The base of a pipeline and its native twin, part by part, and what KSampler makes of it."""
+    import torch
+
+    import nodes as core
+    from wm_pipelines import AutoWMPipeline, embedded
+
+    pipe = AutoWMPipeline.from_pretrained(embedded("flexecontrol"))
+    handle = type(handles["tiny"])(pipe, "embedded")
+    model, clip, vae, report = run("WM_NativeBase", pipeline=handle)
+    torch.manual_seed(0)
+    x, t, z = torch.randn(2, 4, 16, 16), torch.tensor([10.0, 800.0]), torch.randn(1, 4, 16, 16)
+    with torch.inference_mode():
+        positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PICTURE, ""))
+        ids = pipe.tokenizer(PICTURE, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        text = pipe.text_encoder(ids)[0]
+        shown = vae.decode(z)
+        again = vae.encode(shown)
+        latent = {"samples": torch.zeros(2, 4, 16, 16)}
+        sampled = core.common_ksampler(model, 0, 2, 5.0, "euler", "normal", positive, negative, latent)[0]["samples"]
+        pairs = {
+            "text": (positive[0][0], text),
+            "unet": (
+                model.model.diffusion_model(x, t, context=text.expand(2, -1, -1)),
+                pipe.unet(x, t, text.expand(2, -1, -1)).sample,
+            ),
+            "decoded": (shown.movedim(-1, 1), (pipe.vae.decode(z).sample / 2 + 0.5).clamp(0, 1)),
+            "encoded": (again, pipe.vae.encode(shown.movedim(-1, 1) * 2 - 1).latent_dist.mode()),
+            "noise": (model.model.model_sampling.sigmas, (1 / pipe.scheduler.alphas_cumprod - 1) ** 0.5),
+        }
+    return {
+        "far": {name: float((a - b).abs().max() / b.abs().max()) for name, (a, b) in pairs.items()},
+        "report": report,
+        "sampled": [list(sampled.shape), bool(torch.isfinite(sampled).all()), float(sampled.std()) > 0],
+        "refused": [run("WM_NativeBase", pipeline=handles[name]) for name in handles],
     }
 
 

@@ -92,3 +92,13 @@ def test_each_map_of_a_batch_is_for_its_own_picture(found):
     assert lengths == "conditions holds batches of 2, 3 maps; those of one sampler must be as many"
     assert "schedule is '1, half'; numbers such as 1, 0.5, 0" in words and "factors from 0 to 1" in factor
     assert "this node takes one map for the whole latent batch" in made["native"]
+
+
+def test_a_base_and_its_native_twin_are_the_same_model(found):
+    made = found["base"]
+    assert set(made["far"]) == {"text", "unet", "decoded", "encoded", "noise"} and max(made["far"].values()) < 1e-5
+    assert made["sampled"] == [[2, 4, 16, 16], True, True]
+    assert made["report"] == "4 pixels a cell, 64 x 64: 128 x 128 in Empty Latent Image"
+    narrow, motion, transformer = made["refused"]
+    assert narrow == "the base has levels of 8 channels; native models have multiples of 32"
+    assert "pipeline stands on UNetMotionModel" in motion and "LTXVideoTransformer3DModel" in transformer
