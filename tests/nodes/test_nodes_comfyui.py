@@ -137,15 +137,16 @@ def test_schemas_are_the_frozen_ones(comfy, contract, snapshot):
 def test_core_nodes_of_the_examples_have_the_widgets_we_wrote(comfy, workflows):
     info = comfy.get("/object_info")
     growing = "COMFY_AUTOGROW_V3"  # one input of the description stands for as many sockets as are linked
-    sockets = {"IMAGE", "MASK", "VIDEO", "*", growing}
+    sockets = {"IMAGE", "MASK", "VIDEO", "MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "*", growing}
     for saved, _ in workflows.values():
         for node in saved["nodes"]:
             if node["type"].startswith("WM_") or node["type"] == "MarkdownNote":
                 continue
             declared = {**info[node["type"]]["input"]["required"], **info[node["type"]]["input"].get("optional", {})}
             widgets = [name for name, spec in declared.items() if spec[0] not in sockets]
-            assert len(node["widgets_values"]) == len(widgets), node["type"]
-            names = [socket["name"].partition(".")[0] for socket in node["inputs"]]
+            more = sum(spec.get("control_after_generate") is True for name in widgets for spec in declared[name][1:])
+            assert len(node["widgets_values"]) == len(widgets) + more, node["type"]
+            names = [socket["name"].partition(".")[0] for socket in node["inputs"] if "widget" not in socket]
             assert list(dict.fromkeys(names)) == [n for n in declared if n not in widgets]
             assert len(names) == len(set(names)) or growing in {spec[0] for spec in declared.values()}
 
@@ -666,7 +667,10 @@ def test_a_clip_is_asked_about_with_its_twins(comfy, workflows):
     assert len(said) == 4 and all(said)
 
 
-SHIPPED = ("wm_two_phrases", "wm_scene_graph", "wm_discffusion", "wm_discffusion_fit", "wm_physics_report")
+SHIPPED = (
+    "wm_two_phrases", "wm_scene_graph", "wm_discffusion", "wm_discffusion_fit", "wm_physics_report",
+    "wm_native_ksampler", "wm_photo_to_control", "wm_trajectory_tools",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SHIPPED)
