@@ -1,6 +1,7 @@
 """The sockets of this pack, and ComfyUI's tensors as the library wants them."""
 
 from inspect import signature
+from math import isfinite
 from typing import Any
 
 import torch
@@ -69,12 +70,15 @@ def numbers_of(text: str, name: str) -> list[float]:
     """The numbers of a text box, separated by commas, blanks or line breaks.
 
     Raises:
-        ValueError: something that is no number.
+        ValueError: something that is no finite number.
     """
     try:
-        return [float(number) for number in text.replace(",", " ").split()]
+        found = [float(number) for number in text.replace(",", " ").split()]
     except ValueError:
-        raise ValueError(f"{name} is {text.strip()!r}; numbers such as 1, 0.5, 0") from None
+        found = [float("nan")]
+    if not all(map(isfinite, found)):
+        raise ValueError(f"{name} is {text.strip()!r}; numbers such as 1, 0.5, 0")
+    return found
 
 
 def masks_of(mask: torch.Tensor) -> list[torch.Tensor]:
