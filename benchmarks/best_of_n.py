@@ -5,9 +5,9 @@
 
 The examples `wm_best_by_comclip` and `wm_best_by_discffusion` of the ComfyUI nodes, over many captions: `diorama-sd`
 makes six pictures of the caption of a test scene with two objects, from the prompt alone, and one is kept by ComCLIP,
-by plain CLIP similarity (both `diorama-clip`) or by Discffusion on the same base (ten timesteps). `diorama-judge`, which
-none of them knows, says which share of what the caption says is there. Chance is the mean of the six, the best of them
-the most that a choice can reach. A row of each caption is kept, so the intervals are over captions.
+by plain CLIP similarity (both `diorama-clip`) or by Discffusion on the same base (ten timesteps). `diorama-judge`,
+which none of them knows, says which share of what the caption says is there. Chance is the mean of the six, the best
+of them the most that a choice can reach. A row of each caption is kept, so the intervals are over captions.
 """
 
 import argparse
