@@ -108,7 +108,7 @@ class MotionBias:
         factor = self._factor(options)
         if not factor or not any(conditional):
             return executor(x, timesteps, context, *args, **kwargs)
-        options = {**options, OVERRIDE: self._override(x, context, options, conditional, factor)}
+        options = {**options, OVERRIDE: self._override(x, context, options, conditional, factor=factor)}
         if len(args) > 2:
             args = (*args[:2], options, *args[3:])
         else:
