@@ -6,15 +6,13 @@ from comfy_api.latest import io
 
 from ._shared.detections import boxes_of_bbox, boxes_of_segs
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, pictures_of, to_image
+from ._shared.types import CATEGORY, Pipeline, Segs, aliases, lines_of, pictures_of, to_image
 from ._shared.wording import reworded
 
 FUSIONS = ("released", "gclip", "late", "equal")
 MISSING = ("full", "blank")
 NAMED = "named"
 BOX_FORMATS = (NAMED, "xywh", "xyxy")
-Segs = io.Custom("SEGS")
-"""Segments of the Impact Pack."""
 
 
 class WM_ComCLIPMatch(io.ComfyNode):

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared import routes
 from ._shared.background import background_ui
-from ._shared.types import CATEGORY, Conditions, aliases, one_mask, one_picture, to_image
+from ._shared.types import CATEGORY, Conditions, aliases, masks_of, numbers_of, pictures_of, to_image
 
 # In slot order. A type is only ever appended; a test holds both lists against the library.
 TYPES = ("canny", "lines", "softedge", "sketch", "pose", "depth", "seg")
@@ -73,7 +73,11 @@ class WM_Condition(io.ComfyNode):
             **aliases("controlnet, regional, control map, phrase"),
             description="A condition map, where and when it holds, and the words of the prompt that it shows.",
             inputs=[
-                io.Image.Input("image", tooltip="One finished map; edges, lines and sketches are white on black."),
+                io.Image.Input(
+                    "image",
+                    tooltip="A finished map; edges, lines and sketches are white on black. Of a batch each is for one "
+                    "picture of the sampler.",
+                ),
                 io.Combo.Input("type", options=list(TYPES), default="canny", tooltip="What the map is."),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="How much it weighs; 0 removes it."
@@ -106,7 +110,11 @@ class WM_Condition(io.ComfyNode):
                     optional=True,
                     tooltip="Words of the prompt, exactly as they stand there; they are bound to the region.",
                 ),
-                io.Mask.Input("region", optional=True, tooltip="Where the condition holds; without it, everywhere."),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="Where the condition holds; without it, everywhere. One, or one for each map of a batch.",
+                ),
                 Conditions.Input("conditions", optional=True, tooltip="A list to put this condition behind."),
                 io.String.Input(
                     "span",
@@ -120,6 +128,13 @@ class WM_Condition(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="The region as it is drawn below: boxes and free shapes, as JSON. Empty: not drawn.",
+                ),
+                io.String.Input(
+                    "schedule",
+                    default="",
+                    optional=True,
+                    tooltip="Factors on the strength from the first step to the last, 0 to 1, as 1, 0.5, 0; linear "
+                    "between. Empty: the same strength all the time.",
                 ),
             ],
             outputs=[Conditions.Output("conditions", tooltip="The list that came in, and this condition behind it.")],
@@ -139,24 +154,36 @@ class WM_Condition(io.ComfyNode):
         conditions: tuple = (),
         span: str = "",
         shapes: str = "",
+        schedule: str = "",
     ) -> io.NodeOutput:
         from wm_pipelines import Condition
 
-        picture = one_picture(image, "image")
+        pictures = pictures_of(image)
         if region is not None and shapes.strip():
             raise ValueError("region is connected and drawn; take the link away, or empty shapes")
-        mask = _drawn(shapes, picture) if shapes.strip() else None
-        condition = Condition(
-            type,
-            picture,
-            strength=strength,
-            region=mask if region is None else one_mask(region, "region"),
-            phrase=phrase.strip() or None,
-            span=_span_of(span),
-            start=start,
-            end=end,
-            fit=fit,
-        )
+        if shapes.strip():
+            masks = [_drawn(shapes, pictures[0])]
+        else:
+            masks = [None] if region is None else masks_of(region)
+        count = max(len(pictures), len(masks))
+        if {len(pictures), len(masks)} - {1, count}:
+            raise ValueError(f"image holds {len(pictures)} maps and region {len(masks)} masks; one, or as many")
+        made = [
+            Condition(
+                type,
+                pictures[n % len(pictures)],
+                strength=strength,
+                region=masks[n % len(masks)],
+                phrase=phrase.strip() or None,
+                span=_span_of(span),
+                start=start,
+                end=end,
+                fit=fit,
+                schedule=numbers_of(schedule, "schedule") or None,
+            )
+            for n in range(count)
+        ]
+        condition = made[0] if count == 1 else tuple(made)
         return io.NodeOutput((*(conditions or ()), condition), ui=background_ui(image))
 
 

@@ -5,7 +5,17 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import ADVANCED, CATEGORY, Conditions, Pipeline, SceneGraph, aliases, one_picture, to_image
+from ._shared.types import (
+    ADVANCED,
+    CATEGORY,
+    Conditions,
+    Pipeline,
+    SceneGraph,
+    aliases,
+    one_picture,
+    rows_of,
+    to_image,
+)
 
 BINDINGS = ("attention", "none")
 ON_CONFLICT = ("warn", "error", "ignore")
@@ -59,7 +69,13 @@ class WM_FlexEControlSample(io.ComfyNode):
                 io.Int.Input(
                     "height", default=0, min=0, max=4096, step=64, tooltip="Pixels; 0 takes the model's own."
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures to make at once."),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="How many pictures to make at once; with a batch of maps, of each map.",
+                ),
                 io.Float.Input(
                     "control_scale",
                     **ADVANCED,
@@ -127,12 +143,13 @@ class WM_FlexEControlSample(io.ComfyNode):
         from ._shared.progress import StepReporter
 
         check_pipeline(pipeline, FlexEControlPipeline, "load a FlexEControl checkpoint")
-        prompt = prompt.strip()
-        result = pipeline.load(batch_size, height, width)(
-            prompt=None if scene_graph is not None and not prompt else prompt,
-            negative_prompt=negative_prompt,
-            conditions=list(conditions or ()) or None,
-            scene_graph=scene_graph,
+        prompt, rows = prompt.strip(), rows_of(conditions or ())
+        each = len(rows) if len(rows) > 1 else None  # a prompt for each map of a batch
+        result = pipeline.load(batch_size * len(rows), height, width)(
+            prompt=None if scene_graph is not None and not prompt else [prompt] * each if each else prompt,
+            negative_prompt=[negative_prompt] * each if each else negative_prompt,
+            conditions=rows if each else rows[0] or None,
+            scene_graph=[scene_graph] * each if each and scene_graph is not None else scene_graph,
             global_image=None if global_image is None else one_picture(global_image, "global_image"),
             height=height or None,
             width=width or None,

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ._shared.guards import check_pipeline
-from ._shared.types import CATEGORY, Conditions, Pipeline, aliases
+from ._shared.types import CATEGORY, Conditions, Pipeline, aliases, rows_of
 
 
 class WM_FlexEControlApply(io.ComfyNode):
@@ -82,6 +82,11 @@ class WM_FlexEControlApply(io.ComfyNode):
         check_fits(model, pipeline.pipeline.control)
         if not conditions:
             raise ValueError("conditions is empty; connect WM Condition")
+        if len(rows_of(conditions)) > 1:
+            raise ValueError(
+                f"conditions holds a batch of {len(rows_of(conditions))} maps; this node takes one map for the whole "
+                "latent batch, WM FlexEControl Sample one for each picture"
+            )
         ours = NativeControl(pipeline, conditions, strength)
         ours.timestep_percent_range = (start_percent, end_percent)
         controlled = [_controlled(conditioning, ours) for conditioning in (positive, negative)]

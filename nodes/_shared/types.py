@@ -1,6 +1,7 @@
 """The sockets of this pack, and ComfyUI's tensors as the library wants them."""
 
 from inspect import signature
+from math import isfinite
 from typing import Any
 
 import torch
@@ -10,10 +11,14 @@ Pipeline = io.Custom("WM_PIPELINE")
 """A `memory.PipelineHandle`."""
 
 Conditions = io.Custom("WM_CONDITIONS")
-"""A tuple of `wm_pipelines.flexecontrol.conditions.condition.Condition`."""
+"""A tuple of `wm_pipelines.flexecontrol.conditions.condition.Condition`, or of tuples of them: of a batch of maps, one
+for each picture. `rows_of` takes them apart."""
 
 SceneGraph = io.Custom("WM_SCENE_GRAPH")
 """A `wm_pipelines.text.scene_graph.SceneGraph`."""
+
+Segs = io.Custom("SEGS")
+"""Of the Impact Pack: a size, and segments."""
 
 CATEGORY = "WM"
 """The menu; behind a stroke the task: control, video, adapt, match, measure, world."""
@@ -61,16 +66,38 @@ def labels_of(text: str) -> list[str]:
     return lines
 
 
-def one_mask(mask: torch.Tensor, name: str) -> torch.Tensor:
-    """The only mask of a MASK `(1, H, W)` or `(H, W)` as `(1, H, W)` in [0, 1].
+def numbers_of(text: str, name: str) -> list[float]:
+    """The numbers of a text box, separated by commas, blanks or line breaks.
 
     Raises:
-        ValueError: the batch holds another number of masks.
+        ValueError: something that is no finite number.
     """
-    mask = mask if mask.ndim == 3 else mask[None]
-    if mask.shape[0] != 1:
-        raise ValueError(f"{name} holds {mask.shape[0]} masks; it must hold one")
-    return mask.float()
+    try:
+        found = [float(number) for number in text.replace(",", " ").split()]
+    except ValueError:
+        found = [float("nan")]
+    if not all(map(isfinite, found)):
+        raise ValueError(f"{name} is {text.strip()!r}; numbers such as 1, 0.5, 0")
+    return found
+
+
+def masks_of(mask: torch.Tensor) -> list[torch.Tensor]:
+    """The masks of a MASK `(B, H, W)` or `(H, W)`, each `(1, H, W)` in [0, 1]."""
+    return list((mask if mask.ndim == 3 else mask[None]).float()[:, None])
+
+
+def rows_of(conditions: tuple) -> list[list[Any]]:
+    """The conditions of each picture; one row for all where no condition is of a batch.
+
+    Raises:
+        ValueError: batches of different length.
+    """
+    lengths = sorted({len(one) for one in conditions if isinstance(one, tuple)})
+    if len(lengths) > 1:
+        counts = ", ".join(map(str, lengths))
+        raise ValueError(f"conditions holds batches of {counts} maps; those of one sampler must be as many")
+    count = lengths[0] if lengths else 1
+    return [[one[n] if isinstance(one, tuple) else one for one in conditions] for n in range(count)]
 
 
 def to_image(pictures: torch.Tensor) -> torch.Tensor:

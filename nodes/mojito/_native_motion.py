@@ -5,9 +5,10 @@ function and adds the bias as a mask. Other packs' overrides of attention stay i
 Imported when a node runs, for it needs ComfyUI's model code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.wan.model import WanModel
@@ -73,6 +74,8 @@ class MotionBias:
         objects: with places in a clip of `num_frames`; where that is 0, in that of the latent.
         positions, length: from `positions_of`.
         fraction: of the steps, from the first, in which it acts.
+        schedule: factors on the biases at equally spaced times from the first step to the last, linear between; empty:
+            1 all the time.
     """
 
     def __init__(
@@ -85,7 +88,9 @@ class MotionBias:
         bias_in: float,
         bias_out: float,
         fraction: float,
+        schedule: Sequence[float] = (),
     ) -> None:
+        self.schedule = tuple(schedule)
         self.kind, self.objects, self.num_frames = kind, objects, num_frames
         self.positions, self.length = positions, length
         self.bias_in, self.bias_out, self.fraction = bias_in, bias_out, fraction
@@ -100,25 +105,32 @@ class MotionBias:
         # Both kinds of model take two arguments between context and options.
         options = args[2] if len(args) > 2 else kwargs.get("transformer_options", {})
         conditional = [which == 0 for which in options.get("cond_or_uncond", [0])]
-        if not self._acts(options) or not any(conditional):
+        factor = self._factor(options)
+        if not factor or not any(conditional):
             return executor(x, timesteps, context, *args, **kwargs)
-        options = {**options, OVERRIDE: self._override(x, context, options, conditional)}
+        options = {**options, OVERRIDE: self._override(x, context, options, conditional, factor=factor)}
         if len(args) > 2:
             args = (*args[:2], options, *args[3:])
         else:
             kwargs["transformer_options"] = options
         return executor(x, timesteps, context, *args, **kwargs)
 
-    def _acts(self, options: dict[str, Any]) -> bool:
-        """Whether the running step is among the first ones, by its place in the schedule."""
+    def _factor(self, options: dict[str, Any]) -> float:
+        """By what the biases are multiplied at the running step, by its place in the sampler's schedule."""
         schedule, sigma = options.get("sample_sigmas"), options.get("sigmas")
         if schedule is None or sigma is None:
-            return True
+            return 1.0
         steps = max(len(schedule) - 1, 1)
         step = int((schedule.cpu().float() - float(sigma.flatten()[0])).abs().argmin())
-        return step < (0 if self.fraction == 0 else max(1, round(self.fraction * steps)))
+        if step >= (0 if self.fraction == 0 else max(1, round(self.fraction * steps))):
+            return 0.0
+        at = step / max(steps - 1, 1)
+        times = np.linspace(0, 1, len(self.schedule))
+        return float(np.interp(at, times, self.schedule)) if self.schedule else 1.0
 
-    def _override(self, x: torch.Tensor, context: torch.Tensor, options: dict, conditional: list[bool]) -> Callable:
+    def _override(
+        self, x: torch.Tensor, context: torch.Tensor, options: dict, conditional: list[bool], factor: float
+    ) -> Callable:
         from wm_pipelines.mojito.guidance.bias import attention_bias, rows_bias
 
         inner = options.get(OVERRIDE)
@@ -139,7 +151,8 @@ class MotionBias:
             """(rows of x, 1, cells, keys)"""
             if cells not in made:
                 grid = self._grid(x, cells, frames)
-                one = attention_bias(boxes, positions, grid, length=keys, bias_in=self.bias_in, bias_out=self.bias_out)
+                pushes = {"bias_in": factor * self.bias_in, "bias_out": factor * self.bias_out}
+                one = attention_bias(boxes, positions, grid, length=keys, **pushes)
                 made[cells] = rows_bias(one, conditional, rows, spatial=self.kind == "unet", like=q)
             return made[cells]
 

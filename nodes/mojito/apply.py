@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY, aliases
+from .._shared.types import CATEGORY, aliases, numbers_of
 from ._sockets import Trajectory
 
 
@@ -68,6 +68,13 @@ class WM_MojitoApply(io.ComfyNode):
                     tooltip="The prompt as other nodes left it, such as ControlNet's; it is passed on as it is.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Passed on as it is."),
+                io.String.Input(
+                    "schedule",
+                    default="",
+                    optional=True,
+                    tooltip="Factors on both biases from the first step to the last, as 1, 0.5, 0; linear between. "
+                    "Empty: the same all the time.",
+                ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The steered model; the one that came in is left alone."),
@@ -93,6 +100,7 @@ class WM_MojitoApply(io.ComfyNode):
         fraction: float,
         positive: Any = None,
         negative: Any = None,
+        schedule: str = "",
     ) -> io.NodeOutput:
         from wm_pipelines.mojito.trajectories.conflicts import find_conflicts
         from wm_pipelines.mojito.trajectories.objects import hidden_lines, object_boxes
@@ -115,6 +123,7 @@ class WM_MojitoApply(io.ComfyNode):
             bias_in=bias_in,
             bias_out=bias_out,
             fraction=fraction,
+            schedule=numbers_of(schedule, "schedule"),
         )
         encoded = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         if positive is not None:

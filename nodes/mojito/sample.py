@@ -5,10 +5,10 @@ from typing import Any
 from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
-from .._shared.types import ADVANCED, CATEGORY, Pipeline, aliases, lines_of, to_image
-from ._sockets import MotionReport, Trajectory, marks_of
+from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, one_picture, to_image
+from ._sample_inputs import OWN, guidance_inputs, optional_inputs
+from ._sockets import MotionReport, marks_of
 
-OWN = -1.0
 FRAMES = (
     "Frames of the video. 0 takes the trajectory's, and without one the model's own. A trajectory of another length "
     "is resampled, and the report says so."
@@ -74,110 +74,8 @@ class WM_MojitoSample(io.ComfyNode):
                     step=0.5,
                     tooltip="How much moves, from 0 to 10. Below 0 nothing is said about it.",
                 ),
-                io.Float.Input(
-                    "guidance_eta",
-                    **ADVANCED,
-                    default=OWN,
-                    min=OWN,
-                    max=10000.0,
-                    step=1.0,
-                    tooltip="How far a guided step moves the latent towards the boxes. -1 takes the checkpoint's own.",
-                ),
-                io.Int.Input(
-                    "guidance_iterations",
-                    **ADVANCED,
-                    default=-1,
-                    min=-1,
-                    max=50,
-                    tooltip="Moves in a guided step, at most. -1 takes the checkpoint's own, 0 only measures.",
-                ),
-                io.Float.Input(
-                    "guidance_fraction",
-                    **ADVANCED,
-                    default=OWN,
-                    min=OWN,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the steps, from the first, that are guided. -1 takes the checkpoint's own.",
-                ),
-                io.Float.Input(
-                    "guidance_threshold",
-                    **ADVANCED,
-                    default=OWN,
-                    min=OWN,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Energy below which a step is left as it is. -1 takes the checkpoint's own.",
-                ),
-                io.Float.Input(
-                    "smooth_weight",
-                    **ADVANCED,
-                    default=0.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.5,
-                    tooltip="Weight of keeping the attention's path as smooth as the boxes'; 0 turns it off.",
-                ),
-                io.Int.Input(
-                    "trailing_tokens",
-                    **ADVANCED,
-                    default=-1,
-                    min=-1,
-                    max=64,
-                    tooltip="Text positions behind the prompt that are steered with its object. -1 takes the "
-                    "checkpoint's own for a lone object, and none for several.",
-                ),
-                io.Float.Input(
-                    "bias_in",
-                    default=0.0,
-                    min=-50.0,
-                    max=50.0,
-                    step=0.1,
-                    tooltip="Added to the attention logits of a phrase inside its box. Needs no gradient.",
-                ),
-                io.Float.Input(
-                    "bias_out",
-                    default=0.0,
-                    min=-50.0,
-                    max=50.0,
-                    step=0.1,
-                    tooltip="Taken off the attention logits of a phrase outside its box. Needs no gradient.",
-                ),
-                io.Float.Input(
-                    "bias_fraction",
-                    **ADVANCED,
-                    default=0.1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the steps, from the first, in which the biases act.",
-                ),
-                io.Boolean.Input(
-                    "allow_joint",
-                    **ADVANCED,
-                    default=False,
-                    tooltip="Guide models whose text and video share one attention, which costs much more.",
-                ),
-                Trajectory.Input(
-                    "trajectory", optional=True, tooltip="Where the objects are. Without it nothing is steered."
-                ),
-                io.String.Input(
-                    "guidance_taps",
-                    **ADVANCED,
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="Blocks whose attention is read, one name a line. Empty takes the checkpoint's own.",
-                ),
-                io.Combo.Input(
-                    "bias_style",
-                    **ADVANCED,
-                    options=["logit", "trailblazer", "freetraj"],
-                    default="logit",
-                    optional=True,
-                    tooltip="logit uses bias_in and bias_out; the others edit the attention as TrailBlazer and "
-                    "FreeTraj do, and use bias_fraction alone.",
-                ),
+                *guidance_inputs(),
+                *optional_inputs(),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="The video, for SaveVideo."),
@@ -202,13 +100,20 @@ class WM_MojitoSample(io.ComfyNode):
         motion_intensity: float,
         trajectory: tuple = (),
         guidance_taps: str = "",
+        image: Any = None,
+        weak_clock: float = 0.0,
+        strong_clock: float = 0.0,
+        window: int = 0,
+        window_stride: int = 4,
         **guidance: Any,
     ) -> io.NodeOutput:
+        from contextlib import nullcontext
         from fractions import Fraction
 
         import torch
 
         from wm_pipelines import MojitoPipeline
+        from wm_pipelines.media.pictures import to_pil
         from wm_pipelines.mojito.outputs import frames_tensor
         from wm_pipelines.mojito.trajectories import trajectory_frames
 
@@ -222,7 +127,8 @@ class WM_MojitoSample(io.ComfyNode):
         reporter = StepReporter(steps or None)
         with outside_inference_mode(gradients=True):  # towards the boxes
             loaded = pipeline.load(pictures, height, width, training=bool(items))
-            with reporter.watching(loaded):
+            windows = loaded.windows(window, window_stride) if window else nullcontext()
+            with windows, reporter.watching(loaded):
                 result = loaded(
                     prompt=prompt.strip(),
                     negative_prompt=negative_prompt,
@@ -238,6 +144,8 @@ class WM_MojitoSample(io.ComfyNode):
                     generator=torch.Generator("cpu").manual_seed(seed),
                     output_type="pt",
                     callback_on_step_end=reporter,
+                    image=None if image is None else to_pil(one_picture(image, "image")),
+                    dual_clock=(weak_clock, strong_clock) if weak_clock or strong_clock else None,
                     **guidance,
                 )
         images = to_image(frames_tensor(result.frames[0]))

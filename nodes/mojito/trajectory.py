@@ -1,12 +1,12 @@
-"""WM_Trajectory, WM_TrajectoryFromTracks and WM_TrajectoryPreview: texts, tracks and boxes become WM_TRAJECTORY."""
+"""WM_Trajectory and WM_TrajectoryPreview: a text becomes WM_TRAJECTORY, and is shown."""
 
 from typing import Any
 
 from comfy_api.latest import io
 
 from .._shared.background import background_ui
-from .._shared.types import ADVANCED, CATEGORY, aliases, lines_of, to_image
-from ._points import box_input, naming_outside, point_inputs, point_options
+from .._shared.types import ADVANCED, CATEGORY, aliases, to_image
+from ._points import point_inputs
 from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
 
@@ -102,83 +102,6 @@ class WM_Trajectory(io.ComfyNode):
         return io.NodeOutput(objects, write(objects), ui=None if shown is None else background_ui(shown))
 
 
-class WM_TrajectoryFromTracks(io.ComfyNode):
-    """Reads a trajectory from TRACKS or BBOX."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="WM_TrajectoryFromTracks",
-            display_name="WM Trajectory From Tracks",
-            category=f"{CATEGORY}/video",
-            **aliases("tracks, bbox, points, wan move, ati"),
-            description="Make a trajectory of TRACKS, as the Wan Move nodes make them, or of one box for each frame.",
-            inputs=[
-                io.String.Input(
-                    "phrases",
-                    default="red cube",
-                    multiline=True,
-                    tooltip="Words of the prompt, one object a line: one for each track, or one for all together.",
-                ),
-                *point_inputs(),
-                io.Tracks.Input("tracks", optional=True, tooltip="Points over time, in pixels of the canvas."),
-                io.BBOX.Input(
-                    "bboxes",
-                    optional=True,
-                    tooltip="In pixels of the canvas: one box, one for each frame, or one for each line of phrases.",
-                ),
-                Trajectory.Input("more", optional=True, tooltip="Objects of another trajectory, to put before these."),
-                box_input(),
-            ],
-            outputs=[
-                Trajectory.Output("trajectory", tooltip="The objects, for WM Mojito Sample and WM Mojito Apply."),
-                io.String.Output("json", tooltip="The same as our own JSON, in fractions of the picture."),
-            ],
-        )
-
-    @classmethod
-    def execute(
-        cls,
-        phrases: str,
-        num_frames: int,
-        box_width: float,
-        box_height: float,
-        canvas_width: int,
-        canvas_height: int,
-        speed: str,
-        outside: str,
-        tracks: Any = None,
-        bboxes: Any = None,
-        more: tuple = (),
-        box_format: str = "named",
-    ) -> io.NodeOutput:
-        from wm_pipelines.mojito.trajectories.formats.boxes import read_bbox
-        from wm_pipelines.mojito.trajectories.formats.canonical import write
-        from wm_pipelines.mojito.trajectories.reading import read_trajectory
-
-        if (tracks is None) == (bboxes is None):
-            raise ValueError(f"connect tracks or bboxes; {'neither' if tracks is None else 'both'} came in")
-        words = lines_of(phrases)
-        box, canvas = (box_width, box_height), (canvas_width, canvas_height)
-        options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
-        if options["canvas"] is None:
-            raise ValueError("canvas_width and canvas_height must be set: tracks and boxes are pixels of a canvas")
-        if tracks is not None:
-            with naming_outside(outside):
-                objects = read_trajectory(tracks, "tracks", words, **options)
-        else:
-            objects = read_bbox(
-                bboxes,
-                words,
-                options["canvas"],
-                outside=outside,
-                box_format=None if box_format == "named" else box_format,
-                num_frames=num_frames,
-            )
-        objects = (*(more or ()), *objects)
-        return io.NodeOutput(objects, write(objects))
-
-
 class WM_TrajectoryPreview(io.ComfyNode):
     """Draws a trajectory over the cells of an attention grid."""
 
@@ -223,4 +146,4 @@ class WM_TrajectoryPreview(io.ComfyNode):
         return io.NodeOutput(to_image(preview), tracks)
 
 
-NODES = (WM_Trajectory, WM_TrajectoryFromTracks, WM_TrajectoryPreview)
+NODES = (WM_Trajectory, WM_TrajectoryPreview)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-NO_PLAYWRIGHT = "Playwright is not installed (pip install playwright): nothing to drive a browser with"
+NO_PLAYWRIGHT = "Playwright is not installed (the extra `browser`): nothing to drive a browser with"
 NO_CHROMIUM = "no Chromium: none is on the PATH, and CHROMIUM names none"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization", "--disable-software-rasterizer"]
 """Without them a processor draws every frame as a graphics card would."""

@@ -85,9 +85,9 @@ def main(folder: Path) -> dict:
     ball = MotionObject("blue ball", (0.2, 0.5, 0.75, 1.0))
     objects = (cube, ball)
 
-    def apply(model, prompt=PROMPT, chosen=objects, frames=FRAMES, bias=3.0, fraction=1.0):
+    def apply(model, prompt=PROMPT, chosen=objects, frames=FRAMES, bias=3.0, fraction=1.0, schedule=""):
         with torch.inference_mode():
-            return ours.execute(model, clip, prompt, chosen, frames, bias, bias, fraction).result
+            return ours.execute(model, clip, prompt, chosen, frames, bias, bias, fraction, schedule=schedule).result
 
     def refusal(*args, **options) -> str:
         try:
@@ -137,6 +137,11 @@ def main(folder: Path) -> dict:
         call(apply(unet, fraction=0.3)[0], x, text, sample_sigmas=schedule, sigmas=torch.tensor([sigma]))
         for sigma in (7.0, 8.0)
     )
+    falling = apply(unet, schedule="1, 0")[0]
+    first, middle, last = (
+        call(falling, x, text, sample_sigmas=schedule, sigmas=torch.tensor([sigma])) for sigma in (10.0, 4.0, 1.0)
+    )  # steps 0, 6 and 9 of ten
+    third = call(apply(unet, bias=1.0)[0], x, text)
     found = {
         "positions": bias.positions,
         "tokens": [
@@ -157,6 +162,7 @@ def main(folder: Path) -> dict:
             ),
             "after the fraction": far(late, plain),
             "within the fraction": far(early, biased),
+            "schedule": [far(first, biased), far(middle, third), far(last, plain)],
             "repeated context": far(call(patched, x, text.repeat(1, 2, 1)), biased),
             "came in": len(unet.wrappers.get(WrappersMP.DIFFUSION_MODEL, {})),
         },

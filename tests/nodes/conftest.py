@@ -66,6 +66,12 @@ def server_module():
 
 
 @pytest.fixture(scope="session")
+def tiny_videos():
+    """The makers of small bases that Mojito's own tests use, name -> (function, size of its clips)."""
+    return _load("wm_tiny_videos", ROOT / "tests" / "wm_pipelines" / "mojito" / "conftest.py").BASES
+
+
+@pytest.fixture(scope="session")
 def homes():
     """The function of `comfy_homes.py`."""
     return _homes.homes

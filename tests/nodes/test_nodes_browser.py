@@ -167,7 +167,8 @@ def test_a_workflow_saved_before_there_was_an_editor_is_the_same_run(browser, wo
     saved, api = copy.deepcopy(workflows["wm_mojito"])
     for node in saved["nodes"]:
         node["size"] = [210, 60]
-        node["inputs"] = [socket for socket in node["inputs"] if socket["name"] not in ("images", "video")]
+        if node["type"] == "WM_Trajectory":  # what lies behind its editor came with it
+            node["inputs"] = [socket for socket in node["inputs"] if socket["name"] not in ("images", "video")]
     browser.load(saved)
     ready(browser, "red cube")
     now = browser.prompt()

@@ -91,6 +91,8 @@ def test_list_for_the_manager_and_english_texts_follow_the_schemas(repo, contrac
 def test_choices_are_those_of_the_library(snapshot):
     from wm_pipelines.flexecontrol.conditions.resizing import FITS
     from wm_pipelines.media.conditions import TYPES
+    from wm_pipelines.mojito.trajectories import EASINGS
+    from wm_pipelines.mojito.trajectories.editing import ABOUT
     from wm_pipelines.mojito.trajectories.formats.boxes import BOX_ORDERS
     from wm_pipelines.mojito.trajectories.reading import FORMATS
 
@@ -103,6 +105,8 @@ def test_choices_are_those_of_the_library(snapshot):
     # TRACKS come through a socket and ATI's files are no text.
     assert set(choices("WM_Trajectory", "format")) == set(FORMATS) - {"tracks", "ati"}
     assert choices("WM_TrajectoryFromTracks", "box_format") == ["named", *BOX_ORDERS]
+    assert choices("WM_TrajectoryEdit", "easing") == list(EASINGS)
+    assert choices("WM_TrajectoryEdit", "about") == list(ABOUT)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from collections import namedtuple
 from importlib import import_module
 
+import numpy as np
 import pytest
+import torch
 
 SEG = namedtuple("SEG", "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper")
 
@@ -64,6 +66,38 @@ def test_several_boxes_may_have_one_label_and_each_needs_one(detections):
         detections.boxes_of_bbox(data, [], (40, 60), "xyxy")
     with pytest.raises(ValueError):
         detections.boxes_of_bbox(data, ["cat"], (40, 60), "xyxy")
+
+
+def test_segments_over_time_are_masks_at_the_size_of_their_picture(detections):
+    stacked = torch.zeros(3, 4, 6, dtype=torch.uint8)
+    stacked[1, 1:3, 2:5] = 1
+    moving = SEG(None, stacked, 0.9, (10, 20, 16, 24), (11, 21, 15, 23), "cat", None)
+    still = SEG(None, np.ones((4, 6), np.float32), 0.9, (0, 0, 6, 4), (0, 0, 6, 4), "dog", None)
+    (cat, masks), (dog, one), (box, filled) = detections.masks_of_segs(
+        ((40, 60), [moving, still, seg("hat", (3, 4, 9, 8))])
+    )
+    assert (cat, dog, box) == ("cat", "dog", "hat")
+    assert masks.shape == (3, 40, 60) and masks[1].nonzero().tolist()[0] == [21, 12] and int(masks.sum()) == 6
+    assert one.shape == filled.shape == (1, 40, 60) and int(filled.sum()) == 24 and bool(filled[0, 7, 8])
+    assert detections.masks_of_segs(((40, 60), [moving]), ["black cat"])[0][0] == "black cat"
+
+
+@pytest.mark.parametrize(
+    ("segments", "labels", "message"),
+    [
+        ([], [], "segs holds no segment"),
+        ([seg("a", (0, 0, 1, 1))], ["a", "b"], "phrases has 2 lines for 1 segments"),
+        (
+            [SEG(None, np.ones((2, 2)), 1, (0, 0, 3, 3), (0, 0, 3, 3), "a", None)],
+            [],
+            r"segment 0 \('a'\) has a mask of \(1, 2, 2\)",
+        ),
+        ([SEG(None, np.ones((3, 3)), 1, (58, 0, 61, 3), (0, 0, 3, 3), "a", None)], [], "of a picture of 40 x 60"),
+    ],
+)
+def test_masks_of_segments_that_do_not_fit_are_refused(detections, segments, labels, message):
+    with pytest.raises(ValueError, match=message):
+        detections.masks_of_segs(((40, 60), segments), labels)
 
 
 def test_folders_of_classes_are_those_with_two_folders_or_more(input_folders, tmp_path):

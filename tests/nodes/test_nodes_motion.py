@@ -41,6 +41,7 @@ def test_only_conditional_rows_are_biased_in_whatever_order_they_come(found):
 def test_without_bias_or_after_its_steps_nothing_changes(found):
     assert found["unet"]["zero bias"] == found["unet"]["after the fraction"] == found["wan"]["zero bias"] == 0
     assert found["unet"]["within the fraction"] < 1e-6
+    assert max(found["unet"]["schedule"]) < 1e-5  # all, a third and none of the bias
     assert found["unet"]["came in"] == 0  # the model that came in has no wrapper
 
 

@@ -18,6 +18,10 @@ CORE_WIDGETS = {
     "PreviewImage": [],
     "PreviewAny": [],
     "SaveVideo": ["filename_prefix", "format", "codec"],
+    "CLIPTextEncode": ["text"],
+    "EmptyLatentImage": ["width", "height", "batch_size"],
+    "KSampler": ["seed", None, "steps", "cfg", "sampler_name", "scheduler", "denoise"],
+    "VAEDecode": [],
     "GenerateTracks": [
         "width", "height", "start_x", "start_y", "end_x", "end_y", "num_frames", "num_tracks", "track_spread",
         "bezier", "mid_x", "mid_y", "interpolation",
@@ -128,7 +132,6 @@ def test_ready_subgraphs_hold_our_nodes_with_their_widgets(snapshot, path):
 
 
 def test_examples_together_use_every_node(workflows, snapshot):
-    """Except those that patch a native model: none is here; `test_nodes_native.py` and `_motion.py` run them."""
+    """Except the one that takes an adapter of a native model: none is here; `test_nodes_native.py` runs it."""
     used = {node["class_type"] for _, api in workflows.values() for node in api.values()}
-    native = {key for key, info in snapshot.items() if "MODEL" in [kind for kind, _ in schema_inputs(info).values()]}
-    assert set(snapshot) - used == native
+    assert set(snapshot) - used == {"WM_KroneckerApply"}

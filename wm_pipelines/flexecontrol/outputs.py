@@ -103,6 +103,7 @@ def condition_report(condition: PreparedCondition, active_steps: list[int]) -> d
         "strength": float(condition.strength),
         "window": [float(condition.start), float(condition.end)],
         "active_steps": active_steps,
+        **({} if condition.schedule is None else {"schedule": list(condition.schedule)}),
         "coverage": round(float(condition.area.float().mean()), 6),
     }
 

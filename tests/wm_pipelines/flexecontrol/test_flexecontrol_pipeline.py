@@ -67,6 +67,26 @@ def test_a_window_is_a_run_of_steps_and_the_adapter_rests_outside(sample, square
     assert counted["forward"] == 4
 
 
+def test_a_schedule_sets_the_strength_of_each_step(sample, square, counted, flex_pipe):
+    """Held flat it is the strength; steps with equal factors share their features; where it is 0 the adapter rests."""
+    at_half = sample(conditions=Condition("canny", square(), strength=0.5)).images
+    assert torch.equal(sample(conditions=Condition("canny", square(), schedule=[0.5, 0.5])).images, at_half)
+    counted.update(condition_features=0, forward=0)
+    falling = Condition("canny", square(), schedule=[1, 0])
+    report = sample(conditions=falling, num_inference_steps=5).report
+    (entry,) = report["prompts"][0]["conditions"]
+    assert entry["active_steps"] == [0, 1, 2, 3] and entry["schedule"] == [1.0, 0.0]
+    assert counted == {"condition_features": 4, "forward": 4}
+    only_first = sample(conditions=Condition("canny", square(), end=1 / 3)).images
+    assert torch.equal(sample(conditions=Condition("canny", square(), schedule=[1, 0, 0])).images, only_first)
+
+
+@pytest.mark.parametrize("schedule", [[], "1, 0", [1, 2], [-0.1], [0, 0], [True], 0.5, [float("nan")]])
+def test_a_schedule_that_is_none_is_refused(square, schedule):
+    with pytest.raises(ValueError, match="schedule"):
+        Condition("canny", square(), schedule=schedule)
+
+
 def test_a_condition_of_strength_0_leaves_stable_diffusion(sample, square, counted):
     output = sample(conditions=Condition("canny", square(), phrase="red cube", strength=0.0), output_attention=False)
     assert torch.equal(output.images, sample().images)

@@ -128,6 +128,24 @@ def test_free_noise_makes_longer_clips_and_is_steered(own):
         run(pipe, {"num_frames": 20})
 
 
+def test_windows_hold_for_their_block_alone(own, bases):
+    pipe, size = own("animatediff")
+    plain = run(pipe, size).frames
+    with pipe.windows(8, 4):
+        long = run(pipe, {"num_frames": 20}).frames
+    pipe.enable_free_noise(context_length=8, context_stride=4)
+    assert torch.equal(run(pipe, {"num_frames": 20}).frames, long) and long.shape[2] == 20
+    pipe.disable_free_noise()
+    with pytest.raises(RuntimeError, match="stopped"), pipe.windows(8, 8):
+        raise RuntimeError("stopped")
+    assert torch.equal(run(pipe, size).frames, plain)
+    for length, stride, message in ((0, 1, "length=0"), (8, 9, "stride=9 leaves out"), (8, True, "stride=True")):
+        with pytest.raises(ValueError, match=message), pipe.windows(length, stride):
+            pass
+    with pytest.raises(ValueError, match="has no enable_free_noise"), bases("wan")[0].windows(8, 4):
+        pass
+
+
 @pytest.mark.parametrize("family", ["animatediff", "text-to-video", "latte", "wan", "ltx", "cogvideox"])
 def test_encode_prompt_is_the_stock_one(bases, family):
     pipe, _ = bases(family)

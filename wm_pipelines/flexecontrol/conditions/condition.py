@@ -38,6 +38,8 @@ class Condition:
         source: "map"; "photo" to run our extractor of this type (see `from_photo`); "graph" for a map that a scene
             graph stands for, so that messages can say so.
         options: options of that extractor.
+        schedule: factors on the strength, 0 to 1, at equally spaced times from the first step of the sampling to its
+            last, linear between; None: 1 all the time.
 
     Raises:
         ValueError: any value outside these ranges, or a file that is missing.
@@ -61,6 +63,7 @@ class Condition:
     fit: str = "error"
     source: str = "map"
     options: Mapping[str, object] = field(default_factory=dict)
+    schedule: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", canonical_type(self.type))
@@ -72,6 +75,8 @@ class Condition:
             raise ValueError(f"strength={self.strength}; it must lie in [0, 2]")
         if not 0 <= self.start < self.end <= 1:
             raise ValueError(f"start={self.start}, end={self.end}; they must satisfy 0 <= start < end <= 1")
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
         if self.fit not in FITS:
             raise ValueError(f"fit={self.fit!r}; choose from {', '.join(FITS)}")
         if self.source not in SOURCES:
@@ -109,7 +114,7 @@ class Condition:
             photo: path, PIL, array or tensor.
             fit: as in `Condition`, applied to the photo before extraction.
             options: passed to `wm_pipelines.media.conditions.extract`.
-            fields: `strength`, `region`, `phrase`, `span`, `start`, `end`.
+            fields: `strength`, `region`, `phrase`, `span`, `start`, `end`, `schedule`.
         """
         return cls(type, photo, fit=fit, source="photo", options=dict(options or {}), **fields)
 
@@ -121,6 +126,16 @@ class Condition:
 
 def is_box(region: object) -> bool:
     return isinstance(region, Sequence) and not isinstance(region, str | bytes)
+
+
+def _checked_schedule(schedule: object) -> tuple[float, ...]:
+    listed = isinstance(schedule, Sequence) and not isinstance(schedule, str | bytes)
+    values = [None if isinstance(value, bool) else value for value in schedule] if listed else []
+    if not values or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
+        raise ValueError(f"schedule must be a list of factors from 0 to 1, got {schedule!r}")
+    if not any(values):
+        raise ValueError(f"schedule={schedule!r} never acts; give strength=0 to leave a condition out")
+    return tuple(float(value) for value in values)
 
 
 def _checked_span(span: object) -> tuple[int, int]:

@@ -47,6 +47,7 @@ class PreparedCondition:
     index: int
     background: float = 0.0
     source: str = "map"
+    schedule: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -125,7 +126,7 @@ def prepare_one(condition: Condition, index: int, size: Size, multiple: int, bac
     return PreparedCondition(
         type=condition.type, image=image, region=region, strength=float(condition.strength), phrase=condition.phrase,
         span=condition.span, start=float(condition.start), end=float(condition.end), index=index,
-        background=background, source=condition.source,
+        background=background, source=condition.source, schedule=condition.schedule,
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """What acts at a step: features, weights and regions of the active conditions, and what the adapter makes of them.
 
-A run is a row of stages. A stage is computed when the set of active conditions changes, and is not changed after. The
-noise that the models predict is a function of the latents and the stage alone (`residuals`, `predict_noise`); what has
-to be written into the models for it, the phrases' regions and the mixture of condition types, is written by the hooks
-that stand around (`hooks`).
+A run is a row of stages. A stage is computed when the strengths of the conditions change, and is not changed after.
+The noise that the models predict is a function of the latents and the stage alone (`residuals`, `predict_noise`); what
+has to be written into the models for it, the phrases' regions and the mixture of condition types, is written by the
+hooks that stand around (`hooks`).
 """
 
 import contextlib
@@ -43,10 +43,10 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What one set of active conditions implies.
+    """What the strengths of the conditions at a step imply.
 
     Args:
-        active: the set.
+        active: the strengths.
         features: of the adapter, finest first, one row for all pictures or one per picture; empty if nothing acts.
         strengths: `(1 or pictures, types)` float32 on the CPU, summed strength of each type.
         keep: bool `(1 or pictures,)`, the pictures that any condition acts on; None: all.
@@ -76,7 +76,7 @@ class Stages:
         self._current: Stage | None = None
 
     def at(self, step: int, steps: int) -> Stage:
-        """The stage of `step` (0-based) of `steps`; the same object while the active set is the same."""
+        """The stage of `step` (0-based) of `steps`; the same object while the strengths are the same."""
         active = windows.active_set(self.plan.rows, step, steps)
         if self._current is None or self._current.active != active:
             self._current = self._make(active)

@@ -5,6 +5,8 @@ FreeNoise (arXiv 2310.15169) are settings of the stock pipeline, which are hande
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -119,6 +121,29 @@ class StockLoading(FromSingleFileMixin):
     def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
         """As the base's stock pipeline."""
         self._by_stock("unfuse_qkv_projections", unet=unet, vae=vae)
+
+    @contextmanager
+    def windows(self, length: int, stride: int) -> Iterator[None]:
+        """Calls inside the block make their clips in FreeNoise's windows, so that they may be longer than the motion
+        adapter has positions for.
+
+        Args:
+            length: frames of a window.
+            stride: frames from one to the next; where windows overlap, they are weighed into one another.
+
+        Raises:
+            ValueError: a base that has no such windows, no whole number from 1, or a stride that leaves frames out.
+        """
+        for name, value in (("length", length), ("stride", stride)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}; a whole number of frames, 1 or more")
+        if stride > length:
+            raise ValueError(f"stride={stride} leaves out frames between windows of {length}; at most {length}")
+        self.enable_free_noise(context_length=length, context_stride=stride)
+        try:
+            yield
+        finally:
+            self.disable_free_noise()
 
     @classmethod
     def from_single_file(cls, file: str | os.PathLike, **kwargs: Any) -> "DiffusionPipeline":
