@@ -227,7 +227,7 @@ def test_flickr_candidates_are_ranked_anew(pipe, tmp_path, images):
     rows[0]["clip_baseline"] = [[0, 1.0], [0, 0.5]]
     with pytest.raises(ValueError, match="line 0: clip_baseline must name different rows from 0 to 3"):
         data.read_flickr(write(tmp_path / "f.json", rows), images)
-    with pytest.raises(ValueError, match=r"refusing pickled f.pkl; convert it with `python -m"):
+    with pytest.raises(ValueError, match=r"refusing pickled f.pkl; convert it with `wm convert"):
         data.read_flickr(tmp_path / "f.pkl", images)
 
 
