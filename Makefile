@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 
 .PHONY: setup demo docs test lint smoke clean
 
-# make test SLOW=1 runs the slow tests too; WORKERS=0 runs all in one process
+# make test SLOW=1 runs the slow tests too; WORKERS=0 runs all in one process. Each process has one thread: with one
+# for each core in both they wait for each other
 SLOW ?=
 WORKERS ?= 2
 
@@ -25,7 +26,7 @@ docs: setup
 	$(BIN)/python docs/reference.py outputs/docs
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(SLOW),-m "slow or not slow")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(SLOW),-m "slow or not slow")
 
 lint: setup
 	$(BIN)/ruff check .
