@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOTTED = re.compile(r"(?<!python -m )\b(?:wm_pipelines|custom_kernels)(?:\.\w+)+")
 SCRIPTS = {"benchmarks"}  # folders whose files import one another by their bare names
 MAY_USE = {("world_model", "dynamics"), ("morpho4d", "mojito")}
-GENERIC = {"config", "methods", "record", "pipeline", "modular", "kernels"}
+GENERIC = {"config", "methods", "record", "pipeline", "kernels"}
 ROOMS = {"runtime", "text", "media", "clip", "data", "hub", "evaluation", "tokens", "training", "adapters"} | GENERIC
 
 

@@ -20,7 +20,7 @@ from wm_pipelines.flexecontrol.network.bases import check_parts, correct_outdate
 from wm_pipelines.flexecontrol.steering.plan import Request, make_plan
 from wm_pipelines.flexecontrol.steering.stages import Frame
 from wm_pipelines.flexecontrol.steps import FlexEControlSteps, Run
-from wm_pipelines.modular import Block, WMModularPipeline
+from wm_pipelines.hub.modular import Block, WMModularPipeline
 
 PARTS = {
     "vae": AutoencoderKL,

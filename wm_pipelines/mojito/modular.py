@@ -14,7 +14,7 @@ from diffusers.modular_pipelines.modular_pipeline import PipelineState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
-from wm_pipelines.modular import Block, WMModularPipeline
+from wm_pipelines.hub.modular import Block, WMModularPipeline
 from wm_pipelines.mojito.bases.decoding import decoded
 from wm_pipelines.mojito.guidance.dual_clock import make_clock
 from wm_pipelines.mojito.modeling import MotionIntensityModel

@@ -5,6 +5,7 @@ A block's class says what it needs and gives; a pipeline's class says which comp
 """
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.runtime.readers import read_json
 
 
-class Block(ModularPipelineBlocks):
+class Block(ModularPipelineBlocks, ABC):
     """A block whose class says what it needs (`parts`, `takes`: name -> default, or `...` if it must be given) and
     `gives`; `run` works on the state of one call.
 
@@ -68,8 +69,13 @@ class Block(ModularPipelineBlocks):
         self.set_block_state(state, block)
         return components, state
 
+    @abstractmethod
     def run(self, pipe: Any, block: Any) -> None:
-        raise NotImplementedError
+        """Reads what it `takes` from `block` and writes what it `gives` there.
+
+        Args:
+            pipe: holds the components of `parts`. block: the state of one call, by attribute.
+        """
 
 
 class WMModularPipeline(ModularPipeline):
