@@ -32,6 +32,26 @@ def readers(work: Path) -> Iterator[Reader]:
     _quiz(work / "quiz")
     yield Reader("vision-language model", lambda path: load_vision_language(path, device="cpu"),
                  folder=work / "quiz", share=SHARE)  # fmt: skip
+    yield from _modular(work)
+
+
+def _modular(work: Path) -> Iterator[Reader]:
+    """The embedded checkpoints as repositories of Modular Diffusers."""
+    from wm_pipelines.flexecontrol.modular import PARTS, FlexEControlModularPipeline
+    from wm_pipelines.flexecontrol.run import load
+    from wm_pipelines.mojito.modular import PARTS as MOJITO
+    from wm_pipelines.mojito.modular import MojitoModularPipeline
+    from wm_pipelines.pipeline import AutoWMPipeline
+
+    control, video = load().components, AutoWMPipeline.from_pretrained("diorama-video").components
+    made = (
+        FlexEControlModularPipeline.from_parts(**{name: control[name] for name in PARTS}),
+        MojitoModularPipeline.from_parts(**{name: part for name, part in video.items() if name in MOJITO}),
+    )
+    for pipe in made:
+        name = type(pipe).__name__
+        pipe.save_pretrained(work / name)
+        yield Reader(name, type(pipe).from_pretrained, folder=work / name, share=SHARE)
 
 
 def _vilt() -> Any:

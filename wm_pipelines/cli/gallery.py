@@ -22,7 +22,7 @@ def show_all(demos: dict[str, Callable[[Path, int], Shown]], out: Path, seed: in
     for name, demo in demos.items():
         made[name] = demo(out / name, seed)
         say(f"{made[name].title}. {made[name].said}")
-    order = sorted(made, key=lambda name: made[name].place)
+    order = sorted(made, key=lambda name: (not made[name].files, made[name].place))  # what shows nothing, last
     rows = [(f"{made[n].title}\n\n{made[n].said}", [list(made[n].row)]) for n in order if made[n].row]
     if rows:
         save_image(sheet([""], rows), out / "overview.png")

@@ -64,7 +64,7 @@ def translated(source: Any) -> Iterator[None]:
             yield
     except UnicodeError as error:  # a ValueError that says nothing of a file
         raise ValueError(f"{os.fspath(source)!r} can't be loaded: a text in it is damaged ({error.reason})") from None
-    except (ValueError, OSError, ImportError, MemoryError, NotImplementedError):
+    except (ValueError, OSError, ImportError, MemoryError):
         raise
     except Exception as error:
         import torch

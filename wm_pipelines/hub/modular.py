@@ -16,10 +16,10 @@ from diffusers.modular_pipelines.modular_pipeline import PipelineState
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, ConfigSpec, InputParam, OutputParam
 from torch import nn
 
-from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.hub.checking import check_folder
 from wm_pipelines.hub.stock import load_model, load_part
+from wm_pipelines.hub.store import seal
 from wm_pipelines.runtime.readers import read_json
 
 
@@ -132,7 +132,7 @@ class WMModularPipeline(ModularPipeline):
         """As in diffusers, its index anew, with the record beside the components where there is one."""
         super().save_pretrained(os.fspath(save_directory), **{"overwrite_modular_index": True, **kwargs})
         if self.wm_config is not None:
-            hub.seal(save_directory, self.wm_config)
+            seal(save_directory, self.wm_config)
 
     @classmethod
     def from_pretrained(

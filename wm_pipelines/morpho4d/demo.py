@@ -14,8 +14,8 @@ from wm_pipelines.diorama.cameras import ring_cameras
 from wm_pipelines.diorama.scene import Scene
 from wm_pipelines.hub import embedded
 from wm_pipelines.media.pages import Shown
-from wm_pipelines.media.pictures import image_grid, save_image
-from wm_pipelines.media.sheets import Tile
+from wm_pipelines.media.pictures import save_image
+from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.media.video import save_gif
 from wm_pipelines.morpho4d.formats.export import export
 from wm_pipelines.morpho4d.physics.plots import report_picture
@@ -52,12 +52,15 @@ def demo(out: str | os.PathLike = "outputs/demo/morpho4d", seed: int = 0) -> Sho
     for said, change in EDITS:
         made = compare(scene.edit(said), change(world))
         frames, true = made.pop("frames"), made.pop("true")
-        rows += [frames[t] for t in SHOWN] + [true[t] for t in SHOWN]
-        rows += [(frames[t] - true[t]).abs() for t in SHOWN]
+        for label, pictures in (
+            (f"“{said}”\n\nthe edited scene", frames),
+            ("its true render", true),
+            ("their difference", (frames - true).abs()),
+        ):
+            rows.append((label, [[Tile(pictures[t])] for t in SHOWN]))
         tiles.append(Tile(frames[SHOWN[2]], said))
         report.append({"said": said, **made})
-    sheet = image_grid([_larger(picture) for picture in rows], len(SHOWN), gap=2)
-    save_image(sheet, folder / "edits.png")
+    save_image(sheet([f"frame {t}" for t in SHOWN], rows), folder / "edits.png")
     export(scene, folder / "scene.html")
     physics = scene_physics(scene)
     save_image(report_picture(physics), folder / "physics.png")
@@ -73,7 +76,7 @@ def demo(out: str | os.PathLike = "outputs/demo/morpho4d", seed: int = 0) -> Sho
         row=tiles,
         files=[
             ("camera.gif", "from a camera that the fit had not"),
-            ("edits.png", "of each edit: the scene, the true render, their difference"),
+            ("edits.png", "three edits beside what they truly give"),
             ("physics.png", "how physical it is"),
         ],
         page="scene.html",

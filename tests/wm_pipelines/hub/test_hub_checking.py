@@ -7,7 +7,7 @@ import struct
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
@@ -15,7 +15,7 @@ from wm_pipelines.cpl.modeling import CPLPromptLearner
 from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.hub import EMBEDDED_ROOT
 from wm_pipelines.hub.checking import check_folder, read_config, translated
-from wm_pipelines.hub.stock import load_model
+from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.pipeline import AutoWMPipeline, WMPipeline
 from wm_pipelines.runtime import limits, tensors
 
@@ -93,12 +93,27 @@ def test_a_tokenizer_without_a_longest_text_is_read(tmp_path):
 
 
 def test_what_a_library_raises_is_one_clear_error_and_ours_passes():
-    for error in (KeyError("x"), TypeError("x"), RecursionError("x"), AttributeError("x"), RuntimeError("size")):
+    for error in (
+        KeyError("x"),
+        TypeError("x"),
+        RecursionError("x"),
+        AttributeError("x"),
+        RuntimeError("size"),
+        NotImplementedError("x"),
+    ):
         with pytest.raises(ValueError, match="'there' can't be loaded: .*(x|size)"), translated("there"):
             raise error
     for error in (ValueError("as it is"), OSError("as it is"), ImportError("as it is")):
         with pytest.raises(type(error), match="^as it is$"), translated("there"):
             raise error
+
+
+def test_a_scheduler_of_an_unknown_schedule_is_one_clear_error(tmp_path):
+    DDIMScheduler().save_pretrained(tmp_path)
+    file = tmp_path / "scheduler_config.json"
+    file.write_text(file.read_text().replace('"linear"', '"liner"'))
+    with pytest.raises(ValueError, match="can't be loaded.*liner"):
+        load_part(DDIMScheduler, tmp_path)
 
 
 def header(path, value, rest=b""):

