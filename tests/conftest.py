@@ -3,6 +3,12 @@
 import pytest
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes are named by their length: processes that run tests side by side must agree on names, and archives hold
+    the time at which they were made."""
+    return f"{argname}_{len(val)}_bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory):
     """A whole Stable-Diffusion-shaped base, seeded, with the real tokenizer: pictures of 64x64, latents of 16x16.
