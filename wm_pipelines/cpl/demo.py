@@ -8,7 +8,7 @@ from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import HELD_OUT
 from wm_pipelines.media.pages import Shown
 from wm_pipelines.media.pictures import save_image
-from wm_pipelines.media.sheets import Tile
+from wm_pipelines.media.sheets import judged
 from wm_pipelines.pipeline import AutoWMPipeline
 
 COUNT, SHOWN = 40, 4
@@ -31,10 +31,7 @@ def demo(out: str | os.PathLike = "outputs/demo/cpl", seed: int = 0) -> Shown:
     pipe.set_progress_bar_config(disable=True)
     names = sorted(f"{colour} {shape}" for colour, shape in HELD_OUT)
     answer = pipe(pictures, names)
-    tiles = [
-        Tile(p, found if found == true else f"{found}, truly {true}", "good" if found == true else "bad")
-        for p, found, true in zip(pictures, answer.labels, truth, strict=True)
-    ]
+    tiles = [judged(*each) for each in zip(pictures, answer.labels, truth, strict=True)]
     other = next(n for n, true in enumerate(truth) if true != truth[0])
     told = pipe.explain(pictures[0], pictures[other], truth[0], truth[other])
     folder = Path(out)

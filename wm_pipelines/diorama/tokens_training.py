@@ -1,5 +1,6 @@
 """How `diorama-tokens` is trained: `VQModel` on 64 x 64 pictures, a grid of codes for each."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,14 @@ def spaced(vectors: torch.Tensor, count: int) -> torch.Tensor:
     return vectors[torch.linspace(0, len(vectors) - 1, min(len(vectors), count)).long()]
 
 
-@torch.no_grad()
-def centres(vectors: torch.Tensor, count: int, rounds: int = 20) -> torch.Tensor:
-    """`count` of `vectors` (N, D), moved to the means of what is nearest to them (k-means), `rounds` times."""
-    found = spaced(vectors, count).clone()
-    for _ in range(rounds):
-        own = nearest(vectors, found)
-        size = torch.bincount(own, minlength=count)[:, None]
-        sums = torch.zeros_like(found).index_add_(0, own, vectors)
-        found = torch.where(size > 0, sums / size.clamp(min=1), found)
-    return found
+def centres(vectors: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` centres (count, D) of `vectors` (N, D) by k-means, from as many of them at equal steps."""
+    from scipy.cluster.vq import kmeans2
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")  # it stays where it began
+        found, _ = kmeans2(vectors.numpy(), spaced(vectors, count).numpy(), iter=20, minit="matrix")
+    return torch.from_numpy(found)
 
 
 def dyed(pictures: torch.Tensor, indices: list[int], noise: KeyedNoise, share: float) -> torch.Tensor:
@@ -186,7 +185,7 @@ class TokensTask(Task):
             ~solid
         ]  # most places are floor, and a few codes are enough for it: where it has many they flicker
         both = torch.cat([features[solid], spaced(rest, int(FLOOR * solid.sum()))])
-        self._begin(centres(both, self.options["codes"]))
+        self._begin(centres(both.cpu(), self.options["codes"]))
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         pictures = dyed(self.images.pictures(indices), indices, noise, self.options["dyed"]).to(self.device)

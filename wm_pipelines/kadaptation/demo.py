@@ -3,13 +3,11 @@
 import os
 from pathlib import Path
 
-import torch
-
 from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.render import render
 from wm_pipelines.media.pages import Shown
 from wm_pipelines.media.pictures import save_image
-from wm_pipelines.media.sheets import Tile, sheet
+from wm_pipelines.media.sheets import judged, sheet
 from wm_pipelines.pipeline import AutoWMPipeline
 
 NAMES = ("one", "two", "three", "four")  # what the embedded classifier says, by the number of objects
@@ -31,7 +29,7 @@ def demo(out: str | os.PathLike = "outputs/demo/kadaptation", seed: int = 0) -> 
     pipe = AutoWMPipeline.from_pretrained("kadaptation")
     pipe.set_progress_bar_config(disable=True)
     found = pipe(pictures).labels
-    tiles = [_tile(*each) for each in zip(pictures, found, truth, strict=True)]
+    tiles = [judged(*each) for each in zip(pictures, found, truth, strict=True)]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [("", [[tile] for tile in tiles[n : n + 5]]) for n in range(0, SHOWN, 5)]
@@ -44,8 +42,3 @@ def demo(out: str | os.PathLike = "outputs/demo/kadaptation", seed: int = 0) -> 
         row=tiles[:5],
         files=[("pictures.png", "what it says, green where that is right")],
     )
-
-
-def _tile(picture: torch.Tensor, found: str, truth: str) -> Tile:
-    right = found == truth
-    return Tile(picture, found if right else f"{found}, truly {truth}", "good" if right else "bad")

@@ -27,6 +27,12 @@ class Tile:
     tone: str = "plain"
 
 
+def judged(picture: Picture, found: str, truth: str) -> Tile:
+    """`picture` with what was `found` in it: green where that is the truth, red with the truth where it isn't."""
+    right = found == truth
+    return Tile(picture, found if right else f"{found}, truly {truth}", "good" if right else "bad")
+
+
 def sheet(
     columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Sequence[Tile]]]], side: int = 128
 ) -> Image.Image:

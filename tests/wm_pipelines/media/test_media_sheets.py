@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm_pipelines.media.sheets import Tile, sheet
+from wm_pipelines.media.sheets import Tile, judged, sheet
 
 
 def colour(*rgb):
@@ -44,3 +44,10 @@ def test_rows_and_tones_are_checked():
         sheet(["a", "b"], [("x", [[]])])
     with pytest.raises(ValueError, match="`tone` is 'red'; allowed: plain, good, bad"):
         sheet(["a"], [("x", [[Tile(colour(0.0, 0.0, 0.0), tone="red")]])])
+
+
+def test_a_judged_tile_says_the_truth_where_it_is_missed():
+    picture = torch.zeros(3, 4, 4)
+    right, wrong = judged(picture, "cat", "cat"), judged(picture, "cat", "dog")
+    assert (right.said, right.tone) == ("cat", "good")
+    assert (wrong.said, wrong.tone) == ("cat, truly dog", "bad")
