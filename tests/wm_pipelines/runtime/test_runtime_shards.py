@@ -21,6 +21,7 @@ from wm_pipelines.runtime.shards import (
     read_rows,
     run_stage,
 )
+from wm_pipelines.runtime.shards.results import forget_failed
 
 CONFIG = {"by": 0.5, "code": 1}
 
@@ -56,6 +57,22 @@ def self_made(stages, shard):
         return [row for path in shard for row in stages.numbers(path, CONFIG)]
     except ValueError:
         return []
+
+
+@pytest.mark.parametrize(("executor", "workers"), [("here", 1), ("processes", 2)])
+def test_a_failure_that_a_later_run_takes_back_is_waited_for(tmp_path, files, stages, executor, workers):
+    shards = divide(files([1], ["no number"], [2]), 1)
+    plan = make_plan(tmp_path / "out", shards, root=tmp_path / "in", config=CONFIG)
+    counts = []
+
+    def taken_back(settled, of):
+        counts.append(settled)
+        if counts.count(of) == 1 and settled == of:  # another rank begins when this one has just ended
+            forget_failed(plan)
+
+    with pytest.warns(UserWarning, match="1 of 3 shards of .* failed"):
+        found = run_stage(plan, stages.Numbers, executor, workers, on_shard=taken_back)
+    assert (found.done, len(found.failed)) == (2, 1) and max(counts) == 3
 
 
 def test_stages_follow_one_another(tmp_path, plan, stages, monkeypatch):

@@ -81,20 +81,27 @@ def run_stage(
     check_failures(plan, max_failures)
     skipped = set(whole)
     left = [name for name in names if name not in skipped]
-    tell = _teller(plan, on_shard, len(whole))
     try:
-        if executor == "processes":
-            look = (lambda: tell(count_settled(plan))) if on_shard else None
-            run_in_processes(plan, stage, terms, left, workers=workers, on_look=look)
-        elif executor == "ray":
-            needs = (num_cpus, num_gpus)
-            run_with_ray(plan, stage, terms, left, workers=workers, needs=needs, on_settled=tell)
-        else:
-            order = [name for name in share(names, rank, ranks) if name not in skipped]
-            Worker(plan, stage, terms).settle(order, tell)
+        while True:
+            tell = _teller(plan, on_shard, len(names) - len(left))
+            if executor == "processes":
+                look = (lambda say=tell: say(count_settled(plan))) if on_shard else None
+                run_in_processes(plan, stage, terms, left, workers=workers, on_look=look)
+            elif executor == "ray":
+                needs = (num_cpus, num_gpus)
+                run_with_ray(plan, stage, terms, left, workers=workers, needs=needs, on_settled=tell)
+            else:
+                open_ = set(left)
+                order = [name for name in share(names, rank, ranks) if name in open_]
+                Worker(plan, stage, terms).settle(order, tell)
+            found = report(plan, len(whole), damaged)
+            if found.done + len(found.failed) == found.shards:
+                break
+            # a run that began meanwhile has taken a failure back to try it again
+            left = [name for name in names if not is_settled(plan, name)]
     finally:
         _sweep(plan, terms)
-    return _ended(plan, len(whole), damaged)
+    return _ended(plan, found)
 
 
 def _teller(plan: Plan, on_shard: Callable[[int, int], None] | None, settled: int) -> Callable[..., None]:
@@ -124,8 +131,7 @@ def _sweep(plan: Plan, terms: Terms) -> None:
                     clear(plan, name)
 
 
-def _ended(plan: Plan, skipped: int, damaged: list[str]) -> Report:
-    found = report(plan, skipped, damaged)
+def _ended(plan: Plan, found: Report) -> Report:
     if found.failed:
         first = next((f", {d['shard']}: {d['reason']}" for d in dead_letters(plan) if d["key"] is None), "")
         problem = f"{len(found.failed)} of {found.shards} shards of {plan.folder} failed{first}"
