@@ -1,8 +1,9 @@
-"""Discffusion on diorama-sd, without training: does it tell what is true from a foil, and whom does it beat?
+"""Discffusion on diorama-sd, without training or with: does it tell what is true from a foil, and whom does it beat?
 
     python benchmarks/discffusion_diorama.py --work runs/dd                # all parts; stop and start at will
     python benchmarks/discffusion_diorama.py --work runs/dd --parts foils  # one of them
     python benchmarks/discffusion_diorama.py --work runs/dd --report       # only the report
+    python benchmarks/discffusion_diorama.py --work runs/da --parts foils,best --adapter FOLDER
 
     foils  300 test scenes of two objects; a foil has another subject or object, the objects in each other's places
            (relation) or their colours exchanged (swap). The picture is chosen for the true caption, and the caption
@@ -85,9 +86,11 @@ class Item:
 class Judges:
     """Discffusion on a base, and CLIP."""
 
-    def __init__(self, base: str, clip: str):
-        self.base = base
-        self.pipe = DiscffusionPipeline.from_pretrained(str(hub.resolve(base)))
+    def __init__(self, base: str, clip: str, adapter: Path | None):
+        self.base = str(hub.resolve(base))
+        self.pipe = DiscffusionPipeline.from_pretrained(self.base)
+        if adapter is not None:
+            self.pipe.load_adapter(adapter)
         self.pipe.set_progress_bar_config(disable=True)
         self.clip = load_clip(hub.resolve(clip))
 
@@ -101,10 +104,7 @@ class Judges:
     def generator(self) -> Any:
         from diffusers import StableDiffusionPipeline
 
-        made = StableDiffusionPipeline(
-            **{n: getattr(self.pipe, n) for n in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")},
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
+        made = StableDiffusionPipeline.from_pretrained(self.base)
         made.set_progress_bar_config(disable=True)
         return made
 
@@ -286,6 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the arrays of every scene")
     parser.add_argument("--base", default="diorama-sd", help="embedded name or folder of the judge's base")
+    parser.add_argument("--adapter", type=Path, help="checkpoint of `wm train discffusion` on that base")
     parser.add_argument("--clip", default="diorama-clip", help="embedded name or folder")
     parser.add_argument("--control", default="flexecontrol", help="FlexEControl adapter for the part best")
     parser.add_argument("--parts", default=",".join(SIZES))
@@ -300,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"--parts: unknown {unknown[0]!r}; there are {', '.join(SIZES)}")
     if not args.report:
-        judges = Judges(args.base, args.clip)
+        judges = Judges(args.base, args.clip, args.adapter)
         for part in parts:
             measure(part, args, sizes, judges)
     rows: list[dict[str, Any]] = []
@@ -311,7 +312,8 @@ def main(argv: list[str] | None = None) -> int:
         makers = {"race": report_race, "best": report_best}
         rows += makers[part](found) if part in makers else report_foils(part, found)
     if rows:
-        write(args.out, [{**row, "base": args.base, **environment()} for row in rows])
+        about = {"base": args.base, "adapter": args.adapter is not None, **environment()}
+        write(args.out, [{**row, **about} for row in rows])
     return 0
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def test_is_ready_to_publish(name):
 
 def test_size(name):
     folder = hub.EMBEDDED_ROOT / name
-    assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= LARGEST[name]
+    files = (p for p in folder.rglob("*") if p.is_file() and "gallery" not in p.parts)
+    assert sum(p.stat().st_size for p in files) <= LARGEST[name]
 
 
 def test_all_together_stay_small():
@@ -82,6 +84,16 @@ def test_page_repeats_the_checkpoint(name):
         assert (page / file).read_text() == (hub.EMBEDDED_ROOT / name / file).read_text()
     for file in ("recipe.yaml", "log.jsonl"):
         assert (page / file).is_file() != (name in WITHOUT_WEIGHTS)
+
+
+def test_card_leads_to_its_pictures(name):
+    page, checkpoint = ROOT / "model_cards" / name, hub.EMBEDDED_ROOT / name
+    gallery = (page / "gallery.md").read_text()
+    shown = re.findall(r"!\[[^\]]+\]\((gallery/[^)]+)\)", gallery)
+    assert "](gallery.md)" in (page / "README.md").read_text() and shown
+    assert sorted(shown) == sorted(p.relative_to(page).as_posix() for p in (page / "gallery").iterdir())
+    for file in ("gallery.md", *shown):
+        assert (page / file).read_bytes() == (checkpoint / file).read_bytes()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from wm_pipelines.methods import Method, methods
 from wm_pipelines.runtime.files import write_atomic
 
 CARD_NAME = "README.md"
+GALLERY_NAME = "gallery.md"  # a page of pictures beside the card, which links to it where it is there
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
 
@@ -43,6 +44,7 @@ def render_card(folder: str | os.PathLike) -> str:
         about=method.about,
         usage=method.usage,
         base_line=_base_line(config),
+        gallery=GALLERY_NAME if (root / GALLERY_NAME).is_file() else None,
         pictures=[path.relative_to(root).as_posix() for path in _pictures(root)],
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"

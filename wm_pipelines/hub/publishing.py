@@ -107,12 +107,13 @@ def publish(
 
 
 def _published(root: Path) -> Iterator[Path]:
-    """Files that an upload takes: what loading reads, the record, the card with its figures, recipes and pictures."""
+    """Files that an upload takes: what loading reads, the record, the card with its figures and
+    its gallery, recipes and pictures."""
     loadable = store.loadable(root)
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.removeprefix(".eval_results/").split("/"))
-        wanted = name in loadable or name in (CONFIG_NAME, cards.CARD_NAME)
+        wanted = name in loadable or name in (CONFIG_NAME, cards.CARD_NAME, cards.GALLERY_NAME)
         if path.is_file() and not hidden and (wanted or path.suffix.lower() in EXTRA_SUFFIXES):
             yield path
 

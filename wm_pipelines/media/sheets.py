@@ -40,7 +40,7 @@ def sheet(
 
     Args:
         columns: their names.
-        rows: (label, for each column its tiles, side by side).
+        rows: (label, for each column its tiles, side by side); without any label there is no margin for them.
         side: of a tile, pixels.
 
     Raises:
@@ -54,7 +54,8 @@ def sheet(
                 raise ValueError(f"`tone` is {tile.tone!r}; allowed: {', '.join(TONES)}")
     font, step = ImageFont.load_default(_FONT), side + _GAP
     widths = [max(1, *(len(cells[n]) for _, cells in rows)) * step + 2 * _GAP for n in range(len(columns))]
-    lefts = [_LABEL + _GAP + sum(widths[:n]) for n in range(len(columns))]
+    margin = _GAP + _LABEL * any(label for label, _ in rows)
+    lefts = [margin + sum(widths[:n]) for n in range(len(columns))]
     labels = [_wrapped(label, _LABEL, font) for label, _ in rows]
     said = [[[_wrapped(t.said, side, font) for t in cell] for cell in cells] for _, cells in rows]
     heights = [

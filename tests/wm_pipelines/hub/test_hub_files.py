@@ -206,6 +206,16 @@ def test_card_says_what_the_record_says_and_the_hub_can_read_it(checkpoint):
     assert "synthetic data" in entries[0].notes
 
 
+def test_card_leads_to_a_gallery_that_is_there_and_an_upload_takes_it(checkpoint):
+    assert "gallery.md" not in hub.render_card(checkpoint)
+    (checkpoint / "gallery.md").write_text("![one](gallery/one.png)\n")
+    (checkpoint / "gallery").mkdir()
+    (checkpoint / "gallery" / "one.png").write_bytes(b"x")
+    hub.write_card(checkpoint)
+    assert "](gallery.md)" in (checkpoint / "README.md").read_text()
+    assert {"gallery.md", "gallery/one.png"} <= set(hub.publish(checkpoint, "org/judge").files)
+
+
 @pytest.mark.parametrize("method", methods())
 def test_every_method_has_a_card(checkpoint, method):
     settings = {"colours": ["red"], "shapes": ["cube"]} if method == "diorama-judge" else {}
