@@ -155,7 +155,7 @@ SHEETS: dict[str, Callable[[Path], Files]] = {
     "diorama-judge": readings,
     "diorama-tokens": redrawn,
     "diorama-video": of_demo("mojito"),
-    **{name: of_demo(name) for name in ("flexecontrol", "kadaptation", "cpl", "comclip", "morpho4d")},
+    **{name: of_demo(name) for name in ("flexecontrol", "kadaptation", "cpl", "comclip", "discffusion", "morpho4d")},
 }
 
 

@@ -24,6 +24,7 @@ LARGEST = {
     "diorama-sd": 16e6,
     "diorama-tokens": 1.6e6,
     "diorama-video": 14e6,
+    "discffusion": 300e3,
     "flexecontrol": 20e6,
     "kadaptation": 200e3,
     "morpho4d": 1e6,
