@@ -42,7 +42,7 @@ def demo(out: str | os.PathLike = "outputs/demo/cpl", seed: int = 0) -> Shown:
         f"{len(told.swapped)} of {len(told.mask)} entries of its feature are exchanged for those of a {truth[other]}"
     )
     return Shown(
-        title="CPL: a learned prompt that shows its counterfactuals",
+        title="CPL: a prompt with its counterfactuals",
         said=f"{right} of {COUNT} pictures of pairs that it was not fitted to get their name among {len(names)}.",
         place=7,
         row=tiles[:SHOWN],

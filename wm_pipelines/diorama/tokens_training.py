@@ -16,6 +16,9 @@ from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 FLOOR = 1 / 4  # of a VAE's features that codes begin at: places without things for each with one
+TONE = 0.05  # between the brightest and the darkest value of a place that is bare floor
+APART = 0.98  # share of bare places that a floor's own codes hold: no other code lies so near
+PICTURES, VECTORS = 1536, 65536  # at most, that the codes of an export are centres of
 COMMITMENT = 0.25  # beta of van den Oord et al.: the weight of what pulls the encoder to the codes
 
 
@@ -55,6 +58,11 @@ def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.cdist(some, codes).argmin(1) for some in vectors.split(4096)])
 
 
+def distances(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """From each of `vectors` (N, D) to that of `codes` (K, D) which is next to it."""
+    return (vectors - codes[nearest(vectors, codes)]).norm(dim=1)
+
+
 def spaced(vectors: torch.Tensor, count: int) -> torch.Tensor:
     """`count` of `vectors`, or all if there are fewer, at equal steps."""
     return vectors[torch.linspace(0, len(vectors) - 1, min(len(vectors), count)).long()]
@@ -70,14 +78,28 @@ def centres(vectors: torch.Tensor, count: int) -> torch.Tensor:
     return torch.from_numpy(found)
 
 
-def dyed(pictures: torch.Tensor, indices: list[int], noise: KeyedNoise, share: float) -> torch.Tensor:
-    """`pictures` (N, 3, H, W), of which about `share` have their red, green and blue in another order."""
+def dyed(
+    pictures: torch.Tensor, solid: torch.Tensor, indices: list[int], noise: KeyedNoise, share: float
+) -> torch.Tensor:
+    """`pictures` (N, 3, H, W), of which about `share` have, where `solid` (N, H, W) is true, their red, green and blue
+    in another order."""
     pictures = pictures.clone()
     for n, index in enumerate(indices):
         rng = noise.generator(index, "dyed")
         if rng.random() < share:
-            pictures[n] = pictures[n, torch.from_numpy(rng.permutation(3))]
+            pictures[n] = torch.where(solid[n], pictures[n, torch.from_numpy(rng.permutation(3))], pictures[n])
     return pictures
+
+
+def bare_places(pictures: torch.Tensor, ids: torch.Tensor, factor: int) -> torch.Tensor:
+    """Places (N, H / factor, W / factor) that hold neither solid nor shadow: nothing but floor of one tone.
+
+    Args:
+        pictures: (N, 3, H, W) in [0, 1]. ids: (N, H, W), 0 where no object is.
+    """
+    most, least = (functional.max_pool2d(sign * pictures, factor).amax(1) for sign in (1, -1))
+    solid = functional.max_pool2d((ids > 0).float()[:, None], factor)[:, 0] > 0
+    return (most + least < TONE) & ~solid
 
 
 class TokensTask(Task):
@@ -92,11 +114,12 @@ class TokensTask(Task):
         still: weight of a term (our design) that keeps the features of a place as they are where something else in the
             picture changes: normalisation over the picture moves them, and codes flip that a world model should copy.
             Rectangles of other pictures are pasted in; what lies a place or more away must not feel it. 0: none.
-        dyed: share of the pictures whose red, green and blue change places, so that things come in other colours than
-            the world gives them: what never saw a red cone draws one as an orange.
-        floor: at export, the codes that places without things take more often than others give way to so many that
-            are centres of such places, the rest to centres of what is met worst. A floor of many codes flickers. 0:
-            all stay.
+        dyed: share of the pictures in which red, green and blue of the solids change places, so that things come in
+            other colours than the world gives them: what never saw a red cone draws one as an orange.
+        bare: weight of a term (our design) that draws the features of all places of bare floor to one point: they say
+            nothing, and codes that tell them apart are noise to what is trained on codes. 0: none.
+        floor: at export, so many codes are centres of bare floor, all others of what lies farther from those than
+            nearly all bare floor. A floor of many codes flickers. 0: the codes stay as they were trained.
         length, cache: how many pictures, and the file that keeps them between runs.
     """
 
@@ -104,7 +127,7 @@ class TokensTask(Task):
         from diffusers import VQModel
 
         defaults = {"length": 12000, "cache": None, "channels": [16, 32, 48, 56], "latent": 32, "codes": 1024}
-        defaults |= {"dim": 8, "still": 0.0, "dyed": 0.0, "floor": 0}
+        defaults |= {"dim": 8, "still": 0.0, "dyed": 0.0, "bare": 0.0, "floor": 0}
         self.options = options_of(recipe, defaults)
         self.images = pictures_of(self.options)
         self.length = len(self.images)
@@ -188,7 +211,9 @@ class TokensTask(Task):
         self._begin(centres(both.cpu(), self.options["codes"]))
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
-        pictures = dyed(self.images.pictures(indices), indices, noise, self.options["dyed"]).to(self.device)
+        ids = self.images.ids[indices]
+        whole = self.images.pictures(indices)
+        pictures = dyed(whole, ids > 0, indices, noise, self.options["dyed"]).to(self.device)
         features = self.tokens.features(pictures)
         table = self.codebook()
         with torch.no_grad():
@@ -208,6 +233,10 @@ class TokensTask(Task):
         if self.options["still"]:
             parts["still"] = self.unrest(pictures, features, indices, noise)
             loss = loss + self.options["still"] * parts["still"]
+        if self.options["bare"]:
+            bare = features[bare_places(whole, ids, self.tokens.factor).to(self.device)]
+            parts["bare"] = (bare - bare.mean(0)).square().mean() if len(bare) else features.new_zeros(())
+            loss = loss + self.options["bare"] * parts["bare"]
         used = torch.tensor(len(codes.unique()), dtype=torch.float32)
         return {"loss": loss, **parts, "used": used}
 
@@ -239,24 +268,19 @@ class TokensTask(Task):
     def export(self, folder: Path) -> None:
         """Writes the model in fp16; its codes are those of the codebook in fp16."""
         with torch.no_grad():
-            codes = self.codebook()
-            self.tokens.codebook.copy_(self._calmed(codes.cpu()) if self.options["floor"] else codes)
+            codes = self._of_few_floors() if self.options["floor"] else self.codebook()
+            self.tokens.codebook.copy_(codes)
         save_half(self.vq, folder)
 
-    def _calmed(self, codes: torch.Tensor) -> torch.Tensor:
-        some, count = range(min(1536, self.length)), len(codes)
-        features = torch.cat(
-            [self.tokens.features(p.to(self.device)).cpu() for p in self.images.pictures(some).split(64)]
-        )
-        solid = functional.max_pool2d((self.images.ids[some] > 0).float()[:, None], self.tokens.factor)
-        near = functional.max_pool2d(solid, 3, 1, 1)[:, 0] > 0
-        shares = [torch.bincount(nearest(part, codes), minlength=count) / len(part)
-                  for part in (features[~near], features[near])]  # fmt: skip
-        floor = spaced(features[~near], 32768)
-        kept = torch.cat([codes[shares[0] <= shares[1]], centres(floor, self.options["floor"])])
-        if len(kept) >= count:
-            return codes
-        away = (features[near] - kept[nearest(features[near], kept)]).square().sum(1)
-        worst = features[near][away.topk(min(len(away), 32 * (count - len(kept)))).indices]
-        return torch.cat([kept, centres(worst[torch.randperm(len(worst), generator=torch.Generator().manual_seed(0))],
-                                        count - len(kept))])  # fmt: skip
+    def _of_few_floors(self) -> torch.Tensor:
+        some = range(min(PICTURES, self.length))
+        pictures = self.images.pictures(some)
+        parts = pictures.to(self.device).split(64)
+        features = torch.cat([self.tokens.features(part).cpu() for part in parts])
+        bare = bare_places(pictures, self.images.ids[some], self.tokens.factor)
+        floor, rest = features[bare], features[~bare]
+        codes = centres(spaced(floor, VECTORS), self.options["floor"])
+        radius = distances(spaced(floor, VECTORS), codes).quantile(APART)
+        count = len(self.codebook.points) - len(codes)
+        apart = rest[distances(rest, codes) > radius]
+        return torch.cat([codes, centres(spaced(apart if len(apart) >= count else rest, VECTORS), count)])

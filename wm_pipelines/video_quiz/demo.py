@@ -21,7 +21,7 @@ from wm_pipelines.video_quiz.scenes import QuizClips
 NAME = "diorama-vlm"
 LENGTH, CLIPS, FAILURES = 48, 3, 3
 FPS, LARGER = 4, 3
-TITLE, PLACE = "VLM4D and MMWorld: does a model see the video?", 9
+TITLE, PLACE = "VLM4D, MMWorld: does it see the video?", 9
 SAID = {None: "as it is", "mirror": "mirrored", "reverse": "backwards"}
 
 

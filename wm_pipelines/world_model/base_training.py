@@ -12,12 +12,14 @@ from torch import nn
 
 from wm_pipelines import hub
 from wm_pipelines.diorama.tokenizer import EOS, build_tokenizer
+from wm_pipelines.diorama.tokens_training import nearest
 from wm_pipelines.dynamics.coded import encode_pairs
 from wm_pipelines.dynamics.families import default_layout, make_backend
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.scenes import DioramaPairs
 from wm_pipelines.dynamics.training import DIORAMA, completion_loss, save_whole
 from wm_pipelines.hub.stock import load_model
+from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 from wm_pipelines.world_model.pipeline import WorldModelPipeline
 from wm_pipelines.world_model.weights import vq_l2
@@ -71,9 +73,21 @@ class DioramaWorldTask(Task):
         return {"model": self.model}
 
     def load_weights(self, source: str) -> dict[str, int]:
-        """Starts from a pipeline's folder or embedded name of the same architecture."""
+        """Starts from a pipeline's folder or embedded name of the same architecture.
+
+        Where its pictures have other codes, each code begins as the nearest of theirs.
+        """
         pipeline = WorldModelPipeline.from_pretrained(source)
-        self.model.load_state_dict(pipeline.model.state_dict())
+        state, first = pipeline.model.state_dict(), self.backend.layout.first_code
+        ours, theirs = (PictureTokens(vq).codebook.float() for vq in (self.vq, pipeline.vq))
+        if ours.shape != theirs.shape:
+            shapes = [tuple(codes.shape) for codes in (theirs, ours)]
+            raise ValueError(f"init_from: its codes are {shapes[0]}; those of options.tokens are {shapes[1]}")
+        if not torch.equal(ours, theirs):
+            rows = state["model.embed_tokens.weight"]  # of the output too: they are tied
+            state["model.embed_tokens.weight"] = torch.cat([rows[:first], rows[first:][nearest(ours, theirs)]])
+            state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        self.model.load_state_dict(state)
         return {"parameters": sum(p.numel() for p in self.model.parameters())}
 
     def sample(self, index: int, noise: KeyedNoise) -> Sample:

@@ -22,7 +22,7 @@ from wm_pipelines.world_model.pipeline import WorldModelPipeline
 
 NAMES = ("world-model", "dynamics")
 STATES, CANDIDATES, LARGER = 4, 4, 3
-TITLE, PLACE = "World and dynamics models: what happens next", 3
+TITLE, PLACE = "World models: what happens next", 3
 
 
 def demo(
@@ -72,7 +72,7 @@ def demo(
         TITLE,
         f"Three actions in a row, {CANDIDATES} candidates each; the dynamics model picks, and accepts {passed} of 3.",
         PLACE,
-        row=tiles[:5],
+        row=tiles[:3],
         files=[("strip.png", "a row for each action: the truth, the chosen picture, the rejected ones")],
         page="index.html",
     )

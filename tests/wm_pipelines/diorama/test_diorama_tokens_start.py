@@ -3,9 +3,8 @@
 import pytest
 import torch
 from diffusers import AutoencoderKL, VQModel
-from torch.nn import functional
 
-from wm_pipelines.diorama.tokens_training import centres, dyed
+from wm_pipelines.diorama.tokens_training import bare_places, centres, dyed
 from wm_pipelines.hub import embedded
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.tokens.pictures import PictureTokens
@@ -66,16 +65,36 @@ def test_an_export_is_gone_on_from(task, tmp_path):
     assert torch.allclose(again.codebook(), task.codebook(), atol=2e-3)
 
 
-def test_dyed_pictures_have_their_channels_in_another_order():
-    pictures = torch.rand(24, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+def test_dyed_solids_have_their_channels_in_another_order():
+    rng = torch.Generator().manual_seed(0)
+    pictures, solid = torch.rand(24, 3, 4, 4, generator=rng), torch.rand(24, 4, 4, generator=rng) < 0.5
     rows = list(range(24))
-    found = dyed(pictures, rows, KeyedNoise(0, 3), 0.6)
+    found = dyed(pictures, solid, rows, KeyedNoise(0, 3), 0.6)
     assert torch.equal(found.sort(1).values, pictures.sort(1).values)
+    assert torch.equal(found.movedim(1, -1)[~solid], pictures.movedim(1, -1)[~solid])  # the floor stays
     changed = (found != pictures).flatten(1).any(1).sum()
     assert 5 < changed < 19  # three of five are drawn, a sixth of these stay
-    assert torch.equal(found, dyed(pictures, rows, KeyedNoise(0, 3), 0.6))
-    assert torch.equal(found[5:], dyed(pictures[5:], rows[5:], KeyedNoise(0, 3), 0.6))
-    assert torch.equal(dyed(pictures, rows, KeyedNoise(0, 3), 0.0), pictures)
+    assert torch.equal(found, dyed(pictures, solid, rows, KeyedNoise(0, 3), 0.6))
+    assert torch.equal(found[5:], dyed(pictures[5:], solid[5:], rows[5:], KeyedNoise(0, 3), 0.6))
+    assert torch.equal(dyed(pictures, solid, rows, KeyedNoise(0, 3), 0.0), pictures)
+
+
+def test_places_of_bare_floor_hold_neither_solid_nor_shadow():
+    pictures, ids = torch.full((1, 3, 8, 12), 0.5), torch.zeros(1, 8, 12, dtype=torch.uint8)
+    ids[0, 3, 3] = 1  # a solid in the colour of the floor
+    pictures[0, :, 1, 5] = 0.4  # a shadow
+    assert bare_places(pictures, ids, 4).tolist() == [[[False, False, True], [True, True, True]]]
+
+
+def test_bare_floor_is_drawn_to_one_point(task):
+    task.options["bare"] = 1.0
+    try:
+        parts = task.loss([0, 1, 2, 3], 0, KeyedNoise(0, 0))
+    finally:
+        task.options["bare"] = 0.0
+    pictures, ids = task.images.pictures(range(4)), task.images.ids[:4]
+    bare = task.tokens.features(pictures)[bare_places(pictures, ids, 4)]
+    assert len(bare) > 500 and torch.allclose(parts["bare"], bare.var(0, correction=0).mean(), rtol=1e-4)
 
 
 def test_a_floor_of_few_codes(task, tmp_path):
@@ -87,11 +106,10 @@ def test_a_floor_of_few_codes(task, tmp_path):
     finally:
         task.options["floor"] = 0
     pictures = task.images.pictures(range(12))
-    near = functional.max_pool2d((task.images.ids[:12] > 0).float()[:, None], 4)
-    floor = functional.max_pool2d(near, 3, 1, 1)[:, 0] == 0
+    bare = bare_places(pictures, task.images.ids[:12], 4)
     used = []
     for folder in (plain, calm):
         tokens = PictureTokens(load_model(VQModel, folder).float())
         assert tokens.num_codes == 64 and tokens.codebook.isfinite().all()
-        used.append(tokens.encode(pictures)[floor].unique(return_counts=True)[1])
-    assert len(used[1]) < len(used[0]) and used[1].max() > used[0].max()
+        used.append(tokens.encode(pictures)[bare].bincount(minlength=64).sort(descending=True).values)
+    assert used[1][:2].sum() > 0.95 * used[1].sum() and used[0][:2].sum() < used[1][:2].sum()

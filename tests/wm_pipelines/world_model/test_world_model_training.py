@@ -233,11 +233,11 @@ def test_bad_shares_of_what_the_base_reads(tmp_path):
 def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
     """Each stage stands on the export of the one before, at tiny size."""
 
-    def run(name, **options):
+    def run(name, kind="", **options):
         made = Recipe(task=name, steps=2, batch_size=2, lr=1e-3, options=options)
         task = build(made)
-        train(task, made, tmp_path / name)
-        return str(tmp_path / name / "export"), task
+        train(task, made, tmp_path / f"{kind}{name}")
+        return str(tmp_path / f"{kind}{name}" / "export"), task
 
     tokens, task = run("diorama-tokens", length=6, channels=[8, 8, 8, 8], codes=32, dim=4)
     with torch.no_grad():
@@ -256,6 +256,17 @@ def test_from_tokeniser_to_both_directions_in_the_miniature_world(tmp_path):
     assert pictures[2] > pictures[1] > pictures[0] > 0  # pairs, a picture with its caption, a sentence alone
     alone = {task.tokenizer.decode(tokens[1:-1]) for tokens in whole if not codes & set(tokens)}
     assert alone <= set(task.pairs.actions[0])
+    other, _ = run("diorama-tokens", "other ", length=6, channels=[8, 8, 8, 8], codes=32, dim=4, dyed=1.0)
+    moved = build(Recipe(task="diorama-world", steps=1, batch_size=2, options={"tokens": other, "length": 6, **small}))
+    moved.load_weights(world)
+    rows, was = (t.model.get_input_embeddings().weight[-32:] for t in (moved, task))
+    nearest = torch.cdist(moved.backend.pictures.codebook, task.backend.pictures.codebook).argmin(1)
+    saved = WorldModelPipeline.from_pretrained(world).model.get_input_embeddings().weight[-32:]
+    assert torch.equal(rows, saved[nearest].to(rows)) and torch.allclose(rows, was[nearest], atol=1e-2)
+    fewer, _ = run("diorama-tokens", "fewer ", length=6, channels=[8, 8, 8, 8], codes=16, dim=4)
+    with pytest.raises(ValueError, match=r"init_from: its codes are \(32, 4\); those of options.tokens are \(16, 4\)"):
+        options = {"tokens": fewer, "length": 6, **small}
+        build(Recipe(task="diorama-world", steps=1, batch_size=2, options=options)).load_weights(world)
     made = Path(cache).stat().st_mtime_ns
     dynamics, task = run("dynamics", base=world, length=6, rank=2, targets="linear", cache=cache)
     assert all(1 <= len(words) <= 4 for words in task.pairs.actions) and all(task.pairs.kinds)
