@@ -8,7 +8,6 @@ Imported when a node runs, for it needs ComfyUI's model code.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.wan.model import WanModel
@@ -117,6 +116,8 @@ class MotionBias:
 
     def _factor(self, options: dict[str, Any]) -> float:
         """By what the biases are multiplied at the running step, by its place in the sampler's schedule."""
+        from wm_pipelines.runtime.factors import factor_at
+
         schedule, sigma = options.get("sample_sigmas"), options.get("sigmas")
         if schedule is None or sigma is None:
             return 1.0
@@ -124,9 +125,7 @@ class MotionBias:
         step = int((schedule.cpu().float() - float(sigma.flatten()[0])).abs().argmin())
         if step >= (0 if self.fraction == 0 else max(1, round(self.fraction * steps))):
             return 0.0
-        at = step / max(steps - 1, 1)
-        times = np.linspace(0, 1, len(self.schedule))
-        return float(np.interp(at, times, self.schedule)) if self.schedule else 1.0
+        return factor_at(self.schedule, step, steps) if self.schedule else 1.0
 
     def _override(
         self, x: torch.Tensor, context: torch.Tensor, options: dict, conditional: list[bool], factor: float

@@ -167,4 +167,12 @@ def optional_inputs() -> list[Any]:
             optional=True,
             tooltip="Frames from one window to the next.",
         ),
+        io.String.Input(
+            "intensity_schedule",
+            **ADVANCED,
+            default="",
+            optional=True,
+            tooltip="Factors on motion_intensity from the first step to the last, 0 to 1 and linear between, such as "
+            "1, 0.5. Empty: the same all the time.",
+        ),
     ]

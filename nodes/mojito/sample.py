@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import InputImpl, Types, io
 
 from .._shared.guards import check_pipeline, outside_inference_mode
-from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, one_picture, to_image
+from .._shared.types import CATEGORY, Pipeline, aliases, lines_of, numbers_of, one_picture, to_image
 from ._sample_inputs import OWN, guidance_inputs, optional_inputs
 from ._sockets import MotionReport, marks_of
 
@@ -105,6 +105,7 @@ class WM_MojitoSample(io.ComfyNode):
         strong_clock: float = 0.0,
         window: int = 0,
         window_stride: int = 4,
+        intensity_schedule: str = "",
         **guidance: Any,
     ) -> io.NodeOutput:
         from contextlib import nullcontext
@@ -134,6 +135,7 @@ class WM_MojitoSample(io.ComfyNode):
                     negative_prompt=negative_prompt,
                     objects=items or None,
                     motion_intensity=None if motion_intensity < 0 else motion_intensity,
+                    intensity_schedule=numbers_of(intensity_schedule, "intensity_schedule") or None,
                     num_frames=num_frames or None,
                     height=height or None,
                     width=width or None,

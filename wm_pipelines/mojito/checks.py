@@ -9,6 +9,7 @@ from wm_pipelines.mojito.bases.calls import StockCall
 from wm_pipelines.mojito.guidance.noise_variance import check_scheduler
 from wm_pipelines.mojito.guidance.temporal import temporal_layers
 from wm_pipelines.mojito.trajectories.objects import MotionObject
+from wm_pipelines.runtime.factors import checked_factors
 from wm_pipelines.text.prompts import check_length
 from wm_pipelines.text.vocabulary import check_vocabulary
 
@@ -18,13 +19,14 @@ Objects = Sequence[MotionObject] | Sequence[Sequence[MotionObject]]
 @dataclass(frozen=True)
 class CheckedInputs:
     """What a call was given: the prompts (None where embeddings came), and for each its `objects` and level;
-    `num_frames` of the clip; videos `per_prompt`."""
+    `num_frames` of the clip; videos `per_prompt`; factors on the levels, `schedule`, or None."""
 
     prompts: list[str] | None
     objects: list[list[MotionObject]]
     levels: list[float | None]
     num_frames: int
     per_prompt: int
+    schedule: tuple[float, ...] | None = None
 
     @property
     def steered(self) -> bool:
@@ -82,6 +84,20 @@ def check_levels(motion_intensity: Any, count: int, trained: bool) -> list[float
     if not trained and any(level is not None for level in levels):
         raise ValueError("motion_intensity given but the checkpoint has no MIM weights")
     return list(levels)
+
+
+def check_schedule(intensity_schedule: Any, levels: Sequence[float | None]) -> tuple[float, ...] | None:
+    """The factors on the levels; None where none came.
+
+    Raises:
+        ValueError: no list of factors from 0 to 1, or factors without a level.
+    """
+    if intensity_schedule is None:
+        return None
+    factors = checked_factors(intensity_schedule, "intensity_schedule")
+    if all(level is None for level in levels):
+        raise ValueError("intensity_schedule scales motion_intensity, which is not given; a level from 0 to 10")
+    return factors
 
 
 def check_steered(call: StockCall, allow_joint: bool, temporal_weight: float) -> None:

@@ -1,6 +1,6 @@
 """Applies a `MotionIntensityModel` to a denoiser for the length of a `with` block, by hooks; nothing else changes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,12 +8,17 @@ import torch
 from torch import nn
 
 from wm_pipelines.mojito.bases.geometry import grid_of
+from wm_pipelines.mojito.guidance.steering import DenoiserCall
 from wm_pipelines.mojito.modeling import POSITIONS, MotionIntensityModel, check_levels, position_terms
 
 
 @contextmanager
 def applied(
-    model: MotionIntensityModel, denoiser: nn.Module, levels: Sequence[float | None], gradient: bool = False
+    model: MotionIntensityModel,
+    denoiser: nn.Module,
+    levels: Sequence[float | None],
+    gradient: bool = False,
+    factor: Callable[[Any], float] | None = None,
 ) -> Iterator[None]:
     """Inside the block every call of `denoiser` has the levels' motion.
 
@@ -23,6 +28,7 @@ def applied(
     Args:
         levels: one per clip, in [0, 10] or None.
         gradient: keep the graph to the model's weights (training).
+        factor: timestep of a call -> what its levels are multiplied by, from 0 to 1; None: 1 in every call.
 
     Raises:
         ValueError: a level out of range, a place that the denoiser doesn't have, an empty list; inside the block, a
@@ -38,7 +44,7 @@ def applied(
         have = getattr(modules[name], "normalized_shape", (width,))[0]
         if have != width:
             raise ValueError(f"the intensity model has {width} channels for {name!r}, the denoiser {have}")
-    call = _Call(model, list(levels), gradient)
+    call = _Call(model, list(levels), gradient, factor)
     handles = [denoiser.register_forward_pre_hook(call.before, with_kwargs=True)]
     if model.config.inject != "text":
         for name in model.config.targets:
@@ -53,17 +59,27 @@ def applied(
 class _Call:
     """The embedding of the call of the denoiser that is under way."""
 
-    def __init__(self, model: MotionIntensityModel, levels: list[float | None], gradient: bool):
-        self.model, self.levels, self.gradient = model, levels, gradient
+    def __init__(
+        self,
+        model: MotionIntensityModel,
+        levels: list[float | None],
+        gradient: bool,
+        factor: Callable[[Any], float] | None,
+    ):
+        self.model, self.levels, self.gradient, self.factor = model, levels, gradient, factor
         self.rows, self.size = 0, (0, 0)
         self.parts: dict[str, torch.Tensor] = {}
 
     def before(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+        call = DenoiserCall(args, kwargs)
+        sample = call.input
         self.rows, self.size = len(sample), sample.shape[-2:]
         if self.rows % len(self.levels):
             raise ValueError(f"{len(self.levels)} levels do not divide a batch of {self.rows} clips")
         levels = self.levels * (self.rows // len(self.levels))
+        if self.factor is not None:
+            by = self.factor(call.timestep)
+            levels = [None if level is None else by * level for level in levels]
         at = 2 if len(args) > 2 else "encoder_hidden_states"
         context = args[2] if at == 2 else kwargs.get(at)
         text = None

@@ -43,7 +43,7 @@ REQUIRED = ("vae", "text_encoder", "tokenizer", "scheduler")
 DEFAULTS = {name: p.default for name, p in inspect.signature(MojitoPipeline.__call__).parameters.items()}
 CHECKED = (
     "prompt", "objects", "motion_intensity", "num_frames", "fps", "allow_joint", "detector", "output_type",
-    "dual_clock", "reference", "temporal_weight", "truncate",
+    "dual_clock", "reference", "temporal_weight", "truncate", "intensity_schedule",
 )  # fmt: skip
 SETTINGS = {
     "guidance_eta": "eta", "guidance_iterations": "iterations", "guidance_fraction": "fraction",
@@ -117,7 +117,7 @@ class MojitoDenoiseStep(_Step):
         inputs = block.inputs
         levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
         asked = pipe.steps.asked(block.call, block.prompt, inputs=inputs, output_type="latent")
-        with surrounded(pipe.steps, block.guide, levels, block.fps):
+        with surrounded(pipe.steps, block.guide, levels, block.fps, inputs.schedule):
             block.latents = sample(
                 pipe.steps, block.call, asked, callback=None, tensor_inputs=("latents",), clock=block.clock
             )

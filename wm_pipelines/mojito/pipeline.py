@@ -25,6 +25,7 @@ from wm_pipelines.mojito.checks import (
     Objects,
     check_levels,
     check_prompts,
+    check_schedule,
     check_steered,
     objects_per_prompt,
 )
@@ -246,6 +247,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         reference: Any = None,
         temporal_weight: float = 0.0,
         truncate: bool = False,
+        intensity_schedule: Sequence[float] | None = None,
     ) -> MojitoPipelineOutput | tuple:
         """Sample videos.
 
@@ -296,6 +298,9 @@ class MojitoPipeline(StockLoading, WMPipeline):
                 box and the other has not, in all steps, on bases with such attention (UNets, Latte); 0: none.
             truncate: with objects a text over a UNet's limit is refused, for it may speak of what is cut off; True
                 lets the base cut it, with a warning, as it does without objects.
+            intensity_schedule: factors on `motion_intensity`, 0 to 1, at equally spaced times from the first step of
+                the sampling to its last, linear between; None: 1 all the time. A level belongs to the whole clip: it
+                has no value for a frame.
             reference: that clip, as many frames of the call's size; None: the picture with what lies in each object's
                 first box dragged along its path.
 
@@ -378,6 +383,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             reference=reference,
             temporal_weight=temporal_weight,
             truncate=truncate,
+            intensity_schedule=intensity_schedule,
         )
         with torch.inference_mode(False), torch.no_grad():  # guidance needs gradients, which inference mode forbids
             # 2. Each object's phrase in the prompt, its boxes on the latent's grid, and what disagrees
@@ -391,7 +397,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             # 4. The stock pipeline samples, its denoiser surrounded by the guide, the dial and the frame rate
             asked = self.asked(call, prompt, inputs=inputs, output_type=output_type)
             levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
-            with surrounded(self, guide, levels, fps):
+            with surrounded(self, guide, levels, fps, inputs.schedule):
                 frames = sample(
                     self,
                     call,
@@ -447,6 +453,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
         reference: Any = None,
         temporal_weight: float = 0.0,
         truncate: bool = False,
+        intensity_schedule: Sequence[float] | None = None,
     ) -> CheckedInputs:
         """Refuse arguments of a call that can't work; what the objects say is checked as they are planned.
 
@@ -466,10 +473,12 @@ class MojitoPipeline(StockLoading, WMPipeline):
         count = len(call.options["prompt_embeds"]) if prompts is None else len(prompts)
         wanted = objects_per_prompt(objects, count)
         lengths = [trajectory_frames(items) for items in wanted if items] if num_frames is None else []
+        levels = check_levels(motion_intensity, count, trained=self.intensity is not None)
         inputs = CheckedInputs(
             prompts=prompts,
             objects=wanted,
-            levels=check_levels(motion_intensity, count, trained=self.intensity is not None),
+            levels=levels,
+            schedule=check_schedule(intensity_schedule, levels),
             num_frames=call.num_frames(num_frames, max((n for n in lengths if n is not None), default=None)),
             per_prompt=call.videos_per_prompt,
         )

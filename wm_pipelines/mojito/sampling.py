@@ -1,6 +1,7 @@
 """The stock pipeline at work: what stands around its denoiser, and what runs after each of its steps."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from wm_pipelines.mojito.guidance.dual_clock import DualClock
 from wm_pipelines.mojito.guidance.steering import MotionGuide
 from wm_pipelines.mojito.intensity import applied
 from wm_pipelines.pipeline import WMPipeline
+from wm_pipelines.runtime.factors import factor_at
 
 StepCallback = Callable[[Any, int, int, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 logger = logging.get_logger(__name__)
@@ -21,9 +23,17 @@ logger = logging.get_logger(__name__)
 
 @contextlib.contextmanager
 def surrounded(
-    pipe: WMPipeline, guide: MotionGuide | None, levels: Sequence[float | None], fps: float | None
+    pipe: WMPipeline,
+    guide: MotionGuide | None,
+    levels: Sequence[float | None],
+    fps: float | None,
+    schedule: Sequence[float] | None = None,
 ) -> Iterator[None]:
-    """In the block the denoiser of `pipe` is steered, knows the level of each video, and its frame rate."""
+    """In the block the denoiser of `pipe` is steered, knows the level of each video, and its frame rate.
+
+    Args:
+        schedule: factors on the levels, from the first step to the last; None: 1 all the time.
+    """
     if pipe.intensity is not None and pipe.intensity.config.text_dim and pipe.text_encoder.dtype == torch.bfloat16:
         logger.warning(
             "the intensity model tells motions apart by small differences of the text encoder's state, which "
@@ -34,10 +44,18 @@ def surrounded(
             stack.enter_context(guide.active())
         if pipe.intensity is not None:  # a level of None is learned too
             # behind the guide, whose own passes have other rows: what a call's hooks see last must be the call
-            stack.enter_context(applied(pipe.intensity, pipe.denoiser, levels))
+            factor = None if schedule is None else functools.partial(_factor, pipe.scheduler, schedule)
+            stack.enter_context(applied(pipe.intensity, pipe.denoiser, levels, factor=factor))
         if pipe.fps_embedding is not None:
             stack.enter_context(pipe.fps_embedding.applied(pipe.denoiser, fps))
         yield
+
+
+def _factor(scheduler: Any, schedule: Sequence[float], timestep: Any) -> float:
+    """The factor at the step that has this timestep, also in a later round of FreeInit."""
+    timesteps = scheduler.timesteps.cpu().float()
+    step = int((timesteps - float(timestep)).abs().argmin())
+    return factor_at(schedule, step, len(timesteps))
 
 
 def sample(

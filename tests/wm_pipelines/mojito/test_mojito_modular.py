@@ -119,6 +119,7 @@ def test_the_record_of_a_checkpoint_is_kept(tmp_path):
     assert loaded.wm_config.method_config == pipe.wm_config.method_config
     assert loaded.wm_config.vocabulary == pipe.wm_config.vocabulary
     options = {"num_inference_steps": 2, "num_frames": 2, "output_type": "latent", "motion_intensity": 4.0}
+    options["intensity_schedule"] = [1, 0.5]
     assert_equal(run(loaded, **options), run(pipe, **options))
 
 

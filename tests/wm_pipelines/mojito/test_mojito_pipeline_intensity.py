@@ -52,6 +52,21 @@ def test_guidance_and_dial_act_together(dialled):
     torch.testing.assert_close(both, torch.cat([frames, low]), rtol=0, atol=1e-4)
 
 
+def test_a_schedule_scales_the_level_of_each_step(dialled):
+    pipe, _, size = dialled
+    high, low = run(pipe, size, motion_intensity=8.0), run(pipe, size, motion_intensity=2.0)
+    assert torch.equal(run(pipe, size, motion_intensity=8.0, intensity_schedule=[1]), high)
+    assert torch.equal(run(pipe, size, motion_intensity=8.0, intensity_schedule=[0.25, 0.25, 0.25]), low)
+    falling = run(pipe, size, motion_intensity=8.0, intensity_schedule=[1, 0.25])
+    rising = run(pipe, size, motion_intensity=8.0, intensity_schedule=(0.25, 1))
+    assert not any(torch.equal(a, b) for a, b in ((falling, high), (falling, low), (falling, rising)))
+    both = run(pipe, size, [PROMPT, PROMPT], motion_intensity=[8.0, None], intensity_schedule=[1, 0.25])
+    torch.testing.assert_close(both, torch.cat([falling, run(pipe, size, seed=2)]), rtol=0, atol=1e-4)
+    guided = {"objects": [CUBE], "guidance_fraction": 0.5, "guidance_iterations": 2, "motion_intensity": 8.0}
+    steered = run(pipe, size, intensity_schedule=[1, 0.25], **guided)
+    assert steered.isfinite().all() and not torch.equal(steered, run(pipe, size, **guided))
+
+
 @pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
 def test_group_offload_brings_the_dials_weights_in_time(bases, offload, kind):
     pipe, size = bases("animatediff")

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from wm_pipelines.flexecontrol.conditions.resizing import FITS
 from wm_pipelines.media.conditions import box_mask, canonical_type, check_extractable
 from wm_pipelines.media.pictures import Picture
+from wm_pipelines.runtime.factors import checked_factors
 
 Source: TypeAlias = str | Path | Picture
 SOURCES: tuple[str, ...] = ("map", "photo", "graph")
@@ -76,7 +77,9 @@ class Condition:
         if not 0 <= self.start < self.end <= 1:
             raise ValueError(f"start={self.start}, end={self.end}; they must satisfy 0 <= start < end <= 1")
         if self.schedule is not None:
-            object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
+            object.__setattr__(self, "schedule", checked_factors(self.schedule, "schedule"))
+            if not any(self.schedule):
+                raise ValueError(f"schedule={self.schedule!r} never acts; give strength=0 to leave a condition out")
         if self.fit not in FITS:
             raise ValueError(f"fit={self.fit!r}; choose from {', '.join(FITS)}")
         if self.source not in SOURCES:
@@ -126,16 +129,6 @@ class Condition:
 
 def is_box(region: object) -> bool:
     return isinstance(region, Sequence) and not isinstance(region, str | bytes)
-
-
-def _checked_schedule(schedule: object) -> tuple[float, ...]:
-    listed = isinstance(schedule, Sequence) and not isinstance(schedule, str | bytes)
-    values = [None if isinstance(value, bool) else value for value in schedule] if listed else []
-    if not values or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
-        raise ValueError(f"schedule must be a list of factors from 0 to 1, got {schedule!r}")
-    if not any(values):
-        raise ValueError(f"schedule={schedule!r} never acts; give strength=0 to leave a condition out")
-    return tuple(float(value) for value in values)
 
 
 def _checked_span(span: object) -> tuple[int, int]:

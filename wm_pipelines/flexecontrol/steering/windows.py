@@ -7,11 +7,11 @@ change.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from wm_pipelines.flexecontrol.conditions.preparing import PreparedCondition
 from wm_pipelines.flexecontrol.network.slots import SlotInput
+from wm_pipelines.runtime.factors import factor_at
 
 Row = Sequence[PreparedCondition]
 # One tuple for each row: the strength of each of its conditions at a step, 0 where it is not active.
@@ -24,8 +24,7 @@ def strength_at(condition: PreparedCondition, step: int, steps: int) -> float:
         return 0.0
     if condition.schedule is None:
         return condition.strength
-    at = step / (steps - 1) if steps > 1 else 0.0
-    return condition.strength * float(np.interp(at, np.linspace(0, 1, len(condition.schedule)), condition.schedule))
+    return condition.strength * factor_at(condition.schedule, step, steps)
 
 
 def active_steps(condition: PreparedCondition, steps: int, ran: int | None = None) -> list[int]:
