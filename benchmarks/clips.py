@@ -50,7 +50,7 @@ class ClipMaker:
         self.judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
 
     def make(
-        self, prompts: Sequence[str], seed: int, indices: Sequence[int], **options: Any
+        self, prompts: Sequence[str], seed: int, indices: Sequence[int], steps: int = STEPS, **options: Any
     ) -> list[tuple[torch.Tensor, torch.Tensor, MotionReport]]:
         """For each prompt its clip (F, 3, H, W) in [0, 1], what the VAE decoded before it was clamped, and its report.
 
@@ -60,7 +60,7 @@ class ClipMaker:
         out = self.pipe(
             list(prompts),
             num_frames=FRAMES,
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=CFG,
             output_type="latent",
             generator=[torch.Generator().manual_seed(1000 * seed + i) for i in indices],

@@ -34,7 +34,7 @@ from wm_pipelines.mojito.metrics import WAYS
 from wm_pipelines.morpho4d.capture import Capture
 from wm_pipelines.morpho4d.fitting import FitSettings, fit_scene
 from wm_pipelines.morpho4d.gaussians import Cameras
-from wm_pipelines.morpho4d.physics.footage import floor_depth, judged_masks, world_camera
+from wm_pipelines.morpho4d.physics.footage import footage_physics
 from wm_pipelines.morpho4d.physics.report import clip_physics, scene_physics
 from wm_pipelines.morpho4d.physics.thresholds import UNJUDGED, calibrate
 from wm_pipelines.morpho4d.scene import Scene4D
@@ -120,9 +120,7 @@ def video_rows(count: int, done: set) -> Iterator[dict[str, Any]]:
         words, _ = seen_object(keyed("morpho4d physics", "video", index))
         prompt = f"{words} moving {WAYS[index % 4]}{' the camera' * (WAYS[index % 4] == 'towards')}"
         frames = maker.make([prompt], 0, [index])[0][0]
-        masks, names = judged_masks(frames)
-        camera = world_camera(len(masks), tuple(masks.shape[1:]))
-        found = clip_physics(masks, floor_depth(masks, camera), camera, names)
+        found = footage_physics(frames, simulator=False)
         about = {"part": "diorama-video", "index": index, "size": SIZES[0], "family": "video", "prompt": prompt}
         yield about | {"objects": found.objects, "scores": found.scores, "constants": {}}
 

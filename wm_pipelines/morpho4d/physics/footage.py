@@ -1,6 +1,8 @@
 """Videos of the miniature world without depth and masks: `diorama-judge` says what is where, the floor how far it is
 (our design)."""
 
+from collections.abc import Sequence
+
 import torch
 
 from wm_pipelines.diorama.judge import DioramaJudge
@@ -8,9 +10,54 @@ from wm_pipelines.diorama.scene import COLOURS
 from wm_pipelines.hub import embedded
 from wm_pipelines.morpho4d import clips
 from wm_pipelines.morpho4d.gaussians import Cameras
+from wm_pipelines.morpho4d.physics.report import PhysicsReport, clip_physics
 
 LEAST_SHARE = 0.003
 """Of a picture, that a colour must fill in two frames or more to count as an object."""
+
+
+class NothingSeen(ValueError):
+    """No object of the miniature world's colours is in a clip."""
+
+
+def footage_physics(
+    frames: torch.Tensor, fps: float = 8.0, gravity: float = 9.81, simulator: bool = True
+) -> PhysicsReport:
+    """Measures a clip of the miniature world of which nothing but its frames is known: everything is taken to stand on
+    the floor, before the world's own camera.
+
+    Args:
+        frames: (T, 3, H, W) in [0, 1], 5 or more, sides multiples of 4.
+        fps, gravity, simulator: as in `clip_physics`.
+
+    Raises:
+        NothingSeen: as `judged_masks`. ValueError: as `clip_physics`.
+    """
+    masks, names = judged_masks(frames)
+    camera = world_camera(len(masks), tuple(masks.shape[1:]))
+    depth = floor_depth(masks, camera)
+    return clip_physics(masks, depth, camera, names=names, fps=fps, gravity=gravity, simulator=simulator)
+
+
+def ranked_clips(
+    clips: Sequence[torch.Tensor], fps: float = 8.0, gravity: float = 9.81
+) -> list[tuple[int, PhysicsReport | None]]:
+    """Number and report of each clip, the most physical first; those in which nothing is seen last, without a report.
+
+    Args:
+        clips: each as `footage_physics` takes it. fps, gravity: of all.
+
+    Raises:
+        ValueError: as `footage_physics`, but for what is not seen.
+    """
+    reports: list[PhysicsReport | None] = []
+    for clip in clips:
+        try:
+            reports.append(footage_physics(clip, fps, gravity, simulator=False))
+        except NothingSeen:
+            reports.append(None)
+    scores = [float("inf") if report is None else report.score for report in reports]
+    return [(n, reports[n]) for n in sorted(range(len(clips)), key=scores.__getitem__)]
 
 
 def world_camera(frames: int, size: tuple[int, int]) -> Cameras:
@@ -24,7 +71,7 @@ def judged_masks(frames: torch.Tensor) -> tuple[torch.Tensor, dict[int, str]]:
     """Object ids (T, H, W) int64 of frames (T, 3, H, W) in [0, 1], one for each colour, and what they are called.
 
     Raises:
-        ValueError: sides that are no multiples of 4, or no colour of the world in two frames or more.
+        NothingSeen: no colour of the world in two frames or more. ValueError: sides that are no multiples of 4.
     """
     judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
     masks = torch.cat([clips.colour_masks(judge, some, tuple(COLOURS)) for some in frames.float().split(16)])
@@ -36,7 +83,7 @@ def judged_masks(frames: torch.Tensor) -> tuple[torch.Tensor, dict[int, str]]:
         else:
             masks[masks == n] = 0
     if not names:
-        raise ValueError("`video` shows no object of the miniature world's colours; pass masks, depth and cameras")
+        raise NothingSeen("`video` shows no object of the miniature world's colours; pass masks, depth and cameras")
     return masks, names
 
 

@@ -9,7 +9,7 @@ import torch
 
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.media.video import read_video
-from wm_pipelines.morpho4d.physics.footage import floor_depth, judged_masks, world_camera
+from wm_pipelines.morpho4d.physics.footage import footage_physics
 from wm_pipelines.morpho4d.physics.plots import report_picture
 from wm_pipelines.morpho4d.physics.report import PhysicsReport, clip_physics, scene_physics
 from wm_pipelines.morpho4d.scene import Scene4D
@@ -50,18 +50,14 @@ def run(
         if 0 < len(missing) < 3:
             raise ValueError(f"`{missing[0]}` is missing; masks, depth and cameras go together")
         frames, fps = read_video(source)
-        report = _own(frames, fps, given, gravity) if not missing else _of_the_world(frames, fps, gravity)
+        if missing:
+            report = footage_physics(frames.float() / 255, fps, gravity)
+        else:
+            report = _own(frames, fps, given, gravity)
     with atomic_folder(out, last="physics.json") as folder:
         save_image(report_picture(report), folder / "physics.png")
         write_atomic(folder / "physics.json", json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
     return report
-
-
-def _of_the_world(frames: torch.Tensor, fps: float, gravity: float) -> PhysicsReport:
-    masks, names = judged_masks(frames.float() / 255)
-    camera = world_camera(len(masks), tuple(masks.shape[1:]))
-    depth = floor_depth(masks, camera)
-    return clip_physics(masks, depth, camera, names=names, fps=fps, gravity=gravity, simulator=True)
 
 
 def _own(frames: torch.Tensor, fps: float, given: dict, gravity: float) -> PhysicsReport:
