@@ -117,12 +117,11 @@ class WM_ComCLIPMatch(io.ComfyNode):
         from wm_pipelines.comclip.overlay import stack_subimages
 
         check_pipeline(pipeline, ComCLIPPipeline, "load a ComCLIP checkpoint")
-        pictures, captions = pictures_of(image), lines_of(text)
+        pictures, captions = pictures_of(image, "image"), lines_of(text, "text")
         if not captions:
             raise ValueError("text is empty; give at least one caption")
-        where = _boxes(
-            boxes, bboxes=bboxes, segs=segs, labels=lines_of(box_labels), box_format=box_format, pictures=pictures
-        )
+        named = lines_of(box_labels, "box_labels")
+        where = _boxes(boxes, bboxes=bboxes, segs=segs, labels=named, box_format=box_format, pictures=pictures)
         comclip = pipeline.load(len(pictures), 0, 0)
         with warnings.catch_warnings(action="ignore"):  # the report says it
             grid = comclip.matrix(pictures, captions, where, rule=Rule(fusion, missing=missing))

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared import routes
 from ._shared.background import background_ui
-from ._shared.types import CATEGORY, Conditions, aliases, masks_of, numbers_of, pictures_of, to_image
+from ._shared.types import CATEGORY, Conditions, aliases, masks_of, numbers_of, pictures_of, rgb_of, to_image
 
 # In slot order. A type is only ever appended; a test holds both lists against the library.
 TYPES = ("canny", "lines", "softedge", "sketch", "pose", "depth", "seg")
@@ -58,7 +58,7 @@ class WM_ExtractCondition(io.ComfyNode):
         from wm_pipelines.media.conditions import extract
 
         options = {"low": canny_low, "high": canny_high} if type == "canny" else {}
-        return io.NodeOutput(to_image(extract(type, image[..., :3].movedim(-1, 1), **options)))
+        return io.NodeOutput(to_image(extract(type, rgb_of(image, "image"), **options)))
 
 
 class WM_Condition(io.ComfyNode):
@@ -158,7 +158,7 @@ class WM_Condition(io.ComfyNode):
     ) -> io.NodeOutput:
         from wm_pipelines import Condition
 
-        pictures = pictures_of(image)
+        pictures = pictures_of(image, "image")
         if region is not None and shapes.strip():
             raise ValueError("region is connected and drawn; take the link away, or empty shapes")
         if shapes.strip():

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, aliases, labels_of, lines_of, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, pictures_of
 
 VARIANTS = ("released", "paper")
 
@@ -101,11 +101,11 @@ class WM_CPLFit(io.ComfyNode):
         folder = folders.resolve_clip(base, folders.model_roots())
         with outside_inference_mode(gradients=True):
             pipeline = CPLPipeline.from_clip(folder, local_files_only=True)
-            pictures = pictures_of(images)
+            pictures, named = pictures_of(images, "images"), lines_of(labels, "labels")
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
-                labels_of(labels),
+                named,
                 variant=variant,
                 lambda_cf=lambda_cf,
                 epochs=epochs,
@@ -114,7 +114,7 @@ class WM_CPLFit(io.ComfyNode):
                 callback_on_step_end=FitReporter(epochs * len(pictures)),
             )
             handle.refitted(f"{base} (fitted)")
-        lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(labels_of(labels))))}"]
+        lines = [f"{len(pictures)} pictures, classes: {', '.join(sorted(set(named)))}"]
         lines += [f"negative of {name}: {other}" for name, other in pipeline.negatives.items()]
         lines += [f"epoch {i + 1}: loss {row['loss']:.4f}" for i, row in enumerate(pipeline.history)]
         return io.NodeOutput(handle, "\n".join(lines))
@@ -152,7 +152,7 @@ class WM_CPLClassify(io.ComfyNode):
         from wm_pipelines import CPLPipeline
 
         check_pipeline(pipeline, CPLPipeline, "use WM CPL Fit, or load a CPL checkpoint")
-        pictures, names = pictures_of(images), lines_of(class_names)
+        pictures, names = pictures_of(images, "images"), lines_of(class_names, "class_names")
         output = pipeline.load(len(pictures), 0, 0)(pictures, names)
         return io.NodeOutput("\n".join(output.labels), ranked_lines(output.probs, names))
 

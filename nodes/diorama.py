@@ -175,7 +175,9 @@ class WM_DioramaJudge(io.ComfyNode):
         from wm_pipelines.diorama.metrics import painted
         from wm_pipelines.flexecontrol.diorama import obeyed
 
-        pictures = torch.stack(pictures_of(images))
+        if scene is None and not caption.strip():
+            raise ValueError("neither scene nor caption came; one of them says what the pictures should show")
+        pictures = torch.stack(pictures_of(images, "images"))
         with outside_inference_mode():
             judge = DioramaJudge.from_pretrained(embedded("diorama-judge")).eval()
             verdicts = obeyed(judge, pictures, scene, caption.strip() or None)

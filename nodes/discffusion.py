@@ -65,7 +65,7 @@ class WM_DiscffusionMatch(io.ComfyNode):
 
         from wm_pipelines.discffusion.overlay import draw_words
 
-        captions, pictures = lines_of(texts), pictures_of(images)
+        captions, pictures = lines_of(texts, "texts"), pictures_of(images, "images")
         if not captions:
             raise ValueError("texts is empty; give at least one caption")
         judge = _judge(pipeline.load(len(pictures), 0, 0))
@@ -149,7 +149,7 @@ class WM_DiscffusionFit(io.ComfyNode):
         from ._shared.memory import PipelineHandle
         from ._shared.progress import FitReporter
 
-        pictures, right, wrong = pictures_of(images), lines_of(texts), lines_of(foils)
+        pictures, right, wrong = pictures_of(images, "images"), lines_of(texts, "texts"), lines_of(foils, "foils")
         if not len(pictures) == len(right) == len(wrong):
             raise ValueError(
                 f"{len(pictures)} images, {len(right)} lines in texts and {len(wrong)} in foils; give one of each"

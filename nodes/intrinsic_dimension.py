@@ -71,7 +71,7 @@ class WM_IntrinsicDimension(io.ComfyNode):
         from ._shared.memory import PipelineHandle
 
         folder = folders.resolve_clip(base, folders.model_roots())
-        pictures, names = pictures_of(images), lines_of(labels)
+        pictures, names = pictures_of(images, "images"), lines_of(labels, "labels")
         processor = image_processor(folder)
         with outside_inference_mode(gradients=True):
             tower = load_tower(folder, len(set(names)))

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ._shared import folders
 from ._shared.classifiers import clip_fingerprint, clip_input, ranked_lines
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, aliases, labels_of, lines_of, pictures_of
+from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, pictures_of
 
 
 class WM_KAdaptationFit(io.ComfyNode):
@@ -100,12 +100,12 @@ class WM_KAdaptationFit(io.ComfyNode):
         folder = folders.resolve_clip(base, folders.model_roots())
         with outside_inference_mode(gradients=True):
             pipeline = KAdaptationPipeline.from_clip(folder, local_files_only=True)
-            pictures = pictures_of(images)
+            pictures = pictures_of(images, "images")
             handle = PipelineHandle(pipeline, base)
             handle.load(len(pictures), 0, 0, training=True).fit(
                 pictures,
-                labels_of(labels),
-                class_names=lines_of(class_names) or None,
+                lines_of(labels, "labels"),
+                class_names=lines_of(class_names, "class_names") or None,
                 templates=(template,),
                 epochs=epochs,
                 seed=seed,
@@ -147,7 +147,7 @@ class WM_KAdaptationClassify(io.ComfyNode):
         from wm_pipelines import KAdaptationPipeline
 
         check_pipeline(pipeline, KAdaptationPipeline, "use WM KAdaptation Fit, or load a KAdaptation checkpoint")
-        pictures = pictures_of(images)
+        pictures = pictures_of(images, "images")
         output = pipeline.load(len(pictures), 0, 0)(pictures)
         names = pipeline.pipeline.head.config.class_names
         return io.NodeOutput("\n".join(output.labels), ranked_lines(output.probs, names))

@@ -127,7 +127,8 @@ class WM_Confusion(io.ComfyNode):
     def execute(cls, predicted: str, truth: str, class_names: str = "") -> io.NodeOutput:
         from wm_pipelines.evaluation.confusion import confusion
 
-        found = confusion(lines_of(predicted), lines_of(truth), lines_of(class_names) or None)
+        said, right = lines_of(predicted, "predicted"), lines_of(truth, "truth")
+        found = confusion(said, right, lines_of(class_names, "class_names") or None)
         return io.NodeOutput(pil_image(found.picture()), found.accuracy, "\n".join(found.lines()))
 
 

@@ -79,7 +79,7 @@ class WM_VerifyEdit(io.ComfyNode):
 
         check_pipeline(pipeline, DynamicsModelPipeline, "load a dynamics model")
         actions = check_actions(action, 1)
-        before, pictures = one_picture(source, "source"), torch.stack(pictures_of(candidates))
+        before, pictures = one_picture(source, "source"), torch.stack(pictures_of(candidates, "candidates"))
         gate = Gate(threshold=threshold, min_changed=min_changed, min_margin=min_margin)
         judge = pipeline.load(len(pictures) + 1, 0, 0)
         return ranked(judged(before[None], pictures[None], actions, verifier=judge, gate=gate, output_type="pt"))

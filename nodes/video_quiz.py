@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ._shared import folders
 from ._shared.guards import check_pipeline, outside_inference_mode
-from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, to_image
+from ._shared.types import CATEGORY, Pipeline, aliases, lines_of, rgb_of, to_image
 from .mojito._sockets import Trajectory
 
 NONE = "none found"
@@ -138,8 +138,9 @@ class WM_VideoQuiz(io.ComfyNode):
         if (images is None) == (video is None):
             raise ValueError("connect either images or video, and not both")
         frames = images if video is None else video.get_components().images
-        clip = (frames[..., :3] * 255).round().byte().cpu().numpy()
-        choices = lines_of(options) if quiz is None else list(quiz.options.values())
+        shown = rgb_of(frames, "images" if video is None else "video").movedim(1, -1)
+        clip = (shown.clamp(0, 1) * 255).round().byte().cpu().numpy()
+        choices = lines_of(options, "options") if quiz is None else list(quiz.options.values())
         question = question if quiz is None else quiz.question
         found = {one.shown: one for one in pipeline.load(num_frames, 0, 0).quiz(clip, question, choices, num_frames)}
         lines = [f"{choice}: {p:.3f}" for choice, p in zip(choices, found["as it is"].probabilities, strict=True)]

@@ -193,7 +193,7 @@ class WM_WorldRollout(io.ComfyNode):
         from wm_pipelines import WorldModelPipeline
 
         check_pipeline(pipeline, WorldModelPipeline, WORLD)
-        said, judge = lines_of(actions), _loaded(verifier, num_candidates)
+        said, judge = lines_of(actions, "actions"), _loaded(verifier, num_candidates)
         steps = pipeline.load(num_candidates, 0, 0).rollout(
             one_picture(image, "image"),
             said,

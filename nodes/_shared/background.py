@@ -4,6 +4,8 @@ from typing import Any
 
 from comfy_api.latest import UI
 
+from .types import rgb_of, to_image
+
 SHOWN_FRAMES = 48
 SHOWN_SIDE = 512
 
@@ -13,5 +15,5 @@ def background_ui(images: Any) -> dict[str, Any]:
     count = len(images)
     stride = max(1, -(-max(images.shape[1:3]) // SHOWN_SIDE))
     chosen = sorted({round(n * (count - 1) / max(1, SHOWN_FRAMES - 1)) for n in range(SHOWN_FRAMES)})
-    shown = images[chosen][:, ::stride, ::stride, :3].float().cpu()
+    shown = to_image(rgb_of(images[chosen][:, ::stride, ::stride], "images"))
     return {"wm_background": UI.PreviewImage(shown).as_dict()["images"]}

@@ -32,37 +32,49 @@ def aliases(words: str) -> dict[str, list[str]]:
     return {"search_aliases": words.split(", ")} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 
 
+def rgb_of(image: torch.Tensor, name: str) -> torch.Tensor:
+    """An IMAGE `(B, H, W, C)` as `(B, 3, H, W)`: of four channels the last is left out, grey becomes three alike.
+
+    Raises:
+        ValueError: another shape, or another number of channels.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"{name} has shape {tuple(image.shape)}; it must be (B, H, W, C) with 1, 3 or 4 channels")
+    three = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+    return three.movedim(-1, 1).float()
+
+
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """The only picture of an IMAGE `(1, H, W, C)` as `(3, H, W)` in [0, 1].
 
     Raises:
-        ValueError: the batch holds another number of pictures.
+        ValueError: as `rgb_of`, or the batch holds another number of pictures.
     """
-    if image.shape[0] != 1:
-        raise ValueError(f"{name} holds {image.shape[0]} pictures; it must hold one")
-    return image[0, ..., :3].movedim(-1, 0).float().contiguous()
+    pictures = rgb_of(image, name)
+    if len(pictures) != 1:
+        raise ValueError(f"{name} holds {len(pictures)} pictures; it must hold one")
+    return pictures[0].contiguous()
 
 
-def pictures_of(image: torch.Tensor) -> list[torch.Tensor]:
-    """The pictures of an IMAGE `(B, H, W, C)`, each a copy `(3, H, W)` in [0, 1]."""
-    return list(image[..., :3].movedim(-1, 1).float().clone())
+def pictures_of(image: torch.Tensor, name: str) -> list[torch.Tensor]:
+    """The pictures of an IMAGE `(B, H, W, C)`, each a copy `(3, H, W)` in [0, 1].
+
+    Raises:
+        ValueError: as `rgb_of`.
+    """
+    return list(rgb_of(image, name).clone())
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines of a text box, without the empty ones at its end."""
-    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
-
-
-def labels_of(text: str) -> list[str]:
-    """The lines of a text box that names the class of each picture.
+def lines_of(text: str, name: str) -> list[str]:
+    """The lines of the text box `name`, without the empty ones at its end.
 
     Raises:
         ValueError: a line between others is blank.
     """
-    lines = lines_of(text)
+    lines = [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
     blank = [number for number, line in enumerate(lines, 1) if not line]
     if blank:
-        raise ValueError(f"line {blank[0]} of labels is blank; each line names the class of one picture")
+        raise ValueError(f"line {blank[0]} of {name} is blank; fill it, or take it away")
     return lines
 
 

@@ -11,6 +11,8 @@ INSTEAD: tuple[tuple[str, str], ...] = (
     (r"(the motion adapter has positions for \d+ frames)", r"\1; set window to as many or less"),
     (r"image given, but (\w+) takes none", r"image is connected, but \1 takes none"),
     (r" \(pass strict=True to raise\)", ""),
+    (r"objects is empty; give at least one MotionObject", "trajectory holds no object; draw one, or write its text"),
+    (r"^`pictures` is", "images is"),
     (r" \(and (\d+) more of this kind; see `failures`\)", r" (and \1 more of this kind)"),
     (r": pass keyframes or (\d+) (boxes|points)", r": set num_frames to their number, or give keyframes"),
 )

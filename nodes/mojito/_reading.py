@@ -38,7 +38,7 @@ def objects_of(
         options = point_options(num_frames=num_frames, box=box, canvas=canvas, speed=speed, outside=outside)
         options = {name: options[name] for name in CLIP_OPTIONS.get(format, options)}
     with naming_outside(outside):
-        return read_trajectory(text, format, lines_of(phrases) or None, **options)
+        return read_trajectory(text, format, lines_of(phrases, "phrases") or None, **options)
 
 
 def drawn(asked: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class WM_TrajectoryEdit(io.ComfyNode):
         from wm_pipelines.mojito.trajectories import editing, resample, trajectory_frames
         from wm_pipelines.mojito.trajectories.formats.canonical import write
 
-        which = {"phrases": lines_of(phrases) or None}
+        which = {"phrases": lines_of(phrases, "phrases") or None}
         placed = {**which, "outside": outside}
         objects = list(trajectory)
         if reverse:

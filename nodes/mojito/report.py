@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .._shared.types import CATEGORY, aliases, to_image
+from .._shared.types import CATEGORY, aliases, rgb_of, to_image
 from ._sockets import MotionReport, marks_of
 
 
@@ -40,7 +40,7 @@ class WM_MotionReport(io.ComfyNode):
                 f"images are not the {frames} frames of {width}x{height} that the report was measured on; connect "
                 "images of the same WM Mojito Sample, before anything changes them"
             )
-        pictures = report_pictures(images[..., :3].movedim(-1, 1).float().cpu(), report, phrases)
+        pictures = report_pictures(rgb_of(images, "images").cpu(), report, phrases)
         return io.NodeOutput(to_image(pictures), "\n".join(describe(report, phrases)))
 
 

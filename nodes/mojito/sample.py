@@ -141,7 +141,7 @@ class WM_MojitoSample(io.ComfyNode):
                     width=width or None,
                     num_inference_steps=steps or None,
                     guidance_scale=None if guidance_scale < 0 else guidance_scale,
-                    guidance_taps=lines_of(guidance_taps) or None,
+                    guidance_taps=lines_of(guidance_taps, "guidance_taps") or None,
                     # On the CPU, so that a seed means the same on every device.
                     generator=torch.Generator("cpu").manual_seed(seed),
                     output_type="pt",

@@ -95,7 +95,7 @@ class WM_TrajectoryFromTracks(io.ComfyNode):
         came = [name for name, value in given.items() if value is not None]
         if len(came) != 1:
             raise ValueError(f"connect one of {', '.join(given)}; {' and '.join(came) or 'none'} came in")
-        words = lines_of(phrases)
+        words = lines_of(phrases, "phrases")
         if masks is not None:
             if len(words) != 1:
                 raise ValueError(f"phrases has {len(words)} lines; masks are of one object, so give one")

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.background import background_ui
-from .._shared.types import ADVANCED, CATEGORY, aliases, to_image
+from .._shared.types import ADVANCED, CATEGORY, aliases, rgb_of, to_image
 from ._points import point_inputs
 from ._reading import FORMATS, objects_of
 from ._sockets import Trajectory
@@ -139,7 +139,7 @@ class WM_TrajectoryPreview(io.ComfyNode):
     ) -> io.NodeOutput:
         from wm_pipelines.mojito.overlay import trajectory_preview
 
-        frames = None if images is None else images[..., :3].movedim(-1, 1).float().cpu()
+        frames = None if images is None else rgb_of(images, "images").cpu()
         preview, tracks = trajectory_preview(
             trajectory, num_frames, grid=(rows, columns), size=(height, width), frames=frames
         )

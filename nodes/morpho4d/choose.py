@@ -54,7 +54,7 @@ class WM_PhysicsChoice(io.ComfyNode):
         if len(images) % clips:
             raise ValueError(f"images holds {len(images)} pictures, which are no {clips} clips of one length")
         with outside_inference_mode():
-            each = torch.stack(pictures_of(images)).chunk(clips)
+            each = torch.stack(pictures_of(images, "images")).chunk(clips)
             found = ranked_clips(each, fps, gravity)
         unseen = "nothing of the miniature world is seen"
         lines = [

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .._shared.guards import outside_inference_mode
-from .._shared.types import CATEGORY, aliases, lines_of
+from .._shared.types import CATEGORY, aliases, lines_of, rgb_of
 from ._sockets import Scene
 
 
@@ -93,7 +93,7 @@ class WM_Morpho4DFit(io.ComfyNode):
             given = {"depth": depth, "masks": masks}
             if video is not None:
                 given = {**_of_video(video), **_geometry(depth, masks), "cameras": _cameras(cameras)}
-                given["names"] = dict(enumerate(lines_of(names), 1))
+                given["names"] = dict(enumerate(lines_of(names, "names"), 1))
             said = prompt if prompt.strip() else None
             made = pipe(said, **given, on_step=show, steps=steps, seed=seed)
         scene, report = made.scene, made.report
@@ -105,7 +105,7 @@ class WM_Morpho4DFit(io.ComfyNode):
 
 def _of_video(video: Any) -> dict[str, Any]:
     parts = video.get_components()
-    return {"video": parts.images[..., :3].movedim(-1, 1).float().clone(), "fps": float(parts.frame_rate)}
+    return {"video": rgb_of(parts.images, "video").clone(), "fps": float(parts.frame_rate)}
 
 
 def _geometry(depth: Any, masks: Any) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def main(folder: Path) -> dict:
         "clips": clips(run, handles),
         "base": base(run, handles),
         "maps": maps(run, handles["tiny"]),
+        "unusual": unusual(run, handles),
     }
 
 
@@ -156,6 +157,50 @@ def maps(run, handle) -> dict:
             run("WM_Condition", image=drawn[:1], schedule="2"),
         ],
         "native": native_refusal(run, native),
+    }
+
+
+def unusual(run, handles) -> dict:
+    """Inputs that graphs of real life bring now and then: grey pictures, blank lines, other lengths, nothing found."""
+    import torch
+
+    from wm_pipelines import AutoWMPipeline, embedded
+
+    comclip = type(handles["tiny"])(AutoWMPipeline.from_pretrained(embedded("comclip")), "comclip")
+    drawn = torch.zeros(1, 64, 64, 3)
+    drawn[0, 20:40, 20] = 1
+    sampled = {"pipeline": handles["tiny"], "prompt": PICTURE, "steps": 2}
+    pictures = [
+        run("WM_FlexEControlSample", **sampled, conditions=run("WM_Condition", image=image)[0])[0]
+        for image in (drawn, drawn[..., :1], torch.cat([drawn, drawn[..., :1]], dim=-1))
+    ]
+    empty = run("WM_Condition", image=drawn, region=torch.zeros(1, 64, 64))[0]
+    (cube, _) = run("WM_Trajectory")
+    matched = {"pipeline": comclip, "image": drawn, "text": "a red cube"}
+    scene = run("WM_DioramaScene", frames=6, num_objects=1)
+    blank = torch.full((6, 64, 64, 3), 0.47)
+    best, ranked, scores, _ = run("WM_PhysicsChoice", images=torch.cat([blank, scene[0]]), clips=2)
+    few = {"prompt": PROMPT, "steps": 2, "num_frames": 5, "pipeline": handles["tiny-mojito"]}
+    return {
+        "grey, and a fourth channel": [float((pictures[0] - other).abs().max()) for other in pictures[1:]],
+        "two channels": run("WM_ExtractCondition", image=drawn[..., :2]),
+        "empty region": run("WM_FlexEControlSample", **sampled, conditions=empty),
+        "previews": [len(run("WM_TrajectoryPreview", trajectory=cube, num_frames=n)[0]) for n in (1, 7, 17)],
+        "pictures for frames": run("WM_TrajectoryPreview", trajectory=cube, images=drawn.repeat(3, 1, 1, 1)),
+        "nothing": [
+            run("WM_TrajectoryFromTracks", phrases="red cube", masks=torch.zeros(4, 8, 8)),
+            run("WM_TrajectoryFromTracks", phrases="", segs=((64, 64), [])),
+            run("WM_TrajectoryPreview", trajectory=()),
+            run("WM_DioramaJudge", images=drawn),
+        ],
+        "no segment": run("WM_ComCLIPMatch", **matched, segs=((64, 64), []))[0] - run("WM_ComCLIPMatch", **matched)[0],
+        "blank": run("WM_ComCLIPMatch", **{**matched, "text": "a red cube\n\na blue cube"}),
+        "kept": [float((best - scene[0]).abs().max()), list(ranked.shape), scores.splitlines()],
+        "clips": run("WM_PhysicsChoice", images=blank, clips=4),
+        "short": run("WM_PhysicsChoice", images=blank[:4], clips=1),
+        "odd": len(run("WM_MojitoSample", **few, trajectory=cube)[1]),
+        "schedule": run("WM_MojitoSample", **few, intensity_schedule="1, 0"),
+        "factors": run("WM_MojitoSample", **few, motion_intensity=5.0, intensity_schedule="1, x"),
     }
 
 

@@ -94,6 +94,24 @@ def test_each_map_of_a_batch_is_for_its_own_picture(found):
     assert "this node takes one map for the whole latent batch" in made["native"]
 
 
+def test_what_graphs_of_real_life_bring_now_and_then_works_or_is_one_clear_error(found):
+    made = found["unusual"]
+    assert made["grey, and a fourth channel"] == [0, 0] and "with 1, 3 or 4 channels" in made["two channels"]
+    assert "region is empty" in made["empty region"]
+    assert made["previews"] == [1, 7, 17] and "holds 3 pictures for a clip of 16" in made["pictures for frames"]
+    masks, segs, trajectory, judged = made["nothing"]
+    assert "so 'red cube' is nowhere" in masks and segs.startswith("segs holds no segment")
+    assert trajectory.startswith("trajectory holds no object") and judged.startswith("neither scene nor caption")
+    assert made["no segment"] == 0 and made["blank"] == "line 2 of text is blank; fill it, or take it away"
+    same, shape, (first, last) = made["kept"]
+    assert same == 0 and shape == [12, 64, 64, 3]
+    assert first.startswith("1. clip 2: overall ") and last == "2. clip 1: nothing of the miniature world is seen"
+    assert made["clips"] == "images holds 6 pictures, which are no 4 clips of one length"
+    assert made["short"].startswith("a clip has 4 frames") and made["odd"] == 5
+    assert made["schedule"].startswith("intensity_schedule scales motion_intensity, which is not given")
+    assert "intensity_schedule is '1, x'" in made["factors"]
+
+
 def test_a_base_and_its_native_twin_are_the_same_model(found):
     made = found["base"]
     assert set(made["far"]) == {"text", "unet", "decoded", "encoded", "noise"} and max(made["far"].values()) < 1e-5

@@ -11,6 +11,7 @@ from wm_pipelines.media.pictures import Picture, to_pil, to_tensor
 from wm_pipelines.mojito.outputs import MotionReport
 from wm_pipelines.mojito.trajectories.formats.points import write_tracks
 from wm_pipelines.mojito.trajectories.objects import MotionObject, object_boxes
+from wm_pipelines.mojito.trajectories.resampling import to_clip
 from wm_pipelines.mojito.trajectories.values import frame_count
 
 SMALLEST = 256
@@ -64,7 +65,7 @@ def trajectory_preview(
     size: tuple[int, int],
     frames: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """A trajectory on a grid, and its TRACKS.
+    """A trajectory on a grid, and its TRACKS; of another length it is resampled, as a call does.
 
     Args:
         size: height and width in pixels of the tracks, and of the preview where there are no frames.
@@ -74,11 +75,13 @@ def trajectory_preview(
         Pictures `(F, 3, H, W)` in [0, 1], and the dict that `write_tracks` gives.
 
     Raises:
-        ValueError: as `object_boxes` and `draw_on_grid`.
+        ValueError: as `object_boxes` and `draw_on_grid`, or another number of pictures.
     """
     num_frames = frame_count(num_frames)
-    boxes = object_boxes(list(objects), num_frames)
+    boxes = object_boxes(to_clip(list(objects), num_frames)[0], num_frames)
     frames = torch.full((1, 3, *size), 0.15) if frames is None else frames
+    if len(frames) not in (1, num_frames):
+        raise ValueError(f"frames holds {len(frames)} pictures for a clip of {num_frames}; one, or one for each frame")
     shown = list(frames.expand(num_frames, -1, -1, -1) if len(frames) == 1 else frames)
     drawn = draw_on_grid(shown, boxes, [item.phrase for item in objects], grid)
     return torch.stack([to_tensor(picture) for picture in drawn]), write_tracks(boxes, size[1], size[0])

@@ -8,7 +8,7 @@ model: the caption says every node once and every edge, boxes come from the node
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 import torch
 
@@ -338,6 +338,9 @@ def _build(cls, data):
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r} in {cls.__name__}; known: {', '.join(known)}")
+    missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in data]
+    if missing:
+        raise ValueError(f"a {cls.__name__} needs {' and '.join(missing)}, got {data!r}")
     try:
         return cls(**data)
     except TypeError as error:

@@ -13,7 +13,13 @@ from wm_pipelines.diorama.cameras import camera_matrices
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import Scene, SceneObject
 from wm_pipelines.diorama.violations import VIOLATIONS, Grown, sample_violation
-from wm_pipelines.morpho4d.physics.footage import floor_depth, world_camera
+from wm_pipelines.morpho4d.physics.footage import (
+    NothingSeen,
+    floor_depth,
+    footage_physics,
+    ranked_clips,
+    world_camera,
+)
 from wm_pipelines.morpho4d.physics.plots import report_picture
 from wm_pipelines.morpho4d.physics.report import TERMS, clip_physics, scene_physics
 from wm_pipelines.morpho4d.physics.run import run
@@ -146,6 +152,23 @@ def test_depth_from_the_floor_is_right_where_things_touch_it():
     low = ids[0].any(1).nonzero()[-1, 0]
     there = ids[0, low] == 1
     assert (guessed[0, low][there] - depth[0, low][there]).abs().max() < 0.15
+
+
+def footage(frames):
+    """(T, 3, 64, 64) of a clip, as a camera sees it."""
+    return render([Scene(tuple(objects)) for objects in frames], size=64, maps=("rgb",)).rgb[:, 0]
+
+
+def test_of_several_clips_the_physical_one_is_first_and_one_that_shows_nothing_last():
+    good, bad = footage([[solid(x)] for x in sliding()]), footage(broken("teleport"))
+    found = ranked_clips([torch.full_like(good, 0.47), bad, good])
+    assert [n for n, _ in found] == [2, 1, 0]
+    assert found[0][1].score < found[1][1].score and found[1][1].objects == ["red object"] and found[2][1] is None
+    assert footage_physics(good, simulator=False).score == found[0][1].score
+    with pytest.raises(NothingSeen, match="shows no object"):
+        footage_physics(torch.full((5, 3, 64, 64), 0.47))
+    with pytest.raises(ValueError, match="a clip has 4 frames; 5 or more"):
+        ranked_clips([good[:4]])
 
 
 def test_thresholds_are_those_that_valid_clips_stay_under():

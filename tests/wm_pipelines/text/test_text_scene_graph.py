@@ -312,6 +312,7 @@ OTHER = {"id": "b", "name": "cone"}
         ({"nodes": {}}, "`nodes` is a dict"),
         ({"nodes": ["a"]}, "a Node is a JSON object"),
         ({"nodes": [NODE | {"colour": "red"}]}, "unknown field 'colour' in Node"),
+        ({"nodes": [{"attributes": ["red"]}]}, "a Node needs id and name"),
         ({"nodes": [{"id": "a"}]}, "name"),
         ({"nodes": [NODE, NODE]}, "'a' twice"),
         ({"nodes": [NODE | {"id": True}]}, "`id` is True"),

@@ -12,6 +12,7 @@ from wm_pipelines.morpho4d import clips
 from wm_pipelines.morpho4d.gaussians import Cameras
 from wm_pipelines.morpho4d.physics.report import PhysicsReport, clip_physics
 
+LEAST_FRAMES = 5
 LEAST_SHARE = 0.003
 """Of a picture, that a colour must fill in two frames or more to count as an object."""
 
@@ -31,8 +32,10 @@ def footage_physics(
         fps, gravity, simulator: as in `clip_physics`.
 
     Raises:
-        NothingSeen: as `judged_masks`. ValueError: as `clip_physics`.
+        NothingSeen: as `judged_masks`. ValueError: too few frames, or as `clip_physics`.
     """
+    if len(frames) < LEAST_FRAMES:
+        raise ValueError(f"a clip has {len(frames)} frames; {LEAST_FRAMES} or more are needed to see how things move")
     masks, names = judged_masks(frames)
     camera = world_camera(len(masks), tuple(masks.shape[1:]))
     depth = floor_depth(masks, camera)
