@@ -38,6 +38,12 @@ class DioramaTokensConfig(Record):
     image_size: int = Field(64, ge=8, description="side in pixels that it was trained at")
 
 
+class DioramaFloorConfig(Record):
+    """What the pictures of an adapter of the text-to-image base were of."""
+
+    floor: str = Field("chequered", description="pattern of the floor that it draws")
+
+
 SIZE = 64
 
 
@@ -64,6 +70,14 @@ def _tokens(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"method_config": {"image_size": SIZE}}
 
 
+def _floor(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.diorama.floor_training import DEFAULTS
+    from wm_pipelines.hub import store
+
+    options = {**DEFAULTS, **options}
+    return {"base_model": store.base_ref(options["base"]), "method_config": {"floor": options["floor"]}}
+
+
 SD_USAGE = """\
 from diffusers import StableDiffusionPipeline
 
@@ -86,6 +100,15 @@ from wm_pipelines.tokens.pictures import PictureTokens
 
 tokens = PictureTokens(VQModel.from_pretrained("<this repository or its folder>"))
 codes = tokens.encode(pictures)  # (N, 3, 64, 64) in [0, 1]"""
+
+FLOOR_USAGE = """\
+from diffusers import StableDiffusionPipeline
+from wm_pipelines import embedded
+from wm_pipelines.adapters.kronecker import load_adapter
+
+pipe = StableDiffusionPipeline.from_pretrained(embedded("diorama-sd"))
+load_adapter(pipe.unet, "<this repository or its folder>")
+picture = pipe("a red cube").images[0]  # on a chequered floor"""
 
 
 METHODS = (
@@ -147,5 +170,18 @@ METHODS = (
         library="diffusers",
         tasks={"diorama-tokens": "wm_pipelines.diorama.tokens_training.TokensTask"},
         record=_tokens,
+    ),
+    Method(
+        name="diorama-floor",
+        title="diorama-floor",
+        hub_task="text-to-image",
+        about=(
+            "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. It draws the same "
+            "solids on a chequered floor, which the model never saw."
+        ),
+        settings=DioramaFloorConfig,
+        usage=FLOOR_USAGE,
+        tasks={"diorama-floor": "wm_pipelines.diorama.floor_training.FloorTask"},
+        record=_floor,
     ),
 )
