@@ -26,7 +26,7 @@ class WM_KroneckerApply(io.ComfyNode):
                 io.Combo.Input(
                     "adapter",
                     options=folders.list_adapters(folders.model_roots()),
-                    tooltip="A folder under models/wm_pipelines with adapter_config.json and "
+                    tooltip="An embedded adapter, or a folder under models/wm_pipelines with adapter_config.json and "
                     "adapter_model.safetensors, as save_adapter and PEFT write it.",
                 ),
                 io.Float.Input(

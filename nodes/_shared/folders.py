@@ -57,9 +57,14 @@ def is_adapter(folder: Path) -> bool:
     return _config(folder, ADAPTER).get("peft_type") == "KRONECKER"
 
 
+def is_patch(folder: Path) -> bool:
+    """Whether the folder holds a Kronecker adapter of a model, and not one that is a pipeline with its own head."""
+    return is_adapter(folder) and not is_pipeline(folder)
+
+
 def list_adapters(roots: list[Path]) -> list[str]:
-    """Names of the Kronecker adapters in local folders, one level deep or two."""
-    return _list(roots, is_adapter)
+    """Names of the Kronecker adapters that patch a model: embedded ones, then local folders, one level deep or two."""
+    return [*_embedded(is_patch), *_list(roots, is_adapter)]
 
 
 def resolve_adapter(name: str, roots: list[Path]) -> Path:
@@ -69,12 +74,12 @@ def resolve_adapter(name: str, roots: list[Path]) -> Path:
         ValueError: the name would leave its folder, or no such adapter is there.
     """
     _check_offered("adapter", name, list_adapters(roots))
-    return next(root / name for root in roots if is_adapter(root / name))
+    return _found(name, roots, is_adapter)
 
 
 def list_kronecker(roots: list[Path]) -> list[str]:
-    """Names of all Kronecker adapters: embedded ones, which patch no native model, then those of `list_adapters`."""
-    return [*_embedded(is_adapter), *list_adapters(roots)]
+    """Names of all Kronecker adapters: embedded ones, also those of pipelines, then local folders."""
+    return [*_embedded(is_adapter), *_list(roots, is_adapter)]
 
 
 def resolve_kronecker(name: str, roots: list[Path]) -> Path:
@@ -83,9 +88,8 @@ def resolve_kronecker(name: str, roots: list[Path]) -> Path:
     Raises:
         ValueError: as `resolve_adapter`.
     """
-    if name in list_kronecker([]):
-        return embedded_root() / name.removeprefix(EMBEDDED)
-    return resolve_adapter(name, roots)
+    _check_offered("adapter", name, list_kronecker(roots))
+    return _found(name, roots, is_adapter)
 
 
 def is_clip(folder: Path) -> bool:

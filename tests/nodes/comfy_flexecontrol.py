@@ -51,6 +51,58 @@ def pipeline_of(unet, folder: Path):
     return pipeline
 
 
+def core_control(native):
+    """A small ControlNet of core's own kind, awake."""
+    import comfy.ops
+    import torch
+    from comfy.cldm.cldm import ControlNet as Network
+    from comfy.controlnet import ControlNet
+
+    config = {**native.model.model_config.unet_config, "hint_channels": 3, "operations": comfy.ops.disable_weight_init}
+    config.pop("out_channels")
+    torch.manual_seed(2)
+    network = Network(**config).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return ControlNet(network, load_device=torch.device("cpu"))
+
+
+def beside(native, apply, sampled, chosen, prompts, far) -> dict:
+    """A ControlNet of core's in front of ours and behind it, several entries in a prompt, core's context windows."""
+    import torch
+    from comfy import context_windows
+
+    import nodes as core
+
+    positive, negative = prompts
+    near = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+
+    def cores(first, second):
+        return core.ControlNetApplyAdvanced().apply_controlnet(
+            first, second, core_control(native), near, 1.0, 0.0, 1.0
+        )
+
+    ours = apply(chosen)[:2]
+    theirs = cores(positive, negative)
+    before = apply(chosen, first=theirs[0])[0], apply(chosen, first=theirs[1])[0]
+    alone, control = sampled(*ours), sampled(*theirs)
+    both = sampled(*before), sampled(*cores(*ours))
+    many = apply(chosen, first=[*positive, *negative])[0]
+    windowed = native.clone()
+    windowed.model_options["context_handler"] = context_windows.IndexListContextHandler(
+        context_schedule=context_windows.get_matching_context_schedule("standard_static"),
+        fuse_method=context_windows.get_matching_fuse_method("pyramid"),
+        context_length=1, context_overlap=0, context_stride=1, closed_loop=False, dim=0,
+    )  # fmt: skip
+    context_windows.create_prepare_sampling_wrapper(windowed)
+    return {
+        "order": far(*both),
+        "moved": [far(both[0], alone), far(both[0], control)],
+        "entries": [sum("control" in more for _, more in many), bool(sampled(many, ours[1]).isfinite().all())],
+        "windows": far(sampled(*ours, model=windowed), alone),
+    }
+
+
 def main(folder: Path) -> dict:
     import comfy.sample
     import comfy.samplers
@@ -89,10 +141,10 @@ def main(folder: Path) -> dict:
                 .result
             )
 
-    def sampled(first, second):
+    def sampled(first, second, model=native):
         with torch.inference_mode():
             return comfy.sample.sample_custom(
-                native, noise, SCALE, comfy.samplers.sampler_object("euler"), sigmas, first, second,
+                model, noise, SCALE, comfy.samplers.sampler_object("euler"), sigmas, first, second,
                 torch.zeros_like(noise), seed=0,
             )  # fmt: skip
 
@@ -122,6 +174,7 @@ def main(folder: Path) -> dict:
     once = apply(one)
     found["chained"] = far(sampled(twice[0], once[1]), sampled(once[0], once[1]))
     found["came in"] = "control" in positive[0][1]
+    found["beside"] = beside(native, apply, sampled, one, (positive, negative), far)
     found["refused"] = {}
     for name, run in {
         "empty": lambda: apply(()),

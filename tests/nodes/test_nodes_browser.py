@@ -224,6 +224,92 @@ def test_buttons_and_a_pasted_text_change_the_selected_object(browser, drawn):
     assert browser.widget(node, "text") == text and browser.ask("() => app.graph._nodes.length") == 2
 
 
+GARBAGE = [
+    "{",
+    "not a path \u0000 <b>at all</b>",
+    "[" * 3000,
+    '{"version": 1, "canvas": [1, 1], "objects": [{"phrase": 3}]}',
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "widget", "css"),
+    [
+        ("WM_Trajectory", "text", "wm-trajectory"),
+        ("WM_Condition", "shapes", "wm-region"),
+        ("WM_SceneGraph", "graph", "wm-graph"),
+    ],
+)
+def test_pasted_garbage_is_said_and_taken_back_by_undo(browser, kind, widget, css):
+    (node,) = browser.graph(kind)
+    editor = browser.editor(kind=css)
+    if kind == "WM_Condition":
+        tool(editor, "Box")
+        browser.drag(editor, (0.1, 0.2), (0.4, 0.5))
+    error = "(css) => document.querySelector(`.${css} .wm-status`)?.classList.contains('wm-error')"
+    browser.wait(f"(css) => document.querySelector(`.${{css}} .wm-status`) && !({error})(css)", css)
+    browser.page.wait_for_timeout(600)  # the first answer of the server
+    before = json.loads(browser.widget(node, widget))
+    for text in GARBAGE:
+        browser.set_widget(node, widget, text)
+        browser.wait(error, css)
+    editor.locator(".wm-keys").focus()
+    browser.page.keyboard.press("Control+z")
+    after = json.loads(browser.widget(node, widget))
+    shown = {"WM_Trajectory": "objects", "WM_Condition": "shapes", "WM_SceneGraph": "nodes"}[kind]
+    assert len(after[shown]) == len(before[shown]) == (2 if kind == "WM_SceneGraph" else 1)
+    browser.wait(f"(css) => !({error})(css)", css)
+    assert not browser.errors and browser.ask("() => app.graph._nodes.length") == 1
+
+
+def test_editors_of_all_kinds_are_drawn_in_side_by_side(browser):
+    path, region, graph = browser.graph("WM_Trajectory", "WM_Condition", "WM_SceneGraph")
+    ready(browser, "red cube")
+    texts = [browser.widget(path, "text"), browser.widget(graph, "graph")]
+    painter = browser.editor(kind="wm-region")
+    tool(painter, "Box")
+    browser.drag(painter, (0.2, 0.2), (0.6, 0.6))
+    drawn = browser.widget(region, "shapes")
+    assert drawn and [browser.widget(path, "text"), browser.widget(graph, "graph")] == texts
+    tool(browser.editor(), "Reverse")
+    browser.page.keyboard.press("Control+z")
+    assert json.loads(browser.widget(path, "text"))["objects"] == json.loads(texts[0])["objects"]
+    assert browser.widget(region, "shapes") == drawn and browser.widget(graph, "graph") == texts[1]
+
+
+def test_each_node_of_the_examples_is_bypassed_and_muted_as_the_table_says(browser, workflows):
+    """Bypassed, what comes in goes out where it is of the kind; else, and muted, the link is gone and nothing else."""
+    kinds = {name: info["output"] for name, info in browser.server.get("/object_info").items()}
+    wrong = []
+    for name, (saved, _) in workflows.items():
+        browser.load(saved)
+        whole = browser.prompt()
+        for one in (key for key, node in whole.items() if node["class_type"].startswith("WM_")):
+            links = [link for link in whole[one]["inputs"].values() if isinstance(link, list)]
+            came = {kinds[whole[source]["class_type"]][slot] for source, slot in links}
+            for mode in (4, 2):  # bypassed, muted
+                turn = "([id, mode]) => { app.graph._nodes.find((one) => String(one.id) === id).mode = mode; }"
+                browser.ask(turn, [one, mode])
+                now = browser.prompt()
+                browser.ask(turn, [one, 0])
+                expected = copy.deepcopy({key: node["inputs"] for key, node in whole.items() if key != one})
+                for key, inputs in expected.items():
+                    for socket, link in list(inputs.items()):
+                        if not isinstance(link, list) or link[0] != one:
+                            continue
+                        kind, found = kinds[whole[one]["class_type"]][link[1]], now[key]["inputs"].get(socket)
+                        linked = isinstance(found, list)  # a text box shows its own text again
+                        given = kinds[whole[found[0]]["class_type"]][found[1]] if linked else None
+                        whatever = whole[key]["class_type"] == "PreviewAny"  # it takes what is in the first socket
+                        if not (whatever and mode == 4) and given != (kind if mode == 4 and kind in came else None):
+                            wrong.append((name, whole[one]["class_type"], mode, socket, given))
+                        inputs.pop(socket)
+                        now[key]["inputs"].pop(socket, None)
+                if {key: node["inputs"] for key, node in now.items()} != expected:
+                    wrong.append((name, whole[one]["class_type"], mode))
+    assert not wrong
+
+
 def test_a_video_lies_behind_the_paths_frame_for_frame(browser, drawn):
     node, editor = drawn
     picture, video = browser.ask(

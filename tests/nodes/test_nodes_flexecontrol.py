@@ -32,6 +32,13 @@ def test_strength_weighs_and_controls_add_up(found):
     assert not found["came in"]
 
 
+def test_other_controls_several_entries_and_context_windows_go_with_it(found):
+    """A ControlNet of core's, before ours or behind it; frames that know nothing of each other, one in a window."""
+    beside = found["beside"]
+    assert beside["order"] < TOLERANCE and min(beside["moved"]) > 0.01
+    assert beside["entries"] == [2, True] and beside["windows"] < TOLERANCE
+
+
 def test_what_can_not_be_is_one_clear_error(found):
     refused = found["refused"]
     assert "conditions is empty" in refused["empty"]

@@ -38,10 +38,10 @@ class DioramaTokensConfig(Record):
     image_size: int = Field(64, ge=8, description="side in pixels that it was trained at")
 
 
-class DioramaFloorConfig(Record):
+class DioramaDuskConfig(Record):
     """What the pictures of an adapter of the text-to-image base were of."""
 
-    floor: str = Field("chequered", description="pattern of the floor that it draws")
+    light: list[float] = Field(min_length=3, max_length=3, description="factors on red, green and blue")
 
 
 SIZE = 64
@@ -70,12 +70,12 @@ def _tokens(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"method_config": {"image_size": SIZE}}
 
 
-def _floor(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.diorama.floor_training import DEFAULTS
+def _dusk(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.diorama.dusk_training import DEFAULTS
     from wm_pipelines.hub import store
 
     options = {**DEFAULTS, **options}
-    return {"base_model": store.base_ref(options["base"]), "method_config": {"floor": options["floor"]}}
+    return {"base_model": store.base_ref(options["base"]), "method_config": {"light": options["light"]}}
 
 
 SD_USAGE = """\
@@ -101,14 +101,14 @@ from wm_pipelines.tokens.pictures import PictureTokens
 tokens = PictureTokens(VQModel.from_pretrained("<this repository or its folder>"))
 codes = tokens.encode(pictures)  # (N, 3, 64, 64) in [0, 1]"""
 
-FLOOR_USAGE = """\
+DUSK_USAGE = """\
 from diffusers import StableDiffusionPipeline
 from wm_pipelines import embedded
 from wm_pipelines.adapters.kronecker import load_adapter
 
 pipe = StableDiffusionPipeline.from_pretrained(embedded("diorama-sd"))
 load_adapter(pipe.unet, "<this repository or its folder>")
-picture = pipe("a red cube").images[0]  # on a chequered floor"""
+picture = pipe("a red cube").images[0]  # at dusk"""
 
 
 METHODS = (
@@ -172,16 +172,16 @@ METHODS = (
         record=_tokens,
     ),
     Method(
-        name="diorama-floor",
-        title="diorama-floor",
+        name="diorama-dusk",
+        title="diorama-dusk",
         hub_task="text-to-image",
         about=(
             "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. It draws the same "
-            "solids on a chequered floor, which the model never saw."
+            "solids at dusk, in a light that the model never saw."
         ),
-        settings=DioramaFloorConfig,
-        usage=FLOOR_USAGE,
-        tasks={"diorama-floor": "wm_pipelines.diorama.floor_training.FloorTask"},
-        record=_floor,
+        settings=DioramaDuskConfig,
+        usage=DUSK_USAGE,
+        tasks={"diorama-dusk": "wm_pipelines.diorama.dusk_training.DuskTask"},
+        record=_dusk,
     ),
 )

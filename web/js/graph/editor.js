@@ -26,8 +26,8 @@ export class GraphEditor {
 
   show({ nodes, edges, boxes, order, predicates, caption, problem }, fresh = false) {
     if (fresh) this.history.clear();
-    else if (!this.mine) this.history.keep(this.graph);
-    this.mine = false;
+    else if (!this.mine && !this.unread) this.history.keep(this.graph);
+    this.mine = this.unread = false;
     this.graph = { nodes, edges };
     Object.assign(this, { boxes, order, predicates });
     this.list();
@@ -37,7 +37,8 @@ export class GraphEditor {
   /** A message in place of the caption; an error leaves nothing, for nothing was read. */
   say(text, error = false) {
     if (error) {
-      this.graph = { nodes: [], edges: [] };
+      if (!this.unread) this.history.keep(this.graph);
+      [this.graph, this.unread] = [{ nodes: [], edges: [] }, true];
       this.list();
     }
     this.tell(text, error);
@@ -69,7 +70,7 @@ export class GraphEditor {
   undo(redo = false) {
     const graph = redo ? this.history.redo(this.graph) : this.history.undo(this.graph);
     if (!graph) return;
-    this.graph = graph;
+    [this.graph, this.unread] = [graph, false];
     this.handOut();
   }
 

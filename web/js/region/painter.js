@@ -31,15 +31,16 @@ export class RegionPainter {
 
   show({ shapes }, fresh = false) {
     if (fresh) this.history.clear();
-    else this.history.keep(this.shapes);
-    this.shapes = shapes;
+    else if (!this.unread) this.history.keep(this.shapes);
+    [this.shapes, this.unread] = [shapes, false];
     this.say(shapes.length ? "" : "no shape: the condition holds everywhere, or in the mask that is connected");
   }
 
   say(text, error = false) {
     this.status.textContent = text;
     this.status.classList.toggle("wm-error", error);
-    if (error) this.shapes = [];
+    if (error && !this.unread) this.history.keep(this.shapes);
+    if (error) [this.shapes, this.unread] = [[], true];
     this.draw();
   }
 
@@ -76,7 +77,7 @@ export class RegionPainter {
   undo(redo = false) {
     const shapes = redo ? this.history.redo(this.shapes) : this.history.undo(this.shapes);
     if (!shapes) return;
-    this.shapes = shapes;
+    [this.shapes, this.unread] = [shapes, false];
     this.handOut();
   }
 

@@ -49,17 +49,19 @@ export class TrajectoryEditor {
   /** What the server read; `fresh` forgets what could be undone. */
   show({ objects, canvas }, fresh = false) {
     if (fresh) this.history.clear();
-    else if (this.objects.length) this.history.keep(this.objects);
+    else if (!this.unread) this.history.keep(this.objects);
+    this.unread = false;
     [this.objects, this.canvas] = [objects, canvas];
     this.select(Math.min(this.selected, objects.length - 1));
     this.say("");
   }
 
-  /** A message in place of the hint; an error leaves the stage empty, for nothing was read. */
+  /** A message in place of the hint; an error leaves the stage empty, for nothing was read. Undo takes it back. */
   say(text, error = false) {
     this.panel.status.textContent = text;
     this.panel.status.classList.toggle("wm-error", error);
-    if (error) this.objects = [];
+    if (error && !this.unread) this.history.keep(this.objects);
+    if (error) [this.objects, this.unread] = [[], true];
     this.draw();
   }
 
@@ -117,7 +119,7 @@ export class TrajectoryEditor {
 
   #restore(objects) {
     if (!objects) return;
-    this.objects = objects;
+    [this.objects, this.unread] = [objects, false];
     this.say("");
     this.handOut();
   }

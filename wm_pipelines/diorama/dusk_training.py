@@ -1,4 +1,4 @@
-"""How `diorama-floor` is trained: a Kronecker adapter on the UNet of `diorama-sd`, for a floor that it never drew."""
+"""How `diorama-dusk` is trained: a Kronecker adapter on the UNet of `diorama-sd`, for a light that it never drew."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
-DEFAULTS = {"base": "diorama-sd", "length": 600, "floor": "chequered", "n": 4, "r": 4}
+DEFAULTS = {"base": "diorama-sd", "length": 600, "light": [0.4, 0.35, 0.6], "n": 4, "r": 4}
 
 
-class FloorTask(Task):
-    """The adapter alone, on pictures of scenes on such a floor and their captions, which don't speak of it.
+class DuskTask(Task):
+    """The adapter alone, on pictures of scenes in such a light and their captions, which don't speak of it.
 
     Options: `base`, an embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline of the miniature world;
-    `length`, scenes; `floor`, their pattern; `n` and `r` of the adapter.
+    `length`, scenes; `light`, factors on red, green and blue, 0 to 1; `n` and `r` of the adapter.
     """
 
     def __init__(self, recipe: Recipe):
@@ -39,12 +39,13 @@ class FloorTask(Task):
         self.tokenizer = load_part(AutoTokenizer, folder, subfolder="tokenizer")
         self.schedule = load_part(DDPMScheduler, folder, subfolder="scheduler")
         vae = load_model(AutoencoderKL, folder, subfolder="vae").eval()
-        images = RenderedImages(DioramaDataset(length=options["length"], floor_pattern=options["floor"]), None)
+        images = RenderedImages(DioramaDataset(length=options["length"]), None)
+        light = torch.tensor(options["light"])[:, None, None]
         self.scenes, self.length = images.scenes, len(images)
-        self.data = f"Diorama images, train split, {self.length} scenes on {options['floor']} floors"
+        self.data = f"Diorama images, train split, {self.length} scenes at dusk"
         with torch.no_grad():
             each = [range(i, min(i + 64, self.length)) for i in range(0, self.length, 64)]
-            latents = [vae.encode(images.pictures(some) * 2 - 1).latent_dist.mean for some in each]
+            latents = [vae.encode(images.pictures(some) * light * 2 - 1).latent_dist.mean for some in each]
         self.latents = torch.cat(latents) * vae.config.scaling_factor
 
     def modules(self) -> dict[str, nn.Module]:
