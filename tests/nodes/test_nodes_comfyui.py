@@ -670,7 +670,9 @@ def test_a_clip_is_asked_about_with_its_twins(comfy, workflows):
 
 SHIPPED = (
     "wm_two_phrases", "wm_scene_graph", "wm_discffusion", "wm_discffusion_fit", "wm_physics_report",
-    "wm_native_ksampler", "wm_photo_to_control", "wm_trajectory_tools",
+    "wm_native_ksampler", "wm_photo_to_control", "wm_trajectory_tools", "wm_best_by_comclip", "wm_best_by_discffusion",
+    "wm_best_by_physics", "wm_cpl_explain", "wm_diorama_control", "wm_intrinsic_dimension", "wm_keep_a_fit",
+    "wm_kronecker_ksampler", "wm_labelled_classes", "wm_morpho4d",
 )  # fmt: skip
 
 

@@ -47,6 +47,8 @@ def example(workflows):
         for node in prompt.values():
             if node["class_type"] == "WM_LoadPipeline":
                 node["inputs"]["model"] = node["inputs"]["model"].replace("embedded/", "tiny-")
+            if node["class_type"] == "WM_DioramaScene":
+                node["inputs"]["size"] = 16
             if node["class_type"] == "EmptyImage":
                 node["inputs"].update({"width": 16, "height": 16})
         return prompt
@@ -86,6 +88,20 @@ def test_candidates_are_drawn_ranked_verified_and_described(comfy, example):
     assert sorted(line.split("candidate ")[1][0] for line in lines[:4]) == ["1", "2", "3", "4"]
     assert isinstance(said, str) and steps.startswith("move the red cube to the left: ")
     assert texts(succeeded(comfy, comfy.run(example("wm_world_model"))), prompt) == [scores, said, steps]
+
+
+def test_three_actions_follow_one_another(comfy, example):
+    prompt = example("wm_act_three_times")
+    entry = succeeded(comfy, comfy.run(prompt))
+    pictures = [entry["outputs"][k]["images"] for k, node in prompt.items() if node["class_type"] == "SaveImage"]
+    assert [len(some) for some in pictures] == [3]
+    steps, there = texts(entry, prompt)
+    assert there == "a small red cube to the left of a small plain shiny green cylinder"
+    verdicts = ("accepted", "no candidate passes")
+    actions = prompt[only(prompt, "WM_WorldRollout")]["inputs"]["actions"].splitlines()
+    for action, line in zip(actions, steps.splitlines(), strict=True):
+        said, verdict = line.rsplit(": ", 1)
+        assert said == action and verdict in verdicts
 
 
 def test_an_edit_is_scored(comfy, example):

@@ -20,6 +20,7 @@ LARGEST = {
     "comclip": 50e3,
     "cpl": 50e3,
     "diorama-clip": 6e6,
+    "diorama-dusk": 300e3,
     "diorama-judge": 1.5e6,
     "diorama-sd": 16e6,
     "diorama-tokens": 1.6e6,
@@ -208,6 +209,22 @@ def test_plain_clip_loads_with_no_argument_and_names_what_it_sees():
         found = [names[i] for i in clip(**inputs).logits_per_image.argmax(1)]
     truth = [f"{scene.objects[0].colour} {scene.objects[0].shape}" for scene in scenes]
     assert sum(a == b for a, b in zip(found, truth, strict=True)) >= 12
+
+
+def test_at_dusk_the_same_pictures_are_dark():
+    from diffusers import StableDiffusionPipeline
+
+    from wm_pipelines.adapters.kronecker import load_adapter
+
+    pipe = StableDiffusionPipeline.from_pretrained(hub.embedded("diorama-sd"))
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 12, "guidance_scale": 4.0, "output_type": "pt"}
+    prompts = ["a red cube", "a green cone"]
+    day = pipe(prompts, generator=torch.Generator().manual_seed(0), **options).images
+    load_adapter(pipe.unet, hub.embedded("diorama-dusk"))
+    dusk = pipe(prompts, generator=torch.Generator().manual_seed(0), **options).images
+    red, green, blue = (dusk.mean((0, 2, 3)) / day.mean((0, 2, 3))).tolist()
+    assert max(red, green, blue) < 0.8 and blue > max(red, green)
 
 
 def test_kadaptation_counts_better_than_the_names_alone():

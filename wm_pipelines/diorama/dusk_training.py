@@ -20,7 +20,7 @@ class DuskTask(Task):
     """The adapter alone, on pictures of scenes in such a light and their captions, which don't speak of it.
 
     Options: `base`, an embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline of the miniature world;
-    `length`, scenes; `light`, factors on red, green and blue, 0 to 1; `n` and `r` of the adapter.
+    `length`, scenes; `light`, factors on red, green and blue, above 0, at most 1; `n` and `r` of the adapter.
     """
 
     def __init__(self, recipe: Recipe):
@@ -31,6 +31,8 @@ class DuskTask(Task):
         from wm_pipelines.adapters.kronecker import KroneckerConfig
 
         options = self.options = options_of(recipe, DEFAULTS)
+        if len(options["light"]) != 3 or not all(0 < factor <= 1 for factor in options["light"]):
+            raise ValueError(f"options.light is {options['light']!r}; three factors above 0, at most 1")
         folder = resolve(options["base"])
         self.unet = load_model(UNet2DConditionModel, folder, subfolder="unet").requires_grad_(False)
         config = KroneckerConfig(n=options["n"], r=options["r"], target_modules=list(TARGETS))
