@@ -57,14 +57,9 @@ def is_adapter(folder: Path) -> bool:
     return _config(folder, ADAPTER).get("peft_type") == "KRONECKER"
 
 
-def is_patch(folder: Path) -> bool:
-    """Whether the folder holds a Kronecker adapter of a model, and not one that is a pipeline with its own head."""
-    return is_adapter(folder) and not is_pipeline(folder)
-
-
 def list_adapters(roots: list[Path]) -> list[str]:
-    """Names of the Kronecker adapters that patch a model: embedded ones, then local folders, one level deep or two."""
-    return [*_embedded(is_patch), *_list(roots, is_adapter)]
+    """Names of Kronecker adapters: embedded ones that belong to no pipeline, then local folders, one or two deep."""
+    return [*_embedded(lambda folder: is_adapter(folder) and not is_pipeline(folder)), *_list(roots, is_adapter)]
 
 
 def resolve_adapter(name: str, roots: list[Path]) -> Path:
