@@ -75,6 +75,7 @@ def soak(minutes: float, out: Path) -> list[dict[str, Any]]:
         server = module.Comfy(base, _from_tests("comfy_homes").homes(os.environ)[0])
         try:
             began, turn = time.monotonic(), 0
+            core = server.get("/system_stats")["system"]["comfyui_version"]
             while time.monotonic() - began < 60 * minutes:
                 name = list(prompts)[turn % len(prompts)]
                 try:
@@ -91,7 +92,8 @@ def soak(minutes: float, out: Path) -> list[dict[str, Any]]:
                 said, about = status["messages"][-1]
                 server.request("/free", {"unload_models": True, "free_memory": True})
                 time.sleep(1)
-                row = {"kind": "run", "example": name, "turn": turn, "interrupted": interrupted, "said": said}
+                row = {"kind": "run", "comfyui": core, "example": name, "turn": turn, "interrupted": interrupted}
+                row |= {"said": said}
                 row |= {"error": about["exception_message"][:300]} if said == "execution_error" else {}
                 rows.append(row | {"minutes": (time.monotonic() - began) / 60} | state(server.server.pid))
                 records.append(out, rows[-1])
@@ -116,8 +118,9 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
             for key in ("threads", "handles")}  # fmt: skip
     slope = float(np.polyfit(at, size / 1e6, 1)[0])
     return {
-        "kind": "verdict", "runs": len(rows), "minutes": round(last, 1), "slope": slope,
-        "low": float(low), "high": float(high), "threads_left": left["threads"], "handles_left": left["handles"],
+        "kind": "verdict", "comfyui": rows[0].get("comfyui"), "runs": len(rows), "minutes": round(last, 1),
+        "slope": slope, "low": float(low), "high": float(high),
+        "threads_left": left["threads"], "handles_left": left["handles"],
         "errors": sum(row["said"] == "execution_error" for row in rows),
         "holds": bool((low <= 0 <= high or high < 1) and max(left.values()) <= 0),
     }  # fmt: skip
