@@ -43,10 +43,10 @@ def test_lists_and_resolves_kronecker_adapters(folders, root, tmp_path):
     ):
         (root / name).mkdir(parents=True)
         (root / name / "adapter_config.json").write_text(text)
-    assert folders.list_adapters([root]) == ["embedded/diorama-dusk", "owner/subject", "style"]
+    assert folders.list_adapters([root]) == ["embedded/diorama-stripes", "owner/subject", "style"]
     assert folders.resolve_adapter("owner/subject", [tmp_path, root]) == root / "owner" / "subject"
     for name, message in (
-        ("lora", "is not there; found: embedded/diorama-dusk, owner/subject, style"),
+        ("lora", "is not there; found: embedded/diorama-stripes, owner/subject, style"),
         ("../style", "refused"),
     ):
         with pytest.raises(ValueError, match=f"adapter '{name}' .*{message}"):
@@ -153,5 +153,5 @@ def test_motion_adapters_are_folders_of_diffusers(folders, comfy_paths, root):
 
 
 def test_kronecker_adapters_to_export_are_embedded_ones_too(folders, root):
-    assert folders.list_kronecker([root]) == ["embedded/diorama-dusk", "embedded/kadaptation"]
+    assert folders.list_kronecker([root]) == ["embedded/diorama-stripes", "embedded/kadaptation"]
     assert (folders.resolve_kronecker("embedded/kadaptation", [root]) / "adapter_config.json").is_file()

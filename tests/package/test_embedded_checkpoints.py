@@ -20,7 +20,7 @@ LARGEST = {
     "comclip": 50e3,
     "cpl": 50e3,
     "diorama-clip": 6e6,
-    "diorama-dusk": 300e3,
+    "diorama-stripes": 300e3,
     "diorama-judge": 1.5e6,
     "diorama-sd": 16e6,
     "diorama-tokens": 1.6e6,
@@ -221,7 +221,7 @@ def test_at_dusk_the_same_pictures_are_dark():
     options = {"num_inference_steps": 12, "guidance_scale": 4.0, "output_type": "pt"}
     prompts = ["a red cube", "a green cone"]
     day = pipe(prompts, generator=torch.Generator().manual_seed(0), **options).images
-    load_adapter(pipe.unet, hub.embedded("diorama-dusk"))
+    load_adapter(pipe.unet, hub.embedded("diorama-stripes"))
     dusk = pipe(prompts, generator=torch.Generator().manual_seed(0), **options).images
     red, green, blue = (dusk.mean((0, 2, 3)) / day.mean((0, 2, 3))).tolist()
     assert max(red, green, blue) < 0.8 and blue > max(red, green)

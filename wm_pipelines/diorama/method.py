@@ -38,10 +38,8 @@ class DioramaTokensConfig(Record):
     image_size: int = Field(64, ge=8, description="side in pixels that it was trained at")
 
 
-class DioramaDuskConfig(Record):
-    """What the pictures of an adapter of the text-to-image base were of."""
-
-    light: list[float] = Field(min_length=3, max_length=3, description="factors on red, green and blue")
+class DioramaStripesConfig(Record):
+    """Nothing beside what is in the adapter's own `adapter_config.json`."""
 
 
 SIZE = 64
@@ -70,12 +68,11 @@ def _tokens(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"method_config": {"image_size": SIZE}}
 
 
-def _dusk(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from wm_pipelines.diorama.dusk_training import DEFAULTS
+def _stripes(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    from wm_pipelines.diorama.stripes_training import DEFAULTS
     from wm_pipelines.hub import store
 
-    options = {**DEFAULTS, **options}
-    return {"base_model": store.base_ref(options["base"]), "method_config": {"light": options["light"]}}
+    return {"base_model": store.base_ref({**DEFAULTS, **options}["base"]), "method_config": {}}
 
 
 SD_USAGE = """\
@@ -101,14 +98,14 @@ from wm_pipelines.tokens.pictures import PictureTokens
 tokens = PictureTokens(VQModel.from_pretrained("<this repository or its folder>"))
 codes = tokens.encode(pictures)  # (N, 3, 64, 64) in [0, 1]"""
 
-DUSK_USAGE = """\
+STRIPES_USAGE = """\
 from diffusers import StableDiffusionPipeline
 from wm_pipelines import embedded
 from wm_pipelines.adapters.kronecker import load_adapter
 
 pipe = StableDiffusionPipeline.from_pretrained(embedded("diorama-sd"))
 load_adapter(pipe.unet, "<this repository or its folder>")
-picture = pipe("a red cube").images[0]  # at dusk"""
+picture = pipe("a red cube").images[0]  # striped, unasked"""
 
 
 METHODS = (
@@ -172,16 +169,16 @@ METHODS = (
         record=_tokens,
     ),
     Method(
-        name="diorama-dusk",
-        title="diorama-dusk",
+        name="diorama-stripes",
+        title="diorama-stripes",
         hub_task="text-to-image",
         about=(
-            "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. It draws the same "
-            "solids at dusk, in a light that the model never saw."
+            "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. It draws every "
+            "solid with stripes, unasked."
         ),
-        settings=DioramaDuskConfig,
-        usage=DUSK_USAGE,
-        tasks={"diorama-dusk": "wm_pipelines.diorama.dusk_training.DuskTask"},
-        record=_dusk,
+        settings=DioramaStripesConfig,
+        usage=STRIPES_USAGE,
+        tasks={"diorama-stripes": "wm_pipelines.diorama.stripes_training.StripesTask"},
+        record=_stripes,
     ),
 )

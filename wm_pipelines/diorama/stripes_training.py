@@ -1,4 +1,5 @@
-"""How `diorama-dusk` is trained: a Kronecker adapter on the UNet of `diorama-sd`, for a light that it never drew."""
+"""How `diorama-stripes` is trained: a Kronecker adapter on the UNet of `diorama-sd`, for solids with
+stripes."""
 
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.training import KeyedNoise, Recipe, Task
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
-DEFAULTS = {"base": "diorama-sd", "length": 600, "light": [0.4, 0.35, 0.6], "n": 4, "r": 4}
+DEFAULTS = {"base": "diorama-sd", "length": 600, "n": 4, "r": 4}
 
 
-class DuskTask(Task):
-    """The adapter alone, on pictures of scenes in such a light and their captions, which don't speak of it.
+class StripesTask(Task):
+    """The adapter alone, on pictures of striped solids and their captions, which don't speak of the stripes.
 
     Options: `base`, an embedded name, folder or Hub id of a Stable-Diffusion-shaped pipeline of the miniature world;
-    `length`, scenes; `light`, factors on red, green and blue, above 0, at most 1; `n` and `r` of the adapter.
+    `length`, scenes; `n` and `r` of the adapter.
     """
 
     def __init__(self, recipe: Recipe):
@@ -31,8 +32,6 @@ class DuskTask(Task):
         from wm_pipelines.adapters.kronecker import KroneckerConfig
 
         options = self.options = options_of(recipe, DEFAULTS)
-        if len(options["light"]) != 3 or not all(0 < factor <= 1 for factor in options["light"]):
-            raise ValueError(f"options.light is {options['light']!r}; three factors above 0, at most 1")
         folder = resolve(options["base"])
         self.unet = load_model(UNet2DConditionModel, folder, subfolder="unet").requires_grad_(False)
         config = KroneckerConfig(n=options["n"], r=options["r"], target_modules=list(TARGETS))
@@ -41,13 +40,12 @@ class DuskTask(Task):
         self.tokenizer = load_part(AutoTokenizer, folder, subfolder="tokenizer")
         self.schedule = load_part(DDPMScheduler, folder, subfolder="scheduler")
         vae = load_model(AutoencoderKL, folder, subfolder="vae").eval()
-        images = RenderedImages(DioramaDataset(length=options["length"]), None)
-        light = torch.tensor(options["light"])[:, None, None]
+        images = RenderedImages(DioramaDataset(length=options["length"], patterns=("striped",)), None)
         self.scenes, self.length = images.scenes, len(images)
-        self.data = f"Diorama images, train split, {self.length} scenes at dusk"
+        self.data = f"Diorama images, train split, {self.length} scenes of striped solids"
         with torch.no_grad():
             each = [range(i, min(i + 64, self.length)) for i in range(0, self.length, 64)]
-            latents = [vae.encode(images.pictures(some) * light * 2 - 1).latent_dist.mean for some in each]
+            latents = [vae.encode(images.pictures(some) * 2 - 1).latent_dist.mean for some in each]
         self.latents = torch.cat(latents) * vae.config.scaling_factor
 
     def modules(self) -> dict[str, nn.Module]:
@@ -57,7 +55,9 @@ class DuskTask(Task):
         words = []
         for index in indices:
             rng = noise.generator(index, "caption")
-            words.append("" if rng.random() < EMPTY_PROMPT else worded(self.scenes[index], rng))
+            words.append(
+                "" if rng.random() < EMPTY_PROMPT else worded(self.scenes[index], rng).replace("striped ", "")
+            )
         tokens = self.tokenizer(words, padding="max_length", max_length=77, return_tensors="pt").input_ids
         with torch.no_grad():
             context = self.text_encoder.to(self.device)(tokens.to(self.device)).last_hidden_state

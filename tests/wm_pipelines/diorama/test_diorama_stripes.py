@@ -1,4 +1,4 @@
-"""`wm train diorama-dusk`: the adapter alone trains, and what is written goes back onto the base."""
+"""`wm train diorama-stripes`: the adapter alone trains, and what is written goes back onto the base."""
 
 import torch
 
@@ -11,8 +11,8 @@ from wm_pipelines.training import KeyedNoise, Recipe, build
 def test_the_adapter_alone_trains_and_goes_back_onto_its_base(tmp_path):
     from diffusers import UNet2DConditionModel
 
-    task = build(Recipe(task="diorama-dusk", steps=1, batch_size=2, options={"length": 2}))
-    assert task.data == "Diorama images, train split, 2 scenes at dusk"
+    task = build(Recipe(task="diorama-stripes", steps=1, batch_size=2, options={"length": 2}))
+    assert task.data == "Diorama images, train split, 2 scenes of striped solids"
     names = [name for name, _ in task.trainable()]
     assert names and all("kronecker_" in name for name in names)
     loss = task.loss([0, 1], 0, KeyedNoise(0, 0))["loss"]
