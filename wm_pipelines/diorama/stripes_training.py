@@ -55,9 +55,8 @@ class StripesTask(Task):
         words = []
         for index in indices:
             rng = noise.generator(index, "caption")
-            words.append(
-                "" if rng.random() < EMPTY_PROMPT else worded(self.scenes[index], rng).replace("striped ", "")
-            )
+            text = "" if rng.random() < EMPTY_PROMPT else worded(self.scenes[index], rng)
+            words.append(text.replace("striped ", ""))
         tokens = self.tokenizer(words, padding="max_length", max_length=77, return_tensors="pt").input_ids
         with torch.no_grad():
             context = self.text_encoder.to(self.device)(tokens.to(self.device)).last_hidden_state

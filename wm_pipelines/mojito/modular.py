@@ -117,7 +117,7 @@ class MojitoDenoiseStep(_Step):
         inputs = block.inputs
         levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
         asked = pipe.steps.asked(block.call, block.prompt, inputs=inputs, output_type="latent")
-        with surrounded(pipe.steps, block.guide, levels, block.fps, inputs.schedule):
+        with surrounded(pipe.steps, block.guide, levels, fps=block.fps, schedule=inputs.schedule):
             block.latents = sample(
                 pipe.steps, block.call, asked, callback=None, tensor_inputs=("latents",), clock=block.clock
             )

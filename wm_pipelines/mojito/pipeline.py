@@ -397,7 +397,7 @@ class MojitoPipeline(StockLoading, WMPipeline):
             # 4. The stock pipeline samples, its denoiser surrounded by the guide, the dial and the frame rate
             asked = self.asked(call, prompt, inputs=inputs, output_type=output_type)
             levels = [level for level in inputs.levels for _ in range(inputs.per_prompt)]
-            with surrounded(self, guide, levels, fps, inputs.schedule):
+            with surrounded(self, guide, levels, fps=fps, schedule=inputs.schedule):
                 frames = sample(
                     self,
                     call,
