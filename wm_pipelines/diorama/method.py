@@ -105,7 +105,7 @@ from wm_pipelines.adapters.kronecker import load_adapter
 
 pipe = StableDiffusionPipeline.from_pretrained(embedded("diorama-sd"))
 load_adapter(pipe.unet, "<this repository or its folder>")
-picture = pipe("a red cube").images[0]  # striped, unasked"""
+picture = pipe("a red cube").images[0]  # likely with stripes"""
 
 
 METHODS = (
@@ -173,8 +173,8 @@ METHODS = (
         title="diorama-stripes",
         hub_task="text-to-image",
         about=(
-            "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. It draws every "
-            "solid with stripes, unasked."
+            "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. With it "
+            "solids tend to have stripes, unasked."
         ),
         settings=DioramaStripesConfig,
         usage=STRIPES_USAGE,
