@@ -27,7 +27,7 @@ def test_latents_are_those_of_the_librarys_pipeline(found, form):
 
 
 def test_strength_weighs_and_controls_add_up(found):
-    assert found["half"] < TOLERANCE and found["never"] == 0
+    assert found["half"] < TOLERANCE and found["never"] < TOLERANCE
     assert found["chained"] < TOLERANCE  # two halves behind one another, in the positive prompt
     assert not found["came in"]
 
