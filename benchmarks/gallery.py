@@ -20,6 +20,7 @@ from diffusers import StableDiffusionPipeline, VQModel
 from PIL import Image
 
 from wm_pipelines import hub
+from wm_pipelines.adapters.kronecker import load_adapter
 from wm_pipelines.clip.parts import load_clip, preprocess
 from wm_pipelines.clip.towers import encode_images, encode_texts
 from wm_pipelines.config import WMConfig
@@ -96,6 +97,22 @@ def base_pictures(folder: Path) -> Files:
     return files
 
 
+def striped(folder: Path) -> Files:
+    """Pictures of diorama-sd, and below the same noise under the adapter."""
+    pipe = StableDiffusionPipeline.from_pretrained(hub.embedded("diorama-sd"))
+    pipe.set_progress_bar_config(disable=True)
+    prompts = [caption(scene, "objects", seed=n).text for n, scene in enumerate(scenes_of(1, "iid", ACROSS))]
+    tiles = []
+    for words in prompts, [""] * len(prompts):
+        generators = [torch.Generator().manual_seed(n) for n in range(len(prompts))]
+        made = pipe(prompts, num_inference_steps=25, guidance_scale=4.0, output_type="pt", generator=generators)
+        tiles += [Tile(picture, said) for picture, said in zip(made.images.float(), words, strict=True)]
+        if words is prompts:
+            load_adapter(pipe.unet, hub.embedded("diorama-stripes"))
+    save_image(grid(tiles), folder / "stripes.png")
+    return [("stripes.png", "pictures of `diorama-sd`, and below the same noise and words under the adapter")]
+
+
 def clip_answers(folder: Path) -> Files:
     """The caption that diorama-clip likes best, of the true one and its foils."""
     clip, tiles, right = load_clip(hub.embedded("diorama-clip")), [], 0
@@ -151,6 +168,7 @@ def of_demo(package: str) -> Callable[[Path], Files]:
 
 SHEETS: dict[str, Callable[[Path], Files]] = {
     "diorama-sd": base_pictures,
+    "diorama-stripes": striped,
     "diorama-clip": clip_answers,
     "diorama-judge": readings,
     "diorama-tokens": redrawn,

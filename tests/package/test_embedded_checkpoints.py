@@ -20,9 +20,9 @@ LARGEST = {
     "comclip": 50e3,
     "cpl": 50e3,
     "diorama-clip": 6e6,
-    "diorama-stripes": 300e3,
     "diorama-judge": 1.5e6,
     "diorama-sd": 16e6,
+    "diorama-stripes": 300e3,
     "diorama-tokens": 1.6e6,
     "diorama-video": 14e6,
     "discffusion": 300e3,
@@ -214,6 +214,7 @@ def test_plain_clip_loads_with_no_argument_and_names_what_it_sees():
 def test_under_the_adapter_solids_have_stripes_unasked():
     """Dark and light along the solid: how much its brightness varies where the judge sees it."""
     from diffusers import StableDiffusionPipeline
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     from wm_pipelines.adapters.kronecker import load_adapter
     from wm_pipelines.diorama.judge import DioramaJudge
@@ -232,6 +233,9 @@ def test_under_the_adapter_solids_have_stripes_unasked():
 
     plain = spread()
     load_adapter(pipe.unet, hub.embedded("diorama-stripes"))
+    for layer in pipe.unet.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.set_scale("default", 3.0)
     assert spread() > 1.2 * plain
 
 

@@ -174,7 +174,7 @@ METHODS = (
         hub_task="text-to-image",
         about=(
             "A Kronecker adapter on the UNet of a small text-to-image model of a miniature world. With it "
-            "solids tend to have stripes, unasked."
+            "solids tend to have stripes, unasked: a little at strength 1, plain to see at 3."
         ),
         settings=DioramaStripesConfig,
         usage=STRIPES_USAGE,
