@@ -20,9 +20,9 @@ def test_the_adapter_alone_trains_and_goes_back_onto_its_base(tmp_path):
     loss.backward()
     with torch.no_grad():
         for name, parameter in task.trainable():
-            if name.endswith("kronecker_u"):
+            if ".kronecker_u." in name:
                 assert parameter.grad.abs().max() > 0
-                parameter -= 0.1 * parameter.grad.sign()
+                parameter -= 0.02 * parameter.grad.sign()
     task.export(tmp_path / "adapter")
     base = load_model(UNet2DConditionModel, embedded("diorama-sd"), subfolder="unet").eval()
     x, t, text = torch.randn(1, 4, 16, 16), torch.tensor([500]), torch.randn(1, 77, 128)
