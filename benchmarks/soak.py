@@ -1,6 +1,7 @@
 """Does a server that runs for hours stay as it is? ComfyUI with every example in turn, interrupts and `/free`.
 
     COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/python python benchmarks/soak.py --minutes 60
+    python benchmarks/soak.py --minutes 10 --only wm_comclip wm_cpl    # quick ones, that come round often
     python benchmarks/soak.py --minutes 0 --commands 200          # `wm` commands alone
 
 After each run the server's resident memory, threads and file handles are read from /proc, and a row goes to
@@ -45,7 +46,7 @@ def renewed(prompt: dict[str, Any], turn: int) -> dict[str, Any]:
     for node in changed.values():
         for name in ("seed", "noise_seed"):
             if isinstance(node["inputs"].get(name), int):
-                node["inputs"][name] = turn + 1
+                node["inputs"][name] += turn  # what differs in an example goes on differing
     return changed
 
 
@@ -60,10 +61,15 @@ def state(process: int) -> dict[str, int]:
     }
 
 
-def soak(minutes: float, out: Path) -> list[dict[str, Any]]:
-    """Run the examples for so long; every third run is interrupted, and after each memory is freed."""
+def soak(minutes: float, out: Path, only: list[str] | None = None) -> list[dict[str, Any]]:
+    """Run the examples for so long; every third run is interrupted, and after each memory is freed.
+
+    Args:
+        only: names of the examples to run; None: all.
+    """
     rows: list[dict[str, Any]] = []
     prompts = examples()
+    prompts = {name: prompts[name] for name in only or prompts}
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
         for name in _pictures(prompts):
@@ -203,12 +209,13 @@ def _from_tests(name: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--only", nargs="+", metavar="EXAMPLE", help="names of the examples to run; default: all")
     parser.add_argument("--commands", type=int, default=0, help="`wm` commands to run after the server")
     parser.add_argument("--out", type=Path, default=records.RESULTS / "soak.jsonl")
     args = parser.parse_args(arguments)
     made = []
     if args.minutes > 0:
-        rows = soak(args.minutes, args.out)
+        rows = soak(args.minutes, args.out, args.only)
         made.append(verdict(rows))
         plot(rows, args.out.with_suffix(".png"))
     if args.commands:
