@@ -13,7 +13,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, autocast, *inputs):
         ctx.run, ctx.autocast = run, autocast
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*(t if t is None else t.detach() for t in inputs))  # as in `registered`
         return run(*inputs)
 
     @staticmethod

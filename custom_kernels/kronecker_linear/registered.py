@@ -64,7 +64,9 @@ def _save(ctx, inputs, outputs) -> None:
     x, weight, _, a_out, a_in, u, v, mask, index, *ctx.options = inputs
     keeps_x = any(ctx.needs[at] for at in (WEIGHT, V, A_IN, U, A_OUT, MASK))
     # of hidden nothing is kept: it is made again
-    ctx.save_for_backward(x if keeps_x else None, None, weight, a_out, a_in, u, v, mask, index)
+    kept = (x if keeps_x else None, None, weight, a_out, a_in, u, v, mask, index)
+    # the parameters' values of now: layerwise casting gives them others, of another type, as soon as the call is over
+    ctx.save_for_backward(*(t if t is None else t.detach() for t in kept))
 
 
 @torch.library.custom_op("wm_kernels::kronecker_rank_one", mutates_args=())

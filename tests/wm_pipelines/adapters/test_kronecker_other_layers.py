@@ -117,6 +117,23 @@ def test_a_convolution_as_lora(convolution, randomise, tmp_path):
         convert_to_lora(adapted, 4)
 
 
+def test_dropout_of_a_convolution_drops_rank_sized_sums_of_each_group(convolution, randomise):
+    model, x = convolution
+    config = KroneckerConfig(n=4, r=1, terms=2, dropout=0.25, target_modules=["0"])
+    layer = randomise(get_peft_model(model, config)).base_model.model[0]
+    plain = layer.base_layer
+    with torch.no_grad():
+        whole = layer.eval()(x) - plain(x)
+        torch.manual_seed(0)
+        drawn = torch.stack([layer.train()(x) - plain(x) for _ in range(400)])
+    assert not torch.equal(drawn[0], drawn[1])
+    torch.testing.assert_close(drawn.mean(0), whole, rtol=0, atol=0.25 * float(whole.abs().max()))
+    # of two sums both are dropped at 1 place in 16, in each group by itself
+    groups = drawn.unflatten(2, (plain.groups, -1)).abs().amax(3) < 1e-6
+    assert 0.05 < groups.float().mean() < 0.075
+    assert plain.groups == 1 or not torch.equal(groups[:, :, 0], groups[:, :, 1])
+
+
 @pytest.mark.parametrize(("combination", "options"), [("cat", {}), ("svd", {"svd_rank": 8})])
 def test_convolutions_are_summed(randomise, combination, options):
     torch.manual_seed(0)
@@ -134,8 +151,6 @@ def test_a_convolution_of_wrong_sizes_is_refused():
     model = nn.Sequential(nn.Conv2d(6, 12, 3, groups=2))
     with pytest.raises(ValueError, match="`0`: n=2 does not divide in_features=3; choose from 1, 3"):
         get_peft_model(model, KroneckerConfig(n=2, target_modules=["0"]))  # the kernel is not a part of n_in's side
-    with pytest.raises(ValueError, match="`0` is a convolution with groups, which has no rank-sized sum"):
-        get_peft_model(model, KroneckerConfig(n=3, target_modules=["0"], dropout=0.1))
     with pytest.raises(ValueError, match="`0` is a Conv2d; `fused` parts are of linear layers only"):
         get_peft_model(model, KroneckerConfig(n=3, target_modules=["0"], fused={"0": ("q", "v")}))
 

@@ -136,8 +136,6 @@ def check_targets(
     for name in targets:
         base = supported_base(model, name)
         slices = row_slices(config, name, base)
-        if config.dropout and getattr(base, "groups", 1) > 1:
-            raise ValueError(f"`{name}` is a convolution with groups, which has no rank-sized sum for `dropout`")
         found[name] = (channels(base), sizes(base)[1] if slices is None else slices[0][1] - slices[0][0])
         set_name(config, name)
     for name, pair in found.items():
