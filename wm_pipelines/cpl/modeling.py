@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 INIT = "a photo of a"
+CTX_STD = 0.02  # of a context that starts at random
 PICKLES = (".tar", ".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
 
@@ -42,6 +43,8 @@ class CPLPromptLearner(WMModel, ConfigMixin):
         torch.Size([2, 4, 128])
     """
 
+    _no_split_modules: list[str] = []
+
     @register_to_config
     def __init__(self, text_width: int = 512, joint_dim: int = 512, n_ctx: int = 4, init: str | None = None):
         super().__init__()
@@ -53,6 +56,7 @@ class CPLPromptLearner(WMModel, ConfigMixin):
         self.ctx = nn.Parameter(torch.empty(n_ctx, text_width))
         parts = {"linear1": nn.Linear(joint_dim, hidden), "relu": nn.ReLU(), "linear2": nn.Linear(hidden, text_width)}
         self.meta_net = nn.Sequential(OrderedDict(parts))
+        nn.init.normal_(self.ctx, std=CTX_STD)
 
     @classmethod
     def from_clip(
@@ -84,7 +88,7 @@ class CPLPromptLearner(WMModel, ConfigMixin):
                 text_width=config.text_config.hidden_size, joint_dim=config.projection_dim, n_ctx=n_ctx, init=words
             )
         with torch.no_grad():
-            made.ctx.copy_(0.02 * randn(tuple(made.ctx.shape), "cpl context", seed))
+            made.ctx.copy_(CTX_STD * randn(tuple(made.ctx.shape), "cpl context", seed))
             if words is not None:
                 made.ctx.copy_(_embedded(clip, tokenizer, words, n_ctx))
         align(made)
@@ -99,10 +103,7 @@ class CPLPromptLearner(WMModel, ConfigMixin):
         """
         if Path(path).suffix in PICKLES:
             raise ValueError(f"refusing pickled {str(path)!r}; convert it with `wm convert cpl FILE FOLDER`")
-        loaded = super().from_pretrained(path, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        align(model)
-        return loaded
+        return super().from_pretrained(path, **kwargs)
 
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
         """Contexts `(B, n_ctx, text_width)` for unit picture features `(B, joint_dim)`."""

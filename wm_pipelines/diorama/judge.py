@@ -20,7 +20,7 @@ class JudgeOutput(BaseOutput):
     """colour: (B, 1 + 8, H, W) logits, channel 0 is background; shape: (B, 4, H, W) logits."""
 
     colour: torch.Tensor
-    shape: torch.Tensor
+    shape: torch.Tensor = None  # type: ignore[assignment]  # accelerate's hooks make outputs from a dict
 
 
 def _block(inside: int, outside: int) -> nn.Sequential:
@@ -36,6 +36,8 @@ def _block(inside: int, outside: int) -> nn.Sequential:
 
 class DioramaJudge(WMModel, ConfigMixin):
     """A small convolutional network with skips; input pictures are (B, 3, H, W) in [0, 1], H and W multiples of 4."""
+
+    _no_split_modules: list[str] = []
 
     @register_to_config
     def __init__(self, channels: tuple[int, int, int] = (24, 48, 96)):

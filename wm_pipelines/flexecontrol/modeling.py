@@ -44,7 +44,6 @@ from wm_pipelines.flexecontrol.network.decomposition import (
 )
 from wm_pipelines.flexecontrol.network.slots import SlotInput, sum_slots
 from wm_pipelines.hub.models import WMModel
-from wm_pipelines.hub.weights import align
 from wm_pipelines.media.conditions import BACKGROUND, TYPES
 
 PRESETS, FAST, SHARE_H = ("paper", "uni", "transformer", "carrier"), ("shared", "per_type"), ("layer", "model")
@@ -56,7 +55,7 @@ class FlexEControlOutput(BaseOutput):
     """Residuals for `UNet2DConditionModel`: one per skip (finest first), and one for the middle block."""
 
     down_block_res_samples: tuple[torch.Tensor, ...]
-    mid_block_res_sample: torch.Tensor
+    mid_block_res_sample: torch.Tensor = None  # type: ignore[assignment]  # accelerate's hooks make outputs from a dict
 
 
 class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
@@ -236,30 +235,25 @@ class FlexEControlModel(WMModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         Raises:
             ValueError: slim without `unet`, a `unet` of another architecture, or a checkpoint that lacks tensors.
         """
+        shown = kwargs.pop("output_loading_info", False)
         level = diffusers_logging.get_verbosity()
         diffusers_logging.set_verbosity_error()  # a slim file's missing keys are expected; real gaps are errors below
         try:
-            loaded = super().from_pretrained(path, **kwargs)
+            model, info = super().from_pretrained(path, output_loading_info=True, **kwargs)
         finally:
             diffusers_logging.set_verbosity(level)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
         if unet is not None:
             model.check_compatible(unet)
         if model.config.slim:
             if unet is None:
                 raise ValueError(f"{path} is a slim checkpoint (no copy of the base's encoder): pass unet=")
             take_copy(model, unet)
-            model.register_to_config(slim=False)
-            if isinstance(loaded, tuple):  # what the base gave is not missing
-                loaded[1]["missing_keys"] = type(loaded[1]["missing_keys"])(
-                    name for name in loaded[1]["missing_keys"] if not is_copy(name)
-                )
-        missing = [name for name, p in model.named_parameters() if p.is_meta]
-        if missing:
+            model.register_to_config(slim=False)  # what the base gave is not missing
+            info["missing_keys"] = type(info["missing_keys"])(k for k in info["missing_keys"] if not is_copy(k))
+        if missing := sorted(info["missing_keys"]):
             raise ValueError(f"{path} lacks {len(missing)} tensors of its own config, first {missing[0]!r}")
-        align(model)
         model.set_trainable()
-        return loaded
+        return (model, info) if shown else model
 
     def check_compatible(self, unet: UNet2DConditionModel) -> None:
         """Refuse a base whose encoder, skips or text width differ from the one this adapter was made for."""

@@ -51,8 +51,8 @@ class FlexEControlTransformerModel(WMModel, ConfigMixin):
         condition_stride: pixels in a side of a latent cell. pre_channels: of the extractor, one for each halving.
     """
 
-    _no_split_modules = ["JointTransformerBlock", "FluxTransformerBlock", "FluxSingleTransformerBlock"]
-    _repeated_blocks = _no_split_modules
+    _repeated_blocks = ["JointTransformerBlock", "FluxTransformerBlock", "FluxSingleTransformerBlock"]
+    _no_split_modules = [*_repeated_blocks, "PatchEmbed"]  # a map leaves out the table that the last one holds
     _skip_layerwise_casting_patterns = ["norm", "pos_embed", "zero_conv"]
 
     @register_to_config
@@ -81,6 +81,7 @@ class FlexEControlTransformerModel(WMModel, ConfigMixin):
             config["num_single_layers"] = num_single_layers
         known = inspect.signature(kind.__init__).parameters
         self.carrier = kind(**{name: value for name, value in config.items() if name in known})
+        self.carrier._no_split_modules = self._no_split_modules  # its class names none, so has no device map
         channels = transformer_config["in_channels"]
         channels = channels // FLUX_PATCH**2 if kind is FluxControlNetModel else channels
         check_channels(1, condition_stride, (channels,), pre_channels)

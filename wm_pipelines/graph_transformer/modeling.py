@@ -37,6 +37,8 @@ class QuasiAttentionModel(WMModel, ConfigMixin):
         (torch.Size([2, 8, 8]), None)
     """
 
+    _no_split_modules: list[str] = []
+
     def __init__(
         self,
         s_text: int = 40,

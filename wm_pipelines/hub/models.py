@@ -7,7 +7,8 @@ from typing import Any
 from diffusers import ModelMixin
 
 from wm_pipelines.hub.checking import check_folder, translated
-from wm_pipelines.hub.stock import safetensors_only
+from wm_pipelines.hub.stock import check_complete, safetensors_only
+from wm_pipelines.hub.weights import align
 from wm_pipelines.record import check_values
 
 
@@ -17,17 +18,23 @@ class WMModel(ModelMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As in diffusers.
+        """As in diffusers; a loaded model computes what the saved one did, bit for bit (`align`).
 
         Raises:
-            ValueError: pickled weights or code were asked for, or a file is damaged or says what no model can be.
+            ValueError: pickled weights or code were asked for, a file is damaged or says what no model can be, or
+                weights of the model are not in it (under `output_loading_info` it's for the caller to look).
         """
         kwargs = safetensors_only(kwargs, may_be_none=True)
+        shown = kwargs.pop("output_loading_info", False)
         with translated(pretrained_model_name_or_path):
             folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
             if os.path.isdir(folder):
                 check_folder(folder)
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        if not shown:
+            check_complete(info, folder)
+        align(model)
+        return (model, info) if shown else model
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:

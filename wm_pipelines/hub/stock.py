@@ -30,10 +30,14 @@ def load_model(kind: type[T], folder: str | os.PathLike, subfolder: str | None =
     model, info = _load(kind, folder, subfolder, {**given, "output_loading_info": True})
     if given.get("output_loading_info"):  # the caller looks
         return model, info
-    if lacking := sorted(info["missing_keys"]):
-        inner = os.path.join(folder, subfolder or "")
-        raise ValueError(f"the weights in {inner} lack {', '.join(lacking[:8])}{', ...' * (len(lacking) > 8)}")
+    check_complete(info, os.path.join(folder, subfolder or ""))
     return model
+
+
+def check_complete(info: Mapping[str, Any], folder: str | os.PathLike) -> None:
+    """ValueError if, by a loader's `output_loading_info`, weights of the model were not in `folder`."""
+    if lacking := sorted(info["missing_keys"]):
+        raise ValueError(f"the weights in {folder} lack {', '.join(lacking[:8])}{', ...' * (len(lacking) > 8)}")
 
 
 def load_pipeline(kind: type[T], folder: str | os.PathLike, **kwargs: Any) -> T:

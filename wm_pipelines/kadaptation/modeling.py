@@ -28,6 +28,8 @@ class KAdaptationHead(WMModel, ConfigMixin):
         ValueError: an unknown `kind`, or fewer than two classes.
     """
 
+    _no_split_modules: list[str] = []
+
     @register_to_config
     def __init__(self, features: int, class_names: Sequence[str], kind: str = "cosine"):
         super().__init__()

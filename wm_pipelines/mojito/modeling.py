@@ -18,6 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines 
 from torch import nn
 
 from wm_pipelines.hub.models import WMModel
+from wm_pipelines.runtime.offloading import execution_device
 
 INJECT = ("timestep", "text", "temporal")
 POSITIONS = 5  # terms of `position_terms`
@@ -168,8 +169,9 @@ class MotionIntensityModel(WMModel, ConfigMixin):
         check_levels(levels)
         if (text is not None) != (self.mim.text is not None):
             raise ValueError(f"text is {'missing' if text is None else 'given'}; text_dim is {self.config.text_dim}")
-        known = torch.tensor([level is not None for level in levels], device=self.device)
-        values = torch.tensor([0.0 if level is None else float(level) for level in levels], device=self.device)
+        device = execution_device(self)
+        known = torch.tensor([level is not None for level in levels], device=device)
+        values = torch.tensor([0.0 if level is None else float(level) for level in levels], device=device)
         waves = get_timestep_embedding(
             values * LEVEL_SCALE, self.config.embedding_dim, flip_sin_to_cos=True, downscale_freq_shift=0
         )

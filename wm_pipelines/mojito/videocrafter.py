@@ -18,6 +18,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import nn
 
 from wm_pipelines.hub.models import WMModel
+from wm_pipelines.runtime.offloading import execution_device
 
 __all__ = ["FpsEmbedding", "ModelMixin", "SchedulerMixin", "VideoCrafterDDIMScheduler"]  # loaders look up the mixins
 
@@ -40,9 +41,8 @@ class FpsEmbedding(WMModel, ConfigMixin):
 
     def forward(self, fps: float) -> torch.Tensor:
         """(1, time_embed_dim)."""
-        waves = get_timestep_embedding(
-            torch.tensor([float(fps)], device=self.device), self.config.embedding_dim, True, downscale_freq_shift=0
-        )
+        value = torch.tensor([float(fps)], device=execution_device(self))
+        waves = get_timestep_embedding(value, self.config.embedding_dim, True, downscale_freq_shift=0)
         return self.linear_2(nn.functional.silu(self.linear_1(waves.to(self.dtype))))
 
     @contextlib.contextmanager
