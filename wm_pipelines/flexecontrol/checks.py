@@ -46,7 +46,7 @@ def check_size(height: int, width: int, multiple: int) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """ValueError on an unknown choice, a count below 1, or a number that is not finite."""
+    """ValueError on an unknown choice, a count below 1, a number that is not finite, or a schedule of no step."""
     for name, allowed in CHOICES.items():
         if options[name] not in allowed:
             raise ValueError(f"{name}={options[name]!r}; choose from {', '.join(allowed)}")
@@ -56,6 +56,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in NUMBERS:
         if not isinstance(options[name], Real) or not math.isfinite(options[name]):
             raise ValueError(f"{name} must be a finite number, got {options[name]!r}")
+    for name in ("timesteps", "sigmas"):
+        if options.get(name) is not None and not len(options[name]):
+            raise ValueError(f"{name} is empty; give one number for each step, or None")
 
 
 def check_texts(words: TextInputs, layers: int, width: int) -> None:

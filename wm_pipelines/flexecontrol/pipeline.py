@@ -287,6 +287,8 @@ class FlexEControlPipeline(
             variant=variant,
             output_type=output_type,
             num_inference_steps=num_inference_steps,
+            timesteps=timesteps,
+            sigmas=sigmas,
             num_images_per_prompt=num_images_per_prompt,
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             global_strength=global_strength,

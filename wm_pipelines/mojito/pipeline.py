@@ -461,6 +461,8 @@ class MojitoPipeline(StockLoading, WMPipeline):
             ValueError: naming the argument, what came and what is allowed.
         """
         call.check_picture()
+        if not len(call.options.get("timesteps", (0,))):
+            raise ValueError("timesteps is empty; give one number for each step, or None")
         vocabulary = self.wm_config.vocabulary if self.wm_config is not None else None
         steered = isinstance(objects, Sequence) and any(objects)  # without objects the base cuts a long text off
         prompts = check_prompts(

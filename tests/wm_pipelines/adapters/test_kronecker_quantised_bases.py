@@ -18,13 +18,14 @@ def stack() -> nn.Sequential:
     return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH // 2)).requires_grad_(False)
 
 
-def torchao(name: str, **options):
+def torchao(name: str, grouped: bool = False, **options):
     """Quantises `stack()` by the torchao config of that name; skipped where torchao or its kernels are missing."""
 
     def quantise(model):
         quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+        granularity = {"granularity": quantization.PerGroup(32)} if grouped else {}
         try:
-            quantization.quantize_(model, getattr(quantization, name)(**options))
+            quantization.quantize_(model, getattr(quantization, name)(**options, **granularity))
             model(torch.zeros(1, WIDTH))
         except Exception as error:  # a kernel for another machine: each has its own kind of error
             pytest.skip(f"torchao's {name} does not run here: {str(error)[:200]}")
@@ -86,6 +87,7 @@ QUANTISERS = {
     "a tensor subclass": subclassed,
     "torchao int8": torchao("Int8WeightOnlyConfig"),
     "torchao int4": torchao("Int4WeightOnlyConfig", group_size=128),
+    "torchao int4 on any machine": torchao("IntxWeightOnlyConfig", grouped=True, weight_dtype=torch.int4),
     "torchao fp8": torchao("Float8WeightOnlyConfig"),
     "bitsandbytes int8": bitsandbytes("Linear8bitLt"),
     "bitsandbytes nf4": bitsandbytes("Linear4bit"),
@@ -167,3 +169,6 @@ def test_a_packed_weight_is_refused_by_name():
         with pytest.raises(ValueError, match=r"`1` is a torch.ao.nn.quantized.*Linear: its weight is packed"):
             get_peft_model(place, KroneckerConfig(n=4, target_modules=["0", "1"]))
     assert type(model[0]) is nn.Linear and model[1] is packed
+    whole = torch.ao.quantization.quantize_dynamic(stack(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match=r"`0` is a torch.ao.nn.quantized.dynamic.*Linear: its weight is packed"):
+        get_peft_model(whole, KroneckerConfig(n=4, target_modules="all-linear"))

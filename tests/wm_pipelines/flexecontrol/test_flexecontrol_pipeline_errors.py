@@ -94,6 +94,8 @@ CASES = {
     "on_conflict": (r"on_conflict='stop'; choose from warn, error, ignore", {"on_conflict": "stop"}),
     "output_type": (r"output_type='jpg'; choose from pil, np, pt, latent", {"output_type": "jpg"}),
     "steps": (r"num_inference_steps must be a positive integer, got 0", {"num_inference_steps": 0}),
+    "timesteps": (r"timesteps is empty", {"timesteps": []}),
+    "sigmas": (r"sigmas is empty", {"sigmas": torch.zeros(0)}),
     "images": (r"num_images_per_prompt must be a positive integer, got 1.5", {"num_images_per_prompt": 1.5}),
     "scale": (
         r"controlnet_conditioning_scale must be a finite number, got nan",

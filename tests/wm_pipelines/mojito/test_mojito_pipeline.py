@@ -519,6 +519,8 @@ def test_bases_that_cannot_be_steered_are_refused(animated, bases):
     latte, latte_size = bases("latte")
     with pytest.raises(ValueError, match="LattePipeline takes no num_videos_per_prompt"):
         run(latte, latte_size, num_videos_per_prompt=2)
+    with pytest.raises(ValueError, match="timesteps is empty"):
+        run(latte, latte_size, timesteps=[])
     with pytest.raises(ValueError, match="clean_caption=True rewrites the prompt"):
         run(latte, latte_size, objects=[corner()], clean_caption=True)
     pipe.scheduler = EDMEulerScheduler()

@@ -173,6 +173,9 @@ def check_parameters(config: KroneckerConfig, model: nn.Module, others: list[Kro
 def _raise_no_match(config: KroneckerConfig, model: nn.Module, names: list[str]) -> None:
     wanted = [config.target_modules] if isinstance(config.target_modules, str) else sorted(config.target_modules)
     linear = [name for name in names if is_linear(_base_of(model.get_submodule(name)))]
+    if not wanted:  # PEFT found none for "all-linear": those that are there say why they can't be
+        for name in linear:
+            supported_base(model, name)
     known = sorted({name.rpartition(".")[2] for name in linear} | set(linear))
     near = dict.fromkeys(n for w in wanted for n in difflib.get_close_matches(w, known, n=3, cutoff=0.4))
     shown = list(near) or known[:8]
