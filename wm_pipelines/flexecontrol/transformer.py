@@ -51,6 +51,7 @@ class FlexEControlTransformerModel(WMModel, ConfigMixin):
         condition_stride: pixels in a side of a latent cell. pre_channels: of the extractor, one for each halving.
     """
 
+    _supports_gradient_checkpointing = True
     _repeated_blocks = ["JointTransformerBlock", "FluxTransformerBlock", "FluxSingleTransformerBlock"]
     _no_split_modules = [*_repeated_blocks, "PatchEmbed"]  # a map leaves out the table that the last one holds
     _skip_layerwise_casting_patterns = ["norm", "pos_embed", "zero_conv"]

@@ -187,6 +187,18 @@ def test_layerwise_casting_trains(name, stored):
         assert torch.equal(model.get_parameter(key).grad, grad), key
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("flexecontrol")])
+def test_gradient_checkpointing(name):
+    (model, inputs), (plain, _) = made(name), made(name)
+    model.enable_gradient_checkpointing()
+    assert model.is_gradient_checkpointing
+    for each in (model, plain):
+        flat(each.train()(**inputs)).square().mean().backward()
+    for key, p in plain.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(model.get_parameter(key).grad, p.grad)
+
+
 @pytest.mark.parametrize("factored", [True, False])
 def test_a_layer_trains_under_layerwise_casting_whatever_its_factors(factored):
     torch.manual_seed(0)
