@@ -30,6 +30,7 @@ from .base_layers import as_weight, sizes
 from .factors import init_factors
 from .linear_without_peft import KroneckerLinear
 from .merging import Undo, check_mergeable, merge_weight, not_plain
+from .offloaded import onloaded
 from .sharded import whole
 
 __all__ = ["AdapterSpec", "AdaptedLinear", "KroneckerLinear"]
@@ -165,19 +166,24 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
         """{"a": …} or {"a_out": …, "a_in": …} of the adapter's set, wherever they are stored."""
         owner = self.slow_owner[adapter_name]
         keys = ("a_out", "a_in") if self.spec[adapter_name].factored else ("a",)
-        return {key: whole(getattr(owner, f"kronecker_{key}")[adapter_name]).to(device) for key in keys}
+        return {key: owner._held(key, adapter_name).to(device) for key in keys}
+
+    def _held(self, key: str, adapter_name: str) -> torch.Tensor:
+        """A factor that this layer owns, wherever it is between two forwards."""
+        return whole(onloaded(getattr(self, f"kronecker_{key}"), adapter_name))
 
     def delta_bias(self, adapter_name: str) -> torch.Tensor | None:
         """The adapter's bias (out,), or (parts, rows) in a fused layer, at the current scale; None without one."""
         spec = self.spec[adapter_name]
         if spec.bias == "none":
             return None
-        bias = whole(self.bias_owner[adapter_name].kronecker_bias[adapter_name])
+        bias = self.bias_owner[adapter_name]._held("bias", adapter_name)
         return bias * (self.scaling[adapter_name] / spec.scale)
 
     def _parts(self, adapter_name: str, device: torch.device) -> list[tuple]:
         """Per part: (rows, u, v, slow weights); a layer that is not fused has one part, all its rows."""
-        spec, u, v = self.spec[adapter_name], self.kronecker_u[adapter_name], self.kronecker_v[adapter_name]
+        spec = self.spec[adapter_name]
+        u, v = (onloaded(factors, adapter_name).to(device) for factors in (self.kronecker_u, self.kronecker_v))
         slow = self.slow_weights(adapter_name, device)
         if spec.slices is None:
             return [(slice(0, self.out_features), u, v, slow)]
@@ -305,19 +311,19 @@ class AdaptedLinear(nn.Module, BaseTunerLayer):
     @torch.no_grad()
     def full_delta(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
         """scale·ΔW (out, in), in fp32 or wider whatever the factors' dtype; on their device, or on `device`."""
-        device = device or self.kronecker_u[adapter].device
+        device = device or onloaded(self.kronecker_u, adapter).device
         wide = torch.promote_types(self.kronecker_u[adapter].dtype, torch.float32)
         weight = torch.zeros(self.out_features, self.in_features, dtype=wide, device=device)
         for rows, u, v, slow in self._parts(adapter, device):
             slow = {key: a.to(wide) for key, a in slow.items()}
-            u, v = u.to(device, wide), v.to(device, wide)
+            u, v = u.to(wide), v.to(wide)
             weight[rows] = kronecker_weight(u, v, scale=self.scaling[adapter], **slow)
         return weight
 
     @torch.no_grad()
     def get_lora_factors(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Exact (B (out, k), A (k, in), bias (out,) or None) with scale·ΔW = B A, in fp32 or wider."""
-        device = self.kronecker_u[adapter].device
+        device = onloaded(self.kronecker_u, adapter).device
         wide = torch.promote_types(self.kronecker_u[adapter].dtype, torch.float32)
         up, down = [], []
         for rows, u, v, slow in self._parts(adapter, device):

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from .layer import AdaptedLinear, AdapterSpec
+from .offloaded import onloaded
 
 __all__ = ["ParamWrapper", "matrix_sizes"]
 
@@ -66,7 +67,7 @@ class ParamWrapper(AdaptedLinear):
 
     def full_delta(self, adapter: str, device: torch.device | None = None) -> torch.Tensor:
         """scale·ΔW (out, in) or (experts, out, in), in fp32 or wider; with gradients."""
-        u, v = self.kronecker_u[adapter], self.kronecker_v[adapter]
+        u, v = (onloaded(factors, adapter) for factors in (self.kronecker_u, self.kronecker_v))
         device, wide = device or u.device, torch.promote_types(u.dtype, torch.float32)
         u, v = u.to(device, wide), v.to(device, wide) * self.scaling[adapter]
         slow = {key: a.to(wide) for key, a in self.slow_weights(adapter, device).items()}
@@ -85,13 +86,14 @@ class ParamWrapper(AdaptedLinear):
         active = [name for name in self.active_adapters if name in self.kronecker_u and self.scaling[name] != 0]
         if self.merged or not active:
             return self.base_layer(x, *args, **kwargs)
-        with self._changed(active):
+        with self._changed(active, x.device):
             return self.base_layer(x, *args, **kwargs)
 
     @contextmanager
-    def _changed(self, names: list[str]) -> Iterator[None]:
-        parameter, module = self.adapted_parameter(), self.get_base_layer()
-        delta = self._as_weight(sum(self.full_delta(name) for name in names))
+    def _changed(self, names: list[str], device: torch.device) -> Iterator[None]:
+        module = self.get_base_layer()
+        parameter = onloaded(module, self.parameter_name).to(device)
+        delta = self._as_weight(sum(self.full_delta(name, device) for name in names))
         wide = torch.promote_types(parameter.dtype, delta.dtype)
         # what lies in the instance is found before a registered parameter, which stays where it is
         module.__dict__[self.parameter_name] = (parameter.to(wide) + delta).to(parameter.dtype)
