@@ -118,6 +118,7 @@ class WMPipeline(DiffusionPipeline):
         kwargs = safetensors_only(kwargs, may_be_none=True)
         with translated(pretrained_model_name_or_path):
             if os.path.isdir(pretrained_model_name_or_path):
+                _refuse_adapter(Path(pretrained_model_name_or_path), pretrained_model_name_or_path)
                 check_folder(pretrained_model_name_or_path)
             pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if kwargs.get("device_map") is None:  # under one, weights without values are accelerate's
@@ -151,6 +152,7 @@ class WMPipeline(DiffusionPipeline):
             local = hub.resolve(pretrained_model_name, revision=kwargs.get("revision"))
             if pretrained_model_name in hub.embedded_names():
                 hub.verify(local)
+            _refuse_adapter(local, pretrained_model_name)
             check_folder(local)
             return str(local)
         folder = hub.download(
@@ -253,6 +255,18 @@ class AutoWMPipeline:
             _checked(base_folder, verify)
         with translated(source):
             return from_base(base_folder, folder, **kwargs)
+
+
+def _refuse_adapter(folder: Path, source: str | os.PathLike) -> None:
+    """Refuse a checkpoint that stands on a base where a whole pipeline is read."""
+    if (folder / CONFIG_NAME).is_file() and not (folder / MODEL_INDEX).is_file():
+        base = WMConfig.load(folder).base_model
+        if base is not None:
+            name = os.fspath(source)
+            raise ValueError(
+                f"{name!r} is no whole pipeline: it stands on {base.name!r}; AutoWMPipeline.from_pretrained({name!r}) "
+                "loads both"
+            )
 
 
 def _checked(folder: Path, verify: bool) -> WMConfig:

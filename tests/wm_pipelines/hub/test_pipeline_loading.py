@@ -12,6 +12,7 @@ from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 from wm_pipelines.flexecontrol.modeling import FlexEControlModel
 from wm_pipelines.flexecontrol.pipeline import FlexEControlPipeline
+from wm_pipelines.methods import load, pipelines
 from wm_pipelines.pipeline import AutoWMPipeline, WMPipeline
 
 PLAIN = {"HF_HUB_DISABLE_XET": "1"}
@@ -301,3 +302,12 @@ def test_published_pipeline_and_adapter_load_by_hub_id_in_a_fresh_process(fake_h
     assert "wm_config.json" in fake_hub.fetched()
     assert not [name for name in fake_hub.fetched() if re.search(r"\.(py|bin|pt|ckpt)$", name)]
     assert fake_hub.requests[-1].path == "/from-here-on-offline"
+
+
+@pytest.mark.parametrize("name", ["discffusion", "cpl", "comclip", "kadaptation", "flexecontrol", "diorama-video"])
+def test_a_pipeline_class_that_is_given_an_adapter_says_who_loads_it(name, tmp_path):
+    kind = load(pipelines()[WMConfig.load(hub.EMBEDDED_ROOT / name).pipeline])
+    folder = shutil.copytree(hub.EMBEDDED_ROOT / name, tmp_path / name)
+    for source in (name, str(folder), folder):
+        with pytest.raises(ValueError, match=r"is no whole pipeline: .* AutoWMPipeline.from_pretrained\('.*'\) loads"):
+            kind.from_pretrained(source)
