@@ -1,5 +1,6 @@
 """From a finished training run to a checkpoint: weights, record, card, and its page under `model_cards/`."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -59,11 +60,20 @@ def seal_run(
         shutil.copytree(run / "export", partial, dirs_exist_ok=True)
         for path in [partial, *partial.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
+        _forget_places(partial)
         config = store.seal(partial, config)
         write_card(partial)
     if page is not None:
         _write_page(run, out, Path(page), config)
     return config
+
+
+def _forget_places(folder: Path) -> None:
+    """Takes out of the parts' configurations the folder that they were loaded from on the machine that trained."""
+    for path in folder.rglob("config.json"):
+        config = read_json(path)
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            write_atomic(path, json.dumps(config, indent=2) + "\n")
 
 
 def _training(run: Path, earlier: Sequence[str | os.PathLike]) -> TrainingRecord:

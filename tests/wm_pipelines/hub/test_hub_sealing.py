@@ -52,6 +52,14 @@ def test_a_sealed_run_is_ready_to_publish_and_its_page_repeats_it(finished, tmp_
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_checkpoint_says_nothing_of_the_folders_of_who_trained_it(finished, tmp_path):
+    run, out = finished(), tmp_path / "judge"
+    config = json.loads((run / "export" / "config.json").read_text())
+    (run / "export" / "config.json").write_text(json.dumps(config | {"_name_or_path": "/home/somebody/runs/1"}))
+    seal_run(run, out)
+    assert json.loads((out / "config.json").read_text()) == config and validate(out) == []
+
+
 def test_sealing_again_replaces_the_checkpoint(finished, tmp_path):
     run, out = finished(), tmp_path / "judge"
     seal_run(run, out)
