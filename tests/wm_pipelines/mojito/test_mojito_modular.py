@@ -92,7 +92,8 @@ def test_a_modular_folder_comes_back_without_code(bases, tmp_path):
     loaded = MojitoModularPipeline.from_pretrained(tmp_path / "saved")
     loaded.set_progress_bar_config(disable=True)
     assert type(loaded.scheduler) is EulerDiscreteScheduler
-    assert_equal(run(loaded, **options), expected)
+    # equal to the bit on most processors; on some the sums of a kernel depend on where weights lie
+    torch.testing.assert_close(run(loaded, **options)[0], expected[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["wan", "latte"])
@@ -103,7 +104,7 @@ def test_a_folder_of_a_transformer_comes_back(bases, tmp_path, name):
     loaded = MojitoModularPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert type(loaded.tokenizer) is type(pipe.tokenizer)
-    assert_equal(run(loaded, **size), run(modular, **size))
+    torch.testing.assert_close(run(loaded, **size)[0], run(modular, **size)[0], rtol=0, atol=1e-5)
 
 
 def test_the_record_of_a_checkpoint_is_kept(tmp_path):
