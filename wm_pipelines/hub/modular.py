@@ -20,7 +20,6 @@ from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.hub.checking import check_folder
 from wm_pipelines.hub.stock import load_model, load_part
 from wm_pipelines.hub.store import seal
-from wm_pipelines.hub.weights import align
 from wm_pipelines.runtime.readers import read_json
 
 
@@ -128,13 +127,6 @@ class WMModularPipeline(ModularPipeline):
             ValueError: they don't fit together.
         """
         return parts
-
-    def register_components(self, **kwargs: Any) -> None:
-        """As in diffusers, with every component's CPU weights aligned."""
-        for component in kwargs.values():
-            if isinstance(component, nn.Module):
-                align(component)
-        super().register_components(**kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """As in diffusers, its index anew, with the record beside the components where there is one."""
