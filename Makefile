@@ -12,14 +12,19 @@ WORKERS ?= 2
 setup: $(VENV)/.ready
 
 # pip alone finds the CPU build that constraints.txt names
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --constraint constraints.txt torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[physics,4d]'
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.installed
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup
+# what a user installs is enough for the page
+demo: $(VENV)/.installed
 	$(BIN)/wm demo --out outputs/demo
 
 docs: setup

@@ -1,6 +1,7 @@
 """What README and docs promise is there: commands, options, names, files; and the guide's own folder trains."""
 
 import ast
+import builtins
 import re
 import shlex
 import subprocess
@@ -83,6 +84,17 @@ def test_every_link_leads_somewhere(page):
 @each_page
 def test_nothing_is_left_to_fill_in(page):
     assert not re.search(r"^[A-Z]{4,}$|TODO", prose(page), re.MULTILINE)
+
+
+def test_the_readmes_snippets_use_only_names_that_they_make_or_that_it_explains():
+    explained = re.search(r"^Below, .*?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S).group()
+    known = set(dir(builtins)) | set(re.findall(r"`(\w+)`", explained))
+    for code in blocks(ROOT / "README.md", "python"):
+        names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name | ast.alias)]
+        made = {node.asname or node.name for node in names if isinstance(node, ast.alias)}
+        made |= {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        used = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        assert used <= known | made, code
 
 
 @pytest.mark.slow
