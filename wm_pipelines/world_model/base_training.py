@@ -17,7 +17,7 @@ from wm_pipelines.dynamics.coded import encode_pairs
 from wm_pipelines.dynamics.families import default_layout, make_backend
 from wm_pipelines.dynamics.layout import Sample
 from wm_pipelines.dynamics.scenes import DioramaPairs
-from wm_pipelines.dynamics.training import DIORAMA, completion_loss, save_whole
+from wm_pipelines.dynamics.training import DIORAMA, LENGTHS, compile_layers, completion_loss, save_whole
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.tokens.pictures import PictureTokens
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
@@ -27,7 +27,7 @@ from wm_pipelines.world_model.weights import vq_l2
 MARKS = ("<boi>", "<eoi>")
 BASE_DEFAULTS: dict[str, Any] = {
     "tokens": "diorama-tokens", "length": 12000, "cache": None, "captions": 0.3, "sentences": 0.1, "width": 192,
-    "layers": 4, "heads": 6, "inner": 512,
+    "layers": 4, "heads": 6, "inner": 512, "compile": False,
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ class DioramaWorldTask(Task):
             sentences: share that are an action's sentence alone: what a language model knows before it sees pictures.
             An adapter leaves the rows of the words alone, and those of words that never came stay too short to be
             likely.
-        width, layers, heads, inner: of the model.
+        width, layers, heads, inner: of the model. compile: as `compile_layers`.
     """
 
     def __init__(self, recipe: Recipe):
@@ -60,6 +60,8 @@ class DioramaWorldTask(Task):
         codes = self.vq.config.num_vq_embeddings
         grid = (size[0] // 2 ** (len(self.vq.config.block_out_channels) - 1)) ** 2
         self.model = make_model(self.tokenizer, codes, 4 * grid + 256, self.options)
+        if self.options["compile"]:
+            compile_layers(self.model)
         self.backend = make_backend(self.model, self.vq, self.tokenizer, layout)
         pairs = DioramaPairs(length=self.options["length"], size=size[0])
         self.pairs = encode_pairs(
@@ -110,7 +112,8 @@ class DioramaWorldTask(Task):
 
     def loss(self, indices: list[int], step: int, noise: KeyedNoise) -> dict[str, torch.Tensor]:
         samples = [self.sample(index, noise) for index in indices]
-        return {"loss": completion_loss(self.backend, samples, [None] * len(samples), self.device)}
+        lengths = LENGTHS if self.options["compile"] else 1
+        return {"loss": completion_loss(self.backend, samples, [None] * len(samples), self.device, lengths)}
 
     def export(self, folder: Path) -> None:
         """Writes a whole checkpoint of `WorldModelPipeline` in fp16, the tokeniser of pictures with it."""

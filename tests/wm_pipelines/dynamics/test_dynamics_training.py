@@ -19,7 +19,7 @@ from wm_pipelines.dynamics.labelling import (
     without_cuts,
     word_chances,
 )
-from wm_pipelines.dynamics.training import completion_loss, read_pairs
+from wm_pipelines.dynamics.training import LENGTHS, compile_layers, completion_loss, read_pairs
 from wm_pipelines.training import Recipe, build, train
 
 
@@ -75,6 +75,22 @@ def test_weights_weigh_each_token_and_padding_costs_nothing(backend):
             one = completion_loss(backend, [sample], [unit], torch.device("cpu"))
             total, count = total + float(weight[place] * one.detach()), count + 1
     assert abs(float(found.detach()) - total / count) < 1e-3 * abs(total / count)
+
+
+@pytest.mark.slow
+def test_compiled_layers_cost_the_same_and_keep_their_names(token_models):
+    """At the lengths that training gives them; the compiler is PyTorch's for this processor."""
+    backend = token_models.make("plain")
+    samples, names = samples_of(backend, coded(3)), list(backend.model.state_dict())
+    weights = [torch.linspace(0.2, 1.8, len(sample.completion)) for sample in samples]
+    plain_loss = completion_loss(backend, samples, weights, torch.device("cpu"))
+    plain_slopes = torch.autograd.grad(plain_loss, list(backend.model.parameters()))
+    compile_layers(backend.model)
+    assert list(backend.model.state_dict()) == names
+    loss = completion_loss(backend, samples, weights, torch.device("cpu"), LENGTHS)
+    slopes = torch.autograd.grad(loss, list(backend.model.parameters()))
+    torch.testing.assert_close(loss, plain_loss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(slopes, plain_slopes, atol=1e-5, rtol=1e-4)
 
 
 def test_stratified_visits_kinds_in_turn_and_takes_the_best_of_each():
