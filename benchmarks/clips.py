@@ -14,6 +14,7 @@ from wm_pipelines.diorama.judge import DioramaJudge
 from wm_pipelines.diorama.scene import COLOURS, HELD_OUT, SHAPES
 from wm_pipelines.hub import fingerprint
 from wm_pipelines.mojito.outputs import MotionReport
+from wm_pipelines.text.phrasing import with_article
 
 STEPS, CFG, FRAMES = 20, 4.0, 16
 
@@ -22,7 +23,7 @@ def seen_object(rng: np.random.Generator) -> tuple[str, str]:
     """Words with their article, and colour, of an object whose pair of colour and shape was seen in training."""
     pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in HELD_OUT]
     colour, shape = pairs[rng.integers(len(pairs))]
-    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}", colour
+    return with_article(f"{colour} {shape}"), colour
 
 
 def made_by(folder: Path | None) -> dict[str, Any]:

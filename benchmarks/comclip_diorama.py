@@ -28,6 +28,7 @@ from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations
 from wm_pipelines.hub.cards import write_card
 from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.phrasing import with_article
 
 COMMAND = "python benchmarks/comclip_diorama.py"
 SIZE = 64
@@ -70,7 +71,8 @@ def _trial(scene: Scene, index: int) -> tuple[str, Scene, dict[str, Scene]] | No
     }
     if (relation, a.id, b.id) in clear_relations(made["verb"]):
         return None
-    return f"a {a.colour} {a.shape} {relation} a {b.colour} {b.shape}", scene, made
+    first, second = (with_article(f"{o.colour} {o.shape}") for o in (a, b))
+    return f"{first} {relation} {second}", scene, made
 
 
 def pictures_of(scenes: list[Scene]) -> Any:

@@ -20,6 +20,7 @@ from wm_pipelines.diorama.language import caption
 from wm_pipelines.diorama.render import render
 from wm_pipelines.diorama.scene import COLOURS, SHAPES, Scene, clear_relations
 from wm_pipelines.hub import embedded
+from wm_pipelines.text.phrasing import with_article
 
 COMMAND = "python benchmarks/diorama_clip.py"
 TEMPLATE = "a photo of a {}."
@@ -77,7 +78,7 @@ def retrieval(encoder: Encoder, scenes: list[Scene]) -> dict[str, np.ndarray]:
 
 
 def named(thing) -> str:
-    return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.shape}"
+    return with_article(f"{thing.colour} {thing.shape}")
 
 
 def left_right(encoder: Encoder, scenes: list[Scene]) -> dict[str, np.ndarray]:

@@ -45,6 +45,7 @@ from wm_pipelines.discffusion.timesteps import released_timesteps
 from wm_pipelines.evaluation.statistics import mcnemar
 from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.conditions import extract
+from wm_pipelines.text.phrasing import with_article
 
 FOILS = ("subject", "object", "relation", "swap")
 ARMS = ("lse", "dc", "lse+dc", "diffusion classifier", "clip")
@@ -54,17 +55,21 @@ PICTURES, RACE_STEPS = 8, 50
 SIZES = {"foils": 300, "own": 100, "race": 500, "best": 60}
 
 
+def named(thing: Any) -> str:
+    return with_article(f"{thing.colour} {thing.shape}")
+
+
 class Item:
     """A caption with its picture, and a foil of both for each kind."""
 
     def __init__(self, caption: str, scene: Any, made: dict[str, Any]):
         a, b = scene.objects
-        relation = caption.removeprefix(f"a {a.colour} {a.shape} ").removesuffix(f" a {b.colour} {b.shape}")
+        relation = caption.removeprefix(f"{named(a)} ").removesuffix(f" {named(b)}")
         self.caption, self.scenes = caption, [scene, *(made["verb" if f == "relation" else f] for f in FOILS)]
         self.foils = []
         for foil in FOILS:
             first, second = made["verb" if foil == "relation" else foil].objects
-            said = [f"a {o.colour} {o.shape}" for o in (first, second)]
+            said = [named(o) for o in (first, second)]
             self.foils.append(f" {relation} ".join(said[::-1] if foil == "relation" else said))
 
     def pictures(self) -> torch.Tensor:
@@ -125,7 +130,7 @@ def measure_foils(judges: Judges, item: Item, pictures: torch.Tensor) -> dict[st
 def measure_race(judges: Judges, item: Item) -> dict[str, Any]:
     """Score of eight captions of one picture at each of 49 timesteps."""
     a, b = item.scenes[0].objects
-    more = [f"a {a.colour} {b.shape}", f"a {b.colour} {b.shape}", f"a {a.colour} {a.shape}"]
+    more = [with_article(f"{a.colour} {b.shape}"), named(b), named(a)]
     texts = [item.caption, *item.foils, *more][:8]
     out = judges.pipe(item.pictures()[0], texts, timesteps=RACE_STEPS)
     return {"steps": _kept(out.steps), "forwards": out.forwards}

@@ -24,6 +24,7 @@ from records import RESULTS, environment, write
 from wm_pipelines import AutoWMPipeline, MotionObject, embedded
 from wm_pipelines.diorama.scene import COLOURS, SHAPES
 from wm_pipelines.media.boxes import box_iou
+from wm_pipelines.text.phrasing import with_article
 
 FRAMES, STEPS, COUNTS = 8, 5, (1, 5, 10, 20)
 GUIDED = {"guidance_fraction": 0.4, "guidance_iterations": 3, "guidance_threshold": 0.0}
@@ -39,7 +40,7 @@ def crossing(count: int) -> tuple[str, list[MotionObject]]:
         tops = (top, (1 - side) - top)
         boxes = [(x, y, x + side, y + side) for x, y in zip(ends, tops, strict=True)]
         items.append(MotionObject(f"{colour} {shape}", boxes=boxes, keyframes=(0, FRAMES - 1)))
-    words = [f"{'an' if item.phrase[0] in 'aeiou' else 'a'} {item.phrase}" for item in items]
+    words = [with_article(item.phrase) for item in items]
     return " ".join(words), items
 
 

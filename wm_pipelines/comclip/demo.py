@@ -13,6 +13,7 @@ from wm_pipelines.media.pages import Shown
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.media.sheets import Tile, sheet
 from wm_pipelines.pipeline import AutoWMPipeline
+from wm_pipelines.text.phrasing import with_article
 
 SIZE = 64
 
@@ -28,8 +29,8 @@ def demo(out: str | os.PathLike = "outputs/demo/comclip", seed: int = 0) -> Show
     found = (scene for n in range(len(data)) if _told(scene := data.scene(n)))
     scene = next(scene for n, scene in enumerate(found) if n == seed)
     relation, a, b = _told(scene)
-    true = f"a {a.colour} {a.shape} {relation} a {b.colour} {b.shape}"
-    exchanged = f"a {b.colour} {a.shape} {relation} a {a.colour} {b.shape}"
+    true = f"{with_article(f'{a.colour} {a.shape}')} {relation} {with_article(f'{b.colour} {b.shape}')}"
+    exchanged = f"{with_article(f'{b.colour} {a.shape}')} {relation} {with_article(f'{a.colour} {b.shape}')}"
     picture = render(scene, size=SIZE, maps=("rgb",)).rgb[0, 0]
     pipe = AutoWMPipeline.from_pretrained("comclip")
     boxes = diorama_boxes(scene, size=SIZE)
@@ -52,11 +53,8 @@ def demo(out: str | os.PathLike = "outputs/demo/comclip", seed: int = 0) -> Show
 
 
 def _told(scene) -> tuple | None:
-    """A clear relation of two things that differ in colour and shape, with both; None where there is none.
-
-    Nothing orange: the miniature world has no "an".
-    """
+    """A clear relation of two things that differ in colour and shape, with both; None where there is none."""
     a, b = scene.objects
     said = sorted(predicate for predicate, subject, _ in clear_relations(scene) if subject == a.id)
-    alike = a.colour == b.colour or a.shape == b.shape or "orange" in (a.colour, b.colour)
+    alike = a.colour == b.colour or a.shape == b.shape
     return (said[0], a, b) if said and not alike else None

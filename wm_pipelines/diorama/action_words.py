@@ -14,6 +14,7 @@ from wm_pipelines.diorama.primitives import DIRECTIONS, TURNS
 from wm_pipelines.diorama.scene import COLOURS, MATERIALS, SIZES, Scene, SceneObject, clear_relations
 from wm_pipelines.diorama.words import ATTRIBUTES, FORMS, VOCABULARY, words_of
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.phrasing import with_article
 
 AMOUNTS = {
     "move": dict(zip(("a little", "", "far"), MOVES, strict=True)),
@@ -63,12 +64,8 @@ def phrase(action: Action, scene: Scene, seed: int = 0) -> str:
         first, second = say.order([thing, say.reference(action.other)])
         return f"swap {first} {say.one_of(['and', 'with'])} {second}"
     value = action.colour or action.size
-    forms = [f"make {thing} {value}", f"replace {thing} with {_article(value)} {value} one"]
+    forms = [f"make {thing} {value}", f"replace {thing} with {with_article(value)} one"]
     return say.one_of([*forms, f"turn {thing} {value}"] if action.colour else forms)
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 def _looks(o: SceneObject) -> dict[str, str]:
@@ -153,7 +150,7 @@ class _Speaker:
             if value != _UNMARKED.get(kind) or (self.rng is not None and self.rng.random() < 0.15)
         }
         words = _noun_phrase(said)
-        return f"add {'another' if _fitting(scene, said) else _article(words)} {words} {where}"
+        return f"add {f'another {words}' if _fitting(scene, said) else with_article(words)} {where}"
 
 
 def _next_id(scene: Scene) -> int:

@@ -23,6 +23,7 @@ from wm_pipelines.discffusion.reading import Rule
 from wm_pipelines.discffusion.training import Item, Matcher, make_heads, rule_for
 from wm_pipelines.hub import resolve
 from wm_pipelines.runtime.random import keyed
+from wm_pipelines.text.phrasing import with_article
 from wm_pipelines.training import KeyedNoise, Recipe, Task, check_keys
 
 DEFAULTS: dict[str, Any] = {
@@ -55,7 +56,7 @@ def foils_of(scene: Scene, key: int) -> tuple[list[str], list[Scene]] | None:
     ]  # fmt: skip
     if (relation, a.id, b.id) in clear_relations(replace(scene, objects=pairs[3])):
         return None
-    words = [[f"a {o.colour} {o.shape}" for o in pair] for pair in pairs]
+    words = [[with_article(f"{o.colour} {o.shape}") for o in pair] for pair in pairs]
     words[3].reverse()  # in each other's places
     return [f" {relation} ".join(pair) for pair in words], [replace(scene, objects=pair) for pair in pairs]
 

@@ -10,6 +10,11 @@ ORDINALS = ("first", "second", "third", "fourth")
 EMPTY = "an empty scene"
 
 
+def with_article(words: str) -> str:
+    """ "an orange cube", "a red cube"."""
+    return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
+
+
 class Mentions:
     """Names things in a running text.
 
@@ -34,7 +39,7 @@ class Mentions:
         same = [other for other in self._said if self._things[other] == words]
         if id not in self._said:
             self._said.append(id)
-            return f"another {text}" if same else f"{'an' if text[0].lower() in 'aeiou' else 'a'} {text}"
+            return f"another {text}" if same else with_article(text)
         if len(same) > 1:
             n = same.index(id)
             return f"the {ORDINALS[n] if n < len(ORDINALS) else f'{n + 1}th'} {text}"
