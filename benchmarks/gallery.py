@@ -11,9 +11,11 @@ import argparse
 import math
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, VQModel
@@ -36,8 +38,10 @@ from wm_pipelines.hub.stock import load_model
 from wm_pipelines.media.pictures import save_image
 from wm_pipelines.media.sheets import Tile, judged, sheet
 from wm_pipelines.methods import methods
+from wm_pipelines.pipeline import AutoWMPipeline
 from wm_pipelines.runtime.files import write_atomic
 from wm_pipelines.tokens.pictures import PictureTokens
+from wm_pipelines.world_model.sampling import Sampling, draw_codes
 
 PAGES = Path(__file__).parents[1] / "model_cards"
 ACROSS, DOWN = 6, 2
@@ -155,6 +159,41 @@ def redrawn(folder: Path) -> Files:
     return [("redrawn.png", "pictures, and below what their codes become again, as `diorama-judge` reads them")]
 
 
+def told_and_drawn(folder: Path) -> Files:
+    """What diorama-world says of pictures, and what it draws of captions."""
+    world: Any = AutoWMPipeline.from_pretrained("diorama-world")
+    backend, said, reader = world.backend, world.backend.sequences, judge()
+    scenes = scenes_of(2, "iid", ACROSS)
+    pictures = pictures_of(scenes)
+    codes = world.encode(pictures)
+    captions = [caption(scene, "objects", seed=n).text for n, scene in enumerate(scenes)]
+    shown = [[*said.begin(one.shape), *said.body(one), *said.end] for one in codes]
+    asked = [[*said.words(text), *said.begin(codes.shape[1:])] for text in captions]
+    with torch.no_grad(), world.reading():
+        state, last = backend.read([row[:-1] for row in shown]), [row[-1:] for row in shown]
+        words = [world.tokenizer.decode(tokens).strip() for tokens, _ in backend.write_words(state, last, 48)]
+        drawn, _ = draw_codes(backend, asked, None, tuple(codes.shape[1:]), list(range(ACROSS)), 1, Sampling())
+        made = world.decode(drawn[:, 0])
+    tiles = []
+    for picture, scene, text in zip(pictures, scenes, words, strict=True):
+        right = things(text) == Counter((o.colour, o.shape) for o in scene.objects)
+        tiles.append(Tile(picture, text, "good" if right else "bad"))
+    for picture, text, found in zip(made, captions, look(reader, made), strict=True):
+        right = things(text) == Counter((o.colour, o.shape) for o in found)
+        tiles.append(Tile(picture, text, "good" if right else "bad"))
+    save_image(grid(tiles), folder / "told.png")
+    about = "pictures with what it says of them, and below what it draws of captions; green where all things are right"
+    return [("told.png", about)]
+
+
+def things(text: str) -> Counter | None:
+    """Colours and shapes that a caption names; None where it is no caption."""
+    try:
+        return Counter((o.colour, o.shape) for o in parse_caption(text).objects)
+    except ValueError:
+        return None
+
+
 def of_demo(package: str) -> Callable[[Path], Files]:
     """What the demo of a method shows, its still pictures first."""
 
@@ -173,6 +212,9 @@ SHEETS: dict[str, Callable[[Path], Files]] = {
     "diorama-judge": readings,
     "diorama-tokens": redrawn,
     "diorama-video": of_demo("mojito"),
+    "diorama-world": told_and_drawn,
+    "world-model": of_demo("world_model"),
+    "dynamics": of_demo("world_model"),
     **{name: of_demo(name) for name in ("flexecontrol", "kadaptation", "cpl", "comclip", "discffusion", "morpho4d")},
 }
 

@@ -92,13 +92,14 @@ class WMPipeline(DiffusionPipeline):
         return {name: Path(path) for name, path in paths.items() if path}
 
     def _read_record(self) -> WMConfig | None:
-        """The adapter's record with the base's vocabulary where a component is an adapter, else the base's own."""
+        """The adapter's record with the base's vocabulary where a component is an adapter of this class, else the
+        base's own."""
         folder = self.source_folder
         base = WMConfig.load(folder) if folder and (folder / CONFIG_NAME).is_file() else None
+        classes = {kind.__name__ for kind in type(self).__mro__}
         for path in self._component_folders().values():
-            if (path / CONFIG_NAME).is_file():
-                vocabulary = base.vocabulary if base else None
-                return WMConfig.load(path).model_copy(update={"vocabulary": vocabulary})
+            if (path / CONFIG_NAME).is_file() and (record := WMConfig.load(path)).pipeline in classes:
+                return record.model_copy(update={"vocabulary": base.vocabulary if base else None})
         return base
 
     def register_modules(self, **kwargs: Any) -> None:

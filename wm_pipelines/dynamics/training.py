@@ -1,5 +1,6 @@
 """Tuning a token model for one direction: loss on the completion alone, LoRA or all weights."""
 
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
+from wm_pipelines import hub
+from wm_pipelines.config import CONFIG_NAME, WMConfig
 from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, adapter_names, add_adapter, save_adapter
 from wm_pipelines.dynamics.backend import TokenBackend
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
@@ -220,6 +223,10 @@ def save_whole(pipeline: DiffusionPipeline, folder: Path, parts: Sequence[str] =
             for file in (Path(folder) / name).glob("*.safetensors"):
                 file.unlink()
             save_half(module, Path(folder) / name)
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
+    if (folder / CONFIG_NAME).is_file():
+        hub.seal(folder, WMConfig.load(folder))  # over the files as they are now
 
 
 class DynamicsTask(TokenTask):

@@ -1,6 +1,5 @@
 """The base of the miniature world's models: a small stock causal model over words and codes that knows no action."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,8 +121,6 @@ class DioramaWorldTask(Task):
         save_whole(WorldModelPipeline(**parts), folder)
         for parameter, wanted in wants.items():  # the pipeline froze them
             parameter.requires_grad_(wanted)
-        index = folder / "model_index.json"
-        index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
 
 
 def make_model(tokenizer: Any, codes: int, context: int, options: Mapping[str, Any]) -> Any:

@@ -1,7 +1,6 @@
 """Tuning an editor that diffuses latents as a world model: InstructPix2Pix (Brooks et al., arXiv 2211.09800), each
 place weighed by how far it changed."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -140,8 +139,6 @@ class EditorTask(Task):
         for name in ("vocab.json", "merges.txt"):  # transformers 5 leaves them out, which older ones need
             if (self.folder / "tokenizer" / name).is_file():
                 shutil.copy(self.folder / "tokenizer" / name, folder / "tokenizer" / name)
-        index = folder / "model_index.json"
-        index.write_text(json.dumps(json.loads(index.read_text()), indent=2) + "\n")
 
 
 def _check_shares(options: dict[str, Any]) -> None:

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from diffusers import VQModel
 from PIL import Image
 from torch.nn import functional
 
-from wm_pipelines import DynamicsModelPipeline
+from wm_pipelines import AutoWMPipeline, DynamicsModelPipeline, WorldModelPipeline
+from wm_pipelines.config import WMConfig
 from wm_pipelines.dynamics.coded import CodedPairs, encode_pairs
 from wm_pipelines.dynamics.data import read_aurora, read_folder
 from wm_pipelines.dynamics.labelling import (
@@ -19,7 +21,8 @@ from wm_pipelines.dynamics.labelling import (
     without_cuts,
     word_chances,
 )
-from wm_pipelines.dynamics.training import LENGTHS, compile_layers, completion_loss, read_pairs
+from wm_pipelines.dynamics.training import LENGTHS, compile_layers, completion_loss, read_pairs, save_whole
+from wm_pipelines.hub import seal, verify
 from wm_pipelines.training import Recipe, build, train
 
 
@@ -75,6 +78,20 @@ def test_weights_weigh_each_token_and_padding_costs_nothing(backend):
             one = completion_loss(backend, [sample], [unit], torch.device("cpu"))
             total, count = total + float(weight[place] * one.detach()), count + 1
     assert abs(float(found.detach()) - total / count) < 1e-3 * abs(total / count)
+
+
+def test_a_whole_export_has_the_record_of_its_own_files_and_none_of_its_parts(token_models, tmp_path):
+    pipe = DynamicsModelPipeline(**token_models.make_parts("plain"))
+    pipe.vq.save_pretrained(tmp_path / "vq")
+    seal(tmp_path / "vq", WMConfig(method="diorama-tokens"))
+    other = WorldModelPipeline(
+        **pipe.components | {"vq": VQModel.from_pretrained(tmp_path / "vq")}, layout=pipe.layout
+    )
+    assert pipe.wm_config is None and other.wm_config is None
+    pipe.wm_config = WMConfig(method="dynamics", method_config={"tuning": "full"})
+    save_whole(pipe, tmp_path / "export")
+    assert verify(tmp_path / "export").method == "dynamics"
+    assert next(AutoWMPipeline.from_pretrained(tmp_path / "export").model.parameters()).dtype == torch.float32
 
 
 @pytest.mark.slow
