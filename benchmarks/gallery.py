@@ -189,7 +189,7 @@ def told_and_drawn(folder: Path) -> Files:
 def things(text: str) -> Counter | None:
     """Colours and shapes that a caption names; None where it is no caption."""
     try:
-        return Counter((o.colour, o.shape) for o in parse_caption(text).objects)
+        return Counter((o.get("colour"), o.get("shape")) for o in parse_caption(text).objects)
     except ValueError:
         return None
 
