@@ -17,7 +17,7 @@ from wm_pipelines.config import CONFIG_NAME, BaseModelRef, WMConfig
 from wm_pipelines.hub.checking import check_folder, translated
 from wm_pipelines.hub.stock import refuse_code, safetensors_only
 from wm_pipelines.hub.weights import align
-from wm_pipelines.methods import load, pipelines
+from wm_pipelines.methods import AUTO_USAGE, load, methods, pipelines
 from wm_pipelines.runtime.files import atomic_folder
 from wm_pipelines.runtime.quiet import leave_out_superfluous_lines
 
@@ -280,6 +280,9 @@ def _checked(folder: Path, verify: bool) -> WMConfig:
 
 def _pipeline_class(config: WMConfig, folder: Path) -> type[DiffusionPipeline]:
     known = pipelines()
+    method = methods().get(config.method)
+    if config.pipeline is None and method is not None and method.usage != AUTO_USAGE:
+        raise ValueError(f"{folder} holds no pipeline; what is there is loaded so:\n\n{method.usage}")
     if config.pipeline not in known:
         raise ValueError(
             f"{folder / CONFIG_NAME} names the pipeline {config.pipeline!r}; known are {', '.join(sorted(known))}"

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from wm_pipelines.diorama.words import VOCABULARY
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
@@ -95,6 +97,11 @@ def test_the_readmes_snippets_use_only_names_that_they_make_or_that_it_explains(
         made |= {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         used = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         assert used <= known | made, code
+
+
+def test_the_page_of_the_miniature_world_has_all_its_words():
+    said = (ROOT / "docs/diorama.md").read_text(encoding="utf-8").partition("refuse others:")[2].partition(".")[0]
+    assert [word.strip() for word in said.split(",")] == list(VOCABULARY)
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ def parse_instruction(text: str, fps: float = 8.0) -> list[Record]:
         if op is None:
             raise ValueError(
                 f"no rule reads {part!r}; say what to do with which object: remove, keep only, paint, move, rotate, "
-                "scale, duplicate, delay, slow down, speed up, reverse or freeze"
+                "scale, duplicate, delay, slow down, speed up, reverse or freeze, and how far with its unit: "
+                "'move the red cube left by 0.5 metres', 'rotate it by 90 degrees'"
             )
         found.append(op)
     return read_operations(found)

@@ -2,18 +2,12 @@
 
 import re
 
-SHAPES = {
-    "ball": "sphere", "globe": "sphere", "orb": "sphere", "marble": "sphere",
-    "box": "cube", "block": "cube", "crate": "cube", "dice": "cube",
-    "can": "cylinder", "tube": "cylinder", "barrel": "cylinder", "drum": "cylinder",
-    "pyramid": "cone",
-}  # fmt: skip
+from wm_pipelines.text.vocabulary import LOOKS, SHAPES
+
 WORDS = {
-    "big": "large", "huge": "large", "giant": "large", "little": "small", "tiny": "small",
-    "violet": "purple", "turquoise": "cyan", "teal": "cyan", "scarlet": "red", "golden": "yellow", "gold": "yellow",
-    "glossy": "shiny", "metallic": "shiny", "forwards": "towards", "forward": "towards", "closer": "towards",
-    "backwards": "away", "back": "away", "upwards": "up", "downwards": "down", "rightwards": "right",
-    "leftwards": "left", "anticlockwise": "counterclockwise", "afterwards": "then",
+    **LOOKS, "forwards": "towards", "forward": "towards", "closer": "towards", "backwards": "away", "back": "away",
+    "upwards": "up", "downwards": "down", "rightwards": "right", "leftwards": "left",
+    "anticlockwise": "counterclockwise", "afterwards": "then",
 }  # fmt: skip
 MOTIONS = {
     "moving": "move slide glide travel drift go drive roll push shift walk run slip",

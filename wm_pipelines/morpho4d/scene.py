@@ -127,6 +127,11 @@ class Scene4D:
                 raise ValueError(f"`camera` is {camera}; the scene has cameras 0 to {len(own) - 1}")
             scale = torch.tensor([size[1] / own.size[1], size[0] / own.size[0], 1.0])
             return own.K[camera] * scale[:, None], [own.at(camera, t)[1] for t in times], size
+        if not isinstance(camera, tuple | list) or len(camera) != 2:
+            raise ValueError(
+                f"`camera` is {camera!r:.80}; 0 to {len(own) - 1} for one of the scene's, or (K, T_cw): (3, 3) in "
+                "pixels and world to camera (4, 4)"
+            )
         k, pose = camera
         k, pose = torch.as_tensor(k, dtype=torch.float32), torch.as_tensor(pose, dtype=torch.float32)
         pose = pose.expand(len(times), 4, 4) if pose.dim() == 2 else pose

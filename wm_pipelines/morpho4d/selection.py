@@ -8,25 +8,12 @@ import torch
 
 from wm_pipelines.morpho4d.gaussians import PosedGaussians
 from wm_pipelines.morpho4d.operations import Target
+from wm_pipelines.text.vocabulary import LOOKS, SHAPES
 
 TEMPERATURE = 0.1
 SYNONYMS = {
-    "ball": "sphere",
-    "globe": "sphere",
-    "box": "cube",
-    "block": "cube",
-    "can": "cylinder",
-    "tube": "cylinder",
-    "floor": "background",
-    "ground": "background",
-    "violet": "purple",
-    "little": "small",
-    "tiny": "small",
-    "big": "large",
-    "everything": "",
-    "object": "",
-    "thing": "",
-}
+    **SHAPES, **LOOKS, "floor": "background", "ground": "background", "everything": "", "object": "", "thing": "",
+}  # fmt: skip
 SKIPPED = {"the", "a", "an", "that", "this", "its", "of", "one", "all", "every"}
 
 

@@ -297,10 +297,10 @@ def test_extracting_equals_the_plain_extractor(edges):
 
 
 def test_stand_ins_for_a_model_are_named_to_imported_weights(photo):
-    fitted = Condition.from_photo("softedge", photo, fit="crop")
+    fitted = Condition.from_photo("softedge", photo, fit="pad")
     with pytest.warns(UserWarning, match="condition 'softedge' #1: these weights were trained on HED maps, not ours"):
         one(fitted, backgrounds=UNI_CONTROLNET_BACKGROUND)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         one(fitted)
-        one(Condition.from_photo("canny", photo, fit="crop"), backgrounds=UNI_CONTROLNET_BACKGROUND)
+        one(Condition.from_photo("canny", photo, fit="pad"), backgrounds=UNI_CONTROLNET_BACKGROUND)

@@ -144,6 +144,8 @@ def test_a_word_outside_a_closed_vocabulary_names_the_nearest(refused, flex_pipe
     flex_pipe.wm_config = WMConfig(method="diorama-sd", vocabulary=list(VOCABULARY))
     refused(r"prompt has the word 'cubr', .* nearest known word is 'cube'", prompt="a red cubr")
     refused(r"negative_prompt has the word 'blau'", negative_prompt="blau cube")
+    refused(r"the word 'square', .* nearest known word is 'cube'", prompt="a red square")
+    refused(r"the word 'dog', .* it knows a, above, .* yellow", prompt="a dog")
     with pytest.raises(AssertionError, match="the UNet ran"):
         flex_pipe("A red cube, left of a cone.", num_inference_steps=1)
 

@@ -46,6 +46,28 @@ def test_the_output_holds_the_conditions_as_they_were_used(sample, square):
     ]
 
 
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        (lambda wide: Condition("canny", wide, fit="crop"), "condition 'canny' #1: fit='crop' cuts off 25% of what"),
+        (
+            lambda wide: Condition.from_photo("canny", wide, fit="crop"),
+            "fit='crop' cuts off 50% of the photo",
+        ),
+        (lambda wide: Condition("canny", wide[..., 8:88], fit="crop"), None),
+        (lambda wide: Condition("canny", wide, fit="pad"), None),
+    ],
+)
+def test_a_crop_that_cuts_marks_off_says_so(condition, told):
+    wide = torch.zeros(3, 64, 128)
+    wide[:, 20:40, 16:80] = 1  # 16 of these 64 columns lie outside the middle of the map
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        preparing.prepare([condition(wide)], 64, 64, 8)
+    about = [str(w.message) for w in caught if "cuts off" in str(w.message)]
+    assert (about == []) if told is None else (len(about) == 1 and told in about[0])
+
+
 def test_prompts_that_share_conditions_share_what_was_prepared(sample, square, loads):
     shared = sample(["a red cube", "a blue sphere"], conditions=[Condition("canny", square())], num_inference_steps=1)
     assert shared.prepared[0] is shared.prepared[1] and loads == ["canny"]

@@ -89,7 +89,7 @@ def test_tables_facts_and_empty_graphs(saved, files, tmp_path):
         ({"regions": "near"}, "`regions`"),
         ({"context": "a cat. " * 40}, "truncate=True"),
         ({"model": "no-such"}, "not an embedded checkpoint"),
-        ({"model": "diorama-clip"}, "it must be a graph transformer|holds a model|names the pipeline"),
+        ({"model": "diorama-clip"}, "it must be a graph transformer|holds no pipeline"),
         ({"images": ["nowhere.png"]}, "no picture at"),
     ],
 )

@@ -188,6 +188,12 @@ def test_record_that_can_not_be_followed_is_refused(adapter, base, change, words
         AutoWMPipeline.from_pretrained(adapter, base=base)
 
 
+@pytest.mark.parametrize(("name", "loader"), [("morpho4d", "Scene4D.from_pretrained"), ("diorama-clip", "CLIPModel")])
+def test_a_checkpoint_that_is_no_pipeline_says_what_loads_it(name, loader):
+    with pytest.raises(ValueError, match=rf"(?s)holds no pipeline; what is there is loaded so:.*{loader}"):
+        AutoWMPipeline.from_pretrained(name)
+
+
 def test_pickled_weights_in_an_adapter_folder_are_not_loaded(adapter, base, control):
     (adapter / "diffusion_pytorch_model.safetensors").unlink()
     torch.save(control.state_dict(), adapter / "diffusion_pytorch_model.bin")

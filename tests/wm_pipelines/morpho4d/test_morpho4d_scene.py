@@ -138,6 +138,9 @@ def test_a_config_that_is_none_is_named(scene, tmp_path, field, value, complaint
     "given, complaint",
     [
         ({"camera": 2}, "`camera` is 2; the scene has cameras 0 to 1"),
+        ({"camera": "front"}, "`camera` is 'front'; 0 to 1 for one of the scene's, or"),
+        ({"camera": [0, 0, 5]}, "`camera` is .0, 0, 5.; 0 to 1 for one of the scene's, or"),
+        ({"camera": None}, "`camera` is None; 0 to 1 for one of the scene's, or"),
         ({"times": []}, "`times` is"),
         ({"times": [float("nan")]}, "`times` is"),
         ({"size": (0, 4)}, "`size` is"),

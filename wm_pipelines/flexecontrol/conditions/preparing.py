@@ -22,6 +22,8 @@ from wm_pipelines.media.conditions import (
 from wm_pipelines.media.pictures import open_image, to_mask, to_tensor
 
 Size = tuple[int, int]
+MOST_LOST = {"map": 0.02, "graph": 0.02, "photo": 0.25}
+"""A crop that cuts off more is warned of: of what a map marks, or of a photo, whose marks are not known yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,9 @@ def prepare_one(condition: Condition, index: int, size: Size, multiple: int, bac
             f"{name} is {came[0]}x{came[1]}; height and width must be multiples of {multiple} and equal to "
             f"the output {size[0]}x{size[1]} (or pass fit='crop', 'pad' or 'stretch')"
         )
+    if condition.fit == "crop" and (lost := _lost(condition, given, size, background)) > MOST_LOST[condition.source]:
+        what = "the photo" if photo else "what the map marks"
+        warnings.warn(f"{name}: fit='crop' cuts off {lost:.0%} of {what}; fit='pad' keeps all", stacklevel=4)
     try:
         image = (_extracted if photo else _resized)(condition, given, size, background)
         region = _region(condition, came, size)
@@ -139,6 +144,14 @@ def _resized(condition: Condition, image: torch.Tensor, size: Size, background: 
     marks = partial(resizing.resize_marks, background=background)
     resize = {"depth": resizing.resize_depth, "seg": resizing.resize_seg}.get(condition.type, marks)
     return resizing.place(image, size, condition.fit, resize, background)[0]
+
+
+def _lost(condition: Condition, given: torch.Tensor, size: Size, background: float) -> float:
+    """Share of a map's marks, or of a photo, that a crop cuts off."""
+    rows, columns = resizing.crop_window(tuple(given.shape[1:]), size)
+    told = torch.ones_like(given[:1]) if condition.source == "photo" else support(condition.type, given, background)
+    told = told.float()
+    return 1 - float(told[:, rows, columns].sum() / told.sum().clamp_min(1))
 
 
 def _extracted(condition: Condition, photo: torch.Tensor, size: Size, background: float) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Bringing maps, photos and regions to the output's size without losing what they say."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -55,6 +56,15 @@ def placement(source: tuple[int, int], target: tuple[int, int], fit: str) -> tup
     scaled = tuple(max(1, bound(round(side * scale), want) if ratio != scale else want)
                    for side, want, ratio in zip(source, target, ratios, strict=True))  # fmt: skip
     return scaled, ((target[0] - scaled[0]) // 2, (target[1] - scaled[1]) // 2)
+
+
+def crop_window(source: tuple[int, int], target: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a `source` picture that are left of it when it is cropped to `target`."""
+    scaled, offset = placement(source, target, "crop")
+    return tuple(
+        slice(-start * side // large, math.ceil((want - start) * side / large))
+        for side, large, want, start in zip(source, scaled, target, offset, strict=True)
+    )
 
 
 def place(
