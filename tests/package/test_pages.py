@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from wm_pipelines.diorama.datasets import DioramaDataset
 from wm_pipelines.diorama.words import VOCABULARY
+from wm_pipelines.media.pictures import save_image, to_pil
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -97,6 +99,25 @@ def test_the_readmes_snippets_use_only_names_that_they_make_or_that_it_explains(
         made |= {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         used = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         assert used <= known | made, code
+
+
+OFFLINE = ("FlexEControl", "Mojito", "KAdaptation", "CPL", "ComCLIP", "Discffusion", "Morpho4D")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", OFFLINE)
+def test_the_readmes_snippets_run_without_a_network(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = re.search(rf"^## {method}.*?(?=^## )", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    cubes, cones = pictures_of("cube"), pictures_of("cone")
+    save_image(cubes[0], "photo.png")
+    names = {"picture": cubes[0], "a_cube": cubes[0], "a_cone": cones[0], "more_pictures": [cubes[2], cones[2]]}
+    exec(FENCE.search(section.group()).group(2), names | {"pictures": [cubes[0], cones[0], cubes[1], cones[1]]})
+
+
+def pictures_of(shape: str) -> list:
+    data = DioramaDataset(split="train", length=100, num_objects=1, name="readme")
+    return [to_pil(data[n]["rgb"]) for n in range(100) if data.scene(n).objects[0].shape == shape][:3]
 
 
 def test_the_page_of_the_miniature_world_has_all_its_words():
