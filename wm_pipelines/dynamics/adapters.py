@@ -164,8 +164,6 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
         ValueError: files missing, no LoRA, a name that is taken, tensors of another model, or layers of its own other
             than the output layer.
     """
-    from peft import set_peft_model_state_dict
-
     folder = Path(folder)
     config = _config(folder)
     if config.modules_to_save not in (None, [], [_head_name(model)]):
@@ -175,13 +173,35 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
         )
     if name in adapter_names(model):
         raise ValueError(f"`name` {name!r} is taken; the model has {', '.join(adapter_names(model))}")
+    _fill(model, folder, name, config)
+    model.eval()
+
+
+def refill_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None:
+    """Gives the LoRA `name` of a model the weights of a saved one of the same layers and rank.
+
+    Raises:
+        ValueError: files missing, no LoRA, or tensors of another model or rank.
+    """
+    folder = Path(folder)
+    rank, wanted = _config(folder).r, model.peft_config[name].r
+    if rank != wanted:
+        raise ValueError(f"adapter {str(folder)!r} has rank {rank}; it must be {wanted}, that of the model's")
+    _fill(model, folder, name)
+
+
+def _fill(model: nn.Module, folder: Path, name: str, config: Any = None) -> None:
+    """Puts a saved adapter's tensors in, after its layers where a `config` is given."""
+    from peft import set_peft_model_state_dict
+
     try:
         state = read_tensors(folder / "adapter_model.safetensors")
     except ValueError as error:
         raise ValueError(f"adapter {str(folder)!r} has no readable adapter_model.safetensors: {error}") from None
     state = {key.removeprefix("base_model.model."): value.float() for key, value in state.items()}
     try:
-        _inject(model, config, name)
+        if config is not None:
+            _inject(model, config, name)
         result = set_peft_model_state_dict(model, state, adapter_name=name)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"adapter {str(folder)!r} doesn't fit {type(model).__name__}: {error}") from None
@@ -191,7 +211,6 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str) -> None
             f"adapter {str(folder)!r} lacks {lost[:2]} and has {list(result.unexpected_keys)[:2]}, which "
             f"{type(model).__name__} has no place for"
         )
-    model.eval()
 
 
 def _config(folder: Path) -> Any:

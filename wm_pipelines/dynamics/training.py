@@ -15,7 +15,15 @@ from torch.nn import functional
 
 from wm_pipelines import hub
 from wm_pipelines.config import CONFIG_NAME, WMConfig
-from wm_pipelines.dynamics.adapters import ATTENTION, LINEAR, active, adapter_names, add_adapter, save_adapter
+from wm_pipelines.dynamics.adapters import (
+    ATTENTION,
+    LINEAR,
+    active,
+    adapter_names,
+    add_adapter,
+    refill_adapter,
+    save_adapter,
+)
 from wm_pipelines.dynamics.backend import TokenBackend
 from wm_pipelines.dynamics.coded import CodedPairs, Recognizer, encode_pairs
 from wm_pipelines.dynamics.data import Pair, read_aurora, read_folder
@@ -145,6 +153,13 @@ class TokenTask(Task):
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.backend.model}
+
+    def load_weights(self, source: str) -> dict[str, int]:
+        """Starts from an adapter of the same layers and rank, a folder or an embedded name."""
+        if not self.options["rank"]:
+            raise ValueError("init_from holds an adapter; with options.rank 0 give a whole checkpoint as options.base")
+        refill_adapter(self.backend.model, hub.resolve(source), self.pipeline.direction)
+        return {"parameters": sum(p.numel() for p in self.backend.model.parameters() if p.requires_grad)}
 
     @abstractmethod
     def sample(self, index: int, noise: KeyedNoise) -> tuple[Sample, torch.Tensor | None]:

@@ -327,6 +327,16 @@ def test_a_run_on_a_folder_moves_what_it_should_and_loads_again(folder, token_mo
     mine = DynamicsModelPipeline(**task.pipeline.components, layout=task.pipeline.layout)
     second = mine.score_codes(codes.source[:1], codes.target[:1, None], ["move the cube"])
     assert torch.allclose(first, second, atol=0.05)  # fp16 on disk
+    other = build(recipe)
+    if not rank:
+        with pytest.raises(ValueError, match="init_from holds an adapter; with options.rank 0 give"):
+            other.load_weights(str(export))
+        return
+    assert other.load_weights(str(export)) == {"parameters": counts[0]}
+    mine = DynamicsModelPipeline(**other.pipeline.components, layout=other.pipeline.layout)
+    assert torch.equal(mine.score_codes(codes.source[:1], codes.target[:1, None], ["move the cube"]), first)
+    with pytest.raises(ValueError, match="has rank 2; it must be 4, that of the model's"):
+        build(recipe.model_copy(update={"options": options | {"rank": 4}})).load_weights(str(export))
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 2, "train_lm_head": True, "dropout": 0.2}])
