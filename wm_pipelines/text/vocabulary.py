@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 SHAPES = {
     "ball": "sphere", "globe": "sphere", "orb": "sphere", "marble": "sphere", "disc": "sphere", "disk": "sphere",
-    "circle": "sphere", "box": "cube", "block": "cube", "crate": "cube", "dice": "cube", "square": "cube",
+    "box": "cube", "block": "cube", "crate": "cube", "dice": "cube", "square": "cube",
     "can": "cylinder", "tube": "cylinder", "barrel": "cylinder", "drum": "cylinder", "pyramid": "cone",
     "triangle": "cone",
 }  # fmt: skip

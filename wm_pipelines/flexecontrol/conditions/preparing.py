@@ -150,8 +150,7 @@ def _lost(condition: Condition, given: torch.Tensor, size: Size, background: flo
     """Share of a map's marks, or of a photo, that a crop cuts off."""
     rows, columns = resizing.crop_window(tuple(given.shape[1:]), size)
     told = torch.ones_like(given[:1]) if condition.source == "photo" else support(condition.type, given, background)
-    told = told.float()
-    return 1 - float(told[:, rows, columns].sum() / told.sum().clamp_min(1))
+    return float(told.sum() - told[:, rows, columns].sum()) / max(1.0, float(told.sum()))
 
 
 def _extracted(condition: Condition, photo: torch.Tensor, size: Size, background: float) -> torch.Tensor:
