@@ -282,7 +282,8 @@ def _pipeline_class(config: WMConfig, folder: Path) -> type[DiffusionPipeline]:
     known = pipelines()
     method = methods().get(config.method)
     if config.pipeline is None and method is not None and method.usage != AUTO_USAGE:
-        raise ValueError(f"{folder} holds no pipeline; what is there is loaded so:\n\n{method.usage}")
+        usage = "; ".join(filter(None, method.usage.splitlines()))
+        raise ValueError(f"{folder} holds no pipeline; what is there is loaded so: {usage}")
     if config.pipeline not in known:
         raise ValueError(
             f"{folder / CONFIG_NAME} names the pipeline {config.pipeline!r}; known are {', '.join(sorted(known))}"

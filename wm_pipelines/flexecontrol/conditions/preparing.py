@@ -22,8 +22,9 @@ from wm_pipelines.media.conditions import (
 from wm_pipelines.media.pictures import open_image, to_mask, to_tensor
 
 Size = tuple[int, int]
-MOST_LOST = {"map": 0.02, "graph": 0.02, "photo": 0.25}
-"""A crop that cuts off more is warned of: of what a map marks, or of a photo, whose marks are not known yet."""
+MOST_LOST = {"map": 0.02, "graph": 0.02, "photo": 0.35}
+"""A crop that cuts off more is warned of: of what a map marks, or of a photo, whose marks are not known yet; of one of
+3:2 a square leaves two thirds."""
 
 
 @dataclass(frozen=True, eq=False)
