@@ -11,7 +11,7 @@ EMPTY = "an empty scene"
 
 
 def with_article(words: str) -> str:
-    """ "an orange cube", "a red cube"."""
+    """`words` behind "a", or behind "an" before a vowel: "an orange cube"."""
     return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 

@@ -148,10 +148,10 @@ def _resized(condition: Condition, image: torch.Tensor, size: Size, background: 
 
 
 def _lost(condition: Condition, given: torch.Tensor, size: Size, background: float) -> float:
-    """Share of a map's marks, or of a photo, that a crop cuts off."""
+    """Share, 0 to 1, of a map's marks, or of a photo, that a crop of `given` (3, h, w) to `size` cuts off."""
     rows, columns = resizing.crop_window(tuple(given.shape[1:]), size)
-    told = torch.ones_like(given[:1]) if condition.source == "photo" else support(condition.type, given, background)
-    return float(told.sum() - told[:, rows, columns].sum()) / max(1.0, float(told.sum()))
+    said = torch.ones_like(given[:1]) if condition.source == "photo" else support(condition.type, given, background)
+    return float(said.sum() - said[:, rows, columns].sum()) / max(1.0, float(said.sum()))
 
 
 def _extracted(condition: Condition, photo: torch.Tensor, size: Size, background: float) -> torch.Tensor:
